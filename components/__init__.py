@@ -1,0 +1,1 @@
+"""The steps of the pipeline, one file each: plain functions from input artifacts to one new output folder."""

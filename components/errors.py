@@ -1,0 +1,21 @@
+"""The failures that a person can mend. Each message says the rule, what was received and what to do next."""
+
+
+class ComponentError(Exception):
+    """A step cannot go on."""
+
+
+class DataError(ComponentError):
+    """The labelled images are missing, unreadable or unfit to train on."""
+
+
+class WeightsError(ComponentError):
+    """The backbone's weights are missing, cannot be fetched or belong to another architecture."""
+
+
+class EvaluationError(ComponentError):
+    """A model cannot be evaluated, which is not the same as a model that is not blessed."""
+
+
+class PushError(ComponentError):
+    """A model cannot be published or withdrawn."""

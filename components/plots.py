@@ -1,0 +1,192 @@
+"""Draw the report's plots: measured numbers in, the bytes of one PNG out.
+
+Reads nothing and writes nothing. Figures are made with `matplotlib.figure.Figure` and not with pyplot, so
+nothing global changes and drawing works in any thread. The same numbers give the same bytes.
+"""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+BLUE, ORANGE, GREEN, GREY = "#2a6fbb", "#d9822b", "#3a9a6b", "#777777"
+COLORS = (BLUE, ORANGE, GREEN, "#9a5fb0", "#b8524f")
+DPI = 144
+MAX_ANNOTATED_CLASSES = 20
+"""Classes beyond which the numbers in the cells of a confusion matrix cannot be read."""
+
+
+def learning_curve(history: dict[str, dict[str, list[float]]], metric: str) -> bytes:
+    """Draw a metric over the epochs, on training and validation examples.
+
+    Args:
+        history: `{"head": {metric: [..], "val_" + metric: [..]}, "fine_tune": the same, or absent}`, a number
+            an epoch.
+        metric: `"accuracy"` (0–1) or `"loss"` (0 and above).
+
+    Returns:
+        A PNG.
+    """
+    phases = [history[name] for name in ("head", "fine_tune") if name in history]
+    figure = Figure(figsize=(5.4, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    _style(axes, xlabel="epoch", ylabel=metric)
+    for key, label, color in ((metric, "training", BLUE), (f"val_{metric}", "validation", ORANGE)):
+        values = [value for phase in phases for value in phase[key]]
+        epochs = np.arange(1, len(values) + 1)
+        axes.plot(epochs, values, color=color, label=label, marker="o", markersize=3.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.margins(y=0.12)
+    if len(phases) > 1:
+        start = len(phases[0][metric]) + 0.5
+        axes.axvline(start, color=GREY, linestyle="--", linewidth=1, label="fine-tuning starts")
+    axes.legend(frameon=False, fontsize=9)
+    return _png(figure)
+
+
+def confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> bytes:
+    """Draw a confusion matrix as a PNG.
+
+    Args:
+        matrix: `int [C, C]`, numbers of examples; rows are true classes, columns predicted ones.
+        class_names: `C` names, in the order of the rows.
+    """
+    side = _side(len(class_names))
+    figure = Figure(figsize=(side + 0.4, side), layout="constrained")
+    _draw_confusion(figure.add_subplot(), matrix, class_names)
+    return _png(figure)
+
+
+def model_results(
+    per_class: dict[str, dict[str, Any]], matrix: Sequence[Sequence[int]], class_names: Sequence[str]
+) -> bytes:
+    """Draw precision, recall and F1 (0–1) of each class, and the confusion matrix beside them, as a PNG.
+
+    Args:
+        per_class: `{class name: {"precision", "recall", "f1"}}`.
+        matrix: As in `confusion_matrix`.
+        class_names: As in `confusion_matrix`.
+    """
+    side = _side(len(class_names))
+    figure = Figure(figsize=(2 * side + 0.8, side), layout="constrained")
+    bars, cells = figure.subplots(1, 2)
+    _style(bars, xlabel="", ylabel="")
+    rows = np.arange(len(class_names))
+    for offset, key, color in ((-0.26, "precision", BLUE), (0.0, "recall", ORANGE), (0.26, "f1", GREEN)):
+        values = np.array([per_class[name][key] for name in class_names], dtype=float)  # null is NaN
+        label = "F1" if key == "f1" else key
+        bars.barh(rows + offset, values, height=0.24, color=color, label=label)
+    _name_ticks(bars, "y", class_names)
+    bars.set(xlim=(0, 1), ylim=(len(class_names) - 0.5, -0.5))
+    bars.grid(visible=False, axis="y")
+    bars.legend(frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    _draw_confusion(cells, matrix, class_names)
+    return _png(figure)
+
+
+def calibration(bins: Sequence[dict[str, Any]]) -> bytes:
+    """Draw a reliability diagram, with the number of examples in each bin below it, as a PNG.
+
+    Args:
+        bins: One `{"lower", "upper", "confidence", "accuracy", "num_examples"}` a bin of confidence; all but
+            the last 0–1. Empty bins are not drawn.
+    """
+    figure = Figure(figsize=(5.4, 4.8), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    filled = [each for each in bins if each["num_examples"]]
+    left = [each["lower"] for each in filled]
+    width = [each["upper"] - each["lower"] for each in filled]
+    accuracies = [each["accuracy"] for each in filled]
+    _style(top, xlabel="", ylabel="accuracy")
+    top.bar(left, accuracies, width, align="edge", color=BLUE, alpha=0.25, edgecolor="white")
+    confidences = [each["confidence"] for each in filled]
+    top.plot(confidences, accuracies, color=BLUE, marker="o", markersize=4.5, label="measured")
+    top.plot((0, 1), (0, 1), color=GREY, linestyle="--", linewidth=1, label="perfectly calibrated")
+    top.set(xlim=(0, 1), ylim=(0, 1.05))
+    top.legend(frameon=False, fontsize=9, loc="upper left")
+    _style(bottom, xlabel="confidence", ylabel="photos")
+    counts = bottom.bar(left, [each["num_examples"] for each in filled], width, align="edge", color=BLUE)
+    bottom.bar_label(counts, fontsize=8, padding=1)
+    bottom.margins(y=0.3)
+    bottom.grid(visible=False)
+    return _png(figure)
+
+
+def data(splits: dict[str, dict[str, Any]], class_names: Sequence[str]) -> bytes:
+    """Draw the number of examples of each class by split, and the distribution of brightness, as a PNG.
+
+    Args:
+        splits: `{split: {"per_class": {class name: count}, "brightness": {"histogram": int [10]}}}`; the bins
+            go from black to white.
+        class_names: The classes, in label order.
+    """
+    height = min(max(0.32 * len(class_names) + 1.0, 2.4), 12.0)
+    figure = Figure(figsize=(5.4, height + 2.4), layout="constrained")
+    counts, brightness = figure.subplots(2, 1, height_ratios=(height, 2.4))
+    _style(counts, xlabel="photos", ylabel="")
+    _style(brightness, xlabel="mean brightness of a photo, from black to white", ylabel="share of the split")
+    left = np.zeros(len(class_names))
+    for index, (split, statistics) in enumerate(splits.items()):
+        color = COLORS[index % len(COLORS)]
+        numbers = np.array([statistics["per_class"].get(name, 0) for name in class_names])
+        counts.barh(np.arange(len(class_names)), numbers, left=left, color=color, height=0.7, label=split)
+        left += numbers
+        histogram = np.array(statistics["brightness"]["histogram"], dtype=float)
+        edges = np.linspace(0, 1, len(histogram) + 1)
+        brightness.stairs(histogram / max(histogram.sum(), 1), edges, color=color, linewidth=1.6)
+    _name_ticks(counts, "y", class_names)
+    counts.set_ylim(len(class_names) - 0.5, -0.5)
+    counts.grid(visible=False, axis="y")
+    counts.legend(frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    brightness.set(xlim=(0, 1), xticks=(0, 0.5, 1))
+    brightness.set_ylim(bottom=0)
+    return _png(figure)
+
+
+def _draw_confusion(axes: Axes, matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> None:
+    counts = np.asarray(matrix)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap=matplotlib.colormaps["Blues"], vmin=0, vmax=1)
+    if len(class_names) <= MAX_ANNOTATED_CLASSES:
+        for row, column in np.ndindex(*counts.shape):
+            color = "white" if shares[row, column] > 0.5 else "black" if counts[row, column] else "#aaaaaa"
+            axes.text(column, row, f"{counts[row, column]}", color=color, ha="center", va="center")
+    _name_ticks(axes, "x", class_names)
+    _name_ticks(axes, "y", class_names)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    axes.spines[:].set_visible(False)
+
+
+def _name_ticks(axes: Axes, axis: str, class_names: Sequence[str]) -> None:
+    """Name the ticks of `"x"` or `"y"` after the classes; a dollar sign in a name is no mathematics."""
+    names = [name.replace("$", r"\$") for name in class_names]
+    size = min(max(200 / max(len(names), 1), 5), 10)  # points
+    if axis == "x":
+        axes.set_xticks(
+            range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=size
+        )
+    else:
+        axes.set_yticks(range(len(names)), names, fontsize=size)
+
+
+def _side(num_classes: int) -> float:
+    """Return the side of a confusion matrix in inches: enough to read, never a poster."""
+    return min(max(0.5 * num_classes + 2.0, 4.4), 12.0)
+
+
+def _style(axes: Axes, *, xlabel: str, ylabel: str) -> None:
+    axes.set(xlabel=xlabel, ylabel=ylabel, axisbelow=True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e4e4e4", linewidth=0.8)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    # Without the Software field, which holds matplotlib's version, the bytes depend on the picture alone.
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,214 @@
+"""Write the report: one page that tells what was trained, how good it is and whether it was pushed.
+
+Reads `examples.json` and the shards of the test split, `statistics.json`, `validation.json`, `history.json`,
+`training.json`, `metrics.json`, `blessing.json`, `predictions.jsonl` and `push.json`. Writes `report.html`, a
+page that needs nothing but itself (pictures inlined, no script, no request), and `plots/*.png`. It exists so
+that a verdict can be judged without opening a single JSON file.
+"""
+
+import base64
+import io
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from PIL import Image, ImageOps
+
+from components import plots
+from components.errors import ComponentError
+
+MAX_MISTAKES = 200
+"""About 6 kB a thumbnail: with the plots, a page below 2 MB."""
+MAX_CONFUSIONS = 5
+THUMBNAIL_PX = 160
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Say what the report shows.
+
+    Attributes:
+        num_mistakes: The most mistakes shown as pictures, 0–200.
+    """
+
+    num_mistakes: int = 24
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.num_mistakes <= MAX_MISTAKES:
+            raise ValueError(f"num_mistakes must lie in 0–{MAX_MISTAKES}. Received: {self.num_mistakes}.")
+
+
+def build(
+    *,
+    examples_dir: Path,
+    statistics_dir: Path,
+    validation_dir: Path,
+    training_dir: Path,
+    evaluation_dir: Path,
+    push_dir: Path,
+    out_dir: Path,
+    options: ReportOptions,
+) -> dict[str, int | float | str]:
+    """Write `report.html` and `plots/` into `out_dir`; the same inputs give the same bytes.
+
+    Every input folder is an artifact with its `manifest.json` and the files named in the module's docstring.
+
+    Returns:
+        The verdict, the number of all mistakes and the size of the page.
+
+    Raises:
+        FileNotFoundError: An input file is missing.
+        ComponentError: The predictions are not of the photos in the test shards.
+    """
+    folders = (examples_dir, statistics_dir, validation_dir, training_dir, evaluation_dir, push_dir)
+    files = ("examples", "statistics", "validation", "training", "metrics", "push")
+    read = {name: _read(folder / f"{name}.json") for name, folder in zip(files, folders, strict=True)}
+    examples, training, metrics, push = (read[key] for key in ("examples", "training", "metrics", "push"))
+    history, blessing = _read(training_dir / "history.json"), _read(evaluation_dir / "blessing.json")
+    manifests = [_read(folder / "manifest.json") for folder in folders]
+
+    names, matrix = metrics["class_names"], metrics["confusion_matrix"]
+    wrong = _find_wrong(evaluation_dir / "predictions.jsonl")
+    shards = [examples_dir / shard for shard in examples["splits"]["test"]["shards"]]
+    pictures = {
+        "accuracy": plots.learning_curve(history, "accuracy"),
+        "loss": plots.learning_curve(history, "loss"),
+        "model_results": plots.model_results(metrics["per_class"], matrix, names),
+        "confusion_matrix": plots.confusion_matrix(matrix, names),
+        "calibration": plots.calibration(metrics["calibration"]["bins"]),
+        "data": plots.data(read["statistics"]["splits"], names),
+    }
+    verdict = "Blessed" if blessing["blessed"] else "Not blessed"
+    verdict += f", pushed as version {push['version']}" if push["pushed"] else ", not pushed"
+    page = _template().render(
+        **read,
+        verdict=verdict,
+        history=history,
+        blessing=blessing,
+        # The evaluation repeats both; whichever file admits a fallback is believed.
+        data_fallback=examples["fallback"] or metrics["data"]["fallback"],
+        weights_fallback=training["weights"]["fallback"] or metrics["weights"]["fallback"],
+        confusions=_find_confusions(matrix, names),
+        mistakes=_describe_mistakes(wrong[: options.num_mistakes], shards, names),
+        num_mistakes=len(wrong),
+        manifests=manifests,
+        trainer=manifests[folders.index(training_dir)],
+        pictures={name: _to_data_uri(png, "image/png") for name, png in pictures.items()},
+    )
+    (out_dir / "plots").mkdir(parents=True, exist_ok=True)
+    for name, png in pictures.items():
+        (out_dir / "plots" / f"{name}.png").write_bytes(png)
+    # A file name that is not UTF-8 should cost a character, not the report.
+    num_bytes = (out_dir / "report.html").write_bytes(page.encode("utf-8", "replace"))
+    return {"verdict": verdict, "num_mistakes": len(wrong), "num_bytes": num_bytes}
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _find_wrong(path: Path) -> list[dict[str, Any]]:
+    """Return the wrong predictions, the most confident first, each with its `position` in the test split."""
+    with path.open(encoding="utf-8") as lines:
+        predictions = [{**json.loads(line), "position": position} for position, line in enumerate(lines)]
+    wrong = [each for each in predictions if each["predicted"] != each["label"]]
+    return sorted(wrong, key=lambda each: -each["probabilities"][each["predicted"]])
+
+
+def _describe_mistakes(
+    wrong: Sequence[dict[str, Any]], shards: Sequence[Path], class_names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return what the page shows of each mistake: names, probabilities and a thumbnail (or None)."""
+    photos = _read_photos(shards, {each["position"]: each["filename"] for each in wrong})
+    return [
+        {
+            "filename": each["filename"],
+            "true": class_names[each["label"]],
+            "predicted": class_names[each["predicted"]],
+            "probability": each["probabilities"][each["predicted"]],
+            "true_probability": each["probabilities"][each["label"]],
+            "picture": _to_thumbnail(photos[each["position"]]),
+        }
+        for each in wrong
+    ]
+
+
+def _read_photos(shards: Sequence[Path], filenames: dict[int, str]) -> dict[int, bytes]:
+    """Return the encoded photos at some positions of a split, given the file name expected at each."""
+    if not filenames:
+        return {}
+    import tensorflow as tf  # Takes seconds to import, and a model without mistakes needs none of it.
+
+    records = tf.data.TFRecordDataset([str(path) for path in shards]).take(max(filenames) + 1)
+    photos = {}
+    for position, record in enumerate(records):
+        if position in filenames:
+            feature = tf.train.Example.FromString(record.numpy()).features.feature
+            filename = os.fsdecode(feature["image/filename"].bytes_list.value[0])
+            if filename == filenames[position]:
+                photos[position] = feature["image/encoded"].bytes_list.value[0]
+    if lost := sorted(filenames.keys() - photos.keys()):
+        raise ComponentError(
+            "The predictions must be of the photos in the test shards, in their order. Received: "
+            f"{filenames[lost[0]]!r} as prediction {lost[0]}, which is not the photo there. "
+            "Evaluate these examples again with --force evaluator."
+        )
+    return photos
+
+
+def _to_thumbnail(encoded: bytes) -> str | None:
+    """Return a photo as the data URI of a JPEG of at most 160 px a side; None if it cannot be decoded."""
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+    except OSError:  # TensorFlow decodes some files that Pillow does not.
+        return None
+    buffer = io.BytesIO()
+    upright.save(buffer, "JPEG", quality=80, comment=b"")
+    return _to_data_uri(buffer.getvalue(), "image/jpeg")
+
+
+def _find_confusions(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> list[tuple[str, str, int]]:
+    """Return the most frequent confusions as (true class, predicted class, number of examples)."""
+    cells = [
+        (names[row], names[column], count)
+        for row, counts in enumerate(matrix)
+        for column, count in enumerate(counts)
+        if count and row != column
+    ]
+    return sorted(cells, key=lambda cell: -cell[2])[:MAX_CONFUSIONS]
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": _percent, "number": _number, "duration": _duration}
+    return environment.get_template("report.html.j2")
+
+
+def _to_data_uri(content: bytes, mime: str) -> str:
+    return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{100 * value:.1f}\u00a0%"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:,.{digits}f}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}\u00a0min {rest}\u00a0s" if minutes else f"{seconds:.1f}\u00a0s"

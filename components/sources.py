@@ -1,0 +1,211 @@
+"""Where labelled photos come from: a folder, a TensorFlow Datasets name, or the project's own drawings.
+
+A source gives its class names and its photos one at a time, as encoded bytes, in an order that does not change.
+"""
+
+import hashlib
+import io
+import logging
+import re
+import urllib.parse
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.errors import DataError
+
+if TYPE_CHECKING:
+    from tensorflow_datasets.core import DatasetBuilder
+
+log = logging.getLogger(__name__)
+
+AUTO, SYNTHETIC, DEFAULT_DATASET = "auto", "synthetic", "tf_flowers"
+SPLITS = ("train", "validation", "test")
+_SPLIT_FOLDERS = {**{s: s for s in SPLITS}, "val": "validation", "valid": "validation"}
+_DATASET_NAME = re.compile(r"[a-z][a-z0-9_]*(/[\w.\-]+)?(:[\w.\-]+)?")
+_PROBE_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One labelled photo as it was found.
+
+    Attributes:
+        name: its path below the source's folder, or its number in the data set.
+        label: index into the source's class names.
+        split: where the source itself puts it; `train` where the source has no splits.
+        encoded: the bytes of the image file; empty where the file could not be read.
+    """
+
+    name: str
+    label: int
+    split: str
+    encoded: bytes
+
+
+@dataclass(frozen=True)
+class Source:
+    """Labelled photos, ready to be read.
+
+    Attributes:
+        resolved: what was really taken: a path, a data set's full name, or `synthetic`.
+        fallback: why it is not what the user may have hoped for, or `None`.
+        class_names: the labels, in the order of their indices.
+        splits: the splits that the source brings; `train` alone where it has none of its own.
+        num_photos: how many `photos` gives.
+        photos: the photos, once.
+    """
+
+    resolved: str
+    fallback: str | None
+    class_names: tuple[str, ...]
+    splits: tuple[str, ...]
+    num_photos: int
+    photos: Iterable[Photo]
+
+
+def describe(source: str) -> dict[str, str | int]:
+    """Say what a source holds without reading its photos: names, sizes and times of a folder's files.
+
+    Raises:
+        DataError: the folder does not exist or holds no classes, or the source is neither a folder nor a valid name.
+    """
+    if source in (AUTO, SYNTHETIC):
+        return {"kind": source}
+    path = Path(source).expanduser()
+    if path.is_dir():
+        files = [path / name for name, _, _ in _list_folder(path)[2]]
+        stats = [f"{f.relative_to(path)} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files]
+        return {"kind": "folder", "num_files": len(files), "digest": hashlib.sha256("\n".join(stats).encode()).hexdigest()}
+    if path.exists():
+        raise DataError(
+            f"A data source is a folder with one subfolder for each class. Received a file: {source}. "
+            "Unpack an archive first."
+        )
+    if not _DATASET_NAME.fullmatch(source):
+        raise DataError(
+            f"The folder does not exist: {source} (looked for {path.absolute()}). Give a folder of <class>/*.jpg, a "
+            f"TensorFlow Datasets name such as {DEFAULT_DATASET}, or {SYNTHETIC}."
+        )
+    return {"kind": "tfds", "name": source}
+
+
+def open_source(source: str, *, num_synthetic_per_class: int, seed: int) -> Source:
+    """Open a source; `auto` takes TensorFlow Datasets' flowers or, where they cannot be had, the drawn ones.
+
+    Raises:
+        DataError: a named source cannot be had.
+    """
+    if source == SYNTHETIC:
+        return _open_synthetic(num_synthetic_per_class, seed)
+    if source == AUTO:
+        try:
+            return _open_dataset(DEFAULT_DATASET)
+        except DataError as exc:
+            reason = f"{exc} Trained on drawn flowers instead: good for trying the pipeline, not for photos."
+            log.warning("DATA FELL BACK TO DRAWN FLOWERS. %s", reason)
+            return _open_synthetic(num_synthetic_per_class, seed, fallback=reason)
+    if Path(source).expanduser().is_dir():
+        return _open_folder(Path(source).expanduser())
+    return _open_dataset(source)
+
+
+def _open_folder(folder: Path) -> Source:
+    class_names, splits, files = _list_folder(folder)
+
+    def photos() -> Iterator[Photo]:
+        for name, split, class_name in files:
+            try:
+                encoded = (folder / name).read_bytes()
+            except OSError as exc:
+                log.warning("%s cannot be read: %s", folder / name, exc)
+                encoded = b""
+            yield Photo(name, class_names.index(class_name), split, encoded)
+
+    return Source(str(folder), None, class_names, splits, len(files), photos())
+
+
+def _list_folder(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], list[tuple[str, str, str]]]:
+    """Give the class names, the splits and each file as (path below the folder, split, class), sorted."""
+    roots = {_SPLIT_FOLDERS[d.name]: d for d in _subfolders(folder) if d.name in _SPLIT_FOLDERS}
+    if "train" not in roots:
+        roots = {"train": folder}
+    class_names = tuple(sorted({d.name for root in roots.values() for d in _subfolders(root)}))
+    if not class_names:
+        raise DataError(
+            f"A data folder needs one subfolder for each class, or train, validation and test with those inside. "
+            f"Found none in {folder.absolute()}."
+        )
+    files = [
+        (file.relative_to(folder).as_posix(), split, class_dir.name)
+        for split, root in roots.items()
+        for class_dir in _subfolders(root)
+        for file in sorted(class_dir.rglob("*"))
+        if file.is_file() and not file.name.startswith(".")
+    ]
+    if not files:
+        raise DataError(f"The class folders hold no files: {folder.absolute()}. Put photos into {', '.join(class_names)}.")
+    return class_names, tuple(s for s in SPLITS if s in roots), files
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(d for d in folder.iterdir() if d.is_dir() and not d.name.startswith("."))
+
+
+def _open_dataset(name: str) -> Source:
+    import tensorflow_datasets as tfds
+
+    advice = f"Give another name, a folder of <class>/*.jpg, or {SYNTHETIC}."
+    try:
+        builder = tfds.builder(name)
+    except tfds.core.DatasetNotFoundError as exc:
+        raise DataError(f"{name!r} is neither a folder here nor a TensorFlow Datasets name. {advice}") from exc
+    image, label = builder.info.supervised_keys or (None, None)
+    features = builder.info.features
+    if not (isinstance(features.get(image), tfds.features.Image) and isinstance(features.get(label), tfds.features.ClassLabel)):
+        raise DataError(f"The data set {name!r} is not for image classification: it has no (image, label) pairs. {advice}")
+    _prepare(builder, advice)
+    splits = tuple(s for s in SPLITS if s in builder.info.splits)
+    decoders = {image: tfds.decode.SkipDecoding()}
+
+    def photos() -> Iterator[Photo]:
+        for split in splits:
+            rows = builder.as_dataset(split=split, decoders=decoders, shuffle_files=False)
+            for number, row in enumerate(rows.as_numpy_iterator()):
+                yield Photo(f"{split}/{number}", int(row[label]), split, row[image])
+
+    num_photos = sum(builder.info.splits[s].num_examples for s in splits)
+    return Source(builder.info.full_name, None, tuple(features[label].names), splits, num_photos, photos())
+
+
+def _prepare(builder: "DatasetBuilder", advice: str) -> None:
+    """Download a data set and write it to disk, unless that was done before."""
+    import requests
+
+    if builder.data_path.exists():
+        return
+    try:
+        # TensorFlow Datasets tries a dead host for minutes; asking it once tells in seconds.
+        for host in {urllib.parse.urlsplit(url)._replace(path="", query="").geturl() for url in builder.url_infos}:
+            requests.head(host, timeout=_PROBE_TIMEOUT_S)
+        builder.download_and_prepare()
+    except Exception as exc:  # builders raise whatever their download or their archive raises
+        raise DataError(f"The data set {builder.name!r} cannot be downloaded or prepared: {exc}. {advice}") from exc
+
+
+def _open_synthetic(num_per_class: int, seed: int, *, fallback: str | None = None) -> Source:
+    from PIL import Image
+
+    from components import synthetic
+
+    def photos() -> Iterator[Photo]:
+        for number in range(num_per_class):
+            for label, name in enumerate(synthetic.CLASS_NAMES):
+                buffer = io.BytesIO()
+                pixels = synthetic.draw(name, seed=seed * num_per_class + number)
+                Image.fromarray(pixels).save(buffer, "JPEG", quality=92)
+                yield Photo(f"{name}/{number:05d}.jpg", label, "train", buffer.getvalue())
+
+    num_photos = num_per_class * len(synthetic.CLASS_NAMES)
+    return Source(SYNTHETIC, fallback, synthetic.CLASS_NAMES, ("train",), num_photos, photos())

@@ -1,0 +1,278 @@
+"""Hold the statistics of a data set against fixed rules and against the schema of its source.
+
+Reads `statistics.json`; writes `schema.json` (the schema that was used) and `validation.json` (the anomalies)
+so that broken or changed data stops the run before anything expensive. The schema outlives runs: it lies in a
+state folder, one file a source. The first healthy data of a source write it, later data are held against it.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from components.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+SMALL_SPLIT = 20
+"""Examples below which an accuracy is little more than a guess: its 95% interval reaches ±22 points."""
+DUPLICATE_RULES = ("duplicate", "near_duplicate", "conflicting_label")
+"""Exclusion rules that speak of readable files; every other rule counts towards `max_excluded_fraction`."""
+ACCEPT = "If the change is meant, accept it with --set validator.update_schema=true."
+
+
+@dataclass(frozen=True)
+class ValidatorOptions:
+    """Set the limits of the validator.
+
+    Attributes:
+        min_examples_per_class: Fewest train examples of a class; below is an error.
+        max_imbalance: Largest class of train / smallest one; above is a warning.
+        max_excluded_fraction: Excluded files / files found, 0–1, duplicates not counted; above is an error.
+        max_drift: Jensen-Shannon divergence from the schema in bits, 0–1; above is a warning.
+        update_schema: Accept the new data: rewrite the schema from it, unless it breaks another rule.
+    """
+
+    min_examples_per_class: int = 5
+    max_imbalance: float = 10.0
+    max_excluded_fraction: float = 0.1
+    max_drift: float = 0.25
+    update_schema: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("min_examples_per_class", "max_imbalance"):
+            if not (value := getattr(self, name)) >= 1:  # written so that NaN fails too
+                raise ValueError(
+                    f"{name} must be at least 1. Received: {value}. Leave it out for the default."
+                )
+        for name in ("max_excluded_fraction", "max_drift"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise ValueError(f"{name} must lie in 0–1. Received: {value}. Leave it out for the default.")
+
+
+@dataclass(frozen=True)
+class Anomaly:
+    """Name one broken rule; an error stops the run, a warning does not."""
+
+    severity: Literal["error", "warning"]
+    rule: str
+    message: str
+
+
+def validate(
+    *, statistics_dir: Path, out_dir: Path, state_dir: Path, options: ValidatorOptions
+) -> dict[str, int | float | str]:
+    """Validate the statistics, and keep the schema of a source seen for the first time.
+
+    The outputs depend on the data and the schema only: a second run on the same data writes the same bytes.
+
+    Args:
+        statistics_dir: Folder with `statistics.json`.
+        out_dir: Folder to write `schema.json` and `validation.json` to; created if absent.
+        state_dir: Folder of the schemas, kept from run to run; left as it is when the data has errors.
+        options: The limits.
+
+    Returns:
+        The number of warnings and the schema's file name.
+
+    Raises:
+        DataError: The data has errors (both files are written first), or the stored schema cannot be read.
+    """
+    statistics = json.loads((statistics_dir / "statistics.json").read_text(encoding="utf-8"))
+    path = state_dir / schema_name(statistics["resolved"])
+    is_new = options.update_schema or not path.exists()
+    schema = infer_schema(statistics) if is_new else load_schema(path)
+    anomalies = [
+        *_check_splits(statistics),
+        *_check_train(statistics["splits"]["train"], options),
+        *_check_excluded(statistics, options),
+        *_check_schema(statistics, schema, options),
+    ]
+    out_dir.mkdir(parents=True, exist_ok=True)
+    validation = {"anomalies": [asdict(anomaly) for anomaly in anomalies], "schema": path.name}
+    (out_dir / "schema.json").write_text(_to_json(schema), encoding="utf-8")
+    (out_dir / "validation.json").write_text(_to_json(validation), encoding="utf-8")
+
+    errors = [anomaly for anomaly in anomalies if anomaly.severity == "error"]
+    for anomaly in anomalies:
+        if anomaly.severity == "warning":
+            logger.warning("%s: %s", anomaly.rule, anomaly.message)
+    if errors:
+        listed = "\n".join(f"- {error.rule}: {error.message}" for error in errors)
+        raise DataError(
+            "The data must have no anomaly of severity error. "
+            f"Received: {statistics['resolved']}, with {len(errors)}:\n{listed}\n"
+            "Fix the data, or set the option a line names (--set validator.NAME=VALUE), then run again."
+        )
+    if is_new:
+        _replace_file(path, _to_json(schema))
+        logger.info("schema of %s written to %s", statistics["resolved"], path)
+    return {"num_warnings": len(anomalies), "schema": path.name}
+
+
+def schema_name(resolved: str) -> str:
+    """Return the schema's file name for a resolved source: readable by its slug, unique by its digest."""
+    slug = re.sub(r"[^a-z0-9]+", "-", resolved.lower())[-40:].strip("-") or "source"
+    digest = hashlib.sha256(resolved.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{slug}-{digest[:8]}.json"
+
+
+def infer_schema(statistics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema that these statistics fulfil; its distributions and ranges (pixels) are of train."""
+    train = statistics["splits"]["train"]
+    total = train["num_examples"] or 1
+    return {
+        "source": statistics["resolved"],
+        "class_names": statistics["class_names"],
+        "formats": _list_formats(statistics),
+        "label_distribution": {name: count / total for name, count in train["per_class"].items()},
+        "brightness_histogram": train["brightness"]["histogram"],
+        "width": {end: train["width"][end] for end in ("min", "max")},
+        "height": {end: train["height"][end] for end in ("min", "max")},
+    }
+
+
+def load_schema(path: Path) -> dict[str, Any]:
+    """Read a stored schema; raise DataError if it is not one."""
+    needed = {"class_names", "formats", "label_distribution", "brightness_histogram"}
+    try:
+        schema: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        missing = sorted(needed - schema.keys())
+    except (ValueError, AttributeError) as exc:
+        raise DataError(
+            f"A schema must be a JSON object. Received: {path}. Delete it and run again."
+        ) from exc
+    if missing:
+        raise DataError(f"A schema must hold {missing}. Received: {path}, without. Delete it and run again.")
+    return schema
+
+
+def jensen_shannon(p: Mapping[Any, float], q: Mapping[Any, float]) -> float:
+    """Return the Jensen-Shannon divergence of two distributions in bits: 0 if equal, 1 if they share nothing.
+
+    Weights need not sum to 1, and a key may be absent from one side. A side without any weight has nothing to
+    compare: 0. Source: J. Lin, Divergence measures based on the Shannon entropy, 1991,
+    https://doi.org/10.1109/18.61115
+    """
+    p_total, q_total = sum(p.values()), sum(q.values())
+    if not p_total or not q_total:
+        return 0.0
+    divergence = 0.0
+    for key in dict.fromkeys([*p, *q]):  # in order, so that the rounding is the same in every run
+        a, b = p.get(key, 0) / p_total, q.get(key, 0) / q_total
+        divergence += sum(x * math.log2(2 * x / (a + b)) / 2 for x in (a, b) if x)
+    return min(max(divergence, 0.0), 1.0)
+
+
+def _check_splits(statistics: Mapping[str, Any]) -> Iterator[Anomaly]:
+    class_names = statistics["class_names"]
+    if len(class_names) < 2:
+        message = (
+            f"a classifier needs at least 2 classes. Received: {class_names}. Add the folder of another."
+        )
+        yield Anomaly("error", "single_class", message)
+    for name, split in statistics["splits"].items():
+        num_examples = split["num_examples"]
+        if not num_examples:
+            yield Anomaly("error", "empty_split", f"{name} has no example. Add images, or enlarge its share.")
+            continue
+        for missing in [key for key, count in split["per_class"].items() if not count]:
+            message = f"class {missing} has no example in {name}. Add images of it, or remove the class."
+            yield Anomaly("error", "missing_class", message)
+        if name != "train" and num_examples < SMALL_SPLIT:
+            # Half of the 95% interval where it is widest: 1.96 * sqrt(p (1 - p) / n) at p = 0.5.
+            half = 98 / math.sqrt(num_examples)
+            message = f"{name} has only {num_examples} examples: its accuracy may be ±{half:.0f} points off."
+            yield Anomaly("warning", "small_split", message)
+
+
+def _check_train(train: Mapping[str, Any], options: ValidatorOptions) -> Iterator[Anomaly]:
+    counts = {name: count for name, count in train["per_class"].items() if count}  # 0 is missing_class
+    minimum = options.min_examples_per_class
+    for name in [key for key, count in counts.items() if count < minimum]:
+        need = f"class {name} has {counts[name]} of the min_examples_per_class={minimum} it needs in train"
+        yield Anomaly("error", "too_few_examples", f"{need}. Add images of it.")
+    if not counts:
+        return
+    largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
+    if counts[largest] / counts[smallest] > options.max_imbalance:
+        message = (
+            f"train has {counts[largest]} examples of {largest} and {counts[smallest]} of {smallest}, a "
+            f"ratio above max_imbalance={options.max_imbalance:g}. The model will favour {largest}."
+        )
+        yield Anomaly("warning", "imbalance", message)
+
+
+def _check_excluded(statistics: Mapping[str, Any], options: ValidatorOptions) -> Iterator[Anomaly]:
+    excluded, limit = statistics["excluded"], options.max_excluded_fraction
+    num_found = len(excluded) + sum(split["num_examples"] for split in statistics["splits"].values())
+    unusable = [entry for entry in excluded if entry["rule"] not in DUPLICATE_RULES]
+    conflicting = [entry for entry in excluded if entry["rule"] == "conflicting_label"]
+    others = [entry for entry in excluded if entry["rule"] != "conflicting_label"]
+    if unusable and len(unusable) / num_found > limit:
+        message = (
+            f"{len(unusable)} of {num_found} files cannot be used, more than max_excluded_fraction="
+            f"{limit:g}: {_name_first(unusable)}. Repair or remove them."
+        )
+        yield Anomaly("error", "too_many_excluded", message)
+    if others:
+        message = f"{len(others)} of {num_found} files are left out: {_name_first(others)}."
+        yield Anomaly("warning", "excluded", message)
+    if conflicting:
+        message = f"{len(conflicting)} files show one image under several labels: {_name_first(conflicting)}."
+        yield Anomaly("warning", "conflicting_label", message)
+
+
+def _check_schema(
+    statistics: Mapping[str, Any], schema: Mapping[str, Any], options: ValidatorOptions
+) -> Iterator[Anomaly]:
+    known, received = schema["class_names"], statistics["class_names"]
+    if gone := [name for name in known if name not in received]:
+        message = f"classes {gone} of the schema are not in the data. {ACCEPT}"
+        yield Anomaly("error", "schema_class_missing", message)
+    if new := [name for name in received if name not in known]:
+        yield Anomaly("error", "schema_class_new", f"classes {new} are not in the schema. {ACCEPT}")
+    if unseen := [name for name in _list_formats(statistics) if name not in schema["formats"]]:
+        yield Anomaly("warning", "unseen_format", f"formats {unseen} are not in the schema. {ACCEPT}")
+    train, limit = statistics["splits"]["train"], options.max_drift
+    brightness, reference = train["brightness"]["histogram"], schema["brightness_histogram"]
+    drifts = {
+        "brightness": jensen_shannon(dict(enumerate(brightness)), dict(enumerate(reference))),
+        "label": jensen_shannon(train["per_class"], schema["label_distribution"]),
+    }
+    for name in [key for key, drift in drifts.items() if drift > limit]:
+        message = (
+            f"the {name} distribution of train is {drifts[name]:.3f} bits from the schema's "
+            f"(Jensen-Shannon), more than max_drift={limit:g}. {ACCEPT}"
+        )
+        yield Anomaly("warning", f"{name}_drift", message)
+
+
+def _list_formats(statistics: Mapping[str, Any]) -> list[str]:
+    return sorted({name for split in statistics["splits"].values() for name in split["formats"]})
+
+
+def _name_first(excluded: list[dict[str, Any]], count: int = 3) -> str:
+    named = ", ".join(f"{entry['file']} ({entry['rule']})" for entry in excluded[:count])
+    return named if len(excluded) <= count else f"{named} and {len(excluded) - count} more"
+
+
+def _to_json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
+def _replace_file(path: Path, text: str) -> None:
+    """Write a file that is never seen half-written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,137 @@
+"""From an encoded image to the pixels the model sees, in TensorFlow: the one definition.
+
+The training pipeline and the served graph both call it. A photo is turned upright as its EXIF orientation says,
+transparency is laid over white, 16-bit samples keep their high byte, an animation gives its first frame, and the whole
+picture is resized (bilinear, antialiased, aspect ratio not kept) to a square.
+"""
+
+import tensorflow as tf
+
+MAX_PIXELS = 25_000_000
+"""Larger images are refused before they are decoded: a 17 KB PNG can claim 12000 × 12000 pixels."""
+
+_EXIF_ORIENTATION = 0x0112  # Exif 2.3, 4.6.4 A
+_MIRRORED, _FLIPPED, _FIRST_TRANSPOSED = [2, 3, 6, 7], [3, 4, 7, 8], 5
+
+
+def decode(encoded: tf.Tensor) -> tf.Tensor:
+    """Decode one image and turn it upright.
+
+    Args:
+        encoded: `string []`, the bytes of a JPEG, PNG, GIF or BMP file.
+
+    Returns:
+        `uint8 [height, width, 3]`, RGB, 0–255.
+
+    Raises:
+        tf.errors.InvalidArgumentError: the bytes are no such image, are cut short, or claim more than `MAX_PIXELS`.
+    """
+    head = tf.strings.join([tf.strings.substr(encoded, 0, 32), b"\0" * 32])
+    is_jpeg, is_png, is_gif, is_bmp = (
+        tf.strings.substr(head, 0, len(magic)) == magic for magic in (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM")
+    )
+    known = tf.debugging.Assert(
+        is_jpeg | is_png | is_gif | is_bmp, ["An image must be a JPEG, PNG, GIF or BMP file. It begins with:", head]
+    )
+    with tf.control_dependencies([known]):
+        size = tf.case(
+            [
+                (is_jpeg, lambda: tf.image.extract_jpeg_shape(encoded)[:2]),
+                (is_png, lambda: _integers(head, 16, tf.int32, little_endian=False)),
+                (is_gif, lambda: _integers(head, 6, tf.uint16, little_endian=True)),
+            ],
+            # A BMP whose rows run from the top has a negative height.
+            default=lambda: tf.abs(_integers(head, 18, tf.int32, little_endian=True)),
+        )
+    small = tf.debugging.assert_less_equal(
+        tf.reduce_prod(tf.cast(size, tf.int64)),
+        tf.constant(MAX_PIXELS, tf.int64),
+        message=f"An image may have at most {MAX_PIXELS:,} pixels: send a smaller copy.",
+    )
+    with tf.control_dependencies([small]):
+        image = tf.case(
+            [(is_jpeg, lambda: _decode_jpeg(encoded)), (is_png, lambda: _decode_png(encoded))],
+            default=lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+        )
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def resize(image: tf.Tensor, size_px: int) -> tf.Tensor:
+    """Resize `uint8 [height, width, 3]` to `uint8 [size_px, size_px, 3]`: bilinear, antialiased, rounded."""
+    resized = tf.image.resize(image, [size_px, size_px], method="bilinear", antialias=True)
+    return tf.cast(tf.round(tf.clip_by_value(resized, 0.0, 255.0)), tf.uint8)
+
+
+def load(encoded: tf.Tensor, size_px: int) -> tf.Tensor:
+    """Decode and resize one image: `string []` to `uint8 [size_px, size_px, 3]`, RGB, 0–255."""
+    return resize(decode(encoded), size_px)
+
+
+def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    # The accurate DCT is the one that Pillow uses: with it both decoders give the same pixels.
+    image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+    return _upright(image, _orientation(encoded))
+
+
+def _decode_png(encoded: tf.Tensor) -> tf.Tensor:
+    rgba = tf.cast(tf.io.decode_png(encoded, channels=4), tf.float32)
+    alpha = rgba[..., 3:] / 255.0
+    return tf.cast(tf.round(rgba[..., :3] * alpha + 255.0 * (1.0 - alpha)), tf.uint8)
+
+
+def _integers(head: tf.Tensor, position: int, dtype: tf.DType, *, little_endian: bool) -> tf.Tensor:
+    """Read two neighbouring integers of a file's head, such as its width and height: `int32 [2]`."""
+    raw = tf.strings.substr(head, position, 2 * dtype.size)
+    return tf.cast(tf.io.decode_raw(raw, dtype, little_endian=little_endian), tf.int32)
+
+
+def _orientation(encoded: tf.Tensor) -> tf.Tensor:
+    """Read the EXIF orientation of a JPEG, `int32 []`, 1–8; 1 where there is none or it makes no sense.
+
+    Walks the segments before the image data to APP1 "Exif" and looks the tag up in the first image file directory
+    (JPEG: ITU-T T.81 annex B; Exif 2.3, 4.5.2 and 4.6.2).
+    """
+    length = tf.strings.length(encoded)
+
+    def read(position: tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:
+        """Give `count` bytes from `position` as `int32 [count]`, zeros past the end."""
+        raw = tf.strings.substr(encoded, tf.clip_by_value(position, 0, length), count)
+        present = tf.cast(tf.io.decode_raw(raw, tf.uint8), tf.int32)
+        return tf.pad(present, [[0, count - tf.size(present)]])
+
+    def is_other_segment(position: tf.Tensor) -> tf.Tensor:
+        head = read(position, 10)
+        is_exif = (head[1] == 0xE1) & tf.reduce_all(head[4:8] == [0x45, 0x78, 0x69, 0x66])
+        # Markers from SOS (0xDA) on are followed by image data; no marker at all means a damaged file.
+        return (head[0] == 0xFF) & (head[1] != 0xDA) & (head[1] != 0xD9) & ~is_exif
+
+    def next_segment(position: tf.Tensor) -> tuple[tf.Tensor]:
+        size = read(position + 2, 2)
+        return (position + 2 + tf.maximum(size[0] * 256 + size[1], 2),)
+
+    (segment,) = tf.while_loop(is_other_segment, next_segment, (tf.constant(2),))
+    tiff = segment + 10
+    head = read(tiff, 8)
+    # "II" stores the low byte first, "MM" the high byte.
+    weights16 = tf.where(head[0] == 0x49, tf.constant([1, 1 << 8]), tf.constant([1 << 8, 1]))
+    weights32 = tf.where(
+        head[0] == 0x49, tf.constant([1, 1 << 8, 1 << 16, 1 << 24]), tf.constant([1 << 24, 1 << 16, 1 << 8, 1])
+    )
+    directory = tiff + tf.reduce_sum(head[4:8] * weights32)
+    num_entries = tf.reduce_sum(read(directory, 2) * weights16)
+    entries = tf.reshape(read(directory + 2, 12 * num_entries), [num_entries, 12])
+    tags = tf.reduce_sum(entries[:, :2] * weights16, axis=1)
+    values = tf.reduce_sum(entries[:, 8:10] * weights16, axis=1)
+    found = (tags == _EXIF_ORIENTATION) & (values >= 1) & (values <= 8) & (read(segment, 2)[1] == 0xE1)
+    return tf.concat([values[found], [1]], axis=0)[0]
+
+
+def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Undo an EXIF orientation: transpose for 5–8, then mirror left-right, then flip upside down."""
+
+    def any_of(orientations: list[int]) -> tf.Tensor:
+        return tf.reduce_any(orientation == orientations)
+
+    image = tf.cond(orientation >= _FIRST_TRANSPOSED, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
+    image = tf.cond(any_of(_MIRRORED), lambda: tf.reverse(image, [1]), lambda: image)
+    return tf.cond(any_of(_FLIPPED), lambda: tf.reverse(image, [0]), lambda: image)

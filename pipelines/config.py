@@ -1,0 +1,89 @@
+"""The configuration of a run: the options of every step, composed, and the overrides a person types."""
+
+import ast
+import difflib
+import types
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from components.evaluator import EvaluatorOptions
+from components.examples import ExamplesOptions
+from components.exporter import ExportOptions
+from components.features import FeaturesOptions
+from components.model import ModelOptions
+from components.pusher import PusherOptions
+from components.report import ReportOptions
+from components.trainer import TrainerOptions
+from components.transform import TransformOptions
+from components.validator import ValidatorOptions
+
+
+@dataclass(frozen=True)
+class Config:
+    """All options, a section for each step that has any. `--set trainer.epochs=2` changes one of them."""
+
+    examples: ExamplesOptions = field(default_factory=ExamplesOptions)
+    validator: ValidatorOptions = field(default_factory=ValidatorOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    transform: TransformOptions = field(default_factory=TransformOptions)
+    features: FeaturesOptions = field(default_factory=FeaturesOptions)
+    trainer: TrainerOptions = field(default_factory=TrainerOptions)
+    export: ExportOptions = field(default_factory=ExportOptions)
+    evaluator: EvaluatorOptions = field(default_factory=EvaluatorOptions)
+    pusher: PusherOptions = field(default_factory=PusherOptions)
+    report: ReportOptions = field(default_factory=ReportOptions)
+
+
+def override(config: Config, assignments: Iterable[str]) -> Config:
+    """Apply `section.option=value` assignments, the last one winning.
+
+    Raises:
+        ValueError: an assignment without `=`, an unknown option (the nearest is named), or a value of another type.
+    """
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"--set takes section.option=value. Received: {assignment!r}. Example: trainer.epochs=2")
+        section, _, name = path.strip().partition(".")
+        known = {f"{s.name}.{o.name}" for s in fields(config) for o in fields(getattr(config, s.name))}
+        if f"{section}.{name}" not in known:
+            raise ValueError(f"Unknown option {path.strip()!r}.{_suggestion(path.strip(), known)}")
+        options = getattr(config, section)
+        value = _parse(text.strip(), get_type_hints(type(options))[name], path.strip())
+        config = replace(config, **{section: replace(options, **{name: value})})
+    return config
+
+
+def _suggestion(path: str, known: set[str]) -> str:
+    nearest = difflib.get_close_matches(path, sorted(known), n=1, cutoff=0.5)
+    same_name = sorted(k for k in known if k.split(".")[1] == path.split(".")[-1])
+    if nearest or same_name:
+        return f" Did you mean {(same_name or nearest)[0]!r}?"
+    return f" Known options: {', '.join(sorted(known))}."
+
+
+def _parse(text: str, kind: Any, path: str) -> Any:
+    """Read `text` as a value of the annotated type: str, int, float, bool, `tuple[int, ...]` or one of those or None."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    if type(None) in kinds and text.lower() in ("none", ""):
+        return None
+    (kind,) = (k for k in kinds if k is not type(None))
+    if kind is str:
+        return text
+    try:
+        value = ast.literal_eval({"true": "True", "false": "False"}.get(text.lower(), text))
+        if get_origin(kind) is tuple:
+            value = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+            (item, _) = get_args(kind)
+            valid = all(type(v) is item for v in value)
+        elif kind is float:
+            valid, value = type(value) in (int, float), float(value)
+        else:
+            valid = type(value) is kind
+    except (ValueError, SyntaxError, TypeError):
+        valid, value = False, None
+    if not valid:
+        name = str(kind) if get_origin(kind) else kind.__name__
+        raise ValueError(f"{path} takes a value of type {name}. Received: {text!r}")
+    return value

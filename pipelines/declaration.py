@@ -1,0 +1,42 @@
+"""The vocabulary in which a pipeline is declared: steps, what each reads, and which options it takes.
+
+A declaration is data only. It names functions instead of importing them, so that any runner can read it without loading
+TensorFlow: the local runner here, or one that turns each step into a container.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One box of the pipeline: a plain function from input folders to one new output folder.
+
+    Attributes:
+        name: what users type, and the folder its artifacts are kept in.
+        function: `package.module:function`; called with the inputs, options and state below and with `out_dir`, it
+            returns the few numbers worth a log line.
+        inputs: parameter name to the step whose output folder is passed.
+        options: parameter name to the section of the configuration that is passed.
+        source: `package.module:function` that describes what the step reads from outside the pipeline, given its
+            options. It runs before any step does, so a missing folder is found first. `None` when it reads nothing.
+        state: parameter name to the folder, kept between runs, that the step reads and writes. A step with state is run
+            every time and finds out for itself that nothing is to be done.
+        resumable: whether the step goes on from what a killed attempt left in its output folder.
+    """
+
+    name: str
+    function: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
+    source: str | None = None
+    state: Mapping[str, str] = field(default_factory=dict)
+    resumable: bool = False
+
+
+def load(reference: str) -> Callable[..., Any]:
+    """Import the function that a `package.module:function` reference names."""
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)

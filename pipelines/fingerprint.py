@@ -1,0 +1,76 @@
+"""What a step depends on, as short digests: its code, the libraries under it, any JSON value, the files of a folder."""
+
+import ast
+import hashlib
+import importlib.metadata
+import json
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARIES = ("tensorflow", "keras", "numpy", "pillow")
+
+
+def of_value(value: Any) -> str:
+    """Digest a JSON value; equal values give equal digests whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def of_file(path: Path) -> str:
+    """Digest the bytes of a file: SHA-256, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@cache
+def of_code(module: str) -> str:
+    """Digest a module of ours and every module of ours that it imports, however indirectly.
+
+    Comments, docstrings and layout do not count; files that share the module's name, such as a template, do.
+    """
+    seen: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        source = _source_of(name)
+        if name in seen or source is None:
+            continue
+        tree = ast.parse(source.read_text())
+        waiting += _imports(tree)
+        companions = sorted(p for p in source.parent.glob(f"{source.stem}.*") if p != source and p.is_file())
+        seen[name] = of_value([_dump(tree), *(of_file(p) for p in companions)])
+    return of_value(seen)
+
+
+def versions() -> dict[str, str]:
+    """Name the versions of Python and of the libraries whose numbers a step's output depends on."""
+    found = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return {"python": ".".join(map(str, sys.version_info[:2])), **found}
+
+
+def _source_of(module: str) -> Path | None:
+    path = ROOT.joinpath(*module.split("."))
+    return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
+
+
+def _imports(tree: ast.Module) -> list[str]:
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
+
+
+def _dump(tree: ast.Module) -> str:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+            node.body = body[1:]  # type: ignore[attr-defined]
+    return ast.dump(tree)

@@ -1,0 +1,255 @@
+"""Runs a declared pipeline on this machine, one step after another, in one process.
+
+Reads a declaration and a configuration; writes artifacts below `<runs>/artifacts` and a folder for each run beside it.
+A step whose code, options and inputs are those of an earlier artifact is not run again. A run that was killed is started
+again with the same command: finished steps are cached, the one it was in begins anew or goes on, as it declares.
+"""
+
+import json
+import logging
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines import fingerprint
+from pipelines.artifacts import Artifact, ArtifactStore, exclusive, write_json
+from pipelines.config import Config
+from pipelines.declaration import Step, load
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folders:
+    """Where things are kept: `runs` holds runs, artifacts and schemas, `models` what is pushed."""
+
+    runs: Path = Path("runs")
+    models: Path = Path("models")
+
+    @property
+    def artifacts(self) -> Path:
+        return self.runs / "artifacts"
+
+    def state(self, name: str) -> Path:
+        return {"models": self.models, "schemas": self.runs / "schemas"}[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which of the steps run: `first` to `last`; `forced` ones even when they are cached."""
+
+    first: str | None = None
+    last: str | None = None
+    forced: Sequence[str] = ()
+
+    def check(self, steps: Sequence[Step]) -> None:
+        """Raise `ValueError` for a step that the pipeline does not have, or an empty range."""
+        names = [step.name for step in steps]
+        for name in filter(None, (self.first, self.last, *self.forced)):
+            if name not in names:
+                raise ValueError(f"The pipeline has no step {name!r}. Its steps: {', '.join(names)}.")
+        if self.first and self.last and names.index(self.first) > names.index(self.last):
+            raise ValueError(f"--from must not come after --to. Received: --from {self.first} --to {self.last}")
+
+
+def run(
+    steps: Sequence[Step],
+    config: Config,
+    *,
+    folders: Folders,
+    selection: Selection | None = None,
+) -> tuple[Path, dict[str, Artifact]]:
+    """Run the selected steps of a pipeline.
+
+    Returns:
+        The run's folder and the artifact of each step.
+
+    Raises:
+        ValueError: the selection does not fit the pipeline.
+        ComponentError: a step, or the check of its sources, cannot go on.
+        OSError: a folder cannot be written.
+    """
+    selection = selection or Selection()
+    selection.check(steps)
+    sources = {s.name: load(s.source)(**_options(s, config)) for s in _selected(steps, selection) if s.source}
+    store = ArtifactStore(folders.artifacts)
+    artifacts = _reused(steps, selection, folders, store)
+    run_dir = _start_run(folders.runs)
+    record: dict[str, Any] = {
+        "run": run_dir.name,
+        "status": "running",
+        "started": _now(),
+        "config": asdict(config),
+        "seeds": {f"{n}.seed": o["seed"] for n, o in asdict(config).items() if "seed" in o},
+        "versions": fingerprint.versions(),
+        "sources": sources,
+        "steps": {name: {**a.reference, "reused": True} for name, a in artifacts.items()},
+    }
+    started = time.monotonic()
+    try:
+        for step in _selected(steps, selection):
+            step_started = time.monotonic()
+            artifact, reason = _run_step(
+                step,
+                config,
+                inputs={parameter: artifacts[name] for parameter, name in step.inputs.items()},
+                source=sources.get(step.name),
+                folders=folders,
+                store=store,
+                forced=step.name in selection.forced,
+            )
+            artifacts[step.name] = artifact
+            seconds = round(time.monotonic() - step_started, 2)
+            code = artifact.manifest["code"]
+            record["steps"][step.name] = {**artifact.reference, "code": code, "seconds": seconds, "reason": reason}
+            write_json(run_dir / "run.json", record)
+        record["status"] = "finished"
+    except BaseException as exc:
+        record |= {"status": "failed", "error": f"{type(exc).__name__}: {exc}"}
+        raise
+    finally:
+        write_json(run_dir / "run.json", {**record, "seconds": round(time.monotonic() - started, 2)})
+    _complete_run(run_dir, artifacts)
+    return run_dir, artifacts
+
+
+def _run_step(
+    step: Step,
+    config: Config,
+    *,
+    inputs: Mapping[str, Artifact],
+    source: Any,
+    folders: Folders,
+    store: ArtifactStore,
+    forced: bool,
+) -> tuple[Artifact, str]:
+    options = _options(step, config)
+    made_from = {
+        "code": fingerprint.of_code(step.function.partition(":")[0]),
+        "options": {name: asdict(value) for name, value in options.items()},
+        "source": source,
+        "inputs": {parameter: artifact.digest for parameter, artifact in inputs.items()},
+        "versions": fingerprint.versions(),
+    }
+    # As JSON has it, so that it compares equal to what a manifest gives back.
+    made_from = json.loads(json.dumps(made_from))
+    key = fingerprint.of_value(made_from)
+    reusable = not step.state and not forced
+    if reusable and (cached := store.find(step.name, key)):
+        log.info("%s: cached (same code, options and inputs as on %s)", step.name, cached.manifest["created"])
+        return cached, "cached"
+    with store.lock(step.name, key):
+        if reusable and (cached := store.find(step.name, key)):
+            log.info("%s: cached (another run has just made it)", step.name)
+            return cached, "cached"
+        reason = "forced" if forced else _reason(step, made_from, store.newest(step.name))
+        log.info("%s: started (%s)", step.name, reason)
+        partial = store.start(step.name, key, keep=step.resumable and not forced)
+        started = time.monotonic()
+        state = {parameter: folders.state(name) for parameter, name in step.state.items()}
+        for folder in state.values():
+            folder.mkdir(parents=True, exist_ok=True)
+        summary = load(step.function)(
+            **{parameter: artifact.path for parameter, artifact in inputs.items()}, **options, **state, out_dir=partial
+        )
+        seconds = round(time.monotonic() - started, 2)
+        manifest = {
+            "step": step.name,
+            "key": key,
+            "created": _now(),
+            "seconds": seconds,
+            "summary": summary,
+            **made_from,
+            "inputs": {parameter: artifact.reference for parameter, artifact in inputs.items()},
+        }
+        artifact = store.publish(partial, manifest)
+    numbers = ", ".join(f"{name} {value}" for name, value in summary.items())
+    log.info("%s: finished in %.1f s%s", step.name, seconds, f" ({numbers})" if numbers else "")
+    return artifact, reason
+
+
+def _reason(step: Step, made_from: Mapping[str, Any], last: Artifact | None) -> str:
+    """Say in words what differs from the newest artifact of a step."""
+    if last is None:
+        return "never run before"
+    if step.state:
+        return "looks at what is there"
+    before = {**last.manifest, "inputs": {p: r["digest"] for p, r in last.manifest["inputs"].items()}}
+    changed = [name for name, value in made_from.items() if before.get(name) != value]
+    if changed == ["options"]:
+        now, then = made_from["options"], before["options"]
+        changed = [
+            f"{name} {then.get(section, {}).get(name)!r} → {value!r}"
+            for section in now
+            for name, value in now[section].items()
+            if then.get(section, {}).get(name) != value
+        ]
+    return f"changed: {', '.join(changed)}" if changed else "the earlier output is damaged"
+
+
+def _options(step: Step, config: Config) -> dict[str, Any]:
+    return {parameter: getattr(config, section) for parameter, section in step.options.items()}
+
+
+def _selected(steps: Sequence[Step], selection: Selection) -> Sequence[Step]:
+    names = [step.name for step in steps]
+    first = names.index(selection.first) if selection.first else 0
+    last = names.index(selection.last) if selection.last else len(steps) - 1
+    return steps[first : last + 1]
+
+
+def _reused(
+    steps: Sequence[Step], selection: Selection, folders: Folders, store: ArtifactStore
+) -> dict[str, Artifact]:
+    """Take the artifacts of the steps before `--from` as the newest run left them."""
+    before = steps[: [s.name for s in steps].index(selection.first)] if selection.first else ()
+    latest = folders.runs / "latest" / "run.json"
+    references = json.loads(latest.read_text())["steps"] if before and latest.exists() else {}
+    artifacts = {}
+    for step in before:
+        artifact = store.get(references[step.name]) if step.name in references else None
+        if artifact is None:
+            raise ValueError(
+                f"--from {selection.first} takes what the newest run made before it, and there is no output of "
+                f"{step.name!r} in {latest}. Run once without --from."
+            )
+        log.info("%s: reused from the newest run", step.name)
+        artifacts[step.name] = artifact
+    return artifacts
+
+
+def _start_run(runs: Path) -> Path:
+    run_dir = runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    run_dir.mkdir(parents=True)
+    return run_dir
+
+
+def _complete_run(run_dir: Path, artifacts: Mapping[str, Artifact]) -> None:
+    """Put what a person looks for into the run's folder and point `latest` to it."""
+    links = run_dir / "steps"
+    links.mkdir()
+    for name, artifact in artifacts.items():
+        (links / name).symlink_to(os.path.relpath(artifact.path, links))
+    for step, names in {"evaluator": ["metrics.json"], "report": ["report.html", "plots"]}.items():
+        for source in (artifacts[step].path / name for name in names if step in artifacts):
+            copy = shutil.copytree if source.is_dir() else shutil.copy2
+            copy(source, run_dir / source.name)
+    with exclusive(run_dir.parent / ".latest.lock"):
+        temporary = run_dir.parent / ".latest"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(run_dir.name)
+        temporary.replace(run_dir.parent / "latest")
+
+
+def runs(folder: Path) -> Iterable[dict[str, Any]]:
+    """Give the record of every run below a folder, the oldest first."""
+    return (json.loads(path.read_text()) for path in sorted(folder.glob("*-*/run.json")))
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
