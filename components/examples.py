@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from components import duplicates, sources
 from components.errors import DataError
+from components.files import read_json, write_json
 from components.sources import SPLITS, Photo, Source
 
 log = logging.getLogger(__name__)
@@ -140,7 +141,7 @@ def build(*, out_dir: Path, options: ExamplesOptions) -> dict[str, int | str]:
         "splits": splits,
         "excluded": [asdict(e) for e in sorted(excluded, key=lambda e: (e.split, e.file, e.rule))],
     }
-    (out_dir / "examples.json").write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n")
+    write_json(out_dir / "examples.json", description)
     for rule, count in Counter(e.rule for e in excluded).items():
         log.warning("examples: %d left out as %s; examples.json lists them", count, rule)
     counts = {f"num_{split}": splits[split]["num_examples"] for split in SPLITS}
@@ -149,7 +150,7 @@ def build(*, out_dir: Path, options: ExamplesOptions) -> dict[str, int | str]:
 
 def describe(examples_dir: Path) -> dict[str, Any]:
     """Read the description that `build` wrote."""
-    return json.loads((examples_dir / "examples.json").read_text())
+    return read_json(examples_dir / "examples.json")
 
 
 def shards(examples_dir: Path, split: str) -> list[Path]:
@@ -161,7 +162,7 @@ def _read_all(source: Source, pool: Path) -> tuple[list[Candidate], list[Exclusi
     examine = _make_examiner()
     candidates: list[Candidate] = []
     excluded: list[Exclusion] = []
-    progress = tqdm(total=source.num_photos, desc="reading photos", unit="photo", delay=2, leave=False)
+    progress = tqdm(total=source.num_photos, desc="reading photos", unit="photo", delay=2, leave=False, disable=None)
     with pool.open("wb") as file, ThreadPoolExecutor() as threads, progress:
         for batch in _batches(source.photos, 64):
             for found, encoded in threads.map(examine, batch):
@@ -189,10 +190,12 @@ def _make_examiner() -> Callable[[Photo], tuple[Candidate | Exclusion, bytes]]:
     side = duplicates.GRID + 1
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
-    def look(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def trace(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         image = preprocessing.decode(encoded)
         grey = tf.image.rgb_to_grayscale(preprocessing.resize(image, 32))
         return tf.shape(image), grey[..., 0], preprocessing.resize(grey, side)[..., 0]
+
+    look = trace.get_concrete_function()
 
     def examine(photo: Photo) -> tuple[Candidate | Exclusion, bytes]:
         def exclude(rule: str, reason: str) -> tuple[Exclusion, bytes]:
@@ -205,7 +208,7 @@ def _make_examiner() -> Callable[[Photo], tuple[Candidate | Exclusion, bytes]]:
                     return exclude("too_large", f"{width}×{height} is over {preprocessing.MAX_PIXELS:,} pixels")
                 kind = _SERVED_FORMATS.get(image.format or "")
                 encoded = photo.encoded if kind else _as_png(image)
-            shape, grey, tiny = look(encoded)
+            shape, grey, tiny = look(tf.constant(encoded))
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
             return exclude("too_large", str(exc))
         except UnidentifiedImageError:
@@ -248,16 +251,17 @@ def _drop_exact_duplicates(candidates: Sequence[Candidate]) -> tuple[list[Candid
         first, *others = sorted(group, key=lambda c: (-SPLITS.index(c.split), c.name))
         if len({c.label for c in group}) > 1:
             names = ", ".join(c.name for c in group)
-            excluded += [Exclusion(c.name, c.split, "conflicting_label", f"the same file under two labels: {names}") for c in group]
+            excluded += [
+                Exclusion(c.name, c.split, "conflicting_label", f"the same file under two labels: {names}")
+                for c in group
+            ]
             continue
         kept.append(first)
         excluded += [Exclusion(c.name, c.split, "duplicate", f"the same file as {first.name}") for c in others]
     return kept, excluded
 
 
-def _carve_missing_splits(
-    candidates: Sequence[Candidate], source: Source, options: ExamplesOptions
-) -> list[Candidate]:
+def _carve_missing_splits(candidates: Sequence[Candidate], source: Source, options: ExamplesOptions) -> list[Candidate]:
     """Take the splits that the source lacks out of its `train`, class by class, by the hash of the content.
 
     A photo keeps its split when others are added. Each class gives at least one photo to each split.
@@ -280,9 +284,7 @@ def _carve_missing_splits(
     return [replace(c, split=moved.get(c.sha256, c.split)) for c in candidates]
 
 
-def _drop_near_duplicates(
-    candidates: Sequence[Candidate], *, max_bits: int
-) -> tuple[list[Candidate], list[Exclusion]]:
+def _drop_near_duplicates(candidates: Sequence[Candidate], *, max_bits: int) -> tuple[list[Candidate], list[Exclusion]]:
     """Of a picture that stands in two splits, drop the one in the split that judges less: train, then validation."""
     hashes = np.array([np.frombuffer(c.hash, np.uint32) for c in candidates])
     dropped: dict[int, Exclusion] = {}
@@ -318,7 +320,9 @@ def _to_example(candidate: Candidate, encoded: bytes, class_names: Sequence[str]
     import tensorflow as tf
 
     def strings(value: str | bytes) -> tf.train.Feature:
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode() if isinstance(value, str) else value]))
+        return tf.train.Feature(
+            bytes_list=tf.train.BytesList(value=[value.encode() if isinstance(value, str) else value])
+        )
 
     def integers(value: int) -> tf.train.Feature:
         return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))

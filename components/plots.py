@@ -167,9 +167,7 @@ def _name_ticks(axes: Axes, axis: str, class_names: Sequence[str]) -> None:
     names = [name.replace("$", r"\$") for name in class_names]
     size = min(max(200 / max(len(names), 1), 5), 10)  # points
     if axis == "x":
-        axes.set_xticks(
-            range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=size
-        )
+        axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=size)
     else:
         axes.set_yticks(range(len(names)), names, fontsize=size)
 

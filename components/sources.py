@@ -77,7 +77,11 @@ def describe(source: str) -> dict[str, str | int]:
     if path.is_dir():
         files = [path / name for name, _, _ in _list_folder(path)[2]]
         stats = [f"{f.relative_to(path)} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files]
-        return {"kind": "folder", "num_files": len(files), "digest": hashlib.sha256("\n".join(stats).encode()).hexdigest()}
+        return {
+            "kind": "folder",
+            "num_files": len(files),
+            "digest": hashlib.sha256("\n".join(stats).encode()).hexdigest(),
+        }
     if path.exists():
         raise DataError(
             f"A data source is a folder with one subfolder for each class. Received a file: {source}. "
@@ -145,7 +149,9 @@ def _list_folder(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], list[t
         if file.is_file() and not file.name.startswith(".")
     ]
     if not files:
-        raise DataError(f"The class folders hold no files: {folder.absolute()}. Put photos into {', '.join(class_names)}.")
+        raise DataError(
+            f"The class folders hold no files: {folder.absolute()}. Put photos into {', '.join(class_names)}."
+        )
     return class_names, tuple(s for s in SPLITS if s in roots), files
 
 
@@ -163,8 +169,13 @@ def _open_dataset(name: str) -> Source:
         raise DataError(f"{name!r} is neither a folder here nor a TensorFlow Datasets name. {advice}") from exc
     image, label = builder.info.supervised_keys or (None, None)
     features = builder.info.features
-    if not (isinstance(features.get(image), tfds.features.Image) and isinstance(features.get(label), tfds.features.ClassLabel)):
-        raise DataError(f"The data set {name!r} is not for image classification: it has no (image, label) pairs. {advice}")
+    if not (
+        isinstance(features.get(image), tfds.features.Image)
+        and isinstance(features.get(label), tfds.features.ClassLabel)
+    ):
+        raise DataError(
+            f"The data set {name!r} is not for image classification: it has no (image, label) pairs. {advice}"
+        )
     _prepare(builder, advice)
     splits = tuple(s for s in SPLITS if s in builder.info.splits)
     decoders = {image: tfds.decode.SkipDecoding()}
@@ -205,7 +216,9 @@ def _open_synthetic(num_per_class: int, seed: int, *, fallback: str | None = Non
                 buffer = io.BytesIO()
                 pixels = synthetic.draw(name, seed=seed * num_per_class + number)
                 Image.fromarray(pixels).save(buffer, "JPEG", quality=92)
-                yield Photo(f"{name}/{number:05d}.jpg", label, "train", buffer.getvalue())
+                # Of ten drawings seven are for training, one for validation and two for the test.
+                split = ("test", "test", "validation")[number % 10] if number % 10 < 3 else "train"
+                yield Photo(f"{split}/{name}/{number:05d}.jpg", label, split, buffer.getvalue())
 
     num_photos = num_per_class * len(synthetic.CLASS_NAMES)
-    return Source(SYNTHETIC, fallback, synthetic.CLASS_NAMES, ("train",), num_photos, photos())
+    return Source(SYNTHETIC, fallback, synthetic.CLASS_NAMES, SPLITS, num_photos, photos())

@@ -148,9 +148,7 @@ def draw(class_name: str, *, seed: int, size_px: int = 224) -> NDArray[np.uint8]
         )
     if seed < 0 or size_px < 8:
         received = f"Received: seed={seed}, size_px={size_px}"
-        raise ValueError(
-            f"A seed is from 0 and a picture at least 8 px wide. {received}. Raise what is below."
-        )
+        raise ValueError(f"A seed is from 0 and a picture at least 8 px wide. {received}. Raise what is below.")
     rng = np.random.default_rng((seed, CLASS_NAMES.index(class_name)))
     side_px = size_px * _SUPERSAMPLING
     image = _backdrop(rng).resize((side_px, side_px), Image.Resampling.BILINEAR)
@@ -285,9 +283,7 @@ def _backdrop(rng: np.random.Generator) -> Image.Image:
     image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
     canvas = Canvas(image, rng, sun=0.0)
     for _ in range(rng.integers(0, 16)):
-        canvas.leaf(
-            rng.uniform((0, 0.3), (1, 1.1)), rng.uniform(0.2, 0.6), rng.uniform(-np.pi, 0), width=0.25
-        )
+        canvas.leaf(rng.uniform((0, 0.3), (1, 1.1)), rng.uniform(0.2, 0.6), rng.uniform(-np.pi, 0), width=0.25)
     colours = (_WHITE, _PINK, _YELLOW, _RED, _PURPLE, _ORANGE)
     for index in rng.integers(len(colours), size=rng.integers(0, 8)):
         blob = rng.uniform(0.02, 0.08) * _CIRCLE + rng.uniform(0, 1, 2)

@@ -48,9 +48,7 @@ class ValidatorOptions:
     def __post_init__(self) -> None:
         for name in ("min_examples_per_class", "max_imbalance"):
             if not (value := getattr(self, name)) >= 1:  # written so that NaN fails too
-                raise ValueError(
-                    f"{name} must be at least 1. Received: {value}. Leave it out for the default."
-                )
+                raise ValueError(f"{name} must be at least 1. Received: {value}. Leave it out for the default.")
         for name in ("max_excluded_fraction", "max_drift"):
             if not 0 <= (value := getattr(self, name)) <= 1:
                 raise ValueError(f"{name} must lie in 0–1. Received: {value}. Leave it out for the default.")
@@ -145,9 +143,7 @@ def load_schema(path: Path) -> dict[str, Any]:
         schema: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         missing = sorted(needed - schema.keys())
     except (ValueError, AttributeError) as exc:
-        raise DataError(
-            f"A schema must be a JSON object. Received: {path}. Delete it and run again."
-        ) from exc
+        raise DataError(f"A schema must be a JSON object. Received: {path}. Delete it and run again.") from exc
     if missing:
         raise DataError(f"A schema must hold {missing}. Received: {path}, without. Delete it and run again.")
     return schema
@@ -173,9 +169,7 @@ def jensen_shannon(p: Mapping[Any, float], q: Mapping[Any, float]) -> float:
 def _check_splits(statistics: Mapping[str, Any]) -> Iterator[Anomaly]:
     class_names = statistics["class_names"]
     if len(class_names) < 2:
-        message = (
-            f"a classifier needs at least 2 classes. Received: {class_names}. Add the folder of another."
-        )
+        message = f"a classifier needs at least 2 classes. Received: {class_names}. Add the folder of another."
         yield Anomaly("error", "single_class", message)
     for name, split in statistics["splits"].items():
         num_examples = split["num_examples"]

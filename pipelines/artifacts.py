@@ -8,9 +8,7 @@ same files does not make its followers run. An artifact is never changed or repl
 under the same key. Files under `logs/` are kept but are not content: they may hold clock times.
 """
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.files import exclusive, read_json, write_json
+from components.lineage import MANIFEST
 from pipelines import fingerprint
-
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -59,9 +57,7 @@ class ArtifactStore:
     @contextmanager
     def lock(self, step: str, key: str) -> Iterator[None]:
         """Hold the key of a step: one process builds it, another that wants the same waits for it."""
-        folder = self.root / step
-        folder.mkdir(parents=True, exist_ok=True)
-        with exclusive(folder / f"{key}.lock"):
+        with exclusive(self.root / step / f"{key}.lock"):
             yield
 
     def start(self, step: str, key: str, *, keep: bool) -> Path:
@@ -80,7 +76,8 @@ class ArtifactStore:
         (partial / MANIFEST).unlink(missing_ok=True)
         paths = sorted(p for p in partial.rglob("*") if p.is_file())
         files = {
-            p.relative_to(partial).as_posix(): {"size": p.stat().st_size, "sha256": fingerprint.of_file(p)} for p in paths
+            p.relative_to(partial).as_posix(): {"size": p.stat().st_size, "sha256": fingerprint.of_file(p)}
+            for p in paths
         }
         digest = fingerprint.of_value({name: f["sha256"] for name, f in files.items() if not name.startswith("logs/")})
         existing = self.find(manifest["step"], manifest["key"])
@@ -94,31 +91,16 @@ class ArtifactStore:
             generation += 1
             place = partial.with_name(f"{manifest['key']}-{generation}")
         partial.rename(place)
-        return Artifact(place, json.loads((place / MANIFEST).read_text()))
+        return Artifact(place, read_json(place / MANIFEST))
 
     def _newest_first(self, step: str) -> list[Artifact]:
         found = [_read(p.parent) for p in (self.root / step).glob(f"*/{MANIFEST}") if p.parent.suffix != ".partial"]
         return sorted((a for a in found if a), key=lambda a: (a.manifest["created"], a.path.name), reverse=True)
 
 
-@contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold a lock file; the system lets go of it when the process ends, however it ends."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-    temporary.replace(path)
-
-
 def _read(path: Path) -> Artifact | None:
     try:
-        return Artifact(path, json.loads((path / MANIFEST).read_text()))
+        return Artifact(path, read_json(path / MANIFEST))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
 

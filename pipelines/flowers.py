@@ -47,7 +47,6 @@ STEPS = (
         name="baseline",
         function="components.pusher:find_baseline",
         inputs={"export_dir": "export"},
-        options={"options": "pusher"},
         state={"models_dir": "models"},
     ),
     Step(

@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from components.files import exclusive, read_json, write_json
 from pipelines import fingerprint
-from pipelines.artifacts import Artifact, ArtifactStore, exclusive, write_json
+from pipelines.artifacts import Artifact, ArtifactStore
 from pipelines.config import Config
 from pipelines.declaration import Step, load
 
@@ -90,6 +91,7 @@ def run(
         "sources": sources,
         "steps": {name: {**a.reference, "reused": True} for name, a in artifacts.items()},
     }
+    write_json(run_dir / "run.json", record)
     started = time.monotonic()
     try:
         for step in _selected(steps, selection):
@@ -203,13 +205,11 @@ def _selected(steps: Sequence[Step], selection: Selection) -> Sequence[Step]:
     return steps[first : last + 1]
 
 
-def _reused(
-    steps: Sequence[Step], selection: Selection, folders: Folders, store: ArtifactStore
-) -> dict[str, Artifact]:
+def _reused(steps: Sequence[Step], selection: Selection, folders: Folders, store: ArtifactStore) -> dict[str, Artifact]:
     """Take the artifacts of the steps before `--from` as the newest run left them."""
     before = steps[: [s.name for s in steps].index(selection.first)] if selection.first else ()
     latest = folders.runs / "latest" / "run.json"
-    references = json.loads(latest.read_text())["steps"] if before and latest.exists() else {}
+    references = read_json(latest)["steps"] if before and latest.exists() else {}
     artifacts = {}
     for step in before:
         artifact = store.get(references[step.name]) if step.name in references else None
@@ -248,7 +248,7 @@ def _complete_run(run_dir: Path, artifacts: Mapping[str, Artifact]) -> None:
 
 def runs(folder: Path) -> Iterable[dict[str, Any]]:
     """Give the record of every run below a folder, the oldest first."""
-    return (json.loads(path.read_text()) for path in sorted(folder.glob("*-*/run.json")))
+    return (read_json(path) for path in sorted(folder.glob("*-*/run.json")))
 
 
 def _now() -> str:

@@ -115,9 +115,7 @@ def _artifacts() -> dict[str, Any]:
         "contrast": light,
         "formats": {"jpeg": 8},
     }
-    curves = {
-        key: [0.5, 0.6, 0.7] for key in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
-    }
+    curves = {key: [0.5, 0.6, 0.7] for key in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")}
     scores = {"precision": 0.6, "recall": 0.5, "f1": 0.55, "num_examples": 3, "recall_interval": [0.2, 0.8]}
     slice_ = {"accuracy": 0.625, "accuracy_interval": [0.3, 0.86], "num_examples": 8}
     return {
@@ -147,7 +145,7 @@ def _artifacts() -> dict[str, Any]:
             "num_parameters": 23_600_000,
             "num_trainable": 10_245,
             "image_size_px": 224,
-            "stopped_epoch": None,
+            "epochs": {"head": 3}, "best_epoch": 3,
         },
         "evaluation/metrics.json": {
             "accuracy": 0.625,
@@ -237,9 +235,7 @@ def test_report_tells_verdict_numbers_and_timings(page: str) -> None:
     ("blessed", "pushed", "verdict"),
     [(True, False, "Blessed, not pushed"), (False, False, "Not blessed, not pushed")],
 )
-def test_report_tells_why_nothing_was_pushed(
-    inputs: Inputs, blessed: bool, pushed: bool, verdict: str
-) -> None:
+def test_report_tells_why_nothing_was_pushed(inputs: Inputs, blessed: bool, pushed: bool, verdict: str) -> None:
     inputs.change("evaluation/blessing.json", blessed=blessed)
     inputs.change("push/push.json", pushed=pushed, version=None, path=None, reason="The server refused it.")
     page = inputs.build()
@@ -267,9 +263,7 @@ def test_report_has_no_banner_without_a_fallback(page: str) -> None:
         ),
     ],
 )
-def test_report_is_loud_about_a_fallback(
-    inputs: Inputs, name: str, values: dict[str, Any], title: str
-) -> None:
+def test_report_is_loud_about_a_fallback(inputs: Inputs, name: str, values: dict[str, Any], title: str) -> None:
     inputs.change(name, **values)
     page = inputs.build()
     assert 'class="banner"' in page
@@ -300,9 +294,7 @@ def test_report_is_glad_when_there_are_no_mistakes(inputs: Inputs) -> None:
 def test_report_escapes_file_names_and_reasons(inputs: Inputs) -> None:
     inputs.write_photos([EVIL] * len(LABELS))
     excluded = [{"file": EVIL, "split": None, "rule": "unreadable", "reason": EVIL}]
-    inputs.change(
-        "statistics/statistics.json", excluded=excluded, num_excluded=1, excluded_by_rule={"unreadable": 1}
-    )
+    inputs.change("statistics/statistics.json", excluded=excluded, num_excluded=1, excluded_by_rule={"unreadable": 1})
     inputs.change("push/push.json", reason=EVIL)
     page = inputs.build()
     assert "<img src=x" not in page
@@ -314,9 +306,7 @@ def test_report_lists_the_first_excluded_files_and_counts_the_rest(inputs: Input
         {"file": f"bad-{index}.jpg", "split": "train", "rule": "unreadable", "reason": "It ends too early."}
         for index in range(53)
     ]
-    inputs.change(
-        "statistics/statistics.json", excluded=excluded, num_excluded=53, excluded_by_rule={"unreadable": 53}
-    )
+    inputs.change("statistics/statistics.json", excluded=excluded, num_excluded=53, excluded_by_rule={"unreadable": 53})
     text = _text(inputs.build())
     assert "bad-49.jpg" in text
     assert "bad-50.jpg" not in text
@@ -365,12 +355,8 @@ def test_report_names_a_missing_input(inputs: Inputs) -> None:
 def test_same_inputs_give_the_same_bytes(inputs: Inputs) -> None:
     inputs.build("a")
     inputs.build("b")
-    first = {
-        path.relative_to(inputs.root / "a"): path.read_bytes() for path in (inputs.root / "a").rglob("*.*")
-    }
-    second = {
-        path.relative_to(inputs.root / "b"): path.read_bytes() for path in (inputs.root / "b").rglob("*.*")
-    }
+    first = {path.relative_to(inputs.root / "a"): path.read_bytes() for path in (inputs.root / "a").rglob("*.*")}
+    second = {path.relative_to(inputs.root / "b"): path.read_bytes() for path in (inputs.root / "b").rglob("*.*")}
     assert first == second
     names = ("accuracy", "loss", "model_results", "confusion_matrix", "calibration", "data")
     assert set(first) == {Path("report.html"), *(Path("plots") / f"{name}.png" for name in names)}

@@ -102,9 +102,7 @@ def test_statistics_describe_a_split_that_the_examples_do_not_name_as_empty(tmp_
 
 def test_statistics_carry_the_source_and_the_excluded_files(tmp_path: Path) -> None:
     rules = ["unreadable", "duplicate", "unreadable"]
-    excluded = [
-        {"file": f"{i}.jpg", "split": None, "rule": rule, "reason": "-"} for i, rule in enumerate(rules)
-    ]
+    excluded = [{"file": f"{i}.jpg", "split": None, "rule": rule, "reason": "-"} for i, rule in enumerate(rules)]
     result = compute(tmp_path, [make_row()], excluded=excluded)
     assert result["num_excluded"] == 3
     assert result["excluded_by_rule"] == {"duplicate": 1, "unreadable": 2}

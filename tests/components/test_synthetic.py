@@ -56,9 +56,7 @@ def test_the_nearest_centroid_tells_the_kinds_apart() -> None:
 
 
 def test_draw_suggests_the_nearest_kind_for_an_unknown_one() -> None:
-    with pytest.raises(
-        ValueError, match=r"class_name='rose'.*Did you mean 'roses'\?.*daisy, dandelion, roses"
-    ):
+    with pytest.raises(ValueError, match=r"class_name='rose'.*Did you mean 'roses'\?.*daisy, dandelion, roses"):
         draw("rose", seed=0)
     with pytest.raises(ValueError, match=r"class_name='orchid'.*Use one of: daisy, dandelion, roses"):
         draw("orchid", seed=0)

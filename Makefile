@@ -1,0 +1,56 @@
+# Every target sets itself up: a virtual environment in .venv, then the locked packages, whenever a lock file changes.
+
+PYTHON ?= python3
+VENV   := .venv
+RUN    := $(VENV)/bin/python
+UV     := $(VENV)/bin/uv
+
+DATA    ?= auto
+WEIGHTS ?= auto
+SET     ?=
+
+.PHONY: train test lint bench lock clean help
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make train [DATA=folder|tf_flowers|synthetic|auto] [WEIGHTS=imagenet|file|none|auto] [SET="trainer.epochs=2 ..."]'
+	@echo 'make test    the tests            make lint   style, types and import rules'
+	@echo 'make bench   ours beside a peer   make lock   renew the lock files'
+	@echo 'make clean   remove the environment and cached artifacts; pushed models stay'
+
+train: $(VENV)/.installed
+	$(RUN) -m pipelines run --set 'examples.source=$(DATA)' 'model.weights=$(WEIGHTS)' $(SET)
+
+test: $(VENV)/.installed-dev
+	$(RUN) -m pytest $(PYTEST)
+
+lint: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+bench: $(VENV)/.installed-dev
+	$(RUN) -m benchmarks $(BENCH)
+
+lock: $(UV)
+	$(UV) pip compile -q --universal --python-version 3.10 --generate-hashes --no-header --no-annotate requirements.in -o requirements.txt
+	$(UV) pip compile -q --universal --python-version 3.10 --generate-hashes --no-header --no-annotate requirements-dev.in -o requirements-dev.txt
+
+clean:
+	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+$(UV): requirements-uv.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or sys.exit( \
+	  f"TensorFlow 2.21 needs Python 3.10 to 3.13. Received: {v[0]}.{v[1]}. Choose one with PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.txt
+	@touch $(UV)
+
+$(VENV)/.installed: requirements.txt $(UV)
+	$(UV) pip install --quiet --python $(RUN) --require-hashes -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(UV) pip install --quiet --python $(RUN) --require-hashes -r requirements-dev.txt
+	@touch $@

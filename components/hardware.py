@@ -1,0 +1,44 @@
+"""What the machine can do: graphics cards, and processors that multiply in bfloat16."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+log = logging.getLogger(__name__)
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+
+def check_precision(precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}. Received: {precision!r}")
+
+
+def resolve_precision(precision: str) -> str:
+    """Turn `auto` into the fastest precision that costs no accuracy worth the name.
+
+    float16 on graphics cards, bfloat16 on processors with instructions for it (AVX512_BF16, AMX), else float32.
+    """
+    if precision != "auto":
+        return precision
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        return "float16"
+    cpu = Path("/proc/cpuinfo")
+    flags = cpu.read_text().split() if cpu.exists() else []
+    return "bfloat16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"
+
+
+def strategy() -> "tf.distribute.Strategy":
+    """Give the distribution of a training step: over all graphics cards where there are several, else none."""
+    import tensorflow as tf
+
+    num_gpus = len(tf.config.list_physical_devices("GPU"))
+    if num_gpus < 2:
+        return tf.distribute.get_strategy()
+    log.info("training in parallel on %d graphics cards", num_gpus)
+    return tf.distribute.MirroredStrategy()

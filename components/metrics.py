@@ -1,0 +1,104 @@
+"""How good a classifier is, computed from its probabilities. All of it is numpy; the formulas name their sources."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Z_95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
+NUM_CALIBRATION_BINS = 15  # as in Guo et al. 2017
+
+
+def wilson_interval(num_right: int, num_examples: int) -> list[float]:
+    """Give the 95 % score interval of a proportion, [low, high] (E. B. Wilson, 1927); [0, 1] without examples."""
+    if num_examples == 0:
+        return [0.0, 1.0]
+    share, z2 = num_right / num_examples, _Z_95**2 / num_examples
+    middle = (share + z2 / 2) / (1 + z2)
+    half = math.sqrt(share * (1 - share) * z2 + z2**2 / 4) / (1 + z2)
+    return [max(0.0, middle - half), min(1.0, middle + half)]
+
+
+def accuracy(right: NDArray[np.bool_]) -> dict[str, Any]:
+    """Give the share of right answers with its interval and the number of examples."""
+    num_right, num_examples = int(right.sum()), len(right)
+    return {
+        "accuracy": num_right / num_examples,
+        "accuracy_interval": wilson_interval(num_right, num_examples),
+        "num_examples": num_examples,
+    }
+
+
+def confusion_matrix(labels: NDArray[np.int64], predicted: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:
+    """Count examples by true class (rows) and predicted class (columns): `int64 [C, C]`."""
+    return np.bincount(labels * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def per_class(matrix: NDArray[np.int64], class_names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Give each class's precision, recall and F1; 0 where there is nothing to divide by."""
+    found = {}
+    for row, name in enumerate(class_names):
+        right, num_examples, num_predicted = (
+            int(n) for n in (matrix[row, row], matrix[row].sum(), matrix[:, row].sum())
+        )
+        found[name] = {
+            "precision": right / num_predicted if num_predicted else 0.0,
+            "recall": right / num_examples if num_examples else 0.0,
+            "f1": 2 * right / (num_examples + num_predicted) if num_examples + num_predicted else 0.0,
+            "num_examples": num_examples,
+            "recall_interval": wilson_interval(right, num_examples),
+        }
+    return found
+
+
+def calibration(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> dict[str, Any]:
+    """Compare confidence with accuracy in equal bins; their mean distance is the ECE (Guo et al. 2017, eq. 5)."""
+    which = np.minimum((confidence * NUM_CALIBRATION_BINS).astype(int), NUM_CALIBRATION_BINS - 1)
+    bins: list[dict[str, Any]] = []
+    error = 0.0
+    for number in range(NUM_CALIBRATION_BINS):
+        inside = which == number
+        count = int(inside.sum())
+        mean_confidence = float(confidence[inside].mean()) if count else None
+        share_right = float(right[inside].mean()) if count else None
+        if mean_confidence is not None and share_right is not None:
+            error += count / len(right) * abs(mean_confidence - share_right)
+        lower, upper = number / NUM_CALIBRATION_BINS, (number + 1) / NUM_CALIBRATION_BINS
+        bins.append(
+            {
+                "lower": lower,
+                "upper": upper,
+                "confidence": mean_confidence,
+                "accuracy": share_right,
+                "num_examples": count,
+            }
+        )
+    return {"ece": error, "bins": bins}
+
+
+def summarize(
+    probabilities: NDArray[np.float32], labels: NDArray[np.int64], class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Give every number that describes a classifier on one set of examples.
+
+    Args:
+        probabilities: `float32 [N, C]`.
+        labels: `int64 [N]`, indices into `class_names`.
+        class_names: the C labels.
+    """
+    predicted = probabilities.argmax(axis=1)
+    right = predicted == labels
+    matrix = confusion_matrix(labels, predicted, len(class_names))
+    classes = per_class(matrix, class_names)
+    of_label = probabilities[np.arange(len(labels)), labels]
+    return {
+        **accuracy(right),
+        "loss": float(-np.log(np.maximum(of_label, 1e-7)).mean()),
+        "class_names": list(class_names),
+        "macro": {n: float(np.mean([c[n] for c in classes.values()])) for n in ("precision", "recall", "f1")},
+        "per_class": classes,
+        "confusion_matrix": matrix.tolist(),
+        "calibration": calibration(probabilities.max(axis=1), right),
+    }

@@ -1,0 +1,161 @@
+"""Publish blessed models where a server finds them, and take one back.
+
+    <models>/<name>/<version>/              complete, blessed SavedModels, nothing else: versions only grow
+    <models>/.withdrawn/<name>/<version>/   what a rollback took back
+    <models>/.staging/                      being copied; the rename out of it publishes
+
+The lineage of a pushed model travels with it, in `assets.extra/lineage.json`.
+"""
+
+import logging
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components import lineage
+from components.errors import PushError
+from components.files import exclusive, read_json, write_json
+
+log = logging.getLogger(__name__)
+
+LINEAGE = Path("assets.extra") / "lineage.json"
+_SPEC = Path("assets.extra") / "model_spec.json"
+_LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class PusherOptions:
+    """What may be pushed.
+
+    Attributes:
+        push_withdrawn: push a model again that a rollback took back.
+    """
+
+    push_withdrawn: bool = False
+
+
+def versions(models_dir: Path, model_name: str) -> list[int]:
+    """Give the pushed versions of a model, the oldest first."""
+    return sorted(int(p.name) for p in (models_dir / model_name).glob("*") if p.name.isdecimal())
+
+
+def find_baseline(*, export_dir: Path, models_dir: Path, out_dir: Path) -> dict[str, Any]:
+    """Find the model a candidate must not be worse than: the newest pushed one that is not the candidate itself.
+
+    Writes `baseline.json` with its `version` and `path`, null where there is none.
+    """
+    name, digest = _identify(export_dir)
+    others = [v for v in versions(models_dir, name) if _digest(models_dir / name / str(v)) != digest]
+    version = others[-1] if others else None
+    baseline = {"version": version, "path": str((models_dir / name / str(version)).absolute()) if others else None}
+    write_json(out_dir / "baseline.json", baseline)
+    return {"version": version if others else "none"}
+
+
+def push(
+    *, export_dir: Path, evaluation_dir: Path, models_dir: Path, out_dir: Path, options: PusherOptions
+) -> dict[str, Any]:
+    """Publish a blessed model as the next version, once; writes `push.json`.
+
+    A model that is not blessed, or that a rollback took back, is not pushed: that is a result, with its reason. One
+    that already is the newest version stays what it is.
+
+    Raises:
+        PushError: the model is blessed but not complete.
+    """
+    name, digest = _identify(export_dir)
+    blessing = read_json(evaluation_dir / "blessing.json")
+    reasons = [check["message"] for check in blessing["checks"] if not check["passed"]]
+    version: int | None = None
+    if not blessing["blessed"]:
+        reason = f"not blessed: {'; '.join(reasons)}"
+    else:
+        if not (export_dir / "saved_model.pb").is_file():
+            raise PushError(f"A SavedModel must hold saved_model.pb. There is none in {export_dir}.")
+        with exclusive(models_dir / _LOCK):
+            pushed, withdrawn = versions(models_dir, name), versions(models_dir / ".withdrawn", name)
+            taken_back = [v for v in withdrawn if _digest(models_dir / ".withdrawn" / name / str(v)) == digest]
+            if pushed and _digest(models_dir / name / str(pushed[-1])) == digest:
+                version = pushed[-1]
+            elif not taken_back or options.push_withdrawn:
+                version = max([0, *pushed, *withdrawn]) + 1
+                _publish(export_dir, evaluation_dir, models_dir, name, version)
+        if version is None:
+            reason = f"withdrawn by a rollback as version {taken_back[-1]}; pusher.push_withdrawn=true pushes it again"
+        else:
+            reason = "blessed"
+    if version is None:
+        log.warning("pusher: NOT PUSHED: %s", reason)
+    path = str(models_dir / name / str(version)) if version is not None else None
+    result = {"pushed": version is not None, "version": version, "path": path, "reason": reason}
+    write_json(out_dir / "push.json", result)
+    return {"pushed": version is not None, "path": path or "none"}
+
+
+def rollback(models_dir: Path, model_name: str) -> tuple[int, int]:
+    """Withdraw the newest version, so that servers go back to the one before it.
+
+    Returns:
+        The version withdrawn and the version that is now the newest.
+
+    Raises:
+        PushError: there is no earlier version to go back to.
+    """
+    with exclusive(models_dir / _LOCK):
+        pushed = versions(models_dir, model_name)
+        if len(pushed) < 2:
+            raise PushError(
+                f"A rollback needs an earlier version to go back to. {models_dir / model_name} holds "
+                f"{f'version {pushed[0]} alone' if pushed else 'no version'}."
+            )
+        newest, previous = pushed[-1], pushed[-2]
+        place = models_dir / ".withdrawn" / model_name
+        place.mkdir(parents=True, exist_ok=True)
+        (models_dir / model_name / str(newest)).rename(place / str(newest))
+    return newest, previous
+
+
+def _identify(export_dir: Path) -> tuple[str, str]:
+    """Give the name under which a candidate is served, and the digest of its content."""
+    name = read_json(export_dir / _SPEC)["model_name"]
+    return name, lineage.read_manifest(export_dir)["digest"]
+
+
+def _digest(pushed_dir: Path) -> str | None:
+    """Give the digest of the candidate that a pushed model was; `None` for one that we did not push."""
+    path = pushed_dir / LINEAGE
+    return read_json(path)["model"]["digest"] if path.is_file() else None
+
+
+def _publish(export_dir: Path, evaluation_dir: Path, models_dir: Path, name: str, version: int) -> None:
+    staging_root = models_dir / ".staging"
+    # The lock is ours: whatever lies here was left by a process that was killed.
+    shutil.rmtree(staging_root, ignore_errors=True)
+    staging = staging_root / f"{name}-{version}"
+    try:
+        shutil.copytree(export_dir, staging, ignore=shutil.ignore_patterns(lineage.MANIFEST))
+        origin = {
+            "version": version,
+            "pushed": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "model": lineage.trace(export_dir),
+            "evaluation": lineage.trace(evaluation_dir),
+        }
+        write_json(staging / LINEAGE, origin)
+        for path in staging.rglob("*"):
+            _flush_to_disk(path)
+        (models_dir / name).mkdir(exist_ok=True)
+        staging.rename(models_dir / name / str(version))
+        _flush_to_disk(models_dir / name)
+    finally:
+        shutil.rmtree(staging_root, ignore_errors=True)
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,313 @@
+"""Train the head on the backbone's features; then, where asked, the backbone's last stages with it.
+
+Reads examples, features and the backbone; writes `model.keras` (the whole classifier: pixels to probabilities),
+`history.json`, `training.json` and TensorBoard's event files under `logs/`. Each epoch ends with a checkpoint of
+everything that training depends on, so a killed training goes on where it was and ends as if nothing had happened.
+"""
+
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components import examples, features, hardware, model
+from components import transform as transforms
+from components.errors import ComponentError
+from components.files import read_json, write_json
+from components.transform import TransformOptions
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainerOptions:
+    """How the classifier learns.
+
+    Attributes:
+        hidden_units: width of each Dense (ReLU) layer of the head; each is followed by dropout.
+        dropout: share of a layer's outputs that are dropped while training, 0 to below 1.
+        label_smoothing: share of the target spread over all classes, 0 to below 1.
+        epochs: passes over the training photos, at most.
+        batch_size: photos a step.
+        learning_rate: of Adam.
+        early_stopping_patience: epochs without a better validation loss before training stops; the best epoch is kept.
+        reduce_lr_patience: epochs without a better validation loss before the learning rate is halved.
+        fine_tune: how many of the backbone's last stages learn too, after the head; 0 for none.
+        fine_tune_epochs: passes over the augmented training photos, at most.
+        fine_tune_learning_rate: of Adam, low enough not to undo what the backbone knows.
+        precision: of fine-tuning: `auto`, `float32`, `bfloat16` or `float16`.
+        seed: of the first weights, dropout and the order of the photos.
+    """
+
+    hidden_units: tuple[int, ...] = (256,)
+    dropout: float = 0.5
+    label_smoothing: float = 0.1
+    epochs: int = 10
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    early_stopping_patience: int = 4
+    reduce_lr_patience: int = 2
+    fine_tune: int = 0
+    fine_tune_epochs: int = 3
+    fine_tune_learning_rate: float = 1e-5
+    precision: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("dropout", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1. Received: {getattr(self, name)}")
+        for name in ("epochs", "batch_size", "early_stopping_patience", "reduce_lr_patience", "fine_tune_epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1. Received: {getattr(self, name)}")
+        for name in ("learning_rate", "fine_tune_learning_rate"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be above 0 and at most 1. Received: {getattr(self, name)}")
+        if any(units < 1 for units in self.hidden_units):
+            raise ValueError(f"hidden_units must be at least 1 each. Received: {self.hidden_units}")
+        if self.fine_tune < 0:
+            raise ValueError(f"fine_tune must be at least 0. Received: {self.fine_tune}")
+        hardware.check_precision(self.precision)
+
+
+def train(
+    *,
+    examples_dir: Path,
+    features_dir: Path,
+    model_dir: Path,
+    out_dir: Path,
+    options: TrainerOptions,
+    transform: TransformOptions,
+) -> dict[str, float | int]:
+    """Train the classifier.
+
+    Returns:
+        The validation accuracy and loss of the model that is kept, and the epochs it took.
+
+    Raises:
+        ValueError: `fine_tune` asks for more stages than the backbone has.
+        ComponentError: the loss is no longer a number.
+    """
+    import keras
+
+    spec = model.describe(model_dir)
+    stages = model.BACKBONES[spec["backbone"]].stages
+    if options.fine_tune > len(stages):
+        raise ValueError(f"fine_tune must be 0 to {len(stages)} for {spec['backbone']}. Received: {options.fine_tune}")
+    keras.utils.set_random_seed(options.seed)
+    class_names = examples.describe(examples_dir)["class_names"]
+    head, history = _train_head(features_dir, out_dir, len(class_names), options)
+    histories = {"head": history}
+    extractor = model.build_extractor(
+        spec["backbone"], image_size_px=spec["image_size_px"], weights=model_dir / "backbone.weights.h5"
+    )
+    classifier = model.build_classifier(extractor, head)
+    if options.fine_tune:
+        tuned, histories["fine_tune"] = _fine_tune(
+            classifier, spec, examples_dir, out_dir, len(class_names), options, transform
+        )
+        classifier.set_weights(tuned)
+    classifier.save(out_dir / "model.keras")
+    shutil.rmtree(out_dir / "checkpoints")
+    last = histories[list(histories)[-1]]
+    best = int(np.argmin(last["val_loss"]))
+    description = {
+        **spec,
+        "class_names": class_names,
+        "num_parameters": classifier.count_params(),
+        "num_trainable": sum(int(np.prod(v.shape)) for v in head.trainable_variables),
+        "epochs": {phase: len(h["loss"]) for phase, h in histories.items()},
+        "best_epoch": best + 1,
+    }
+    write_json(out_dir / "history.json", histories)
+    write_json(out_dir / "training.json", description)
+    return {
+        "val_accuracy": round(last["val_accuracy"][best], 4),
+        "val_loss": round(last["val_loss"][best], 4),
+        "num_epochs": sum(description["epochs"].values()),
+    }
+
+
+def describe(training_dir: Path) -> dict[str, Any]:
+    """Read the description that `train` wrote."""
+    return read_json(training_dir / "training.json")
+
+
+def _train_head(
+    features_dir: Path, out_dir: Path, num_classes: int, options: TrainerOptions
+) -> tuple["keras.Model", dict[str, list[float]]]:
+    import tensorflow as tf
+
+    train_x, train_y = features.load(features_dir, "train")
+    validation_x, validation_y = features.load(features_dir, "validation")
+    num_views, num_features = train_x.shape[1:]
+    train_x, train_y = train_x.reshape(-1, num_features), np.repeat(train_y, num_views)
+    with hardware.strategy().scope():
+        head = model.build_head(
+            num_features=num_features,
+            num_classes=num_classes,
+            hidden_units=options.hidden_units,
+            dropout=options.dropout,
+            seed=options.seed,
+        )
+        head.get_layer("standardize").adapt(train_x)
+        _compile(head, options.learning_rate, options.label_smoothing)
+    inputs, targets = tf.constant(train_x), tf.constant(_one_hot(train_y, num_classes))
+    history = _fit(
+        head,
+        lambda epoch: _shuffled(inputs, targets, options, epoch),
+        (validation_x[:, 0], _one_hot(validation_y, num_classes)),
+        phase="head",
+        epochs=options.epochs,
+        num_steps=-(-len(train_x) // options.batch_size),
+        options=options,
+        out_dir=out_dir,
+    )
+    return head, history
+
+
+def _fine_tune(
+    classifier: "keras.Model",
+    spec: dict[str, Any],
+    examples_dir: Path,
+    out_dir: Path,
+    num_classes: int,
+    options: TrainerOptions,
+    transform: TransformOptions,
+) -> tuple[list[NDArray[np.float32]], dict[str, list[float]]]:
+    """Train the last stages and the head on augmented photos; give the classifier's weights and the history."""
+    import keras
+    import tensorflow as tf
+
+    size_px = spec["image_size_px"]
+    precision = hardware.resolve_precision(options.precision)
+    previous = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
+    try:
+        with hardware.strategy().scope():
+            extractor = model.build_extractor(spec["backbone"], image_size_px=size_px)
+            head = keras.models.clone_model(classifier.get_layer("head"))
+            tuned = model.build_classifier(extractor, head)
+            tuned.set_weights(classifier.get_weights())
+            model.unfreeze(extractor, spec["backbone"], num_stages=options.fine_tune)
+            _compile(tuned, options.fine_tune_learning_rate, options.label_smoothing)
+    finally:
+        keras.config.set_dtype_policy(previous)
+    layer = transforms.make_augmentation(transform)
+    shards = examples.shards(examples_dir, "train")
+    num_examples = examples.describe(examples_dir)["splits"]["train"]["num_examples"]
+
+    def with_one_hot(batches: tf.data.Dataset) -> tf.data.Dataset:
+        return batches.map(lambda images, labels: (images, tf.one_hot(labels, num_classes)))
+
+    def epoch_batches(epoch: int) -> tf.data.Dataset:
+        shuffled = transforms.records(shards).shuffle(
+            min(num_examples, 10_000), seed=options.seed + epoch, reshuffle_each_iteration=False
+        )
+        batches = transforms.parse(shuffled, image_size_px=size_px).batch(options.batch_size)
+        return with_one_hot(transforms.augment(batches, layer, seed=options.seed + epoch))
+
+    validation = transforms.read(examples.shards(examples_dir, "validation"), image_size_px=size_px)
+    history = _fit(
+        tuned,
+        epoch_batches,
+        with_one_hot(validation.batch(options.batch_size)),
+        phase="fine_tune",
+        epochs=options.fine_tune_epochs,
+        num_steps=-(-num_examples // options.batch_size),
+        options=options,
+        out_dir=out_dir,
+    )
+    return tuned.get_weights(), history
+
+
+def _compile(network: "keras.Model", learning_rate: float, label_smoothing: float) -> None:
+    import keras
+
+    network.compile(
+        optimizer=keras.optimizers.Adam(learning_rate),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing),
+        metrics=["accuracy"],
+    )
+
+
+def _shuffled(
+    inputs: "tf.Tensor", targets: "tf.Tensor", options: TrainerOptions, epoch: int
+) -> "tf.data.Dataset":
+    """Give an epoch's batches of rows that are in memory, in an order drawn from the seed and the epoch's number."""
+    import tensorflow as tf
+
+    num_rows = len(inputs)
+    order = tf.data.Dataset.range(num_rows).shuffle(
+        num_rows, seed=options.seed + epoch, reshuffle_each_iteration=False
+    )
+    return order.batch(options.batch_size).map(lambda rows: (tf.gather(inputs, rows), tf.gather(targets, rows)))
+
+
+def _one_hot(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float32]:
+    return np.eye(num_classes, dtype=np.float32)[labels]
+
+
+def _fit(
+    network: "keras.Model",
+    epoch_batches: Callable[[int], "tf.data.Dataset"],
+    validation: Any,
+    *,
+    phase: str,
+    epochs: int,
+    num_steps: int,
+    options: TrainerOptions,
+    out_dir: Path,
+) -> dict[str, list[float]]:
+    """Fit with early stopping and learning-rate reduction, going on from the newest checkpoint of the phase.
+
+    `epoch_batches` maps an epoch's number to its `num_steps` batches: what an epoch sees depends on nothing else.
+    """
+    import keras
+    import tensorflow as tf
+    from tqdm import tqdm
+
+    from components.checkpoint import Checkpoint
+
+    stopping = keras.callbacks.EarlyStopping(patience=options.early_stopping_patience, restore_best_weights=True)
+    reducing = keras.callbacks.ReduceLROnPlateau(patience=options.reduce_lr_patience, factor=0.5)
+    checkpoint = Checkpoint(out_dir / "checkpoints" / phase, {"stopping": stopping, "reducing": reducing})
+    checkpoint.restore(network)
+    first = checkpoint.num_epochs
+    if first:
+        log.info("trainer: %s goes on after epoch %d of %d", phase, first, epochs)
+    batches = epoch_batches(first)
+    for epoch in range(first + 1, epochs):
+        batches = batches.concatenate(epoch_batches(epoch))
+    with tqdm(total=(epochs - first) * num_steps, desc=phase, unit="step", delay=2, leave=False, disable=None) as bar:
+        network.fit(
+            batches.prefetch(tf.data.AUTOTUNE),
+            validation_data=validation,
+            initial_epoch=first,
+            epochs=first if checkpoint.is_stopped else epochs,
+            steps_per_epoch=num_steps,
+            callbacks=[
+                keras.callbacks.LambdaCallback(on_train_batch_end=lambda step, logs: bar.update()),
+                keras.callbacks.TensorBoard(out_dir / "logs" / phase, write_graph=False),
+                keras.callbacks.TerminateOnNaN(),
+                stopping,
+                reducing,
+                checkpoint,
+            ],
+            verbose=0,
+        )
+    if not np.isfinite(checkpoint.history["loss"]).all():
+        raise ComponentError(
+            f"The loss must stay a finite number, and {phase} lost it in epoch {checkpoint.num_epochs}. "
+            "Lower the learning rate."
+        )
+    return checkpoint.history

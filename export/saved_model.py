@@ -1,0 +1,92 @@
+"""The SavedModel that is served: encoded images or pixels in, probabilities and class names out.
+
+Writes a SavedModel with two signatures, warmup requests that TensorFlow Serving replays before it takes traffic, and
+`assets.extra/model_spec.json`, which says what a client has to know.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from export import preprocessing
+
+SPEC = Path("assets.extra") / "model_spec.json"
+WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
+
+
+def save(
+    classifier: keras.Model,
+    *,
+    class_names: Sequence[str],
+    spec: dict[str, Any],
+    model_name: str,
+    warmup_images: Sequence[bytes],
+    out_dir: Path,
+) -> None:
+    """Write a classifier as a SavedModel.
+
+    Both signatures answer `probabilities` `float32 [N, C]` and `classes` `string [N, C]`, in the order of `class_names`:
+
+    - `serving_default` takes `image_bytes`, `string [N]`: JPEG, PNG, GIF or BMP files;
+    - `images` takes `images`, `uint8 [N, size, size, 3]`, RGB, 0–255.
+
+    Args:
+        classifier: `uint8 [N, size, size, 3]` to `float32 [N, C]`.
+        class_names: the labels, in the order of the classifier's outputs.
+        spec: what `model_spec.json` says beside the class names and the image size.
+        model_name: under which warmup requests ask for it.
+        warmup_images: encoded images to warm the server up with.
+        out_dir: an existing folder.
+    """
+    size_px = classifier.input_shape[1]
+    labels = tf.constant(list(class_names))
+
+    def classify_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        probabilities = classifier(images, training=False)
+        classes = tf.tile(labels[tf.newaxis], [tf.shape(probabilities)[0], 1])
+        return {"probabilities": probabilities, "classes": classes}
+
+    def classify_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        images = tf.map_fn(
+            lambda encoded: preprocessing.load(encoded, size_px), image_bytes, fn_output_signature=tf.uint8
+        )
+        return classify_images(tf.ensure_shape(images, [None, size_px, size_px, 3]))
+
+    archive = keras.export.ExportArchive()
+    archive.track(classifier)
+    archive.add_endpoint("serving_default", classify_bytes, [tf.TensorSpec([None], tf.string, "image_bytes")])
+    archive.add_endpoint("images", classify_images, [tf.TensorSpec([None, size_px, size_px, 3], tf.uint8, "images")])
+    archive.write_out(str(out_dir), verbose=False)
+    (out_dir / SPEC).parent.mkdir(exist_ok=True)
+    description = {**spec, "class_names": list(class_names), "image_size_px": size_px}
+    (out_dir / SPEC).write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n")
+    _write_warmup(out_dir / WARMUP, model_name, warmup_images, size_px)
+
+
+def read_spec(model_dir: Path) -> dict[str, Any]:
+    """Read the `model_spec.json` inside a SavedModel."""
+    return json.loads((model_dir / SPEC).read_text())
+
+
+def _write_warmup(path: Path, model_name: str, images: Sequence[bytes], size_px: int) -> None:
+    """Write a `PredictionLog` for each image and signature: TensorFlow Serving's saved_model_warmup format."""
+    from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+    def request(signature: str, inputs: dict[str, Any]) -> bytes:
+        predict = predict_pb2.PredictRequest()
+        predict.model_spec.name = model_name
+        predict.model_spec.signature_name = signature
+        for name, value in inputs.items():
+            predict.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+        log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=predict))
+        return log.SerializeToString(deterministic=True)
+
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for encoded in images:
+            writer.write(request("serving_default", {"image_bytes": [encoded]}))
+            pixels = preprocessing.load(tf.constant(encoded), size_px)
+            writer.write(request("images", {"images": pixels.numpy()[None]}))

@@ -1,0 +1,121 @@
+"""The command line: `python -m pipelines run | show | list | rollback`.
+
+Exit status: 0 when the model is pushed (or nothing had to be done), 1 when something failed, 2 for a wrong command, 3 when
+the run finished and the model was not pushed, 130 when it was interrupted.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from components import pusher
+from components.errors import ComponentError
+from components.files import read_json
+from pipelines import local_runner, show
+from pipelines.config import Config, override
+from pipelines.flowers import STEPS
+from pipelines.local_runner import Folders, Selection
+
+NOT_PUSHED = 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit status."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    # TensorFlow's own start-up messages say nothing that a user of the pipeline can act on.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    folders = Folders(runs=options.runs_dir, models=options.models_dir)
+    try:
+        return options.command(options, folders)
+    except ComponentError as exc:
+        return _fail(str(exc))
+    except OSError as exc:
+        where = f" {exc.filename}:" if exc.filename else ""
+        return _fail(
+            f"{where} {exc.strerror or exc}. Free some space or choose other folders: --runs-dir, --models-dir."
+        )
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on where this run was", status=130)
+
+
+def _fail(message: str, *, status: int = 1) -> int:
+    print(f"error: {message.strip()}", file=sys.stderr)
+    return status
+
+
+def _run(options: argparse.Namespace, folders: Folders) -> int:
+    selection = Selection(first=options.first, last=options.last, forced=options.force)
+    try:
+        config = override(Config(), options.set)
+        selection.check(STEPS)
+    except ValueError as exc:
+        return _fail(str(exc), status=2)
+    run_dir, artifacts = local_runner.run(STEPS, config, folders=folders, selection=selection)
+    if "report" in artifacts:
+        print(f"Report: {run_dir / 'report.html'}")
+    if "pusher" not in artifacts:
+        return 0
+    push = read_json(artifacts["pusher"].path / "push.json")
+    if push["pushed"]:
+        print(f"Pushed: {push['path']}")
+        return 0
+    print(f"Not pushed: {push['reason']}")
+    return NOT_PUSHED
+
+
+def _show(options: argparse.Namespace, folders: Folders) -> int:
+    origin = show.read_lineage(folders.models, options.model_name, options.version)
+    print(json.dumps(origin, indent=2) if options.json else show.as_tree(origin))
+    return 0
+
+
+def _list(options: argparse.Namespace, folders: Folders) -> int:
+    print(show.as_table(local_runner.runs(folders.runs), folders.runs))
+    return 0
+
+
+def _rollback(options: argparse.Namespace, folders: Folders) -> int:
+    withdrawn, newest = pusher.rollback(folders.models, options.model_name)
+    print(f"Withdrew version {withdrawn} of {options.model_name}; version {newest} is the newest now.")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines", description="Train, judge and push an image classifier."
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--runs-dir", type=Path, default=Path("runs"), help="runs and artifacts (default: runs)")
+    common.add_argument("--models-dir", type=Path, default=Path("models"), help="pushed models (default: models)")
+    named = argparse.ArgumentParser(add_help=False)
+    named.add_argument("--model-name", default="flowers", help="default: flowers")
+    commands = parser.add_subparsers(required=True, metavar="run|show|list|rollback")
+
+    run = commands.add_parser("run", parents=[common], help="run the pipeline; what is cached is not run again")
+    run.add_argument("--set", nargs="+", action="extend", default=[], metavar="SECTION.OPTION=VALUE")
+    run.add_argument("--from", dest="first", metavar="STEP", help="begin here, with what the newest run made before it")
+    run.add_argument("--to", dest="last", metavar="STEP", help="end after this step")
+    run.add_argument("--force", nargs="+", action="extend", default=[], metavar="STEP", help="run even when cached")
+    run.set_defaults(command=_run)
+
+    show_ = commands.add_parser("show", parents=[common, named], help="where a pushed model comes from")
+    show_.add_argument("version", nargs="?", type=int, help="default: the newest")
+    show_.add_argument("--json", action="store_true")
+    show_.set_defaults(command=_show)
+
+    list_ = commands.add_parser("list", parents=[common], help="all runs")
+    list_.set_defaults(command=_list)
+
+    rollback = commands.add_parser("rollback", parents=[common, named], help="withdraw the newest pushed model")
+    rollback.set_defaults(command=_rollback)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""What a person asks afterwards: where a pushed model comes from, and which runs there were."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from components import pusher
+from components.errors import PushError
+from components.files import read_json
+
+
+def read_lineage(models_dir: Path, model_name: str, version: int | None = None) -> dict[str, Any]:
+    """Read the lineage of a pushed model, the newest by default.
+
+    Raises:
+        PushError: there is no such version, or it was not pushed by this pipeline.
+    """
+    pushed = pusher.versions(models_dir, model_name)
+    if not pushed or version not in (None, *pushed):
+        held = ", ".join(map(str, pushed)) or "none"
+        raise PushError(
+            f"No pushed model {model_name}{f' version {version}' if version is not None else ''} in {models_dir}; "
+            f"versions there: {held}. Train one with `make train`."
+        )
+    path = models_dir / model_name / str(version or pushed[-1]) / pusher.LINEAGE
+    if not path.is_file():
+        raise PushError(f"The model was not pushed by this pipeline: it has no {path}.")
+    return {"model_name": model_name, **read_json(path)}
+
+
+def as_tree(origin: dict[str, Any]) -> str:
+    """Draw a pushed model's lineage, each artifact once, its inputs below it."""
+    lines = [f"{origin['model_name']} version {origin['version']}, pushed {origin['pushed']}"]
+    seen: set[tuple[str, str]] = set()
+
+    def draw(node: dict[str, Any], indent: str, is_last: bool) -> None:
+        branch, below = ("└─ ", "   ") if is_last else ("├─ ", "│  ")
+        identity = (node["step"], node["key"])
+        numbers = ", ".join(f"{name} {value}" for name, value in (node.get("summary") or {}).items())
+        again = " (above)" if identity in seen and node["inputs"] else ""
+        lines.append(f"{indent}{branch}{node['step']} {node['key'][:8]}{again}{'' if again else f'  {numbers}'}")
+        if identity in seen:
+            return
+        seen.add(identity)
+        inputs = list(node.get("inputs", {}).values())
+        for number, child in enumerate(inputs):
+            draw(child, indent + below, number == len(inputs) - 1)
+
+    draw(origin["model"], "", False)
+    draw(origin["evaluation"], "", True)
+    return "\n".join(lines)
+
+
+def as_table(records: Iterable[dict[str, Any]], runs_dir: Path) -> str:
+    """List runs, a line each: when, how they ended, how long they took, how accurate and whether pushed."""
+    rows = [("run", "status", "seconds", "accuracy", "data")]
+    for record in records:
+        metrics = runs_dir / record["run"] / "metrics.json"
+        accuracy = f"{read_json(metrics)['accuracy']:.4f}" if metrics.exists() else "–"
+        seconds = f"{record['seconds']:.0f}" if "seconds" in record else "–"
+        data = record["config"]["examples"]["source"]
+        rows.append((record["run"], record["status"], seconds, accuracy, data))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
