@@ -1,8 +1,8 @@
 """Augmentation as one Keras preprocessing layer: six random changes composed into a single affine warp.
 
-The ranges and the order of composition are those of Keras' `ImageDataGenerator` (rotation, shift, shear, zoom, about the
-image's centre, then the flip), so a recipe written for it means the same here. Composing the matrices first costs one
-resampling of the pixels instead of six, and no blur from repeated interpolation.
+The ranges and the order of composition are those of Keras' `ImageDataGenerator` (rotation, shift, shear, zoom, about
+the image's centre, then the flip), so a recipe written for it means the same here. Composing the matrices first
+costs one resampling of the pixels instead of six, and no blur from repeated interpolation.
 """
 
 import math
@@ -16,8 +16,8 @@ import tensorflow as tf
 class RandomAffine(keras.layers.Layer):
     """Rotate, shift, shear, zoom and mirror a batch of images at random.
 
-    Input and output: `uint8` or `float32` `[N, height, width, channels]`, 0–255; pixels that come from outside the image
-    take the nearest edge's value. Outside training (`training=False`) images pass unchanged.
+    Input and output: `uint8` or `float32` `[N, height, width, channels]`, 0–255; pixels that come from outside the
+    image take the nearest edge's value. Outside training (`training=False`) images pass unchanged.
 
     Args:
         rotation_deg: turned by up to this many degrees either way.
@@ -109,7 +109,7 @@ def affine_matrices(
     """Compose the inverse map of each image: centre⁻¹ · rotation · shift · shear · zoom · centre · flip.
 
     Angles are in radians, shifts in fractions of the side, everything `float32 [N]` but `flip`, `bool [N]`.
-    The product is `keras.preprocessing.image.apply_affine_transform`'s, written out for (x, y) instead of (row, column).
+    The product is that of Keras' `apply_affine_transform`, with `tx` and `ty` for the shifts in pixels.
 
     Returns:
         `float32 [N, 3, 3]`, output (x, y, 1) to input (x, y, 1), in pixels.

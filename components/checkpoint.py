@@ -1,7 +1,7 @@
 """Everything a Keras training depends on, saved after each epoch, so that a killed one ends as if nothing had happened.
 
-Keras' own `BackupAndRestore` keeps the weights and forgets what early stopping and learning-rate reduction have counted,
-and a backup cut short makes the restart fail. Here both are saved too, and a checkpoint appears by a rename.
+Keras' own `BackupAndRestore` keeps the weights and forgets what early stopping and learning-rate reduction have
+counted, and a backup cut short makes the restart fail. Here both are saved too, and a checkpoint appears by a rename.
 """
 
 import json

@@ -68,6 +68,8 @@ def evaluate(
     spec = read_json(export_dir / "assets.extra" / "model_spec.json")
     probabilities = _predict(export_dir, examples_dir, options.batch_size)
     measured = metrics.summarize(probabilities, labels, spec["class_names"])
+    if not np.isfinite(measured["loss"]):
+        measured["loss"] = None
     measured |= {"data": spec["data"], "weights": spec["weights"], "slices": _slice(rows, probabilities, labels)}
     measured["baseline"] = _measure_baseline(baseline_dir, spec, examples_dir, labels, options)
     checks = _check(probabilities, measured, options)
@@ -85,7 +87,7 @@ def evaluate(
     return {
         "accuracy": round(measured["accuracy"], 4),
         "interval": f"{low:.3f}–{high:.3f}",
-        "loss": round(measured["loss"], 4),
+        "loss": round(measured["loss"], 4) if measured["loss"] is not None else "none",
         "blessed": blessed,
     }
 
@@ -141,7 +143,7 @@ def _measure_baseline(
 def _check(
     probabilities: NDArray[np.float32], measured: dict[str, Any], options: EvaluatorOptions
 ) -> list[dict[str, Any]]:
-    finite = bool(np.isfinite(probabilities).all() and np.isfinite(measured["loss"]))
+    finite = bool(np.isfinite(probabilities).all() and measured["loss"] is not None)
     enough = measured["accuracy"] >= options.min_accuracy
     checks = [
         _result("finite", finite, f"every probability and the loss are {'' if finite else 'not '}finite numbers"),

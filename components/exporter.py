@@ -14,7 +14,7 @@ class ExportOptions:
 
     Attributes:
         model_name: under which it is served.
-        num_warmup_images: photos a server is warmed up with, 0 to 500 (two requests each; TensorFlow Serving takes 1,000).
+        num_warmup_images: photos a server is warmed up with, 0 to 500 (two requests each, at most 1,000).
     """
 
     model_name: str = "flowers"

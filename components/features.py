@@ -51,7 +51,7 @@ class FeaturesOptions:
 def extract(
     *,
     examples_dir: Path,
-    validation_dir: Path,  # noqa: ARG001  nothing is computed from data that was not validated
+    validation_dir: Path,  # nothing is computed from data that was not validated
     model_dir: Path,
     out_dir: Path,
     options: FeaturesOptions,

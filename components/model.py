@@ -231,7 +231,7 @@ def _load_weights(backbone: "keras.Model", options: ModelOptions) -> str | None:
     except Exception as exc:  # h5py, Keras and zipfile each raise their own for a file that does not fit
         raise WeightsError(
             f"The weights do not fit {options.backbone} without its top: {options.weights} "
-            f"({str(exc).strip().splitlines()[0][:200]}). Give the file of the same architecture, or set model.backbone."
+            f"({str(exc).strip().splitlines()[0][:200]}). Give a file of this architecture, or set model.backbone."
         ) from exc
     return None
 

@@ -21,6 +21,7 @@ from PIL import Image, ImageOps
 
 from components import plots
 from components.errors import ComponentError
+from components.files import read_json
 
 MAX_MISTAKES = 200
 """About 6 kB a thumbnail: with the plots, a page below 2 MB."""
@@ -67,10 +68,10 @@ def build(
     """
     folders = (examples_dir, statistics_dir, validation_dir, training_dir, evaluation_dir, push_dir)
     files = ("examples", "statistics", "validation", "training", "metrics", "push")
-    read = {name: _read(folder / f"{name}.json") for name, folder in zip(files, folders, strict=True)}
+    read = {name: read_json(folder / f"{name}.json") for name, folder in zip(files, folders, strict=True)}
     examples, training, metrics, push = (read[key] for key in ("examples", "training", "metrics", "push"))
-    history, blessing = _read(training_dir / "history.json"), _read(evaluation_dir / "blessing.json")
-    manifests = [_read(folder / "manifest.json") for folder in folders]
+    history, blessing = read_json(training_dir / "history.json"), read_json(evaluation_dir / "blessing.json")
+    manifests = [read_json(folder / "manifest.json") for folder in folders]
 
     names, matrix = metrics["class_names"], metrics["confusion_matrix"]
     wrong = _find_wrong(evaluation_dir / "predictions.jsonl")
@@ -106,10 +107,6 @@ def build(
     # A file name that is not UTF-8 should cost a character, not the report.
     num_bytes = (out_dir / "report.html").write_bytes(page.encode("utf-8", "replace"))
     return {"verdict": verdict, "num_mistakes": len(wrong), "num_bytes": num_bytes}
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _find_wrong(path: Path) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from components.errors import DataError
+from components.files import read_json, write_json
 
 SPLITS = ("train", "validation", "test")
 NUM_BINS = 10
@@ -67,7 +68,7 @@ def compute(*, examples_dir: Path, out_dir: Path) -> dict[str, int | float | str
     Raises:
         DataError: A line of the index is malformed, or the index and `examples.json` count differently.
     """
-    examples = json.loads((examples_dir / "examples.json").read_text(encoding="utf-8"))
+    examples = read_json(examples_dir / "examples.json")
     class_names: list[str] = examples["class_names"]
     columns = {split: _SplitColumns() for split in SPLITS}
     for row in _read_index(examples_dir / "index.jsonl", splits=list(columns), num_classes=len(class_names)):
@@ -88,9 +89,7 @@ def compute(*, examples_dir: Path, out_dir: Path) -> dict[str, int | float | str
         "excluded_by_rule": dict(sorted(Counter(entry["rule"] for entry in excluded).items())),
         "excluded": excluded,
     }
-    out_dir.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(statistics, indent=2, allow_nan=False) + "\n"
-    (out_dir / "statistics.json").write_text(text, encoding="utf-8")
+    write_json(out_dir / "statistics.json", statistics)
     counts = {f"num_{split}": described["num_examples"] for split, described in splits.items()}
     return {"num_classes": len(class_names), **counts, "num_excluded": len(excluded)}
 

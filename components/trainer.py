@@ -240,16 +240,12 @@ def _compile(network: "keras.Model", learning_rate: float, label_smoothing: floa
     )
 
 
-def _shuffled(
-    inputs: "tf.Tensor", targets: "tf.Tensor", options: TrainerOptions, epoch: int
-) -> "tf.data.Dataset":
+def _shuffled(inputs: "tf.Tensor", targets: "tf.Tensor", options: TrainerOptions, epoch: int) -> "tf.data.Dataset":
     """Give an epoch's batches of rows that are in memory, in an order drawn from the seed and the epoch's number."""
     import tensorflow as tf
 
     num_rows = len(inputs)
-    order = tf.data.Dataset.range(num_rows).shuffle(
-        num_rows, seed=options.seed + epoch, reshuffle_each_iteration=False
-    )
+    order = tf.data.Dataset.range(num_rows).shuffle(num_rows, seed=options.seed + epoch, reshuffle_each_iteration=False)
     return order.batch(options.batch_size).map(lambda rows: (tf.gather(inputs, rows), tf.gather(targets, rows)))
 
 

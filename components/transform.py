@@ -75,7 +75,7 @@ def parse(dataset: "tf.data.Dataset", *, image_size_px: int) -> "tf.data.Dataset
 
 
 def augment(batches: "tf.data.Dataset", layer: "RandomAffine", *, seed: "tf.Tensor | int") -> "tf.data.Dataset":
-    """Augment batches of (`uint8 [N, size, size, 3]`, anything); batch `i` draws from the seed `[seed + layer.seed, i]`."""
+    """Augment batches of (`uint8 [N, size, size, 3]`, anything); batch `i` draws from `[seed + layer.seed, i]`."""
     import tensorflow as tf
 
     def change(number: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:

@@ -6,10 +6,8 @@ state folder, one file a source. The first healthy data of a source write it, la
 """
 
 import hashlib
-import json
 import logging
 import math
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from components.errors import DataError
+from components.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +71,7 @@ def validate(
 
     Args:
         statistics_dir: Folder with `statistics.json`.
-        out_dir: Folder to write `schema.json` and `validation.json` to; created if absent.
+        out_dir: Folder to write `schema.json` and `validation.json` to.
         state_dir: Folder of the schemas, kept from run to run; left as it is when the data has errors.
         options: The limits.
 
@@ -82,7 +81,7 @@ def validate(
     Raises:
         DataError: The data has errors (both files are written first), or the stored schema cannot be read.
     """
-    statistics = json.loads((statistics_dir / "statistics.json").read_text(encoding="utf-8"))
+    statistics = read_json(statistics_dir / "statistics.json")
     path = state_dir / schema_name(statistics["resolved"])
     is_new = options.update_schema or not path.exists()
     schema = infer_schema(statistics) if is_new else load_schema(path)
@@ -92,10 +91,9 @@ def validate(
         *_check_excluded(statistics, options),
         *_check_schema(statistics, schema, options),
     ]
-    out_dir.mkdir(parents=True, exist_ok=True)
     validation = {"anomalies": [asdict(anomaly) for anomaly in anomalies], "schema": path.name}
-    (out_dir / "schema.json").write_text(_to_json(schema), encoding="utf-8")
-    (out_dir / "validation.json").write_text(_to_json(validation), encoding="utf-8")
+    write_json(out_dir / "schema.json", schema)
+    write_json(out_dir / "validation.json", validation)
 
     errors = [anomaly for anomaly in anomalies if anomaly.severity == "error"]
     for anomaly in anomalies:
@@ -109,7 +107,7 @@ def validate(
             "Fix the data, or set the option a line names (--set validator.NAME=VALUE), then run again."
         )
     if is_new:
-        _replace_file(path, _to_json(schema))
+        write_json(path, schema)
         logger.info("schema of %s written to %s", statistics["resolved"], path)
     return {"num_warnings": len(anomalies), "schema": path.name}
 
@@ -140,7 +138,7 @@ def load_schema(path: Path) -> dict[str, Any]:
     """Read a stored schema; raise DataError if it is not one."""
     needed = {"class_names", "formats", "label_distribution", "brightness_histogram"}
     try:
-        schema: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        schema: dict[str, Any] = read_json(path)
         missing = sorted(needed - schema.keys())
     except (ValueError, AttributeError) as exc:
         raise DataError(f"A schema must be a JSON object. Received: {path}. Delete it and run again.") from exc
@@ -255,18 +253,3 @@ def _list_formats(statistics: Mapping[str, Any]) -> list[str]:
 def _name_first(excluded: list[dict[str, Any]], count: int = 3) -> str:
     named = ", ".join(f"{entry['file']} ({entry['rule']})" for entry in excluded[:count])
     return named if len(excluded) <= count else f"{named} and {len(excluded) - count} more"
-
-
-def _to_json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, indent=2, allow_nan=False) + "\n"
-
-
-def _replace_file(path: Path, text: str) -> None:
-    """Write a file that is never seen half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """From an encoded image to the pixels the model sees, in TensorFlow: the one definition.
 
 The training pipeline and the served graph both call it. A photo is turned upright as its EXIF orientation says,
-transparency is laid over white, 16-bit samples keep their high byte, an animation gives its first frame, and the whole
-picture is resized (bilinear, antialiased, aspect ratio not kept) to a square.
+transparency is laid over white (in a GIF over black), 16-bit samples keep their high byte, an animation gives its first
+frame, and the whole picture is resized (bilinear, antialiased, aspect ratio not kept) to a square.
 """
 
 import tensorflow as tf
@@ -30,29 +30,40 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     is_jpeg, is_png, is_gif, is_bmp = (
         tf.strings.substr(head, 0, len(magic)) == magic for magic in (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM")
     )
-    known = tf.debugging.Assert(
-        is_jpeg | is_png | is_gif | is_bmp, ["An image must be a JPEG, PNG, GIF or BMP file. It begins with:", head]
+    # The message must be text, and a file begins with any bytes.
+    begin = tf.strings.unicode_transcode(
+        tf.strings.substr(encoded, 0, 16), "UTF-8", "UTF-8", replacement_char=ord("?"), replace_control_characters=True
     )
+    known = tf.debugging.Assert(
+        is_jpeg | is_png | is_gif | is_bmp, ["An image must be a JPEG, PNG, GIF or BMP file. It begins with:", begin]
+    )
+    # The branches of tf.case wait for what they read and for nothing else: so the bytes themselves wait for the checks.
     with tf.control_dependencies([known]):
-        size = tf.case(
-            [
-                (is_jpeg, lambda: tf.image.extract_jpeg_shape(encoded)[:2]),
-                (is_png, lambda: _integers(head, 16, tf.int32, little_endian=False)),
-                (is_gif, lambda: _integers(head, 6, tf.uint16, little_endian=True)),
-            ],
-            # A BMP whose rows run from the top has a negative height.
-            default=lambda: tf.abs(_integers(head, 18, tf.int32, little_endian=True)),
-        )
+        encoded, head = tf.identity(encoded), tf.identity(head)
+    size = tf.case(
+        [
+            (is_jpeg, lambda: tf.image.extract_jpeg_shape(encoded)[:2]),
+            (is_png, lambda: _integers(head, 16, tf.int32, little_endian=False)),
+            (is_gif, lambda: _gif_size(encoded, screen=_integers(head, 6, tf.uint16, little_endian=True))),
+        ],
+        # A BMP whose rows run from the top has a negative height.
+        default=lambda: tf.abs(_integers(head, 18, tf.int32, little_endian=True)),
+    )
     small = tf.debugging.assert_less_equal(
         tf.reduce_prod(tf.cast(size, tf.int64)),
         tf.constant(MAX_PIXELS, tf.int64),
         message=f"An image may have at most {MAX_PIXELS:,} pixels: send a smaller copy.",
     )
     with tf.control_dependencies([small]):
-        image = tf.case(
-            [(is_jpeg, lambda: _decode_jpeg(encoded)), (is_png, lambda: _decode_png(encoded))],
-            default=lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
-        )
+        encoded = tf.identity(encoded)
+    image = tf.case(
+        [
+            (is_jpeg, lambda: _decode_jpeg(encoded)),
+            (is_png, lambda: _decode_png(encoded)),
+            (is_bmp & (_bytes(head, 28, 1)[0] == 8), lambda: _decode_palette_bmp(encoded)),
+        ],
+        default=lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+    )
     return tf.ensure_shape(image, [None, None, 3])
 
 
@@ -75,8 +86,48 @@ def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
 
 def _decode_png(encoded: tf.Tensor) -> tf.Tensor:
     rgba = tf.cast(tf.io.decode_png(encoded, channels=4), tf.float32)
-    alpha = rgba[..., 3:] / 255.0
+    depth, kind = tf.unstack(_bytes(encoded, 24, 2), num=2)
+    # TensorFlow gives grey of fewer than 8 bits a wrong alpha.
+    alpha = tf.where((kind == 0) & (depth < 8), 1.0, rgba[..., 3:] / 255.0)
     return tf.cast(tf.round(rgba[..., :3] * alpha + 255.0 * (1.0 - alpha)), tf.uint8)
+
+
+def _decode_palette_bmp(encoded: tf.Tensor) -> tf.Tensor:
+    # TensorFlow takes the indices of a palette for grey values. The palette, BGR0, follows the second header.
+    indices = tf.io.decode_bmp(encoded)[..., 0]
+    palette = tf.reshape(_bytes(encoded, 14 + _bytes(encoded, 14, 1)[0], 4 * 256), [256, 4])[:, 2::-1]
+    return tf.cast(tf.gather(palette, tf.cast(indices, tf.int32)), tf.uint8)
+
+
+def _gif_size(encoded: tf.Tensor, *, screen: tf.Tensor) -> tf.Tensor:
+    """Give the width and height that hold the screen and every frame, `int32 [2]`: each frame names a size of its own.
+
+    Walks the blocks (GIF89a, 15–26); `in_data` says that a run of sub-blocks is being passed.
+    """
+
+    def table(flags: tf.Tensor) -> tf.Tensor:
+        return tf.where(flags >= 0x80, 3 * 2 ** (flags % 8 + 1), 0)
+
+    def is_inside(position: tf.Tensor, _size: tf.Tensor, in_data: tf.Tensor) -> tf.Tensor:
+        introducer = _bytes(encoded, position, 1)[0]
+        return (position < tf.strings.length(encoded)) & (in_data | (introducer == 0x2C) | (introducer == 0x21))
+
+    def next_block(position: tf.Tensor, size: tf.Tensor, in_data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        block = _bytes(encoded, position, 10)
+        is_frame = ~in_data & (block[0] == 0x2C)
+        frame = block[5:9:2] + 256 * block[6:10:2]
+        step = tf.where(in_data, 1 + block[0], tf.where(is_frame, 11 + table(block[9]), 2))
+        return position + step, tf.where(is_frame, tf.maximum(size, frame), size), ~in_data | (block[0] != 0)
+
+    start = 13 + table(_bytes(encoded, 10, 1)[0])
+    return tf.while_loop(is_inside, next_block, (start, screen, tf.constant(False)))[1]
+
+
+def _bytes(encoded: tf.Tensor, position: tf.Tensor | int, count: tf.Tensor | int) -> tf.Tensor:
+    """Give `count` bytes from `position` as `int32 [count]`, zeros past the end."""
+    raw = tf.strings.substr(encoded, tf.clip_by_value(position, 0, tf.strings.length(encoded)), count)
+    present = tf.cast(tf.io.decode_raw(raw, tf.uint8), tf.int32)
+    return tf.pad(present, [[0, count - tf.size(present)]])
 
 
 def _integers(head: tf.Tensor, position: int, dtype: tf.DType, *, little_endian: bool) -> tf.Tensor:
@@ -91,38 +142,31 @@ def _orientation(encoded: tf.Tensor) -> tf.Tensor:
     Walks the segments before the image data to APP1 "Exif" and looks the tag up in the first image file directory
     (JPEG: ITU-T T.81 annex B; Exif 2.3, 4.5.2 and 4.6.2).
     """
-    length = tf.strings.length(encoded)
-
-    def read(position: tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:
-        """Give `count` bytes from `position` as `int32 [count]`, zeros past the end."""
-        raw = tf.strings.substr(encoded, tf.clip_by_value(position, 0, length), count)
-        present = tf.cast(tf.io.decode_raw(raw, tf.uint8), tf.int32)
-        return tf.pad(present, [[0, count - tf.size(present)]])
 
     def is_other_segment(position: tf.Tensor) -> tf.Tensor:
-        head = read(position, 10)
+        head = _bytes(encoded, position, 10)
         is_exif = (head[1] == 0xE1) & tf.reduce_all(head[4:8] == [0x45, 0x78, 0x69, 0x66])
         # Markers from SOS (0xDA) on are followed by image data; no marker at all means a damaged file.
         return (head[0] == 0xFF) & (head[1] != 0xDA) & (head[1] != 0xD9) & ~is_exif
 
     def next_segment(position: tf.Tensor) -> tuple[tf.Tensor]:
-        size = read(position + 2, 2)
+        size = _bytes(encoded, position + 2, 2)
         return (position + 2 + tf.maximum(size[0] * 256 + size[1], 2),)
 
     (segment,) = tf.while_loop(is_other_segment, next_segment, (tf.constant(2),))
     tiff = segment + 10
-    head = read(tiff, 8)
+    head = _bytes(encoded, tiff, 8)
     # "II" stores the low byte first, "MM" the high byte.
     weights16 = tf.where(head[0] == 0x49, tf.constant([1, 1 << 8]), tf.constant([1 << 8, 1]))
     weights32 = tf.where(
         head[0] == 0x49, tf.constant([1, 1 << 8, 1 << 16, 1 << 24]), tf.constant([1 << 24, 1 << 16, 1 << 8, 1])
     )
     directory = tiff + tf.reduce_sum(head[4:8] * weights32)
-    num_entries = tf.reduce_sum(read(directory, 2) * weights16)
-    entries = tf.reshape(read(directory + 2, 12 * num_entries), [num_entries, 12])
+    num_entries = tf.reduce_sum(_bytes(encoded, directory, 2) * weights16)
+    entries = tf.reshape(_bytes(encoded, directory + 2, 12 * num_entries), [num_entries, 12])
     tags = tf.reduce_sum(entries[:, :2] * weights16, axis=1)
     values = tf.reduce_sum(entries[:, 8:10] * weights16, axis=1)
-    found = (tags == _EXIF_ORIENTATION) & (values >= 1) & (values <= 8) & (read(segment, 2)[1] == 0xE1)
+    found = (tags == _EXIF_ORIENTATION) & (values >= 1) & (values <= 8) & (_bytes(encoded, segment, 2)[1] == 0xE1)
     return tf.concat([values[found], [1]], axis=0)[0]
 
 

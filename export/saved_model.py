@@ -29,7 +29,7 @@ def save(
 ) -> None:
     """Write a classifier as a SavedModel.
 
-    Both signatures answer `probabilities` `float32 [N, C]` and `classes` `string [N, C]`, in the order of `class_names`:
+    Both signatures answer `probabilities` `float32 [N, C]` and `classes` `string [N, C]`, in `class_names`' order:
 
     - `serving_default` takes `image_bytes`, `string [N]`: JPEG, PNG, GIF or BMP files;
     - `images` takes `images`, `uint8 [N, size, size, 3]`, RGB, 0–255.

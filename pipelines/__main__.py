@@ -1,7 +1,7 @@
 """The command line: `python -m pipelines run | show | list | rollback`.
 
-Exit status: 0 when the model is pushed (or nothing had to be done), 1 when something failed, 2 for a wrong command, 3 when
-the run finished and the model was not pushed, 130 when it was interrupted.
+Exit status: 0 when the model is pushed (or nothing had to be done), 1 when something failed, 2 for a wrong command,
+3 when the run finished and the model was not pushed, 130 when it was interrupted.
 """
 
 import argparse

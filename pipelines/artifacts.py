@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.files import exclusive, read_json, write_json
+from components.files import TORN, exclusive, read_json, write_json
 from components.lineage import MANIFEST
 from pipelines import fingerprint
 
@@ -52,7 +52,8 @@ class ArtifactStore:
         return next(iter(self._newest_first(step)), None)
 
     def get(self, reference: dict[str, str]) -> Artifact | None:
-        return _read(self.root / reference["step"] / reference["key"])
+        artifact = _read(self.root / reference["step"] / reference["key"])
+        return artifact if artifact and _is_intact(artifact) else None
 
     @contextmanager
     def lock(self, step: str, key: str) -> Iterator[None]:
@@ -66,6 +67,8 @@ class ArtifactStore:
         if not keep:
             shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True, exist_ok=True)
+        for torn in partial.rglob(TORN):
+            torn.unlink()
         return partial
 
     def publish(self, partial: Path, manifest: dict[str, Any]) -> Artifact:

@@ -36,11 +36,13 @@ class Config:
 
 
 def override(config: Config, assignments: Iterable[str]) -> Config:
-    """Apply `section.option=value` assignments, the last one winning.
+    """Apply `section.option=value` assignments, the last one winning; what fits together is taken in any order.
 
     Raises:
-        ValueError: an assignment without `=`, an unknown option (the nearest is named), or a value of another type.
+        ValueError: an assignment without `=`, an unknown option (the nearest is named), a value of another type or one
+            that the options refuse.
     """
+    changes: dict[str, dict[str, Any]] = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals:
@@ -49,10 +51,9 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
         known = {f"{s.name}.{o.name}" for s in fields(config) for o in fields(getattr(config, s.name))}
         if f"{section}.{name}" not in known:
             raise ValueError(f"Unknown option {path.strip()!r}.{_suggestion(path.strip(), known)}")
-        options = getattr(config, section)
-        value = _parse(text.strip(), get_type_hints(type(options))[name], path.strip())
-        config = replace(config, **{section: replace(options, **{name: value})})
-    return config
+        kind = get_type_hints(type(getattr(config, section)))[name]
+        changes.setdefault(section, {})[name] = _parse(text.strip(), kind, path.strip())
+    return replace(config, **{s: replace(getattr(config, s), **options) for s, options in changes.items()})
 
 
 def _suggestion(path: str, known: set[str]) -> str:
@@ -64,7 +65,7 @@ def _suggestion(path: str, known: set[str]) -> str:
 
 
 def _parse(text: str, kind: Any, path: str) -> Any:
-    """Read `text` as a value of the annotated type: str, int, float, bool, `tuple[int, ...]` or one of those or None."""
+    """Read `text` as a value of the annotated type: str, int, float, bool, `tuple[int, ...]`, or one or None."""
     kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
     if type(None) in kinds and text.lower() in ("none", ""):
         return None

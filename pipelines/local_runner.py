@@ -1,8 +1,8 @@
 """Runs a declared pipeline on this machine, one step after another, in one process.
 
-Reads a declaration and a configuration; writes artifacts below `<runs>/artifacts` and a folder for each run beside it.
-A step whose code, options and inputs are those of an earlier artifact is not run again. A run that was killed is started
-again with the same command: finished steps are cached, the one it was in begins anew or goes on, as it declares.
+Reads a declaration and a configuration; writes artifacts below `<runs>/artifacts` and a folder for each run beside
+them. A step whose code, options and inputs are those of an earlier artifact is not run again. A run that was killed is
+started again with the same command: finished steps are cached, the one it was in begins anew or goes on, as declared.
 """
 
 import json
@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from components.errors import ComponentError
 from components.files import exclusive, read_json, write_json
 from pipelines import fingerprint
 from pipelines.artifacts import Artifact, ArtifactStore
@@ -72,14 +73,17 @@ def run(
 
     Raises:
         ValueError: the selection does not fit the pipeline.
-        ComponentError: a step, or the check of its sources, cannot go on.
+        ComponentError: a step, or the check of its sources, cannot go on, or `--from` finds nothing to go on from.
         OSError: a folder cannot be written.
     """
     selection = selection or Selection()
     selection.check(steps)
-    sources = {s.name: load(s.source)(**_options(s, config)) for s in _selected(steps, selection) if s.source}
+    selected = _selected(steps, selection)
+    sources = {s.name: load(s.source)(**_options(s, config)) for s in selected if s.source}
     store = ArtifactStore(folders.artifacts)
     artifacts = _reused(steps, selection, folders, store)
+    for name in {name for step in selected for name in step.state.values()}:
+        folders.state(name).mkdir(parents=True, exist_ok=True)
     run_dir = _start_run(folders.runs)
     record: dict[str, Any] = {
         "run": run_dir.name,
@@ -94,7 +98,7 @@ def run(
     write_json(run_dir / "run.json", record)
     started = time.monotonic()
     try:
-        for step in _selected(steps, selection):
+        for step in selected:
             step_started = time.monotonic()
             artifact, reason = _run_step(
                 step,
@@ -154,8 +158,6 @@ def _run_step(
         partial = store.start(step.name, key, keep=step.resumable and not forced)
         started = time.monotonic()
         state = {parameter: folders.state(name) for parameter, name in step.state.items()}
-        for folder in state.values():
-            folder.mkdir(parents=True, exist_ok=True)
         summary = load(step.function)(
             **{parameter: artifact.path for parameter, artifact in inputs.items()}, **options, **state, out_dir=partial
         )
@@ -214,7 +216,7 @@ def _reused(steps: Sequence[Step], selection: Selection, folders: Folders, store
     for step in before:
         artifact = store.get(references[step.name]) if step.name in references else None
         if artifact is None:
-            raise ValueError(
+            raise ComponentError(
                 f"--from {selection.first} takes what the newest run made before it, and there is no output of "
                 f"{step.name!r} in {latest}. Run once without --from."
             )

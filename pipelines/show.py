@@ -37,7 +37,7 @@ def as_tree(origin: dict[str, Any]) -> str:
         branch, below = ("└─ ", "   ") if is_last else ("├─ ", "│  ")
         identity = (node["step"], node["key"])
         numbers = ", ".join(f"{name} {value}" for name, value in (node.get("summary") or {}).items())
-        again = " (above)" if identity in seen and node["inputs"] else ""
+        again = " (above)" if identity in seen and node.get("inputs") else ""
         lines.append(f"{indent}{branch}{node['step']} {node['key'][:8]}{again}{'' if again else f'  {numbers}'}")
         if identity in seen:
             return

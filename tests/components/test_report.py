@@ -145,7 +145,8 @@ def _artifacts() -> dict[str, Any]:
             "num_parameters": 23_600_000,
             "num_trainable": 10_245,
             "image_size_px": 224,
-            "epochs": {"head": 3}, "best_epoch": 3,
+            "epochs": {"head": 3},
+            "best_epoch": 3,
         },
         "evaluation/metrics.json": {
             "accuracy": 0.625,
@@ -227,7 +228,7 @@ def test_report_tells_verdict_numbers_and_timings(page: str) -> None:
     assert "30.6 % to 86.3 %" in text
     assert "0.789" in text
     assert "0.625 is above 0.5" in text
-    assert "epochs, and fine-tuning followed for 3 epochs." in text
+    assert "epochs, and fine-tuning followed for 3 epochs" in text
     assert "Total 6 min 9 s" in text  # six steps of 61.5 s
 
 

@@ -1,0 +1,23 @@
+"""The photos that both sides of a benchmark read: a partitioned folder, drawn where none is given."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from components import sources
+
+
+@contextmanager
+def folder(data: str, *, num_synthetic_per_class: int = 100) -> Iterator[Path]:
+    """Give a folder of `{train,validation,test}/<class>/*.jpg`."""
+    if data != sources.SYNTHETIC:
+        yield Path(data)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        drawn = sources.open_source(data, num_synthetic_per_class=num_synthetic_per_class, seed=0)
+        for photo in drawn.photos:
+            path = Path(temporary) / photo.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(photo.encoded)
+        yield Path(temporary)

@@ -1,0 +1,361 @@
+"""Only complete, blessed models are ever pushed, each once, and a version number is never used twice."""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components import pusher
+from components.errors import PushError
+from components.files import read_json, write_json
+from components.pusher import PusherOptions
+
+ROOT = Path(__file__).resolve().parents[2]
+FAILED_CHECK = {"name": "min_accuracy", "passed": False, "message": "accuracy 0.5 is below evaluator.min_accuracy (0.6)"}
+PASSED_CHECK = {"name": "finite", "passed": True, "message": "every probability is a finite number"}
+
+
+class Candidates:
+    """Candidates as the `export` and `evaluator` steps leave them, and the folder they are pushed to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.artifacts = folder / "artifacts"
+        self.models = folder / "models"
+        self.out = folder / "out"
+        self.models.mkdir()
+        self.out.mkdir()
+
+    def add(self, key: str, *, name: str = "flowers", checks: list[dict[str, Any]] | None = None) -> Path:
+        """Add a candidate of that digest and its evaluation, blessed when all checks are passed."""
+        export = self.artifacts / "export" / key
+        for file, content in {
+            "saved_model.pb": f"graph of {key}",
+            "variables/variables.index": "index",
+            "variables/variables.data-00000-of-00001": f"weights of {key}",
+        }.items():
+            (export / file).parent.mkdir(parents=True, exist_ok=True)
+            (export / file).write_text(content)
+        (export / "assets.extra").mkdir()
+        write_json(export / "assets.extra" / "model_spec.json", {"model_name": name})
+        self._describe("trainer", key, {})
+        self._describe("export", key, {"training_dir": "trainer"})
+        checks = [PASSED_CHECK] if checks is None else checks
+        evaluation = self.artifacts / "evaluator" / key
+        evaluation.mkdir(parents=True)
+        write_json(evaluation / "blessing.json", {"blessed": all(c["passed"] for c in checks), "checks": checks})
+        self._describe("evaluator", key, {"export_dir": "export"})
+        return export
+
+    def _describe(self, step: str, key: str, inputs: dict[str, str]) -> None:
+        folder = self.artifacts / step / key
+        folder.mkdir(parents=True, exist_ok=True)
+        references = {p: {"step": s, "key": key, "digest": key} for p, s in inputs.items()}
+        write_json(folder / "manifest.json", {"step": step, "key": key, "digest": key, "inputs": references})
+
+    def push(self, key: str, **options: Any) -> dict[str, Any]:
+        pusher.push(
+            export_dir=self.artifacts / "export" / key,
+            evaluation_dir=self.artifacts / "evaluator" / key,
+            models_dir=self.models,
+            out_dir=self.out,
+            options=PusherOptions(**options),
+        )
+        return read_json(self.out / "push.json")
+
+    def baseline(self, key: str) -> dict[str, Any]:
+        pusher.find_baseline(
+            export_dir=self.artifacts / "export" / key, models_dir=self.models, out_dir=self.out
+        )
+        return read_json(self.out / "baseline.json")
+
+    def versions(self, name: str = "flowers") -> list[int]:
+        return pusher.versions(self.models, name)
+
+    def start(self, key: str, *, before: str = "") -> subprocess.Popen[str]:
+        """Push a candidate in a process of its own, after the given preparation."""
+        call = f"""
+import os, shutil, signal, time
+from pathlib import Path
+from components import pusher
+folder = Path({str(self.models.parent)!r})
+{before}
+(folder / "out-{key}").mkdir()
+artifacts = folder / "artifacts"
+pusher.push(export_dir=artifacts / "export" / "{key}", evaluation_dir=artifacts / "evaluator" / "{key}",
+            models_dir=folder / "models", out_dir=folder / "out-{key}", options=pusher.PusherOptions())
+"""
+        return subprocess.Popen([sys.executable, "-c", call], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def candidates(tmp_path: Path) -> Candidates:
+    return Candidates(tmp_path)
+
+
+def assert_complete(pushed: Path, export: Path) -> None:
+    """A pushed model is every file of its candidate, and where it comes from."""
+    files = {p.relative_to(pushed).as_posix() for p in pushed.rglob("*") if p.is_file()}
+    expected = {p.relative_to(export).as_posix() for p in export.rglob("*") if p.is_file()} - {"manifest.json"}
+    assert files == expected | {"assets.extra/lineage.json"}
+    for name in expected:
+        assert (pushed / name).read_bytes() == (export / name).read_bytes()
+
+
+def wait_for(condition: Callable[[], bool], *, deadline_s: float = 30) -> None:
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end, f"nothing happened in {deadline_s} s"
+        time.sleep(0.005)
+
+
+def test_pusher_pushes_a_blessed_model_as_version_1(candidates):
+    export = candidates.add("a")
+    push = candidates.push("a")
+    assert push == {"pushed": True, "version": 1, "path": str(candidates.models / "flowers" / "1"), "reason": "blessed"}
+    assert_complete(candidates.models / "flowers" / "1", export)
+
+
+def test_pusher_refuses_an_unblessed_model_and_says_why(candidates, caplog):
+    candidates.add("a", checks=[PASSED_CHECK, FAILED_CHECK])
+    push = candidates.push("a")
+    assert push == {
+        "pushed": False,
+        "version": None,
+        "path": None,
+        "reason": "not blessed: accuracy 0.5 is below evaluator.min_accuracy (0.6)",
+    }
+    assert list(candidates.models.iterdir()) == []
+    assert "pusher: NOT PUSHED: not blessed: accuracy 0.5" in caplog.text
+
+
+def test_pusher_needs_a_blessing(candidates):
+    export = candidates.add("a")
+    (candidates.artifacts / "evaluator" / "a" / "blessing.json").unlink()
+    with pytest.raises(FileNotFoundError):
+        candidates.push("a")
+    assert candidates.versions() == []
+    assert export.exists()
+
+
+def test_a_model_is_pushed_once(candidates):
+    candidates.add("a")
+    first = candidates.push("a")
+    assert candidates.push("a") == first
+    assert candidates.versions() == [1]
+
+
+def test_versions_grow_by_one_and_count_in_numbers(candidates):
+    for number in range(11):
+        candidates.add(f"c{number}")
+        assert candidates.push(f"c{number}")["version"] == number + 1
+    assert candidates.versions() == list(range(1, 12))
+
+
+def test_an_earlier_model_that_is_trained_again_is_a_new_version(candidates):
+    for key in ("a", "b"):
+        candidates.add(key)
+        candidates.push(key)
+    assert candidates.push("a")["version"] == 3
+
+
+def test_models_of_other_names_have_versions_of_their_own(candidates):
+    candidates.add("a")
+    candidates.add("b", name="birds")
+    assert candidates.push("a")["version"] == 1
+    assert candidates.push("b")["version"] == 1
+    assert candidates.versions("birds") == [1]
+
+
+@pytest.mark.parametrize("missing", ["saved_model.pb", "variables"])
+def test_an_incomplete_candidate_is_refused(candidates, missing):
+    path = candidates.add("a") / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(PushError, match=rf"A SavedModel must hold .*{missing}.*export/a"):
+        candidates.push("a")
+    assert not (candidates.models / "flowers").exists()
+
+
+def test_the_lineage_travels_with_the_model(candidates):
+    candidates.add("a")
+    candidates.push("a")
+    origin = read_json(candidates.models / "flowers" / "1" / pusher.LINEAGE)
+    assert origin["version"] == 1
+    assert time.strptime(origin["pushed"], "%Y-%m-%dT%H:%M:%S%z")
+    assert origin["model"]["inputs"]["training_dir"]["step"] == "trainer"
+    assert origin["evaluation"]["inputs"]["export_dir"]["digest"] == "a"
+
+
+def test_a_version_appears_whole_by_a_rename(candidates, monkeypatch):
+    export = candidates.add("a")
+    seen = []
+    rename = Path.rename
+
+    def look_then_rename(path: Path, target: Path) -> Path:
+        assert_complete(path, export)
+        seen.append((path.parent.name, target, candidates.versions()))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", look_then_rename)
+    candidates.push("a")
+    assert seen == [(".staging", candidates.models / "flowers" / "1", [])]
+    assert not (candidates.models / ".staging").exists()
+
+
+# Taking a model back.
+
+
+def test_a_rollback_withdraws_the_newest_version(candidates):
+    for key in ("a", "b"):
+        candidates.add(key)
+        candidates.push(key)
+    assert pusher.rollback(candidates.models, "flowers") == (2, 1)
+    assert candidates.versions() == [1]
+    assert_complete(candidates.models / ".withdrawn" / "flowers" / "2", candidates.artifacts / "export" / "b")
+
+
+def test_a_rollback_needs_an_earlier_version(candidates):
+    with pytest.raises(PushError, match=r"needs an earlier version to go back to\. .*flowers holds no version\."):
+        pusher.rollback(candidates.models, "flowers")
+    candidates.add("a")
+    candidates.push("a")
+    with pytest.raises(PushError, match="holds version 1 alone"):
+        pusher.rollback(candidates.models, "flowers")
+    assert candidates.versions() == [1]
+
+
+def test_a_withdrawn_version_number_is_not_used_again(candidates):
+    for key in ("a", "b", "c"):
+        candidates.add(key)
+    candidates.push("a")
+    candidates.push("b")
+    pusher.rollback(candidates.models, "flowers")
+    assert candidates.push("c")["version"] == 3
+
+
+def test_a_withdrawn_model_is_pushed_again_only_when_asked(candidates):
+    for key in ("a", "b"):
+        candidates.add(key)
+        candidates.push(key)
+    pusher.rollback(candidates.models, "flowers")
+    push = candidates.push("b")
+    assert not push["pushed"]
+    assert push["reason"] == "withdrawn by a rollback as version 2; pusher.push_withdrawn=true pushes it again"
+    assert candidates.versions() == [1]
+    assert candidates.push("b", push_withdrawn=True)["version"] == 3
+    assert candidates.versions() == [1, 3]
+
+
+# The model a candidate is compared with.
+
+
+def test_the_baseline_is_the_newest_pushed_model(candidates):
+    for key in ("a", "b", "c"):
+        candidates.add(key)
+    assert candidates.baseline("a") == {"version": None, "path": None}
+    candidates.push("a")
+    candidates.push("b")
+    assert candidates.baseline("c") == {"version": 2, "path": str(candidates.models / "flowers" / "2")}
+
+
+def test_the_baseline_is_not_the_candidate_itself(candidates):
+    candidates.add("a")
+    candidates.push("a")
+    assert candidates.baseline("a")["version"] is None
+    candidates.add("b")
+    candidates.push("b")
+    assert candidates.baseline("b")["version"] == 1
+
+
+def test_a_model_that_others_put_there_is_a_baseline(candidates):
+    (candidates.models / "flowers" / "7").mkdir(parents=True)
+    candidates.add("a")
+    assert candidates.baseline("a")["version"] == 7
+    assert candidates.push("a")["version"] == 8
+
+
+# Kills, full disks and other processes.
+
+
+@pytest.mark.parametrize("moment", ["shutil.copytree", "pusher.write_json", "os.fsync", "Path.rename"])
+def test_a_killed_push_leaves_no_version_and_the_next_one_cleans_up(candidates, moment):
+    export = candidates.add("a")
+    owner, name = moment.split(".")
+    die_midway = f"""
+def die(*arguments, real={moment}, **options):
+    if "{name}" == "copytree":
+        real(arguments[0] / "variables", arguments[1] / "variables")
+    if "{name}" != "write_json" or "lineage" in str(arguments[0]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*arguments, **options)
+{owner}.{name} = die
+"""
+    process = candidates.start("a", before=die_midway)
+    process.communicate(timeout=60)
+    assert process.returncode == -9
+    assert candidates.versions() == []
+    assert [p.name for p in (candidates.models / ".staging").iterdir()] == ["flowers-1"]
+    assert candidates.push("a")["version"] == 1
+    assert_complete(candidates.models / "flowers" / "1", export)
+    assert not (candidates.models / ".staging").exists()
+
+
+def test_two_pushes_at_once_give_two_complete_versions(candidates):
+    exports = {key: candidates.add(key) for key in ("a", "b")}
+    folder = candidates.models.parent
+    # The first copies until the second has come to the lock.
+    first = candidates.start(
+        "a",
+        before="""
+def copy(*arguments, real=shutil.copytree, **options):
+    (folder / "copying").touch()
+    while not (folder / "waiting").exists():
+        time.sleep(0.005)
+    return real(*arguments, **options)
+shutil.copytree = copy
+""",
+    )
+    second = None
+    try:
+        wait_for((folder / "copying").exists)
+        second = candidates.start(
+            "b",
+            before="""
+def announce(path, real=pusher.exclusive):
+    (folder / "waiting").touch()
+    return real(path)
+pusher.exclusive = announce
+""",
+        )
+        assert [p.communicate(timeout=60)[1] for p in (first, second)] == ["", ""]
+    finally:
+        for process in filter(None, (first, second)):
+            process.kill()
+            process.wait()
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert candidates.versions() == [1, 2]
+    assert_complete(candidates.models / "flowers" / "1", exports["a"])
+    assert_complete(candidates.models / "flowers" / "2", exports["b"])
+    assert not (candidates.models / ".staging").exists()
+
+
+def test_a_push_that_cannot_write_leaves_no_version(candidates):
+    export = candidates.add("a")
+    weights = export / "variables" / "variables.data-00000-of-00001"
+    weights.write_bytes(os.urandom(300_000))
+    limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))"
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
+    process = candidates.start("a", before=limit)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "File too large" in error
+    assert candidates.versions() == []
+    assert not (candidates.models / ".staging").exists()
+    assert candidates.push("a")["version"] == 1
+    assert_complete(candidates.models / "flowers" / "1", export)

@@ -1,0 +1,98 @@
+"""What many tests share: encoded pictures, and small artifacts made once a session with the real steps."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+IMAGE_SIZE_PX = 32
+
+
+@pytest.fixture(scope="session")
+def encode() -> Callable[..., bytes]:
+    """Give the function that encodes a Pillow image, or an array, as a file of a format."""
+
+    def encode(image: Any, kind: str, **options: Any) -> bytes:
+        buffer = io.BytesIO()
+        image = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
+        image.save(buffer, kind, **options)
+        return buffer.getvalue()
+
+    return encode
+
+
+@pytest.fixture(scope="session")
+def examples_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn flowers, 7 to train on, 1 to validate and 2 to test with of each of the five kinds."""
+    from components import examples
+
+    folder = tmp_path_factory.mktemp("examples")
+    examples.build(
+        out_dir=folder, options=examples.ExamplesOptions(source="synthetic", num_synthetic_per_class=10, seed=1)
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `small_cnn` with random weights."""
+    from components import model
+
+    folder = tmp_path_factory.mktemp("model")
+    options = model.ModelOptions(backbone="small_cnn", weights="none", image_size_px=IMAGE_SIZE_PX, seed=7)
+    model.fetch(out_dir=folder, options=options)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def features_dir(tmp_path_factory: pytest.TempPathFactory, examples_dir: Path, model_dir: Path) -> Path:
+    """Features of `examples_dir`, one clean and one augmented view."""
+    from components import features
+    from components.transform import TransformOptions
+
+    folder = tmp_path_factory.mktemp("features")
+    features.extract(
+        examples_dir=examples_dir,
+        validation_dir=folder,
+        model_dir=model_dir,
+        out_dir=folder,
+        options=features.FeaturesOptions(num_augmented_views=1, batch_size=8, precision="float32"),
+        transform=TransformOptions(),
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def training_dir(
+    tmp_path_factory: pytest.TempPathFactory, examples_dir: Path, features_dir: Path, model_dir: Path
+) -> Path:
+    """A classifier trained for two epochs."""
+    from components import trainer
+    from components.transform import TransformOptions
+
+    folder = tmp_path_factory.mktemp("training")
+    trainer.train(
+        examples_dir=examples_dir,
+        features_dir=features_dir,
+        model_dir=model_dir,
+        out_dir=folder,
+        options=trainer.TrainerOptions(hidden_units=(8,), epochs=2, batch_size=16, precision="float32"),
+        transform=TransformOptions(),
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def export_dir(tmp_path_factory: pytest.TempPathFactory, examples_dir: Path, training_dir: Path) -> Path:
+    """The SavedModel of `training_dir`."""
+    from components import exporter
+
+    folder = tmp_path_factory.mktemp("export")
+    exporter.export(
+        examples_dir=examples_dir, training_dir=training_dir, out_dir=folder, options=exporter.ExportOptions()
+    )
+    return folder

@@ -1,0 +1,78 @@
+"""What the tests of the pipelines share: a toy pipeline in folders of its own."""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.files import read_json
+from pipelines import local_runner
+from pipelines.artifacts import Artifact
+from pipelines.declaration import Step
+from pipelines.local_runner import Folders, Selection
+from tests.pipelines import toy
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Toy:
+    """A toy pipeline: its text, its folders, its options, and what its steps have done."""
+
+    def __init__(self, folder: Path) -> None:
+        self.text = folder / "text.txt"
+        self.text.write_text("a rose is a rose")
+        self.journal = folder / "journal.txt"
+        self.folders = Folders(runs=folder / "runs", models=folder / "models")
+        self.config = toy.ToyConfig(toy.ReadOptions(str(self.text)))
+
+    def run(self, steps: Sequence[Step] = toy.STEPS, **selection: Any) -> dict[str, Artifact]:
+        return local_runner.run(steps, self.config, folders=self.folders, selection=Selection(**selection))[1]
+
+    def set(self, section: str, **options: Any) -> None:
+        self.config = replace(self.config, **{section: replace(getattr(self.config, section), **options)})
+
+    def executed(self) -> list[str]:
+        """Give the steps that ran since this was asked last."""
+        names = self.journal.read_text().split() if self.journal.exists() else []
+        self.journal.unlink(missing_ok=True)
+        return names
+
+    def record(self, run: str = "latest") -> dict[str, Any]:
+        return read_json(self.folders.runs / run / "run.json")
+
+    def records(self) -> list[dict[str, Any]]:
+        return list(local_runner.runs(self.folders.runs))
+
+    def start(self, call: str, **environment: str) -> subprocess.Popen[str]:
+        """Call a function of the toy module in a process of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-c", f"from tests.pipelines import toy; toy.{call}"],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+@pytest.fixture
+def toy_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
+    pipeline = Toy(tmp_path)
+    monkeypatch.setenv("TOY_JOURNAL", str(pipeline.journal))
+    return pipeline
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """Give logging back as it was: the command line sets it up anew."""
+    root, absl = logging.getLogger(), logging.getLogger("absl")
+    handlers, level, absl_level = root.handlers[:], root.level, absl.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    absl.setLevel(absl_level)

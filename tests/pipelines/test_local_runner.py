@@ -1,0 +1,368 @@
+"""The runner runs what has to be run, once, and says why; a run that ends badly can be started again."""
+
+import dataclasses
+import json
+import logging
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.errors import ComponentError, DataError
+from components.files import read_json
+from pipelines import fingerprint, local_runner
+from pipelines.artifacts import ArtifactStore
+from pipelines.declaration import Step
+from pipelines.local_runner import Folders
+from tests.pipelines import toy
+
+
+def result_of(artifacts) -> int:
+    return read_json(artifacts["multiply"].path / "result.json")
+
+
+def reasons(record) -> dict[str, str]:
+    return {name: step["reason"] for name, step in record["steps"].items() if "reason" in step}
+
+
+# What is run again, and what is not.
+
+
+def test_runner_runs_every_step_in_order(toy_pipeline):
+    assert result_of(toy_pipeline.run()) == 10
+    assert toy_pipeline.executed() == ["read", "count", "multiply"]
+    assert set(reasons(toy_pipeline.record()).values()) == {"never run before"}
+
+
+def test_a_second_run_does_nothing(toy_pipeline, caplog):
+    first = toy_pipeline.run()
+    toy_pipeline.executed()
+    with caplog.at_level(logging.INFO):
+        second = toy_pipeline.run()
+    assert second == first
+    assert toy_pipeline.executed() == []
+    assert reasons(toy_pipeline.record()) == {"read": "cached", "count": "cached", "multiply": "cached"}
+    created = first["count"].manifest["created"]
+    assert f"count: cached (same code, options and inputs as on {created})" in caplog.messages
+
+
+def test_a_changed_option_reruns_its_step_and_what_depends_on_it(toy_pipeline, caplog):
+    toy_pipeline.run()
+    toy_pipeline.executed()
+    toy_pipeline.set("multiply", factor=3)
+    with caplog.at_level(logging.INFO):
+        assert result_of(toy_pipeline.run()) == 15
+    assert toy_pipeline.executed() == ["multiply"]
+    assert "multiply: started (changed: factor 2 → 3)" in caplog.messages
+
+
+def test_what_was_run_with_the_earlier_option_is_still_cached(toy_pipeline):
+    toy_pipeline.run()
+    toy_pipeline.set("multiply", factor=3)
+    toy_pipeline.run()
+    toy_pipeline.executed()
+    toy_pipeline.set("multiply", factor=2)
+    assert result_of(toy_pipeline.run()) == 10
+    assert toy_pipeline.executed() == []
+
+
+def test_followers_are_cached_when_a_step_makes_the_same_content_again(toy_pipeline, caplog):
+    toy_pipeline.run()
+    toy_pipeline.executed()
+    toy_pipeline.set("read", shout=True)
+    with caplog.at_level(logging.INFO):
+        toy_pipeline.run()
+    # The text is another one and has as many words.
+    assert toy_pipeline.executed() == ["read", "count"]
+    assert "read: started (changed: shout False → True)" in caplog.messages
+    assert "count: started (changed: inputs)" in caplog.messages
+    assert reasons(toy_pipeline.record())["multiply"] == "cached"
+
+
+def test_a_changed_source_reruns_the_step_that_reads_it(toy_pipeline, caplog):
+    toy_pipeline.run()
+    toy_pipeline.executed()
+    toy_pipeline.text.write_text("a rose")
+    with caplog.at_level(logging.INFO):
+        assert result_of(toy_pipeline.run()) == 4
+    assert toy_pipeline.executed() == ["read", "count", "multiply"]
+    assert "read: started (changed: source)" in caplog.messages
+
+
+def test_changed_code_reruns_the_step_and_a_comment_does_not(toy_pipeline, tmp_path, monkeypatch, caplog):
+    code = tmp_path / "toy_greeting.py"
+    source = "def greet(*, out_dir):\n    (out_dir / 'greeting').write_text('hello')\n    return {}\n"
+    step = Step(name="greet", function="toy_greeting:greet")
+    monkeypatch.setattr(fingerprint, "ROOT", tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def run_with(text: str) -> tuple[str, str]:
+        code.write_text(text)
+        sys.modules.pop("toy_greeting", None)
+        fingerprint.of_code.cache_clear()
+        with caplog.at_level(logging.INFO):
+            artifact = toy_pipeline.run((step,))["greet"]
+        return (artifact.path / "greeting").read_text(), toy_pipeline.record()["steps"]["greet"]["reason"]
+
+    try:
+        assert run_with(source) == ("hello", "never run before")
+        assert run_with(f"# A comment.\n{source}") == ("hello", "cached")
+        assert run_with(source.replace("hello", "good day")) == ("good day", "changed: code")
+    finally:
+        fingerprint.of_code.cache_clear()
+        sys.modules.pop("toy_greeting", None)
+
+
+def test_another_version_of_a_library_reruns_everything(toy_pipeline, monkeypatch):
+    toy_pipeline.run()
+    toy_pipeline.executed()
+    now = fingerprint.versions()
+    monkeypatch.setattr(fingerprint, "versions", lambda: {**now, "keras": "99.0"})
+    toy_pipeline.run()
+    assert reasons(toy_pipeline.record())["read"] == "changed: versions"
+    assert toy_pipeline.executed() == ["read", "count", "multiply"]
+
+
+def test_a_damaged_output_is_made_anew(toy_pipeline, caplog):
+    damaged = toy_pipeline.run()["count"]
+    toy_pipeline.executed()
+    (damaged.path / "count.json").unlink()
+    with caplog.at_level(logging.INFO):
+        assert result_of(toy_pipeline.run()) == 10
+    assert toy_pipeline.executed() == ["count"]
+    assert "count: started (the earlier output is damaged)" in caplog.messages
+
+
+def test_a_step_with_state_runs_every_time(toy_pipeline):
+    steps = (toy.READ, toy.COUNT, toy.VISIT)
+    first = toy_pipeline.run(steps)
+    second = toy_pipeline.run(steps)
+    assert toy_pipeline.executed() == ["read", "count", "visit", "visit"]
+    assert sorted(p.name for p in toy_pipeline.folders.models.iterdir()) == ["1", "2"]
+    # It found nothing new, so nothing that reads its output would run.
+    assert second["visit"] == first["visit"]
+    assert reasons(toy_pipeline.record())["visit"] == "looks at what is there"
+
+
+# Parts of a pipeline.
+
+
+def test_from_begins_with_what_the_newest_run_made(toy_pipeline):
+    toy_pipeline.run()
+    toy_pipeline.executed()
+    toy_pipeline.text.write_text("a rose")
+    toy_pipeline.set("multiply", factor=3)
+    assert result_of(toy_pipeline.run(first="count")) == 15
+    assert toy_pipeline.executed() == ["multiply"]
+    record = toy_pipeline.record()
+    assert record["steps"]["read"]["reused"]
+    assert set(record["steps"]) == {"read", "count", "multiply"}
+    assert "read" not in record["sources"]
+
+
+def test_to_ends_after_a_step(toy_pipeline):
+    assert set(toy_pipeline.run(last="count")) == {"read", "count"}
+    assert toy_pipeline.executed() == ["read", "count"]
+    assert result_of(toy_pipeline.run()) == 10
+    assert toy_pipeline.executed() == ["multiply"]
+
+
+def test_force_runs_a_cached_step_and_its_followers_stay_cached(toy_pipeline):
+    first = toy_pipeline.run()
+    toy_pipeline.executed()
+    assert toy_pipeline.run(forced=["count"]) == first
+    assert toy_pipeline.executed() == ["count"]
+    assert reasons(toy_pipeline.record())["count"] == "forced"
+
+
+@pytest.mark.parametrize("selection", [{"first": "cuont"}, {"last": "cuont"}, {"forced": ["read", "cuont"]}])
+def test_an_unknown_step_is_named_before_anything_runs(toy_pipeline, selection):
+    with pytest.raises(ValueError, match=r"no step 'cuont'. Its steps: read, count, multiply\."):
+        toy_pipeline.run(**selection)
+    assert not toy_pipeline.folders.runs.exists()
+
+
+def test_from_must_not_come_after_to(toy_pipeline):
+    with pytest.raises(ValueError, match=r"--from must not come after --to\. Received: --from multiply --to read"):
+        toy_pipeline.run(first="multiply", last="read")
+
+
+def test_from_needs_an_earlier_run(toy_pipeline):
+    with pytest.raises(ComponentError, match=r"--from count .* no output of 'read' .* Run once without --from\."):
+        toy_pipeline.run(first="count")
+    toy_pipeline.run(last="read")
+    with pytest.raises(ComponentError, match=r"no output of 'count'"):
+        toy_pipeline.run(first="multiply")
+    assert toy_pipeline.executed() == ["read"]
+
+
+def test_from_does_not_begin_with_a_damaged_output(toy_pipeline):
+    (toy_pipeline.run()["read"].path / "text.txt").unlink()
+    with pytest.raises(ComponentError, match="no output of 'read'"):
+        toy_pipeline.run(first="count")
+
+
+# Failures.
+
+
+def test_sources_are_checked_before_any_step_runs(toy_pipeline):
+    toy_pipeline.text.unlink()
+    with pytest.raises(DataError, match=r"The text does not exist: .*text\.txt"):
+        toy_pipeline.run((toy.COUNT, toy.READ))
+    assert toy_pipeline.executed() == []
+    assert not toy_pipeline.folders.runs.exists()
+
+
+def test_folders_of_state_are_made_before_any_step_runs(toy_pipeline):
+    toy_pipeline.folders = Folders(runs=toy_pipeline.folders.runs, models=toy_pipeline.text / "models")
+    with pytest.raises(OSError, match=r"text\.txt/models"):
+        toy_pipeline.run((toy.READ, toy.COUNT, toy.VISIT))
+    assert toy_pipeline.executed() == []
+
+
+def test_a_failing_step_leaves_a_failed_run_and_the_next_one_goes_on(toy_pipeline):
+    toy_pipeline.set("multiply", fail=True)
+    with pytest.raises(DataError):
+        toy_pipeline.run()
+    (failed,) = toy_pipeline.records()
+    assert failed["status"] == "failed"
+    assert failed["error"] == "DataError: The factor must be a lucky one. Choose another: multiply.factor"
+    assert set(failed["steps"]) == {"read", "count"}
+    assert failed["seconds"] >= 0
+    assert not (toy_pipeline.folders.runs / "latest").exists()
+    toy_pipeline.executed()
+    toy_pipeline.set("multiply", fail=False)
+    assert result_of(toy_pipeline.run()) == 10
+    assert toy_pipeline.executed() == ["multiply"]
+    assert [r["status"] for r in toy_pipeline.records()].count("finished") == 1
+
+
+def test_an_interrupted_run_says_so_and_the_next_one_goes_on(toy_pipeline, monkeypatch):
+    def interrupt(**arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(toy, "count", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            toy_pipeline.run()
+    (record,) = toy_pipeline.records()
+    assert (record["status"], record["error"]) == ("failed", "KeyboardInterrupt: ")
+    assert result_of(toy_pipeline.run()) == 10
+    assert toy_pipeline.executed() == ["read", "count", "multiply"]
+
+
+@pytest.mark.parametrize(
+    ("name", "forced", "found"),
+    [("GO_ON", [], "first found.txt"), ("STUMBLE", [], ""), ("GO_ON", ["stumble"], "")],
+    ids=["resumable", "not resumable", "forced"],
+)
+def test_a_step_finds_what_its_killed_attempt_left_if_it_is_resumable(toy_pipeline, name, forced, found):
+    folder = str(toy_pipeline.text.parent)
+    steps = f"(toy.READ, toy.COUNT, toy.{name})"
+    killed = toy_pipeline.start(f"run_in_process({steps}, {str(toy_pipeline.text)!r}, {folder!r})", TOY_KILL="yes")
+    killed.communicate(timeout=toy.DEADLINE_S)
+    assert killed.returncode == -signal.SIGKILL
+    assert toy_pipeline.executed() == ["read", "count", "stumble"]
+    assert ArtifactStore(toy_pipeline.folders.artifacts).newest("stumble") is None
+    artifact = toy_pipeline.run((toy.READ, toy.COUNT, getattr(toy, name)), forced=forced)["stumble"]
+    assert toy_pipeline.executed() == ["stumble"]
+    assert (artifact.path / "found.txt").read_text() == found
+    assert set(artifact.manifest["files"]) == {"found.txt", "first", "second"}
+
+
+# Two at a time.
+
+
+def test_two_runs_at_once_share_the_work_of_a_slow_step(toy_pipeline):
+    call = f"run_until_both_are_there({str(toy_pipeline.text)!r}, {str(toy_pipeline.text.parent)!r})"
+    both = [toy_pipeline.start(call), toy_pipeline.start(call)]
+    try:
+        errors = [process.communicate(timeout=2 * toy.DEADLINE_S)[1] for process in both]
+    finally:
+        for process in both:
+            process.kill()
+            process.wait()
+    assert [process.returncode for process in both] == [0, 0], errors
+    assert sorted(toy_pipeline.executed()) == ["count", "linger", "read"]
+    first, second = toy_pipeline.records()
+    assert (first["status"], second["status"]) == ("finished", "finished")
+    assert sorted(reasons(r)["linger"] for r in (first, second)) == ["cached", "never run before"]
+    assert first["steps"]["linger"]["digest"] == second["steps"]["linger"]["digest"]
+    assert not list(toy_pipeline.folders.artifacts.glob("*/*.partial"))
+    assert toy_pipeline.record() in (first, second)
+
+
+# What a run leaves behind.
+
+
+def test_the_record_says_what_a_run_was_made_from(toy_pipeline):
+    artifacts = toy_pipeline.run()
+    record = toy_pipeline.record()
+    assert record["status"] == "finished"
+    assert record["config"] == json.loads(json.dumps(dataclasses.asdict(toy_pipeline.config)))
+    assert record["seeds"] == {"multiply.seed": 7}
+    assert record["versions"] == fingerprint.versions()
+    assert record["sources"] == {"read": {"text": "a rose is a rose"}}
+    assert record["seconds"] >= 0
+    for name, step in record["steps"].items():
+        assert step["seconds"] >= 0
+        assert step["code"] == fingerprint.of_code(toy.MODULE)
+        assert step["digest"] == artifacts[name].digest
+        assert (toy_pipeline.folders.runs / "latest" / "steps" / name).resolve() == artifacts[name].path.resolve()
+
+
+def test_the_manifest_says_what_an_artifact_was_made_from(toy_pipeline):
+    artifacts = toy_pipeline.run()
+    manifest = artifacts["multiply"].manifest
+    assert manifest["step"] == "multiply"
+    assert manifest["options"] == {"options": {"factor": 2, "fail": False, "seed": 7}}
+    assert manifest["inputs"] == {"count_dir": artifacts["count"].reference}
+    assert manifest["versions"] == fingerprint.versions()
+    assert artifacts["read"].manifest["source"] == {"text": "a rose is a rose"}
+    assert artifacts["read"].manifest["summary"] == {"num_characters": 16}
+
+
+def test_latest_points_to_the_newest_run(toy_pipeline):
+    runs = toy_pipeline.folders.runs
+    toy_pipeline.run()
+    first = (runs / "latest").readlink()
+    toy_pipeline.run()
+    second = (runs / "latest").readlink()
+    assert first != second
+    assert {first.name, second.name} == {r["run"] for r in toy_pipeline.records()}
+    assert not second.is_absolute()
+    toy_pipeline.set("multiply", fail=True)
+    with pytest.raises(DataError):
+        toy_pipeline.run()
+    assert (runs / "latest").readlink() == second
+
+
+def test_a_finished_step_logs_its_seconds_and_numbers(toy_pipeline, caplog):
+    with caplog.at_level(logging.INFO):
+        toy_pipeline.run()
+    finished = [m for m in caplog.messages if "finished" in m]
+    assert [m.partition(" in ")[0] for m in finished] == ["read: finished", "count: finished", "multiply: finished"]
+    assert finished[1].endswith("s (num_words 5)")
+
+
+def test_runs_and_models_can_be_moved(toy_pipeline):
+    first = toy_pipeline.run()
+    moved = toy_pipeline.folders.runs.with_name("moved")
+    toy_pipeline.folders.runs.rename(moved)
+    toy_pipeline.folders = Folders(runs=moved)
+    toy_pipeline.executed()
+    again = toy_pipeline.run()
+    assert toy_pipeline.executed() == []
+    assert again["multiply"].digest == first["multiply"].digest
+    assert (moved / "latest" / "steps" / "read" / "text.txt").exists()
+
+
+def test_runs_are_listed_from_the_oldest_to_the_newest(tmp_path: Path):
+    for name in ("20260102-000000-aaaa", "20260101-000000-ffff"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps({"run": name}))
+    (tmp_path / "20260103-000000-bbbb").mkdir()
+    assert [r["run"] for r in local_runner.runs(tmp_path)] == ["20260101-000000-ffff", "20260102-000000-aaaa"]
+    assert list(local_runner.runs(tmp_path / "nowhere")) == []

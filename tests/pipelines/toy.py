@@ -1,0 +1,145 @@
+"""A pipeline without TensorFlow: a text is read, its words counted, the count multiplied; it runs in milliseconds.
+
+Each step notes its name in the file that the environment variable `TOY_JOURNAL` names, so that a test sees what really
+ran, in whichever process. The real configuration is not needed: the runner takes any dataclass of sections.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from components.errors import DataError
+from components.files import read_json, write_json
+from pipelines.artifacts import ArtifactStore
+from pipelines.declaration import Step
+from pipelines.local_runner import Folders, run
+
+MODULE = "tests.pipelines.toy"
+DEADLINE_S = 30
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    path: str
+    shout: bool = False
+
+
+@dataclass(frozen=True)
+class MultiplyOptions:
+    factor: int = 2
+    fail: bool = False
+    seed: int = 7
+
+
+@dataclass(frozen=True)
+class ToyConfig:
+    read: ReadOptions
+    multiply: MultiplyOptions = field(default_factory=MultiplyOptions)
+
+
+def describe(options: ReadOptions) -> dict[str, str]:
+    path = Path(options.path)
+    if not path.is_file():
+        raise DataError(f"The text does not exist: {path}. Give a file: read.path")
+    return {"text": path.read_text()}
+
+
+def read(*, out_dir: Path, options: ReadOptions) -> dict[str, Any]:
+    note("read")
+    text = Path(options.path).read_text()
+    (out_dir / "text.txt").write_text(text.upper() if options.shout else text)
+    return {"num_characters": len(text)}
+
+
+def count(*, text_dir: Path, out_dir: Path) -> dict[str, Any]:
+    note("count")
+    num_words = len((text_dir / "text.txt").read_text().split())
+    write_json(out_dir / "count.json", num_words)
+    return {"num_words": num_words}
+
+
+def multiply(*, count_dir: Path, out_dir: Path, options: MultiplyOptions) -> dict[str, Any]:
+    note("multiply")
+    if options.fail:
+        raise DataError("The factor must be a lucky one. Choose another: multiply.factor")
+    write_json(out_dir / "result.json", read_json(count_dir / "count.json") * options.factor)
+    return {}
+
+
+def visit(*, count_dir: Path, models_dir: Path, out_dir: Path) -> dict[str, Any]:
+    """A step with state: counts its visits in a folder that is kept between runs."""
+    note("visit")
+    seen = sorted(models_dir.iterdir())
+    (models_dir / str(len(seen) + 1)).touch()
+    write_json(out_dir / "visit.json", {"words": read_json(count_dir / "count.json")})
+    return {}
+
+
+def stumble(*, count_dir: Path, out_dir: Path) -> dict[str, Any]:
+    """Write a part, be killed as long as `TOY_KILL` is set, write the rest; say which parts were there before."""
+    note("stumble")
+    found = sorted(p.name for p in out_dir.iterdir())
+    (out_dir / "found.txt").write_text(" ".join(found))
+    (out_dir / "first").touch()
+    if os.environ.get("TOY_KILL"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    (out_dir / "second").touch()
+    return {}
+
+
+def linger(*, count_dir: Path, out_dir: Path) -> dict[str, Any]:
+    """Take until another process has come to the same step, as `run_until_both_are_there` arranges it."""
+    note("linger")
+    journal = Path(os.environ["TOY_JOURNAL"])
+    wait_for(lambda: len(list(journal.parent.glob("at-the-lock-*"))) == 2)
+    (out_dir / "done").touch()
+    return {}
+
+
+READ = Step(name="read", function=f"{MODULE}:read", options={"options": "read"}, source=f"{MODULE}:describe")
+COUNT = Step(name="count", function=f"{MODULE}:count", inputs={"text_dir": "read"})
+MULTIPLY = Step(
+    name="multiply", function=f"{MODULE}:multiply", inputs={"count_dir": "count"}, options={"options": "multiply"}
+)
+VISIT = Step(name="visit", function=f"{MODULE}:visit", inputs={"count_dir": "count"}, state={"models_dir": "models"})
+STUMBLE = Step(name="stumble", function=f"{MODULE}:stumble", inputs={"count_dir": "count"})
+GO_ON = Step(name="stumble", function=f"{MODULE}:stumble", inputs={"count_dir": "count"}, resumable=True)
+LINGER = Step(name="linger", function=f"{MODULE}:linger", inputs={"count_dir": "count"})
+STEPS = (READ, COUNT, MULTIPLY)
+
+
+def note(name: str) -> None:
+    if journal := os.environ.get("TOY_JOURNAL"):
+        with Path(journal).open("a") as file:
+            file.write(f"{name}\n")
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Poll until a condition holds; a test that hangs fails instead."""
+    end = time.monotonic() + DEADLINE_S
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"Nothing happened in {DEADLINE_S} s")
+        time.sleep(0.005)
+
+
+def run_in_process(steps: Sequence[Step], text: str, folder: str) -> None:
+    """Run a toy pipeline: what a test starts in another process."""
+    run(steps, ToyConfig(ReadOptions(text)), folders=Folders(runs=Path(folder, "runs")))
+
+
+def run_until_both_are_there(text: str, folder: str) -> None:
+    """Run a pipeline whose slow step ends when a second process has found that it has to wait for it."""
+    lock = ArtifactStore.lock
+
+    def announce(store: ArtifactStore, step: str, key: str) -> Any:
+        if step == LINGER.name:
+            Path(folder, f"at-the-lock-{os.getpid()}").touch()
+        return lock(store, step, key)
+
+    ArtifactStore.lock = announce
+    run_in_process((READ, COUNT, LINGER), text, folder)
