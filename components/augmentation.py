@@ -44,7 +44,7 @@ class RandomAffine(keras.layers.Layer):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(trainable=False, **kwargs)
+        super().__init__(**kwargs)
         self.ranges = {
             "rotation_deg": rotation_deg,
             "width_shift": width_shift,

@@ -4,7 +4,6 @@ Keras' own `BackupAndRestore` keeps the weights and forgets what early stopping 
 counted, and a backup cut short makes the restart fail. Here both are saved too, and a checkpoint appears by a rename.
 """
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,10 @@ from typing import Any
 
 import keras
 import numpy as np
+
+from components.files import read_json, write_json
+
+_STATE, _ARRAYS = "state.json", "arrays.npz"
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -39,13 +42,15 @@ class Checkpoint(keras.callbacks.Callback):
 
     def restore(self, network: keras.Model) -> None:
         """Bring a compiled network to the newest checkpoint, if there is one."""
-        found = sorted(self.folder.glob("epoch-[0-9]*[0-9]"))
+        # A checkpoint that was being removed when its process was killed may have lost one of its files.
+        complete = [p for p in self.folder.glob("epoch-*") if (p / _STATE).exists() and (p / _ARRAYS).exists()]
+        found = sorted(p for p in complete if p.suffix != ".partial")
         if not found:
             return
-        saved = json.loads((found[-1] / "state.json").read_text())
+        saved = read_json(found[-1] / _STATE)
         self.num_epochs, self.is_stopped = saved["num_epochs"], saved["is_stopped"]
         self.history, self._state = saved["history"], saved["others"]
-        with np.load(found[-1] / "arrays.npz") as arrays:
+        with np.load(found[-1] / _ARRAYS) as arrays:
             for number, variable in enumerate(_variables(network)):
                 variable.assign(arrays[f"variable_{number}"])
             for name in self.others:
@@ -80,8 +85,8 @@ class Checkpoint(keras.callbacks.Callback):
         partial = place.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        np.savez(partial / "arrays.npz", **arrays)
-        (partial / "state.json").write_text(json.dumps(state))
+        np.savez(partial / _ARRAYS, **arrays)
+        write_json(partial / _STATE, state)
         partial.rename(place)
         for older in self.folder.iterdir():
             if older != place:

@@ -61,7 +61,8 @@ def evaluate(
     Raises:
         EvaluationError: there is nothing to evaluate on, or the model cannot be called.
     """
-    rows = [r for r in map(json.loads, (examples_dir / "index.jsonl").open()) if r["split"] == "test"]
+    lines = (examples_dir / "index.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if row["split"] == "test"]
     if not rows:
         raise EvaluationError("A model is evaluated on the test split, and it has no examples. Add photos to it.")
     labels = np.array([row["label"] for row in rows])

@@ -213,7 +213,10 @@ def _make_examiner() -> Callable[[Photo], tuple[Candidate | Exclusion, bytes]]:
             return exclude("too_large", str(exc))
         except UnidentifiedImageError:
             return exclude("unreadable", "empty" if not photo.encoded else "not an image")
-        except (OSError, SyntaxError, ValueError, tf.errors.InvalidArgumentError) as exc:
+        except tf.errors.InvalidArgumentError as exc:
+            # Around the message stand a traceback and the node's name.
+            return exclude("unreadable", exc.message.split("\n\t [[")[0].splitlines()[-1][:200])
+        except (OSError, SyntaxError, ValueError) as exc:
             return exclude("unreadable", str(exc).splitlines()[0][:200])
         height, width, _ = shape.numpy().tolist()
         candidate = Candidate(

@@ -55,7 +55,9 @@ def per_class(matrix: NDArray[np.int64], class_names: Sequence[str]) -> dict[str
 
 def calibration(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> dict[str, Any]:
     """Compare confidence with accuracy in equal bins; their mean distance is the ECE (Guo et al. 2017, eq. 5)."""
-    which = np.minimum((confidence * NUM_CALIBRATION_BINS).astype(int), NUM_CALIBRATION_BINS - 1)
+    # What is no number stands in the first bin, and makes the error one that is none either.
+    places = np.nan_to_num(confidence).clip(0, 1) * NUM_CALIBRATION_BINS
+    which = np.minimum(places.astype(int), NUM_CALIBRATION_BINS - 1)
     bins: list[dict[str, Any]] = []
     error = 0.0
     for number in range(NUM_CALIBRATION_BINS):

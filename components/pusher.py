@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 LINEAGE = Path("assets.extra") / "lineage.json"
 _SPEC = Path("assets.extra") / "model_spec.json"
+_NEEDED = ("saved_model.pb", "variables/variables.index")
 _LOCK = ".lock"
 
 
@@ -64,7 +65,7 @@ def push(
     that already is the newest version stays what it is.
 
     Raises:
-        PushError: the model is blessed but not complete.
+        PushError: the model is blessed but not complete, or cannot be copied.
     """
     name, digest = _identify(export_dir)
     blessing = read_json(evaluation_dir / "blessing.json")
@@ -73,8 +74,11 @@ def push(
     if not blessing["blessed"]:
         reason = f"not blessed: {'; '.join(reasons)}"
     else:
-        if not (export_dir / "saved_model.pb").is_file():
-            raise PushError(f"A SavedModel must hold saved_model.pb. There is none in {export_dir}.")
+        for file in _NEEDED:
+            if not (export_dir / file).is_file():
+                raise PushError(
+                    f"A SavedModel must hold {file}. There is none in {export_dir}: run with --force export."
+                )
         with exclusive(models_dir / _LOCK):
             pushed, withdrawn = versions(models_dir, name), versions(models_dir / ".withdrawn", name)
             taken_back = [v for v in withdrawn if _digest(models_dir / ".withdrawn" / name / str(v)) == digest]
@@ -149,6 +153,13 @@ def _publish(export_dir: Path, evaluation_dir: Path, models_dir: Path, name: str
         (models_dir / name).mkdir(exist_ok=True)
         staging.rename(models_dir / name / str(version))
         _flush_to_disk(models_dir / name)
+    except shutil.Error as exc:
+        # It holds source, target and reason of every file that could not be copied.
+        _, target, reason = exc.args[0][0]
+        raise PushError(
+            f"A model is pushed whole or not at all, and {target} cannot be written: {reason}. "
+            f"Free some space in {models_dir}; the same command goes on from here."
+        ) from exc
     finally:
         shutil.rmtree(staging_root, ignore_errors=True)
 

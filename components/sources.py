@@ -132,9 +132,13 @@ def _open_folder(folder: Path) -> Source:
 
 def _list_folder(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], list[tuple[str, str, str]]]:
     """Give the class names, the splits and each file as (path below the folder, split, class), sorted."""
-    roots = {_SPLIT_FOLDERS[d.name]: d for d in _subfolders(folder) if d.name in _SPLIT_FOLDERS}
+    split_folders = [d for d in _subfolders(folder) if d.name in _SPLIT_FOLDERS]
+    roots = {_SPLIT_FOLDERS[d.name]: d for d in split_folders}
     if "train" not in roots:
         roots = {"train": folder}
+    elif len(roots) < len(split_folders):
+        names = ", ".join(d.name for d in split_folders)
+        raise DataError(f"Each split has one folder. Found {names} in {folder.absolute()}: put val and valid together.")
     class_names = tuple(sorted({d.name for root in roots.values() for d in _subfolders(root)}))
     if not class_names:
         raise DataError(
@@ -146,7 +150,7 @@ def _list_folder(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], list[t
         for split, root in roots.items()
         for class_dir in _subfolders(root)
         for file in sorted(class_dir.rglob("*"))
-        if file.is_file() and not file.name.startswith(".")
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(class_dir).parts)
     ]
     if not files:
         raise DataError(
@@ -167,8 +171,10 @@ def _open_dataset(name: str) -> Source:
         builder = tfds.builder(name)
     except tfds.core.DatasetNotFoundError as exc:
         raise DataError(f"{name!r} is neither a folder here nor a TensorFlow Datasets name. {advice}") from exc
-    image, label = builder.info.supervised_keys or (None, None)
-    features = builder.info.features
+    except (ValueError, AssertionError) as exc:  # another configuration or version than there are
+        raise DataError(f"{name!r} is no TensorFlow Datasets name: {str(exc).splitlines()[0]} {advice}") from exc
+    image, label = (builder.info.supervised_keys or (None, None))[:2]
+    features = dict(builder.info.features)
     if not (
         isinstance(features.get(image), tfds.features.Image)
         and isinstance(features.get(label), tfds.features.ClassLabel)
@@ -198,7 +204,9 @@ def _prepare(builder: "DatasetBuilder", advice: str) -> None:
         return
     try:
         # TensorFlow Datasets tries a dead host for minutes; asking it once tells in seconds.
-        for host in {urllib.parse.urlsplit(url)._replace(path="", query="").geturl() for url in builder.url_infos}:
+        for host in {
+            urllib.parse.urlsplit(url)._replace(path="", query="").geturl() for url in builder.url_infos or ()
+        }:
             requests.head(host, timeout=_PROBE_TIMEOUT_S)
         builder.download_and_prepare()
     except Exception as exc:  # builders raise whatever their download or their archive raises

@@ -94,15 +94,16 @@ def train(
         The validation accuracy and loss of the model that is kept, and the epochs it took.
 
     Raises:
-        ValueError: `fine_tune` asks for more stages than the backbone has.
-        ComponentError: the loss is no longer a number.
+        ComponentError: `fine_tune` asks for more stages than the backbone has, or the loss is no longer a number.
     """
     import keras
 
     spec = model.describe(model_dir)
     stages = model.BACKBONES[spec["backbone"]].stages
     if options.fine_tune > len(stages):
-        raise ValueError(f"fine_tune must be 0 to {len(stages)} for {spec['backbone']}. Received: {options.fine_tune}")
+        raise ComponentError(
+            f"trainer.fine_tune must be 0 to {len(stages)} for {spec['backbone']}. Received: {options.fine_tune}"
+        )
     keras.utils.set_random_seed(options.seed)
     class_names = examples.describe(examples_dir)["class_names"]
     head, history = _train_head(features_dir, out_dir, len(class_names), options)

@@ -56,11 +56,15 @@ def save(
         )
         return classify_images(tf.ensure_shape(images, [None, size_px, size_px, 3]))
 
-    archive = keras.export.ExportArchive()
-    archive.track(classifier)
-    archive.add_endpoint("serving_default", classify_bytes, [tf.TensorSpec([None], tf.string, "image_bytes")])
-    archive.add_endpoint("images", classify_images, [tf.TensorSpec([None, size_px, size_px, 3], tf.uint8, "images")])
-    archive.write_out(str(out_dir), verbose=False)
+    # keras.export.ExportArchive would store every weight twice: here the module holds them once.
+    module = tf.Module()
+    module.weights = [variable.value for variable in classifier.variables]
+    module.labels = labels
+    signatures = {
+        "serving_default": tf.function(classify_bytes, [tf.TensorSpec([None], tf.string, "image_bytes")]),
+        "images": tf.function(classify_images, [tf.TensorSpec([None, size_px, size_px, 3], tf.uint8, "images")]),
+    }
+    tf.saved_model.save(module, str(out_dir), signatures=signatures)
     (out_dir / SPEC).parent.mkdir(exist_ok=True)
     description = {**spec, "class_names": list(class_names), "image_size_px": size_px}
     (out_dir / SPEC).write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n")

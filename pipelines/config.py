@@ -2,10 +2,9 @@
 
 import ast
 import difflib
-import types
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from components.evaluator import EvaluatorOptions
 from components.examples import ExamplesOptions
@@ -53,7 +52,12 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
             raise ValueError(f"Unknown option {path.strip()!r}.{_suggestion(path.strip(), known)}")
         kind = get_type_hints(type(getattr(config, section)))[name]
         changes.setdefault(section, {})[name] = _parse(text.strip(), kind, path.strip())
-    return replace(config, **{s: replace(getattr(config, s), **options) for s, options in changes.items()})
+    for section, options in changes.items():
+        try:
+            config = replace(config, **{section: replace(getattr(config, section), **options)})
+        except ValueError as exc:
+            raise ValueError(f"{section}: {exc}") from exc
+    return config
 
 
 def _suggestion(path: str, known: set[str]) -> str:
@@ -65,11 +69,7 @@ def _suggestion(path: str, known: set[str]) -> str:
 
 
 def _parse(text: str, kind: Any, path: str) -> Any:
-    """Read `text` as a value of the annotated type: str, int, float, bool, `tuple[int, ...]`, or one or None."""
-    kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
-    if type(None) in kinds and text.lower() in ("none", ""):
-        return None
-    (kind,) = (k for k in kinds if k is not type(None))
+    """Read `text` as a value of the annotated type: str, int, float, bool or `tuple[int, ...]`."""
     if kind is str:
         return text
     try:

@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,7 @@ def run(
     record: dict[str, Any] = {
         "run": run_dir.name,
         "status": "running",
+        "process": os.getpid(),
         "started": _now(),
         "config": asdict(config),
         "seeds": {f"{n}.seed": o["seed"] for n, o in asdict(config).items() if "seed" in o},
@@ -248,9 +249,23 @@ def _complete_run(run_dir: Path, artifacts: Mapping[str, Artifact]) -> None:
         temporary.replace(run_dir.parent / "latest")
 
 
-def runs(folder: Path) -> Iterable[dict[str, Any]]:
-    """Give the record of every run below a folder, the oldest first."""
-    return (read_json(path) for path in sorted(folder.glob("*-*/run.json")))
+def runs(folder: Path) -> Iterator[dict[str, Any]]:
+    """Give the record of every run below a folder, the oldest first; one whose process is gone is `killed`."""
+    for path in sorted(folder.glob("*-*/run.json")):
+        record = read_json(path)
+        if record["status"] == "running" and not _is_alive(record["process"]):
+            record["status"] = "killed"
+        yield record
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _now() -> str:

@@ -38,7 +38,8 @@ def as_tree(origin: dict[str, Any]) -> str:
         identity = (node["step"], node["key"])
         numbers = ", ".join(f"{name} {value}" for name, value in (node.get("summary") or {}).items())
         again = " (above)" if identity in seen and node.get("inputs") else ""
-        lines.append(f"{indent}{branch}{node['step']} {node['key'][:8]}{again}{'' if again else f'  {numbers}'}")
+        line = f"{indent}{branch}{node['step']} {node['key'][:8]}{again}{'' if again else f'  {numbers}'}"
+        lines.append(line.rstrip())
         if identity in seen:
             return
         seen.add(identity)

@@ -18,7 +18,11 @@ from components.files import read_json, write_json
 from components.pusher import PusherOptions
 
 ROOT = Path(__file__).resolve().parents[2]
-FAILED_CHECK = {"name": "min_accuracy", "passed": False, "message": "accuracy 0.5 is below evaluator.min_accuracy (0.6)"}
+FAILED_CHECK = {
+    "name": "min_accuracy",
+    "passed": False,
+    "message": "accuracy 0.5 is below evaluator.min_accuracy (0.6)",
+}
 PASSED_CHECK = {"name": "finite", "passed": True, "message": "every probability is a finite number"}
 
 
@@ -70,9 +74,7 @@ class Candidates:
         return read_json(self.out / "push.json")
 
     def baseline(self, key: str) -> dict[str, Any]:
-        pusher.find_baseline(
-            export_dir=self.artifacts / "export" / key, models_dir=self.models, out_dir=self.out
-        )
+        pusher.find_baseline(export_dir=self.artifacts / "export" / key, models_dir=self.models, out_dir=self.out)
         return read_json(self.out / "baseline.json")
 
     def versions(self, name: str = "flowers") -> list[int]:
@@ -354,7 +356,8 @@ def test_a_push_that_cannot_write_leaves_no_version(candidates):
     process = candidates.start("a", before=limit)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "File too large" in error
+    assert "PushError: A model is pushed whole or not at all" in error
+    assert "File too large" in error.splitlines()[-1]
     assert candidates.versions() == []
     assert not (candidates.models / ".staging").exists()
     assert candidates.push("a")["version"] == 1

@@ -42,7 +42,7 @@ def decode_with_pillow(encoded: bytes) -> Image.Image:
 
 
 def assert_same_picture(encoded: bytes, size_px: int) -> None:
-    """Hold `load` against Pillow: 2 grey levels on 99.9 %, for both round fixed or floating point weights once or twice."""
+    """Hold `load` against Pillow: 2 grey levels on 99.9 %, as Pillow rounds between its two passes."""
     expected = decode_with_pillow(encoded).resize((size_px, size_px), Image.Resampling.BILINEAR)
     distance = np.abs(load(encoded, size_px).astype(int) - np.asarray(expected).astype(int))
     assert np.mean(distance <= 2) >= 0.999, f"{np.mean(distance <= 2):.5f} within 2, largest {distance.max()}"
@@ -80,7 +80,7 @@ def test_resizing_agrees_with_pillow(make: Any, size: tuple[int, int], size_px: 
     ids=str,
 )
 def test_jpeg_agrees_with_pillow(make: Any, options: dict[str, Any], encode: Encode) -> None:
-    assert_same_picture(encode(make(500, 333), "JPEG", quality=75, **options), 224)
+    assert_same_picture(encode(make(160, 120), "JPEG", quality=75, **options), 224)
 
 
 KINDS: dict[str, Callable[[Encode], bytes]] = {

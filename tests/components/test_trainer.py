@@ -1,0 +1,194 @@
+"""Training a small classifier on drawn flowers: what is kept, what changes, and going on after a kill."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from components import examples, features, model, trainer, transform
+from components.checkpoint import Checkpoint
+from components.errors import ComponentError
+from components.trainer import TrainerOptions
+from components.transform import TransformOptions
+
+Train = Callable[..., dict[str, Any]]
+# Too fast a rate to do well: the validation loss goes up and down, so that the callbacks have something to count.
+WILD = {"epochs": 5, "learning_rate": 0.2, "reduce_lr_patience": 1, "early_stopping_patience": 4}
+
+
+class Killed(BaseException):
+    """Stands for a signal: nothing catches it."""
+
+
+@pytest.fixture(scope="module")
+def train(examples_dir: Path, features_dir: Path, model_dir: Path) -> Train:
+    def train(out_dir: Path, **options: Any) -> dict[str, Any]:
+        settings = {"hidden_units": (8,), "epochs": 2, "batch_size": 16, "precision": "float32"} | options
+        out_dir.mkdir(exist_ok=True)
+        return trainer.train(
+            examples_dir=examples_dir,
+            features_dir=features_dir,
+            model_dir=model_dir,
+            out_dir=out_dir,
+            options=TrainerOptions(**settings),
+            transform=TransformOptions(),
+        )
+
+    return train
+
+
+def read_weights(folder: Path) -> dict[str, NDArray[np.float32]]:
+    network = keras.models.load_model(folder / "model.keras", compile=False)
+    return {variable.path: variable.numpy() for variable in network.variables}
+
+
+def read_history(folder: Path) -> dict[str, dict[str, list[float]]]:
+    history: dict[str, dict[str, list[float]]] = json.loads((folder / "history.json").read_text())
+    return history
+
+
+def assert_same(one: dict[str, NDArray[np.float32]], other: dict[str, NDArray[np.float32]]) -> None:
+    assert one.keys() == other.keys()
+    for name, values in one.items():
+        np.testing.assert_array_equal(values, other[name], err_msg=name)
+
+
+def test_training_writes_the_classifier_and_what_is_known_of_it(training_dir: Path, model_dir: Path) -> None:
+    description = trainer.describe(training_dir)
+    assert description["class_names"] == ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
+    assert description["backbone"] == "small_cnn"
+    assert description["weights"] == {"source": "none", "fallback": None}
+    assert description["epochs"] == {"head": 2}
+    assert description["num_trainable"] < description["num_parameters"]
+    classifier = keras.models.load_model(training_dir / "model.keras", compile=False)
+    assert classifier.input.dtype == "uint8"
+    assert classifier.output_shape == (None, 5)
+    assert set(read_history(training_dir)["head"]) >= {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert list((training_dir / "logs" / "head").rglob("events.out.tfevents.*"))
+    assert not (training_dir / "checkpoints").exists()
+
+
+def test_same_seed_gives_the_same_classifier_and_another_seed_another(
+    train: Train, training_dir: Path, tmp_path: Path
+) -> None:
+    for seed in (0, 1):
+        train(tmp_path / str(seed), seed=seed)
+    assert_same(read_weights(tmp_path / "0"), read_weights(training_dir))
+    assert read_history(tmp_path / "0") == read_history(training_dir)
+    assert read_history(tmp_path / "1") != read_history(training_dir)
+
+
+@pytest.mark.parametrize("fine_tune", [{}, {"fine_tune": 1, "fine_tune_epochs": 2}], ids=["head", "fine-tuning"])
+def test_training_killed_after_every_epoch_ends_as_one_that_nobody_disturbed(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fine_tune: dict[str, int]
+) -> None:
+    options = WILD | fine_tune | ({"epochs": 2} if fine_tune else {})
+    expected = train(tmp_path / "whole", **options)
+    history = read_history(tmp_path / "whole")
+
+    save = Checkpoint._save
+
+    def save_and_die(self: Checkpoint) -> None:
+        save(self)
+        (self.folder / "epoch-00099.partial").mkdir()
+        (self.folder / "epoch-00099.partial" / "state.json").write_text('{"num_ep')
+        raise Killed
+
+    num_kills = sum(len(h["loss"]) for h in history.values())
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "_save", save_and_die)
+        for _ in range(num_kills):
+            with pytest.raises(Killed):
+                train(tmp_path / "killed", **options)
+    assert not (tmp_path / "killed" / "model.keras").exists()
+    assert train(tmp_path / "killed", **options) == expected
+    assert read_history(tmp_path / "killed") == history
+    assert_same(read_weights(tmp_path / "killed"), read_weights(tmp_path / "whole"))
+    if not fine_tune:
+        assert len(set(history["head"]["learning_rate"])) > 1, "the learning rate must have been reduced on the way"
+
+
+def test_early_stopping_ends_in_time_and_keeps_the_best_epoch(train: Train, tmp_path: Path, examples_dir: Path) -> None:
+    summary = train(tmp_path / "out", **WILD | {"epochs": 30, "early_stopping_patience": 2})
+    losses = read_history(tmp_path / "out")["head"]["val_loss"]
+    best = int(np.argmin(losses))
+    assert len(losses) == best + 1 + 2 < 30
+    assert trainer.describe(tmp_path / "out")["best_epoch"] == best + 1
+    assert summary["val_loss"] == round(losses[best], 4)
+    classifier = keras.models.load_model(tmp_path / "out" / "model.keras", compile=False)
+    dataset = transform.read(examples.shards(examples_dir, "validation"), image_size_px=32)
+    images, labels = (np.stack(column) for column in zip(*dataset.as_numpy_iterator(), strict=True))
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=TrainerOptions().label_smoothing)
+    # Training saw the features in float16, which keeps 11 bits.
+    assert float(loss(np.eye(5)[labels], classifier.predict(images, verbose=0))) == pytest.approx(
+        losses[best], rel=0.01
+    )
+
+
+def test_loss_that_is_no_longer_a_number_is_an_error(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = features.load
+
+    def load_with_nan(folder: Path, split: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        found, labels = load(folder, split)
+        return (found * np.float32(np.nan) if split == "train" else found), labels
+
+    monkeypatch.setattr(features, "load", load_with_nan)
+    with pytest.raises(ComponentError, match="The loss must stay a finite number, and head lost it in epoch 1"):
+        train(tmp_path / "out")
+    assert not (tmp_path / "out" / "model.keras").exists()
+
+
+def test_fine_tuning_changes_the_last_stage_and_leaves_the_others_as_they_were(
+    train: Train, tmp_path: Path, model_dir: Path
+) -> None:
+    train(tmp_path / "out", fine_tune=1, fine_tune_epochs=1, fine_tune_learning_rate=1e-3)
+    backbone = model.build_backbone("small_cnn", image_size_px=32)
+    backbone.load_weights(model_dir / "backbone.weights.h5")
+    classifier = keras.models.load_model(tmp_path / "out" / "model.keras", compile=False)
+    layers = [layer for part in classifier.layers for layer in getattr(part, "layers", [part])]
+    tuned = {layer.name: layer.get_weights() for layer in layers} | {
+        layer.name: layer.get_weights() for part in layers for layer in getattr(part, "layers", [])
+    }
+    for layer in backbone.layers:
+        same = all((a == b).all() for a, b in zip(layer.get_weights(), tuned[layer.name], strict=True))
+        assert same == (layer.name != "conv4"), layer.name
+    assert set(read_history(tmp_path / "out")) == {"head", "fine_tune"}
+    assert trainer.describe(tmp_path / "out")["epochs"] == {"head": 2, "fine_tune": 1}
+
+
+def test_more_stages_than_there_are_is_an_error_before_any_training(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"fine_tune must be 0 to 4 for small_cnn. Received: 5"):
+        train(tmp_path / "out", fine_tune=5)
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"dropout": 1.0},
+        {"dropout": -0.1},
+        {"label_smoothing": 1.0},
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"early_stopping_patience": 0},
+        {"reduce_lr_patience": 0},
+        {"fine_tune_epochs": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": 1.5},
+        {"fine_tune_learning_rate": -1e-3},
+        {"hidden_units": (8, 0)},
+        {"fine_tune": -1},
+        {"precision": "int8"},
+    ],
+    ids=str,
+)
+def test_options_out_of_range_are_errors(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be .*Received: "):
+        TrainerOptions(**wrong)

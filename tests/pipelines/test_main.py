@@ -1,0 +1,332 @@
+"""The command line: what it prints, and an exit status that scripts can rely on."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from components import pusher
+from components.files import read_json, write_json
+from pipelines import __main__ as command_line
+from pipelines.declaration import Step
+from pipelines.local_runner import runs
+
+MODULE = __name__
+MODEL_BYTES = 100
+
+
+# A toy pipeline with the real pusher. Its options are those of the real configuration.
+
+
+def export(*, out_dir: Path, options) -> dict:
+    (out_dir / "variables").mkdir()
+    (out_dir / "assets.extra").mkdir()
+    (out_dir / "saved_model.pb").write_text(f"graph {options.num_warmup_images}")
+    (out_dir / "variables" / "variables.index").write_bytes(b"w" * MODEL_BYTES)
+    write_json(out_dir / "assets.extra" / "model_spec.json", {"model_name": options.model_name})
+    return {"size_mb": 0.1}
+
+
+def evaluate(*, export_dir: Path, out_dir: Path, options) -> dict:
+    blessed = options.min_accuracy <= 0.75
+    write_json(out_dir / "metrics.json", {"accuracy": 0.75})
+    checks = [{"name": "min_accuracy", "passed": blessed, "message": "accuracy 0.75 is too low"}]
+    write_json(out_dir / "blessing.json", {"blessed": blessed, "checks": checks})
+    return {"accuracy": 0.75}
+
+
+def report(*, push_dir: Path, out_dir: Path) -> dict:
+    (out_dir / "plots").mkdir()
+    (out_dir / "plots" / "accuracy.png").touch()
+    (out_dir / "report.html").write_text("<title>Report</title>")
+    return {}
+
+
+def interrupt(*, push_dir: Path, out_dir: Path) -> dict:
+    raise KeyboardInterrupt
+
+
+STEPS = (
+    Step(name="export", function=f"{MODULE}:export", options={"options": "export"}),
+    Step(
+        name="evaluator",
+        function=f"{MODULE}:evaluate",
+        inputs={"export_dir": "export"},
+        options={"options": "evaluator"},
+    ),
+    Step(
+        name="pusher",
+        function="components.pusher:push",
+        inputs={"export_dir": "export", "evaluation_dir": "evaluator"},
+        options={"options": "pusher"},
+        state={"models_dir": "models"},
+    ),
+    Step(name="report", function=f"{MODULE}:report", inputs={"push_dir": "pusher"}),
+)
+INTERRUPTED = (*STEPS[:-1], Step(name="report", function=f"{MODULE}:interrupt", inputs={"push_dir": "pusher"}))
+
+
+class Terminal:
+    """Runs commands in folders of their own; keeps what they printed."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.runs = folder / "runs"
+        self.models = folder / "models"
+        self.out = self.err = ""
+        self._capsys = capsys
+
+    def __call__(self, command: str, *arguments: str) -> int:
+        folders = ["--runs-dir", str(self.runs), "--models-dir", str(self.models)]
+        self._capsys.readouterr()
+        status = command_line.main([command, *arguments, *folders])
+        self.out, self.err = self._capsys.readouterr()
+        return status
+
+
+@pytest.fixture
+def terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str], own_logging: None) -> Terminal:
+    return Terminal(tmp_path, capsys)
+
+
+@pytest.fixture
+def toy_terminal(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    monkeypatch.setattr(command_line, "STEPS", STEPS)
+    return terminal
+
+
+# Running.
+
+
+def test_run_prints_where_the_model_and_the_report_are(toy_terminal):
+    assert toy_terminal("run") == 0
+    (record,) = runs(toy_terminal.runs)
+    run_dir = toy_terminal.runs / record["run"]
+    assert toy_terminal.out == f"Report: {run_dir}/report.html\nPushed: {toy_terminal.models}/flowers/1\n"
+    assert read_json(run_dir / "metrics.json") == {"accuracy": 0.75}
+    assert (run_dir / "plots" / "accuracy.png").exists()
+    assert "export: finished in" in toy_terminal.err
+
+
+def test_a_second_run_does_nothing_and_ends_well(toy_terminal):
+    toy_terminal("run")
+    assert toy_terminal("run") == 0
+    assert f"Pushed: {toy_terminal.models}/flowers/1\n" in toy_terminal.out
+    assert "report: cached" in toy_terminal.err
+    assert pusher.versions(toy_terminal.models, "flowers") == [1]
+
+
+def test_a_model_that_is_not_pushed_ends_with_3(toy_terminal):
+    assert toy_terminal("run", "--set", "evaluator.min_accuracy=0.9") == command_line.NOT_PUSHED == 3
+    assert toy_terminal.out.endswith("Not pushed: not blessed: accuracy 0.75 is too low\n")
+    (record,) = runs(toy_terminal.runs)
+    assert record["status"] == "finished"
+
+
+def test_a_run_that_ends_before_the_pusher_ends_well(toy_terminal):
+    assert toy_terminal("run", "--to", "evaluator") == 0
+    assert toy_terminal.out == ""
+    assert toy_terminal("run", "--from", "pusher") == 0
+
+
+def test_an_interrupted_run_ends_with_130_and_says_how_to_go_on(terminal, monkeypatch):
+    monkeypatch.setattr(command_line, "STEPS", INTERRUPTED)
+    assert terminal("run") == 130
+    assert terminal.err.endswith("error: interrupted; the same command goes on where this run was\n")
+    (record,) = runs(terminal.runs)
+    assert record["status"] == "failed"
+
+
+# Wrong commands.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "trainer.epohcs=2"], "Unknown option 'trainer.epohcs'. Did you mean 'trainer.epochs'?"),
+        (["--set", "trainer.epochs=two"], "trainer.epochs takes a value of type int. Received: 'two'"),
+        (["--set", "trainer.epochs=0"], "epochs must be at least 1. Received: 0"),
+        (
+            ["--set", "trainer.epochs"],
+            "--set takes section.option=value. Received: 'trainer.epochs'. Example: trainer.epochs=2",
+        ),
+        (["--from", "trianer"], "The pipeline has no step 'trianer'. Its steps: examples, statistics, "),
+        (["--to", "trianer"], "The pipeline has no step 'trianer'. Its steps: examples, statistics, "),
+        (["--force", "trianer"], "The pipeline has no step 'trianer'. Its steps: examples, statistics, "),
+        (["--from", "export", "--to", "trainer"], "--from must not come after --to. Received: --from export"),
+    ],
+)
+def test_a_wrong_command_ends_with_2_before_anything_is_written(terminal, arguments, message):
+    assert terminal("run", *arguments) == 2
+    assert terminal.err.startswith(f"error: {message}")
+    assert not terminal.runs.exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["train"], ["run", "--what"], ["show", "one"], ["run", "--set"]])
+def test_a_command_that_does_not_exist_ends_with_2_and_the_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(arguments)
+    assert ended.value.code == 2
+    assert "usage: python -m pipelines" in capsys.readouterr().err
+
+
+# Failures.
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("examples.source=/nowhere/photos", r"/nowhere/photos"),
+        ("model.weights=/nowhere/weights.h5", r"The weights file does not exist: /nowhere/weights\.h5"),
+    ],
+)
+def test_a_missing_source_ends_with_1_before_anything_is_written(terminal, assignment, message):
+    assert terminal("run", "--set", "examples.source=synthetic", assignment) == 1
+    assert re.match(f"error: .*{message}", terminal.err)
+    assert terminal.err.count("\n") == 1
+    assert not terminal.runs.exists()
+
+
+def test_from_without_an_earlier_run_ends_with_1_and_says_what_to_do(terminal):
+    assert terminal("run", "--from", "trainer") == 1
+    assert "--from trainer takes what the newest run made before it" in terminal.err
+    assert terminal.err.endswith("Run once without --from.\n")
+
+
+@pytest.mark.parametrize("folder", ["runs", "models"])
+def test_an_output_folder_that_cannot_be_written_is_named_before_anything_runs(toy_terminal, folder):
+    file = toy_terminal.runs.with_name("file")
+    file.touch()
+    setattr(toy_terminal, folder, file / folder)
+    assert toy_terminal("run") == 1
+    assert toy_terminal.err.startswith(f"error: {file / folder}")
+    assert toy_terminal.err.endswith(
+        ": Not a directory. Free some space or choose other folders: --runs-dir, --models-dir.\n"
+    )
+    assert toy_terminal.err.count("\n") == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """Mount a small disk on the folder of that name in `tmp_path`."""
+    mounted = []
+
+    def mount(name: str) -> None:
+        folder = tmp_path / name
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as exc:
+            pytest.skip(f"no small disk can be mounted here: {exc}")
+        mounted.append(folder)
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_for_models_leaves_no_version_and_a_clear_error(toy_terminal, small_disk, monkeypatch):
+    monkeypatch.setattr(sys.modules[MODULE], "MODEL_BYTES", 400_000)
+    small_disk("models")
+    assert toy_terminal("run") == 1
+    (error,) = [line for line in toy_terminal.err.splitlines() if line.startswith("error: ")]
+    assert "A model is pushed whole or not at all" in error
+    assert "No space left on device" in error
+    assert f"Free some space in {toy_terminal.models}; the same command goes on from here." in error
+    assert pusher.versions(toy_terminal.models, "flowers") == []
+    assert not (toy_terminal.models / ".staging").exists()
+    subprocess.run(["mount", "-o", "remount,size=2m", str(toy_terminal.models)], check=True)
+    assert toy_terminal("run") == 0
+    assert "evaluator: cached" in toy_terminal.err
+    assert pusher.versions(toy_terminal.models, "flowers") == [1]
+
+
+def test_a_full_disk_for_runs_ends_with_a_clear_error_and_goes_on_later(toy_terminal, small_disk, monkeypatch):
+    monkeypatch.setattr(sys.modules[MODULE], "MODEL_BYTES", 400_000)
+    small_disk("runs")
+    assert toy_terminal("run") == 1
+    assert toy_terminal.err.endswith(
+        "No space left on device. Free some space or choose other folders: --runs-dir, --models-dir.\n"
+    )
+    subprocess.run(["mount", "-o", "remount,size=2m", str(toy_terminal.runs)], check=True)
+    assert toy_terminal("run") == 0
+    assert (toy_terminal.models / "flowers" / "1" / "variables" / "variables.index").stat().st_size == 400_000
+
+
+# Afterwards.
+
+
+def test_list_shows_every_run(toy_terminal):
+    toy_terminal("run", "--to", "export", "--set", "examples.source=synthetic")
+    toy_terminal("run")
+    assert toy_terminal("list") == 0
+    header, *lines = toy_terminal.out.splitlines()
+    assert header.split() == ["run", "status", "seconds", "accuracy", "data"]
+    rows = {line.split()[0]: line.split()[1:] for line in lines}
+    assert len(rows) == 2
+    for record in runs(toy_terminal.runs):
+        accuracy, data = ("0.7500", "auto") if "pusher" in record["steps"] else ("–", "synthetic")
+        assert rows[record["run"]] == ["finished", f"{record['seconds']:.0f}", accuracy, data]
+
+
+def test_list_of_no_runs_is_an_empty_table(terminal):
+    assert terminal("list") == 0
+    assert terminal.out == "run  status  seconds  accuracy  data\n"
+
+
+def test_show_draws_where_a_model_comes_from(toy_terminal):
+    toy_terminal("run")
+    toy_terminal("run", "--set", "export.num_warmup_images=1")
+    assert toy_terminal("show") == 0
+    first, model, evaluation, above = toy_terminal.out.splitlines()
+    assert re.fullmatch(r"flowers version 2, pushed \S+", first)
+    assert re.fullmatch(r"├─ export [0-9a-f]{8}  size_mb 0\.1", model)
+    assert re.fullmatch(r"└─ evaluator [0-9a-f]{8}  accuracy 0\.75", evaluation)
+    assert re.fullmatch(r"   └─ export [0-9a-f]{8}  size_mb 0\.1", above)
+    assert toy_terminal("show", "1") == 0
+    assert toy_terminal.out.startswith("flowers version 1, pushed ")
+
+
+def test_show_as_json_gives_the_whole_lineage(toy_terminal):
+    toy_terminal("run")
+    assert toy_terminal("show", "--json") == 0
+    origin = json.loads(toy_terminal.out)
+    lineage = read_json(toy_terminal.models / "flowers" / "1" / pusher.LINEAGE)
+    assert origin == {"model_name": "flowers", **lineage}
+
+
+def test_show_names_the_versions_there_are(toy_terminal):
+    assert toy_terminal("show") == 1
+    assert toy_terminal.err == (
+        f"error: No pushed model flowers in {toy_terminal.models}; versions there: none. Train one with `make train`.\n"
+    )
+    toy_terminal("run")
+    assert toy_terminal("show", "7") == 1
+    assert "No pushed model flowers version 7" in toy_terminal.err
+    assert "versions there: 1." in toy_terminal.err
+    assert toy_terminal("show", "--model-name", "birds") == 1
+
+
+def test_show_of_a_model_that_others_put_there_says_so(terminal):
+    (terminal.models / "flowers" / "3").mkdir(parents=True)
+    assert terminal("show") == 1
+    assert "error: The model was not pushed by this pipeline" in terminal.err
+
+
+def test_rollback_goes_back_to_the_version_before(toy_terminal):
+    toy_terminal("run")
+    again = ("run", "--set", "export.num_warmup_images=1")
+    toy_terminal(*again)
+    assert toy_terminal("rollback") == 0
+    assert toy_terminal.out == "Withdrew version 2 of flowers; version 1 is the newest now.\n"
+    assert pusher.versions(toy_terminal.models, "flowers") == [1]
+    assert toy_terminal(*again) == 3
+    assert "Not pushed: withdrawn by a rollback as version 2" in toy_terminal.out
+    assert toy_terminal("rollback") == 1
+    assert "holds version 1 alone" in toy_terminal.err
+    assert toy_terminal(*again, "pusher.push_withdrawn=true") == 0
+    assert pusher.versions(toy_terminal.models, "flowers") == [1, 3]

@@ -1,0 +1,28 @@
+"""What a person is shown of a lineage."""
+
+from pipelines import show
+
+
+def test_an_artifact_that_is_made_from_the_same_twice_is_drawn_once():
+    data = {"step": "data", "key": "dddddddddd", "summary": {"num_photos": 3}, "inputs": {}}
+    features = {"step": "features", "key": "ffffffffff", "summary": {}, "inputs": {"data": data}}
+    model = {"step": "export", "key": "mmmmmmmmmm", "summary": {}, "inputs": {"data": data, "features": features}}
+    evaluation = {"step": "evaluator", "key": "eeeeeeeeee", "summary": None, "inputs": {"export_dir": model}}
+    origin = {"model_name": "flowers", "version": 4, "pushed": "today", "model": model, "evaluation": evaluation}
+    assert show.as_tree(origin).splitlines() == [
+        "flowers version 4, pushed today",
+        "├─ export mmmmmmmm",
+        "│  ├─ data dddddddd  num_photos 3",
+        "│  └─ features ffffffff",
+        "│     └─ data dddddddd  num_photos 3",
+        "└─ evaluator eeeeeeee",
+        "   └─ export mmmmmmmm (above)",
+    ]
+
+
+def test_an_artifact_that_is_gone_is_drawn_by_its_name():
+    gone = {"step": "data", "key": "dddddddddd", "digest": "…"}
+    model = {"step": "export", "key": "mmmmmmmmmm", "summary": {}, "inputs": {"data": gone}}
+    evaluation = {"step": "evaluator", "key": "eeeeeeeeee", "summary": {}, "inputs": {"data": gone}}
+    origin = {"model_name": "flowers", "version": 4, "pushed": "today", "model": model, "evaluation": evaluation}
+    assert show.as_tree(origin).count("data dddddddd") == 2
