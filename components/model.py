@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from components.errors import WeightsError
 from components.files import read_json, write_json
 
@@ -156,17 +159,30 @@ def build_head(
 ) -> "keras.Model":
     """Build the part that learns first: features `float32 [N, D]` to probabilities `float32 [N, C]`.
 
-    Features are standardized (adapt the layer `standardize` to the training features), then go through Dense (ReLU)
-    and Dropout for each entry of `hidden_units`, then through a softmax.
+    Features are centred (see `center`), then go through Dense (ReLU) and Dropout for each entry of `hidden_units`, then
+    through a softmax.
     """
     import keras
 
-    layers = [keras.Input((num_features,)), keras.layers.Normalization(name="standardize")]
+    # Frozen, so that it applies the moments it is given.
+    centering = keras.layers.BatchNormalization(center=False, scale=False, trainable=False, name="center")
+    layers = [keras.Input((num_features,)), centering]
     for number, units in enumerate(hidden_units):
         layers.append(keras.layers.Dense(units, activation="relu", name=f"hidden_{number}"))
         layers.append(keras.layers.Dropout(dropout, seed=seed + number))
     layers.append(keras.layers.Dense(num_classes, activation="softmax", name="probabilities"))
     return keras.Sequential([_in_float32(layer) for layer in layers], name="head")
+
+
+def center(head: "keras.Model", features: NDArray[np.float32]) -> None:
+    """Tell a head the mean of its features `float32 [N, D]`, and one scale for all of them.
+
+    Random weights give features far from zero, from which nothing is learned. A scale for each feature would blow up
+    those that are rarely there.
+    """
+    layer = head.get_layer("center")
+    layer.moving_mean.assign(features.mean(axis=0))
+    layer.moving_variance.assign(np.full(features.shape[1], features.var(axis=0).mean()))
 
 
 def build_classifier(extractor: "keras.Model", head: "keras.Model") -> "keras.Model":

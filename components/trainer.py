@@ -48,12 +48,12 @@ class TrainerOptions:
         seed: of the first weights, dropout and the order of the photos.
     """
 
-    hidden_units: tuple[int, ...] = (256,)
+    hidden_units: tuple[int, ...] = (512,)
     dropout: float = 0.5
     label_smoothing: float = 0.1
     epochs: int = 10
     batch_size: int = 32
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     early_stopping_patience: int = 4
     reduce_lr_patience: int = 2
     fine_tune: int = 0
@@ -96,7 +96,6 @@ def train(
     Raises:
         ComponentError: `fine_tune` asks for more stages than the backbone has, or the loss is no longer a number.
     """
-    import keras
 
     spec = model.describe(model_dir)
     stages = model.BACKBONES[spec["backbone"]].stages
@@ -104,7 +103,6 @@ def train(
         raise ComponentError(
             f"trainer.fine_tune must be 0 to {len(stages)} for {spec['backbone']}. Received: {options.fine_tune}"
         )
-    keras.utils.set_random_seed(options.seed)
     class_names = examples.describe(examples_dir)["class_names"]
     head, history = _train_head(features_dir, out_dir, len(class_names), options)
     histories = {"head": history}
@@ -120,7 +118,7 @@ def train(
     classifier.save(out_dir / "model.keras")
     shutil.rmtree(out_dir / "checkpoints")
     last = histories[list(histories)[-1]]
-    best = int(np.argmin(last["val_loss"]))
+    best = _best_epoch(last)
     description = {
         **spec,
         "class_names": class_names,
@@ -146,12 +144,43 @@ def describe(training_dir: Path) -> dict[str, Any]:
 def _train_head(
     features_dir: Path, out_dir: Path, num_classes: int, options: TrainerOptions
 ) -> tuple["keras.Model", dict[str, list[float]]]:
+    """Train one head on the clean views alone and one on all views; keep the one that is right more often.
+
+    Augmentation helps a backbone that has never seen the photos and can hurt one that has: validation decides.
+    """
+    train, validation = features.load(features_dir, "train"), features.load(features_dir, "validation")
+    num_views = train[0].shape[1]
+    heads = {
+        views: _fit_head(train[0][:, :views], train[1], validation, num_classes, options, out_dir)
+        for views in sorted({1, num_views})
+    }
+    accuracy = {views: history["val_accuracy"][_best_epoch(history)] for views, (_, history) in heads.items()}
+    kept = max(accuracy, key=lambda views: accuracy[views])
+    if len(heads) > 1:
+        log.info(
+            "trainer: validation accuracy %.4f from clean views, %.4f with augmented ones: kept the %s",
+            accuracy[1],
+            accuracy[num_views],
+            "first" if kept == 1 else "second",
+        )
+    return heads[kept]
+
+
+def _fit_head(
+    train_x: NDArray[np.float32],
+    train_y: NDArray[np.int64],
+    validation: tuple[NDArray[np.float32], NDArray[np.int64]],
+    num_classes: int,
+    options: TrainerOptions,
+    out_dir: Path,
+) -> tuple["keras.Model", dict[str, list[float]]]:
+    """Train a head on features `float32 [N, views, D]`; a photo's views are examples of their own."""
+    import keras
     import tensorflow as tf
 
-    train_x, train_y = features.load(features_dir, "train")
-    validation_x, validation_y = features.load(features_dir, "validation")
     num_views, num_features = train_x.shape[1:]
-    train_x, train_y = train_x.reshape(-1, num_features), np.repeat(train_y, num_views)
+    rows, labels = train_x.reshape(-1, num_features), np.repeat(train_y, num_views)
+    keras.utils.set_random_seed(options.seed)
     with hardware.strategy().scope():
         head = model.build_head(
             num_features=num_features,
@@ -160,20 +189,25 @@ def _train_head(
             dropout=options.dropout,
             seed=options.seed,
         )
-        head.get_layer("standardize").adapt(train_x)
+        model.center(head, rows)
         _compile(head, options.learning_rate, options.label_smoothing)
-    inputs, targets = tf.constant(train_x), tf.constant(_one_hot(train_y, num_classes))
+    inputs, targets = tf.constant(rows), tf.constant(_one_hot(labels, num_classes))
     history = _fit(
         head,
         lambda epoch: _shuffled(inputs, targets, options, epoch),
-        (validation_x[:, 0], _one_hot(validation_y, num_classes)),
-        phase="head",
+        (validation[0][:, 0], _one_hot(validation[1], num_classes)),
+        phase="head" if num_views == 1 else "head_augmented",
         epochs=options.epochs,
-        num_steps=-(-len(train_x) // options.batch_size),
+        num_steps=-(-len(rows) // options.batch_size),
         options=options,
         out_dir=out_dir,
     )
     return head, history
+
+
+def _best_epoch(history: dict[str, list[float]]) -> int:
+    """Give the index of the epoch whose weights early stopping keeps."""
+    return int(np.argmin(history["val_loss"]))
 
 
 def _fine_tune(
@@ -205,7 +239,8 @@ def _fine_tune(
         keras.config.set_dtype_policy(previous)
     layer = transforms.make_augmentation(transform)
     shards = examples.shards(examples_dir, "train")
-    num_examples = examples.describe(examples_dir)["splits"]["train"]["num_examples"]
+    splits = examples.describe(examples_dir)["splits"]
+    num_examples = splits["train"]["num_examples"]
 
     def with_one_hot(batches: tf.data.Dataset) -> tf.data.Dataset:
         return batches.map(lambda images, labels: (images, tf.one_hot(labels, num_classes)))
@@ -217,7 +252,9 @@ def _fine_tune(
         batches = transforms.parse(shuffled, image_size_px=size_px).batch(options.batch_size)
         return with_one_hot(transforms.augment(batches, layer, seed=options.seed + epoch))
 
-    validation = transforms.read(examples.shards(examples_dir, "validation"), image_size_px=size_px)
+    validation = transforms.read(examples.shards(examples_dir, "validation"), image_size_px=size_px).apply(
+        tf.data.experimental.assert_cardinality(splits["validation"]["num_examples"])
+    )
     history = _fit(
         tuned,
         epoch_batches,
@@ -292,6 +329,7 @@ def _fit(
             initial_epoch=first,
             epochs=first if checkpoint.is_stopped else epochs,
             steps_per_epoch=num_steps,
+            shuffle=False,  # the batches are
             callbacks=[
                 keras.callbacks.LambdaCallback(on_train_batch_end=lambda step, logs: bar.update()),
                 keras.callbacks.TensorBoard(out_dir / "logs" / phase, write_graph=False),
@@ -302,9 +340,10 @@ def _fit(
             ],
             verbose=0,
         )
-    if not np.isfinite(checkpoint.history["loss"]).all():
+    weights_are_finite = all(np.isfinite(weights).all() for weights in network.get_weights())
+    if not (weights_are_finite and np.isfinite(checkpoint.history["loss"]).all()):
         raise ComponentError(
-            f"The loss must stay a finite number, and {phase} lost it in epoch {checkpoint.num_epochs}. "
+            f"The loss and the weights must stay finite numbers; {phase} lost them by epoch {checkpoint.num_epochs}. "
             "Lower the learning rate."
         )
     return checkpoint.history
