@@ -31,12 +31,12 @@ class FeaturesOptions:
     """How features are computed.
 
     Attributes:
-        num_augmented_views: augmented views of each training photo, beside the clean one.
+        num_augmented_views: augmented views of each training photo, beside the clean one; each costs as much again.
         batch_size: photos that go through the backbone together.
         precision: `auto`, `float32`, `bfloat16` or `float16`.
     """
 
-    num_augmented_views: int = 1
+    num_augmented_views: int = 0
     batch_size: int = 32
     precision: str = "auto"
 

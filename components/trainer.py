@@ -34,6 +34,7 @@ class TrainerOptions:
 
     Attributes:
         hidden_units: width of each Dense (ReLU) layer of the head; each is followed by dropout.
+        num_heads: heads trained from seeds of their own; the one most accurate on validation is kept.
         dropout: share of a layer's outputs that are dropped while training, 0 to below 1.
         label_smoothing: share of the target spread over all classes, 0 to below 1.
         epochs: passes over the training photos, at most.
@@ -48,12 +49,13 @@ class TrainerOptions:
         seed: of the first weights, dropout and the order of the photos.
     """
 
-    hidden_units: tuple[int, ...] = (512,)
+    hidden_units: tuple[int, ...] = (256,)
+    num_heads: int = 4
     dropout: float = 0.5
     label_smoothing: float = 0.1
     epochs: int = 10
     batch_size: int = 32
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     early_stopping_patience: int = 4
     reduce_lr_patience: int = 2
     fine_tune: int = 0
@@ -66,7 +68,14 @@ class TrainerOptions:
         for name in ("dropout", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1. Received: {getattr(self, name)}")
-        for name in ("epochs", "batch_size", "early_stopping_patience", "reduce_lr_patience", "fine_tune_epochs"):
+        for name in (
+            "num_heads",
+            "epochs",
+            "batch_size",
+            "early_stopping_patience",
+            "reduce_lr_patience",
+            "fine_tune_epochs",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1. Received: {getattr(self, name)}")
         for name in ("learning_rate", "fine_tune_learning_rate"):
@@ -144,59 +153,49 @@ def describe(training_dir: Path) -> dict[str, Any]:
 def _train_head(
     features_dir: Path, out_dir: Path, num_classes: int, options: TrainerOptions
 ) -> tuple["keras.Model", dict[str, list[float]]]:
-    """Train one head on the clean views alone and one on all views; keep the one that is right more often.
-
-    Augmentation helps a backbone that has never seen the photos and can hurt one that has: validation decides.
-    """
+    """Train heads from different seeds and keep the one that is right most often on validation."""
     train, validation = features.load(features_dir, "train"), features.load(features_dir, "validation")
-    num_views = train[0].shape[1]
-    heads = {
-        views: _fit_head(train[0][:, :views], train[1], validation, num_classes, options, out_dir)
-        for views in sorted({1, num_views})
-    }
-    accuracy = {views: history["val_accuracy"][_best_epoch(history)] for views, (_, history) in heads.items()}
-    kept = max(accuracy, key=lambda views: accuracy[views])
-    if len(heads) > 1:
-        log.info(
-            "trainer: validation accuracy %.4f from clean views, %.4f with augmented ones: kept the %s",
-            accuracy[1],
-            accuracy[num_views],
-            "first" if kept == 1 else "second",
-        )
-    return heads[kept]
+    heads = [
+        _fit_head(train, validation, num_classes, options, seed=options.seed + number, out_dir=out_dir)
+        for number in range(options.num_heads)
+    ]
+    accuracies = [history["val_accuracy"][_best_epoch(history)] for _, history in heads]
+    log.info("trainer: validation accuracy of each head: %s", ", ".join(f"{a:.4f}" for a in accuracies))
+    return heads[int(np.argmax(accuracies))]
 
 
 def _fit_head(
-    train_x: NDArray[np.float32],
-    train_y: NDArray[np.int64],
+    train: tuple[NDArray[np.float32], NDArray[np.int64]],
     validation: tuple[NDArray[np.float32], NDArray[np.int64]],
     num_classes: int,
     options: TrainerOptions,
+    *,
+    seed: int,
     out_dir: Path,
 ) -> tuple["keras.Model", dict[str, list[float]]]:
-    """Train a head on features `float32 [N, views, D]`; a photo's views are examples of their own."""
+    """Train a head on (features `float32 [N, views, D]`, labels `int64 [N]`); each view is an example of its own."""
     import keras
     import tensorflow as tf
 
-    num_views, num_features = train_x.shape[1:]
-    rows, labels = train_x.reshape(-1, num_features), np.repeat(train_y, num_views)
-    keras.utils.set_random_seed(options.seed)
+    num_views, num_features = train[0].shape[1:]
+    rows, labels = train[0].reshape(-1, num_features), np.repeat(train[1], num_views)
+    keras.utils.set_random_seed(seed)
     with hardware.strategy().scope():
         head = model.build_head(
             num_features=num_features,
             num_classes=num_classes,
             hidden_units=options.hidden_units,
             dropout=options.dropout,
-            seed=options.seed,
+            seed=seed,
         )
         model.center(head, rows)
         _compile(head, options.learning_rate, options.label_smoothing)
     inputs, targets = tf.constant(rows), tf.constant(_one_hot(labels, num_classes))
     history = _fit(
         head,
-        lambda epoch: _shuffled(inputs, targets, options, epoch),
+        lambda epoch: _shuffled(inputs, targets, batch_size=options.batch_size, seed=seed + epoch),
         (validation[0][:, 0], _one_hot(validation[1], num_classes)),
-        phase="head" if num_views == 1 else "head_augmented",
+        phase=f"head_{seed}",
         epochs=options.epochs,
         num_steps=-(-len(rows) // options.batch_size),
         options=options,
@@ -278,13 +277,13 @@ def _compile(network: "keras.Model", learning_rate: float, label_smoothing: floa
     )
 
 
-def _shuffled(inputs: "tf.Tensor", targets: "tf.Tensor", options: TrainerOptions, epoch: int) -> "tf.data.Dataset":
-    """Give an epoch's batches of rows that are in memory, in an order drawn from the seed and the epoch's number."""
+def _shuffled(inputs: "tf.Tensor", targets: "tf.Tensor", *, batch_size: int, seed: int) -> "tf.data.Dataset":
+    """Give one pass of batches over rows that are in memory, in an order drawn from the seed."""
     import tensorflow as tf
 
     num_rows = len(inputs)
-    order = tf.data.Dataset.range(num_rows).shuffle(num_rows, seed=options.seed + epoch, reshuffle_each_iteration=False)
-    return order.batch(options.batch_size).map(lambda rows: (tf.gather(inputs, rows), tf.gather(targets, rows)))
+    order = tf.data.Dataset.range(num_rows).shuffle(num_rows, seed=seed, reshuffle_each_iteration=False)
+    return order.batch(batch_size).map(lambda rows: (tf.gather(inputs, rows), tf.gather(targets, rows)))
 
 
 def _one_hot(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float32]:
