@@ -1,9 +1,9 @@
 """What the frozen backbone sees in each photo, computed once.
 
-Reads examples and the backbone; writes, for each shard of examples and each view, `<shard>.view<k>.npz` with `features`
-`float16 [N, D]` and `labels` `int64 [N]`. View 0 is the clean photo, views 1 to K (of train only) are augmented. With
-them on disk, another head trains in seconds. A file is complete as soon as it has its name, so a killed step goes on
-with the next one.
+Reads examples and the backbone; writes, for each shard of train and validation and each view, `<shard>.view<k>.npz`
+with `features` `float16 [N, D]` and `labels` `int64 [N]`. View 0 is the clean photo, views 1 to K (of train only) are
+augmented. With them on disk, another head trains in seconds. A file is complete as soon as it has its name, so a killed
+step goes on with the next one.
 """
 
 import logging
@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components import examples, hardware, model, transform
-from components.sources import SPLITS
 from components.transform import TransformOptions
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def extract(
     precision = hardware.resolve_precision(options.precision)
     jobs = [
         (shard, view, out_dir / f"{shard.stem}.view{view}.npz")
-        for split in SPLITS
+        for split in ("train", "validation")
         for view in range(1 + options.num_augmented_views * (split == "train"))
         for shard in examples.shards(examples_dir, split)
     ]

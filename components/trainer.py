@@ -179,6 +179,7 @@ def _fit_head(
 
     num_views, num_features = train[0].shape[1:]
     rows, labels = train[0].reshape(-1, num_features), np.repeat(train[1], num_views)
+    num_steps = -(-len(rows) // options.batch_size)
     keras.utils.set_random_seed(seed)
     with hardware.strategy().scope():
         head = model.build_head(
@@ -189,7 +190,8 @@ def _fit_head(
             seed=seed,
         )
         model.center(head, rows)
-        _compile(head, options.learning_rate, options.label_smoothing)
+        # A step takes a millisecond: a whole epoch goes to TensorFlow at once.
+        _compile(head, options.learning_rate, options.label_smoothing, steps_per_execution=num_steps)
     inputs, targets = tf.constant(rows), tf.constant(_one_hot(labels, num_classes))
     history = _fit(
         head,
@@ -197,7 +199,7 @@ def _fit_head(
         (validation[0][:, 0], _one_hot(validation[1], num_classes)),
         phase=f"head_{seed}",
         epochs=options.epochs,
-        num_steps=-(-len(rows) // options.batch_size),
+        num_steps=num_steps,
         options=options,
         out_dir=out_dir,
     )
@@ -267,13 +269,16 @@ def _fine_tune(
     return tuned.get_weights(), history
 
 
-def _compile(network: "keras.Model", learning_rate: float, label_smoothing: float) -> None:
+def _compile(
+    network: "keras.Model", learning_rate: float, label_smoothing: float, *, steps_per_execution: int = 1
+) -> None:
     import keras
 
     network.compile(
         optimizer=keras.optimizers.Adam(learning_rate),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing),
         metrics=["accuracy"],
+        steps_per_execution=steps_per_execution,
     )
 
 
@@ -330,7 +335,9 @@ def _fit(
             steps_per_epoch=num_steps,
             shuffle=False,  # the batches are
             callbacks=[
-                keras.callbacks.LambdaCallback(on_train_batch_end=lambda step, logs: bar.update()),
+                keras.callbacks.LambdaCallback(
+                    on_train_batch_end=lambda step, logs: bar.update(step + 1 - bar.n % num_steps)
+                ),
                 keras.callbacks.TensorBoard(out_dir / "logs" / phase, write_graph=False),
                 keras.callbacks.TerminateOnNaN(),
                 stopping,

@@ -143,18 +143,25 @@ def _orientation(encoded: tf.Tensor) -> tf.Tensor:
     (JPEG: ITU-T T.81 annex B; Exif 2.3, 4.5.2 and 4.6.2).
     """
 
-    def is_other_segment(position: tf.Tensor) -> tf.Tensor:
-        head = _bytes(encoded, position, 10)
-        is_exif = (head[1] == 0xE1) & tf.reduce_all(head[4:8] == [0x45, 0x78, 0x69, 0x66])
-        # Markers from SOS (0xDA) on are followed by image data; no marker at all means a damaged file.
-        return (head[0] == 0xFF) & (head[1] != 0xDA) & (head[1] != 0xD9) & ~is_exif
+    def is_exif(position: tf.Tensor) -> tf.Tensor:
+        head = _bytes(encoded, position, 8)
+        return (head[1] == 0xE1) & tf.reduce_all(head[4:8] == [0x45, 0x78, 0x69, 0x66])
+
+    def is_other(position: tf.Tensor) -> tf.Tensor:
+        # Application data (APP0 to APP15) and comments come first; with the first table the picture begins.
+        head = _bytes(encoded, position, 2)
+        return (head[0] == 0xFF) & ((head[1] >= 0xE0) & (head[1] <= 0xEF) | (head[1] == 0xFE)) & ~is_exif(position)
 
     def next_segment(position: tf.Tensor) -> tuple[tf.Tensor]:
         size = _bytes(encoded, position + 2, 2)
         return (position + 2 + tf.maximum(size[0] * 256 + size[1], 2),)
 
-    (segment,) = tf.while_loop(is_other_segment, next_segment, (tf.constant(2),))
-    tiff = segment + 10
+    (segment,) = tf.while_loop(is_other, next_segment, (tf.constant(2),))
+    return tf.cond(is_exif(segment), lambda: _orientation_tag(encoded, segment + 10), lambda: tf.constant(1))
+
+
+def _orientation_tag(encoded: tf.Tensor, tiff: tf.Tensor) -> tf.Tensor:
+    """Look the orientation up in the TIFF structure at a position, `int32 []`; 1 where it is not there."""
     head = _bytes(encoded, tiff, 8)
     # "II" stores the low byte first, "MM" the high byte.
     weights16 = tf.where(head[0] == 0x49, tf.constant([1, 1 << 8]), tf.constant([1 << 8, 1]))
@@ -166,7 +173,7 @@ def _orientation(encoded: tf.Tensor) -> tf.Tensor:
     entries = tf.reshape(_bytes(encoded, directory + 2, 12 * num_entries), [num_entries, 12])
     tags = tf.reduce_sum(entries[:, :2] * weights16, axis=1)
     values = tf.reduce_sum(entries[:, 8:10] * weights16, axis=1)
-    found = (tags == _EXIF_ORIENTATION) & (values >= 1) & (values <= 8) & (_bytes(encoded, segment, 2)[1] == 0xE1)
+    found = (tags == _EXIF_ORIENTATION) & (values >= 1) & (values <= 8)
     return tf.concat([values[found], [1]], axis=0)[0]
 
 

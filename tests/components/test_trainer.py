@@ -141,7 +141,9 @@ def test_loss_that_is_no_longer_a_number_is_an_error(
         return (found * np.float32(np.nan) if split == "train" else found), labels
 
     monkeypatch.setattr(features, "load", load_with_nan)
-    with pytest.raises(ComponentError, match=r"The loss and the weights must stay finite numbers; head.* lost them by epoch 1"):
+    with pytest.raises(
+        ComponentError, match=r"The loss and the weights must stay finite numbers; head.* lost them by epoch 1"
+    ):
         # Without hidden layers, whose ReLU turns NaN into 0.
         train(tmp_path / "out", hidden_units=())
     assert not (tmp_path / "out" / "model.keras").exists()
