@@ -25,11 +25,12 @@ def main() -> None:
     if options.data != "synthetic" and not Path(options.data).is_dir():
         parser.error(f"the data folder does not exist: {options.data}")
     from benchmarks import augmentation, training
+    from components.model import ModelOptions
 
     if not options.names or "augmentation" in options.names:
         augmentation.measure(options.data)
     if not options.names or "training" in options.names:
-        training.measure(options.data, options.weights, epochs=options.epochs)
+        training.measure(options.data, ModelOptions(weights=options.weights), epochs=options.epochs)
 
 
 if __name__ == "__main__":

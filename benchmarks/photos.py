@@ -7,15 +7,17 @@ from pathlib import Path
 
 from components import sources
 
+NUM_SYNTHETIC_PER_CLASS = 100
+
 
 @contextmanager
-def folder(data: str, *, num_synthetic_per_class: int = 100) -> Iterator[Path]:
+def folder(data: str) -> Iterator[Path]:
     """Give a folder of `{train,validation,test}/<class>/*.jpg`."""
     if data != sources.SYNTHETIC:
         yield Path(data)
         return
     with tempfile.TemporaryDirectory() as temporary:
-        drawn = sources.open_source(data, num_synthetic_per_class=num_synthetic_per_class, seed=0)
+        drawn = sources.open_source(data, num_synthetic_per_class=NUM_SYNTHETIC_PER_CLASS, seed=0)
         for photo in drawn.photos:
             path = Path(temporary) / photo.name
             path.parent.mkdir(parents=True, exist_ok=True)

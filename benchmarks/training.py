@@ -8,6 +8,7 @@ trains its head on them. Both clocks run from the image files to the trained mod
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,17 +20,20 @@ from components.model import ModelOptions
 from components.trainer import TrainerOptions
 from components.transform import TransformOptions
 
+if TYPE_CHECKING:
+    import keras
+
 HIDDEN_UNITS, DROPOUT = (512, 256, 128, 64, 32, 16), 0.26  # of the original notebook
 BATCH = 32
 
 
-def measure(data: str, weights: str, *, epochs: int) -> None:
+def measure(data: str, options: ModelOptions, *, epochs: int) -> None:
     """Print seconds and test accuracy of both sides and the ratio of the seconds."""
     with photos.folder(data) as folder, tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         for name in ("examples", "model", "features", "trainer"):
             (work / name).mkdir()
-        model.fetch(out_dir=work / "model", options=ModelOptions(weights=weights))
+        model.fetch(out_dir=work / "model", options=options)
         our_seconds, our_accuracy = _ours(folder, work)
         seconds, accuracy = _peer(folder, work, epochs)
     print(
@@ -96,7 +100,7 @@ def _peer(folder: Path, work: Path, epochs: int) -> tuple[float, float]:
     return seconds, _accuracy(classifier, work / "examples", size_px)
 
 
-def _accuracy(classifier: "keras.Model", examples_dir: Path, size_px: int) -> float:  # type: ignore[name-defined]  # noqa: F821
+def _accuracy(classifier: "keras.Model", examples_dir: Path, size_px: int) -> float:
     """Measure on the test examples, decoded and resized the same way for both."""
     right: list[np.ndarray] = []
     for images, labels in transform.read(examples.shards(examples_dir, "test"), image_size_px=size_px).batch(BATCH):

@@ -4,8 +4,9 @@ Every random choice is drawn from a seed and the example's place, so the same op
 number of processors, and after a restart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,14 @@ def parse(dataset: "tf.data.Dataset", *, image_size_px: int) -> "tf.data.Dataset
     """Turn serialized examples into (`uint8 [size, size, 3]` RGB 0–255, label `int64 []`), keeping their order."""
     import tensorflow as tf
 
+    return dataset.map(_loader(image_size_px), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+@cache
+def _loader(image_size_px: int) -> "Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]":
+    """Make the function that decodes one example; tracing it takes a second, so that is done once."""
+    import tensorflow as tf
+
     from export import preprocessing
 
     features = {
@@ -67,11 +76,12 @@ def parse(dataset: "tf.data.Dataset", *, image_size_px: int) -> "tf.data.Dataset
         "image/class/label": tf.io.FixedLenFeature([], tf.int64),
     }
 
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
     def load(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         example = tf.io.parse_single_example(serialized, features)
         return preprocessing.load(example["image/encoded"], image_size_px), example["image/class/label"]
 
-    return dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return load
 
 
 def augment(batches: "tf.data.Dataset", layer: "RandomAffine", *, seed: "tf.Tensor | int") -> "tf.data.Dataset":

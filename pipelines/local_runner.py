@@ -115,13 +115,13 @@ def run(
             code = artifact.manifest["code"]
             record["steps"][step.name] = {**artifact.reference, "code": code, "seconds": seconds, "reason": reason}
             write_json(run_dir / "run.json", record)
+        _complete_run(run_dir, artifacts)
         record["status"] = "finished"
     except BaseException as exc:
         record |= {"status": "failed", "error": f"{type(exc).__name__}: {exc}"}
         raise
     finally:
         write_json(run_dir / "run.json", {**record, "seconds": round(time.monotonic() - started, 2)})
-    _complete_run(run_dir, artifacts)
     return run_dir, artifacts
 
 

@@ -1,0 +1,30 @@
+"""The benchmarks run on tiny data; what they measure is not judged here."""
+
+import re
+
+import pytest
+
+from benchmarks import augmentation, photos, training
+from components.model import ModelOptions
+
+
+@pytest.fixture(autouse=True)
+def few_photos(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photos, "NUM_SYNTHETIC_PER_CLASS", 10)
+
+
+def test_augmentation_sets_ours_beside_the_peer(capsys: pytest.CaptureFixture[str]) -> None:
+    augmentation.measure("synthetic")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert all(re.search(r"ours \d+, ImageDataGenerator \d+: \d+\.\d\d times as many$", line) for line in lines)
+
+
+@pytest.mark.filterwarnings("ignore:Your `PyDataset`:UserWarning")
+def test_training_sets_ours_beside_the_original_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ModelOptions(backbone="small_cnn", weights="none", image_size_px=32)
+    training.measure("synthetic", options, epochs=1)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert re.search(
+        r"ours \d+ s to test accuracy 0\.\d{4}, original recipe \d+ s \(1 epochs\).*ratio \d+\.\d{3}", last
+    )
