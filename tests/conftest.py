@@ -80,7 +80,7 @@ def training_dir(
         features_dir=features_dir,
         model_dir=model_dir,
         out_dir=folder,
-        options=trainer.TrainerOptions(hidden_units=(8,), epochs=2, batch_size=16, precision="float32"),
+        options=trainer.TrainerOptions(hidden_units=(8,), num_heads=1, epochs=2, batch_size=16, precision="float32"),
         transform=TransformOptions(),
     )
     return folder

@@ -39,7 +39,7 @@ def test_files_hold_features_and_labels_of_each_shard_and_view(features_dir: Pat
     found = read(features_dir)
     assert set(found) == {
         f"{split}-00000-of-00001.view{view}.npz"
-        for split, view in (("train", 0), ("train", 1), ("validation", 0), ("test", 0))
+        for split, view in (("train", 0), ("train", 1), ("validation", 0))
     }
     for name, arrays in found.items():
         num_examples = examples.describe(examples_dir)["splits"][name.split("-")[0]]["num_examples"]
@@ -60,8 +60,8 @@ def test_clean_view_is_what_the_backbone_predicts(features_dir: Path, examples_d
     assert (found[:, 0] != found[:, 1]).any(axis=1).all(), "the second view is augmented"
 
 
-def test_test_photos_have_only_their_clean_view(features_dir: Path) -> None:
-    assert features.load(features_dir, "test")[0].shape == (10, 1, 48)
+def test_validation_photos_have_only_their_clean_view(features_dir: Path) -> None:
+    assert features.load(features_dir, "validation")[0].shape == (5, 1, 48)
 
 
 def test_features_are_the_same_in_every_run_and_a_lost_file_alone_is_made_again(
@@ -70,7 +70,7 @@ def test_features_are_the_same_in_every_run_and_a_lost_file_alone_is_made_again(
     shutil.copytree(features_dir, tmp_path, dirs_exist_ok=True)
     lost = tmp_path / "train-00000-of-00001.view1.npz"
     lost.unlink()
-    (tmp_path / "train-00000-of-00001.view1.tmp.npz").write_bytes(b"half")
+    (tmp_path / f".{lost.name}.1.tmp").write_bytes(b"half")
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*view?.npz")}
     assert extract(examples_dir, model_dir, tmp_path)["num_images"] == 35
     assert {name: (tmp_path / name).stat().st_mtime_ns for name in before} == before
@@ -118,9 +118,9 @@ def test_fewer_bits_give_nearly_the_same_features(
     examples_dir: Path, model_dir: Path, features_dir: Path, tmp_path: Path, precision: str
 ) -> None:
     extract(examples_dir, model_dir, tmp_path, num_augmented_views=0, precision=precision)
-    expected = features.load(features_dir, "test")[0]
+    expected = features.load(features_dir, "validation")[0]
     # bfloat16 keeps 8 bits, and four layers add up their errors.
-    np.testing.assert_allclose(features.load(tmp_path, "test")[0], expected, atol=0.03 * expected.max())
+    np.testing.assert_allclose(features.load(tmp_path, "validation")[0], expected, atol=0.03 * expected.max())
 
 
 @pytest.mark.parametrize("wrong", [{"num_augmented_views": -1}, {"batch_size": 0}, {"precision": "float8"}], ids=str)

@@ -29,7 +29,7 @@ class Killed(BaseException):
 @pytest.fixture(scope="module")
 def train(examples_dir: Path, features_dir: Path, model_dir: Path) -> Train:
     def train(out_dir: Path, **options: Any) -> dict[str, Any]:
-        settings = {"hidden_units": (8,), "epochs": 2, "batch_size": 16, "precision": "float32"} | options
+        settings = {"hidden_units": (8,), "num_heads": 1, "epochs": 2, "batch_size": 16, "precision": "float32"} | options
         out_dir.mkdir(exist_ok=True)
         return trainer.train(
             examples_dir=examples_dir,
@@ -69,7 +69,7 @@ def test_training_writes_the_classifier_and_what_is_known_of_it(training_dir: Pa
     assert classifier.input.dtype == "uint8"
     assert classifier.output_shape == (None, 5)
     assert set(read_history(training_dir)["head"]) >= {"loss", "accuracy", "val_loss", "val_accuracy"}
-    assert list((training_dir / "logs" / "head").rglob("events.out.tfevents.*"))
+    assert list((training_dir / "logs" / "head_0").rglob("events.out.tfevents.*"))
     assert not (training_dir / "checkpoints").exists()
 
 
@@ -81,6 +81,12 @@ def test_same_seed_gives_the_same_classifier_and_another_seed_another(
     assert_same(read_weights(tmp_path / "0"), read_weights(training_dir))
     assert read_history(tmp_path / "0") == read_history(training_dir)
     assert read_history(tmp_path / "1") != read_history(training_dir)
+
+
+def test_of_several_heads_the_best_on_validation_is_kept(train: Train, tmp_path: Path) -> None:
+    alone = [train(tmp_path / str(seed), seed=seed, **WILD)["val_accuracy"] for seed in (0, 1, 2)]
+    assert len(set(alone)) > 1, "the heads must differ for the choice to matter"
+    assert train(tmp_path / "together", num_heads=3, **WILD)["val_accuracy"] == max(alone)
 
 
 @pytest.mark.parametrize("fine_tune", [{}, {"fine_tune": 1, "fine_tune_epochs": 2}], ids=["head", "fine-tuning"])

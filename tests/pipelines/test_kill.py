@@ -34,7 +34,9 @@ SETTINGS = (
     "model.backbone=small_cnn",
     "model.weights=none",
     "model.image_size_px=32",
+    "features.num_augmented_views=1",
     "trainer.epochs=3",
+    "trainer.num_heads=2",
     "evaluator.min_accuracy=0.1",
 )
 ORDER = [step.name for step in STEPS]
@@ -55,7 +57,7 @@ def _in(step: str, name: str) -> Moment:
 
 FEW = (
     _in("features", "train-*.view0.npz"),
-    _in("trainer", "checkpoints/head/epoch-00001"),
+    _in("trainer", "checkpoints/head_0/epoch-00001"),
     Moment("pusher", "models/.staging/*"),
 )
 MANY = (
@@ -68,9 +70,9 @@ MANY = (
     _in("features", "train-*.view1.npz"),
     _in("features", "validation-*.view0.npz"),
     Moment("trainer"),
-    _in("trainer", "checkpoints/head/epoch-00001"),
-    _in("trainer", "checkpoints/head/epoch-00002"),
-    _in("trainer", "checkpoints/head/epoch-00003"),
+    _in("trainer", "checkpoints/head_0/epoch-00001"),
+    _in("trainer", "checkpoints/head_0/epoch-00002"),
+    _in("trainer", "checkpoints/head_1/epoch-00002"),
     _in("trainer", "model.keras"),
     _in("export", "variables"),
     _in("export", "saved_model.pb"),
@@ -209,7 +211,7 @@ def kill_again_and_again(pipeline: Pipeline, undisturbed: Pipeline, moments: Seq
     assert_same_outcome(pipeline, undisturbed)
     log = "".join(pipeline.logs)
     assert "features: going on after" in log
-    assert "trainer: head goes on after epoch 1 of 3" in log
+    assert "trainer: head_0 goes on after epoch 1 of 3" in log
 
 
 def test_a_pipeline_that_is_killed_ends_as_if_nothing_had_happened(tmp_path, undisturbed):
