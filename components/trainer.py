@@ -105,7 +105,6 @@ def train(
     Raises:
         ComponentError: `fine_tune` asks for more stages than the backbone has, or the loss is no longer a number.
     """
-
     spec = model.describe(model_dir)
     stages = model.BACKBONES[spec["backbone"]].stages
     if options.fine_tune > len(stages):

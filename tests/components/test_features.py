@@ -38,8 +38,7 @@ def assert_same(one: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]]
 def test_files_hold_features_and_labels_of_each_shard_and_view(features_dir: Path, examples_dir: Path) -> None:
     found = read(features_dir)
     assert set(found) == {
-        f"{split}-00000-of-00001.view{view}.npz"
-        for split, view in (("train", 0), ("train", 1), ("validation", 0))
+        f"{split}-00000-of-00001.view{view}.npz" for split, view in (("train", 0), ("train", 1), ("validation", 0))
     }
     for name, arrays in found.items():
         num_examples = examples.describe(examples_dir)["splits"][name.split("-")[0]]["num_examples"]

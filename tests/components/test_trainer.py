@@ -29,7 +29,13 @@ class Killed(BaseException):
 @pytest.fixture(scope="module")
 def train(examples_dir: Path, features_dir: Path, model_dir: Path) -> Train:
     def train(out_dir: Path, **options: Any) -> dict[str, Any]:
-        settings = {"hidden_units": (8,), "num_heads": 1, "epochs": 2, "batch_size": 16, "precision": "float32"} | options
+        settings = {
+            "hidden_units": (8,),
+            "num_heads": 1,
+            "epochs": 2,
+            "batch_size": 16,
+            "precision": "float32",
+        } | options
         out_dir.mkdir(exist_ok=True)
         return trainer.train(
             examples_dir=examples_dir,
