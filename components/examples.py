@@ -49,7 +49,7 @@ class ExamplesOptions:
     validation_fraction: float = 0.1
     test_fraction: float = 0.1
     near_duplicate_bits: int = 2
-    num_synthetic_per_class: int = 160
+    num_synthetic_per_class: int = 300
     seed: int = 0
 
     def __post_init__(self) -> None:

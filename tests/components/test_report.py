@@ -95,7 +95,7 @@ def _manifest(step: str) -> dict[str, Any]:
         "key": "0123456789abcdef",
         "created": "2025-03-01T10:20:30+00:00",
         "seconds": 61.5,
-        "options": {"seed": 7, "augmentation": {"flip": True}},
+        "options": {"options": {"seed": 7, "augmentation": {"flip": True}}},
         "code": "abc",
         "versions": {"tensorflow": "2.21.0"},
         "inputs": {},

@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import logging
+import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -362,7 +364,17 @@ def test_runs_and_models_can_be_moved(toy_pipeline):
 def test_runs_are_listed_from_the_oldest_to_the_newest(tmp_path: Path):
     for name in ("20260102-000000-aaaa", "20260101-000000-ffff"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "run.json").write_text(json.dumps({"run": name}))
+        (tmp_path / name / "run.json").write_text(json.dumps({"run": name, "status": "finished"}))
     (tmp_path / "20260103-000000-bbbb").mkdir()
     assert [r["run"] for r in local_runner.runs(tmp_path)] == ["20260101-000000-ffff", "20260102-000000-aaaa"]
     assert list(local_runner.runs(tmp_path / "nowhere")) == []
+
+
+def test_a_run_whose_process_is_gone_is_listed_as_killed(tmp_path: Path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for name, process in (("20260101-000000-aaaa", gone.pid), ("20260102-000000-bbbb", os.getpid())):
+        (tmp_path / name).mkdir()
+        record = {"run": name, "status": "running", "process": process}
+        (tmp_path / name / "run.json").write_text(json.dumps(record))
+    assert [r["status"] for r in local_runner.runs(tmp_path)] == ["killed", "running"]

@@ -148,7 +148,7 @@ def test_an_interrupted_run_ends_with_130_and_says_how_to_go_on(terminal, monkey
     [
         (["--set", "trainer.epohcs=2"], "Unknown option 'trainer.epohcs'. Did you mean 'trainer.epochs'?"),
         (["--set", "trainer.epochs=two"], "trainer.epochs takes a value of type int. Received: 'two'"),
-        (["--set", "trainer.epochs=0"], "epochs must be at least 1. Received: 0"),
+        (["--set", "trainer.epochs=0"], "trainer: epochs must be at least 1. Received: 0"),
         (
             ["--set", "trainer.epochs"],
             "--set takes section.option=value. Received: 'trainer.epochs'. Example: trainer.epochs=2",
