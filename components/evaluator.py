@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from components import examples, metrics, transform
 from components.errors import EvaluationError
 from components.files import read_json, write_json
+from export.spec import read_spec
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def evaluate(
     if not rows:
         raise EvaluationError("A model is evaluated on the test split, and it has no examples. Add photos to it.")
     labels = np.array([row["label"] for row in rows])
-    spec = read_json(export_dir / "assets.extra" / "model_spec.json")
+    spec = read_spec(export_dir)
     probabilities = _predict(export_dir, examples_dir, options.batch_size)
     measured = metrics.summarize(probabilities, labels, spec["class_names"])
     if not np.isfinite(measured["loss"]):
@@ -133,7 +134,7 @@ def _measure_baseline(
     if baseline["version"] is None:
         return None
     path = Path(baseline["path"])
-    pushed = read_json(path / "assets.extra" / "model_spec.json")
+    pushed = read_spec(path)
     measured: dict[str, Any] = {"version": baseline["version"], "accuracy": None, "num_examples": len(labels)}
     if pushed["class_names"] == spec["class_names"]:
         predicted = _predict(path, examples_dir, options.batch_size).argmax(axis=1)

@@ -18,11 +18,11 @@ from typing import Any
 from components import lineage
 from components.errors import PushError
 from components.files import exclusive, read_json, write_json
+from export.spec import read_spec
 
 log = logging.getLogger(__name__)
 
 LINEAGE = Path("assets.extra") / "lineage.json"
-_SPEC = Path("assets.extra") / "model_spec.json"
 _NEEDED = ("saved_model.pb", "variables/variables.index")
 _LOCK = ".lock"
 
@@ -124,7 +124,7 @@ def rollback(models_dir: Path, model_name: str) -> tuple[int, int]:
 
 def _identify(export_dir: Path) -> tuple[str, str]:
     """Give the name under which a candidate is served, and the digest of its content."""
-    name = read_json(export_dir / _SPEC)["model_name"]
+    name = read_spec(export_dir)["model_name"]
     return name, lineage.read_manifest(export_dir)["digest"]
 
 

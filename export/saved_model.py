@@ -13,8 +13,8 @@ import keras
 import tensorflow as tf
 
 from export import preprocessing
+from export.spec import SPEC
 
-SPEC = Path("assets.extra") / "model_spec.json"
 WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
 
 
@@ -69,11 +69,6 @@ def save(
     description = {**spec, "class_names": list(class_names), "image_size_px": size_px}
     (out_dir / SPEC).write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n")
     _write_warmup(out_dir / WARMUP, model_name, warmup_images, size_px)
-
-
-def read_spec(model_dir: Path) -> dict[str, Any]:
-    """Read the `model_spec.json` inside a SavedModel."""
-    return json.loads((model_dir / SPEC).read_text())
 
 
 def _write_warmup(path: Path, model_name: str, images: Sequence[bytes], size_px: int) -> None:

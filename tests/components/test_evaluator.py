@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from components import evaluator, examples, metrics, transform
 from components.errors import EvaluationError
 from components.evaluator import EvaluatorOptions
-from export import saved_model
+from export.spec import read_spec
 
 NO_BASELINE = {"version": None, "path": None}
 
@@ -195,7 +195,7 @@ def test_model_that_cannot_be_loaded_or_called_is_an_error(save: Any, evaluate: 
     with pytest.raises(EvaluationError, match="must load and answer"):
         evaluate(tmp_path / "mute")
     good = save("good", 9)
-    write_spec(tmp_path / "mute", saved_model.read_spec(good)["class_names"])
+    write_spec(tmp_path / "mute", read_spec(good)["class_names"])
     with pytest.raises(EvaluationError, match="must load and answer"):
         evaluate(good, baseline=tmp_path / "mute")
 

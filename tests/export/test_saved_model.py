@@ -14,6 +14,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from components import synthetic
 from export import preprocessing, saved_model
+from export.spec import read_spec
 
 SIZE_PX = 16
 CLASS_NAMES = ("rose", "aster", "zinnia")  # neither sorted nor reversed: an order of their own
@@ -111,7 +112,7 @@ def test_warmup_requests_parse_and_are_answered(model_dir: Path, signatures: Any
 
 
 def test_spec_holds_what_was_given_and_what_a_client_needs(model_dir: Path) -> None:
-    assert saved_model.read_spec(model_dir) == {
+    assert read_spec(model_dir) == {
         "data": "drawn",
         "note": "größer",
         "class_names": list(CLASS_NAMES),
