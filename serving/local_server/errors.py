@@ -1,0 +1,79 @@
+"""What a caller is told when a request cannot be answered: a status code and a message, the same over gRPC and REST."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeAlias
+
+import grpc
+
+Code: TypeAlias = grpc.StatusCode
+
+# net_http's table in TensorFlow Serving's http_server.cc.
+HTTP_STATUS = {
+    Code.OK: 200,
+    Code.CANCELLED: 499,
+    Code.INVALID_ARGUMENT: 400,
+    Code.FAILED_PRECONDITION: 400,
+    Code.OUT_OF_RANGE: 400,
+    Code.UNAUTHENTICATED: 401,
+    Code.PERMISSION_DENIED: 403,
+    Code.NOT_FOUND: 404,
+    Code.ALREADY_EXISTS: 409,
+    Code.ABORTED: 409,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.UNKNOWN: 500,
+    Code.INTERNAL: 500,
+    Code.DATA_LOSS: 500,
+    Code.UNIMPLEMENTED: 501,
+    Code.UNAVAILABLE: 503,
+    Code.DEADLINE_EXCEEDED: 504,
+}
+_BY_NUMBER = {code.value[0]: code for code in Code}
+_MAX_MESSAGE_CHARS = 1000
+
+
+class StatusError(Exception):
+    """A request that cannot be answered, or a model that cannot be loaded."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.code.name}: {self.message}"
+
+
+class StartError(Exception):
+    """The server cannot start. The message says the rule, what was received and what to do next."""
+
+
+def invalid_argument(message: str) -> StatusError:
+    return StatusError(Code.INVALID_ARGUMENT, message)
+
+
+def not_found(message: str) -> StatusError:
+    return StatusError(Code.NOT_FOUND, message)
+
+
+def failed_precondition(message: str) -> StatusError:
+    return StatusError(Code.FAILED_PRECONDITION, message)
+
+
+def by_number(number: int) -> Code:
+    """Give the code of a number: TensorFlow's and gRPC's are the same."""
+    return _BY_NUMBER.get(number, Code.UNKNOWN)
+
+
+@contextmanager
+def from_tensorflow() -> Iterator[None]:
+    """Turn what TensorFlow raises into a `StatusError`, without the graph's stack trace."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as exc:
+        message = str(exc.message).split("\nOriginal stack trace")[0].split("\nErrors may have originated")[0].strip()
+        raise StatusError(by_number(exc.error_code), message[:_MAX_MESSAGE_CHARS]) from exc
+    except (TypeError, ValueError) as exc:
+        raise invalid_argument(str(exc)[:_MAX_MESSAGE_CHARS]) from exc

@@ -1,0 +1,140 @@
+"""TensorFlow Serving's command line (tensorflow_model_server --help), as far as it means something here."""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from serving.local_server.errors import StartError
+
+log = logging.getLogger(__name__)
+
+# Taken so that a command line written for TensorFlow Serving works, and without effect here.
+_WITHOUT_EFFECT = (
+    "enable_profiler",
+    "flush_filesystem_caches",
+    "grpc_max_threads",
+    "num_unload_threads",
+    "per_process_gpu_memory_fraction",
+    "remove_unused_fields_from_bundle_metagraph",
+    "rest_api_num_threads",
+    "enable_grpc_healthcheck_service",
+    "xla_cpu_compilation_enabled",
+)
+
+
+def _flag(default: Any, help_text: str) -> Any:
+    return field(default=default, metadata={"help": help_text})
+
+
+@dataclass(frozen=True)
+class Flags:
+    """The flags, each with TensorFlow Serving's name and default; the last four are our own."""
+
+    port: int = _flag(8500, "TCP port to listen on for gRPC; 0 with --grpc_socket_path listens on the socket alone")
+    rest_api_port: int = _flag(0, "port for HTTP/REST; 0 switches it off")
+    rest_api_timeout_in_ms: int = _flag(30_000, "timeout for a REST request")
+    model_name: str = _flag("default", "name of the model; ignored with --model_config_file")
+    model_base_path: str = _flag("", "folder of the model's version folders; ignored with --model_config_file")
+    model_config_file: str = _flag(
+        "", "a ModelServerConfig in protobuf's text format: several models, policies, labels"
+    )
+    model_config_file_poll_wait_seconds: int = _flag(0, "how often that file is read again; 0 reads it once")
+    file_system_poll_wait_seconds: float = _flag(1.0, "how often the version folders are looked at; 0 looks once")
+    enable_batching: bool = _flag(False, "run several requests at once")
+    batching_parameters_file: str = _flag("", "BatchingParameters in text format, with --enable_batching")
+    monitoring_config_file: str = _flag("", "a MonitoringConfig in text format: Prometheus' path")
+    ssl_config_file: str = _flag("", "an SSLConfig in text format: TLS for gRPC and REST")
+    enable_model_warmup: bool = _flag(True, "replay assets.extra/tf_serving_warmup_requests before a model is served")
+    num_request_iterations_for_warmup: int = _flag(1, "how often each of them is replayed")
+    saved_model_tags: str = _flag("serve", "tags of the graph to serve, with commas between")
+    prefer_tflite_model: bool = _flag(False, "serve model.tflite where a version holds one, else its SavedModel")
+    use_tflite_model: bool = _flag(False, "the older name of --prefer_tflite_model")
+    grpc_socket_path: str = _flag("", "also listen for gRPC on this Unix socket")
+    grpc_channel_arguments: str = _flag("", "gRPC's own options: key=value with commas between")
+    allow_version_labels_for_unavailable_models: bool = _flag(False, "a new label may name a version not yet available")
+    force_allow_any_version_labels_for_unavailable_models: bool = _flag(False, "so may a label in use")
+    max_num_load_retries: int = _flag(5, "how often a version that cannot be loaded is tried again")
+    load_retry_interval_micros: int = _flag(60_000_000, "between two of these; a version whose files change: at once")
+    num_load_threads: int = _flag(0, "versions loaded at the same time; 0 chooses")
+    tensorflow_session_parallelism: int = _flag(0, "threads for a session, inside and between operations; 0 chooses")
+    tensorflow_intra_op_parallelism: int = _flag(0, "threads inside one operation; 0 chooses")
+    tensorflow_inter_op_parallelism: int = _flag(0, "operations at once; 0 chooses")
+    enable_serialization_as_tensor_content: bool = _flag(False, "answer tensors as bytes instead of typed fields")
+    enable_cors_support: bool = _flag(False, "let pages of other sites call the REST API")
+    version: bool = _flag(False, "print the version and exit")
+    host: str = _flag("0.0.0.0", "address to listen on [not in TensorFlow Serving]")
+    max_request_bytes: int = _flag(1 << 26, "of one request, over gRPC and REST, unpacked [not in TensorFlow Serving]")
+    enable_grpc_reflection: bool = _flag(False, "let gRPC tools list the services [not in TensorFlow Serving]")
+    log_level: str = _flag("info", "debug, info, warning or error [not in TensorFlow Serving]")
+
+
+def parse(arguments: Sequence[str]) -> Flags:
+    """Read a command line.
+
+    Raises:
+        StartError: two flags contradict each other, or one is missing.
+        SystemExit: a flag is unknown or has a wrong value (2), or help was asked for (0).
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.local_server",
+        description="Serve models as TensorFlow Serving does: same protocol, flags and error texts.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    for declared in fields(Flags):
+        kind: dict[str, Any] = {"type": declared.type}
+        if declared.type is bool:
+            kind = {"type": _read_bool, "nargs": "?", "const": True, "metavar": "true|false"}
+        parser.add_argument(f"--{declared.name}", default=declared.default, help=declared.metadata["help"], **kind)
+    for name in _WITHOUT_EFFECT:
+        parser.add_argument(f"--{name}", nargs="?", help=argparse.SUPPRESS)
+    given = vars(parser.parse_args(arguments))
+    for name in _WITHOUT_EFFECT:
+        if given.pop(name) is not None:
+            log.warning("--%s is without effect here", name)
+    flags = Flags(**given)
+    if not flags.version:
+        _check(flags)
+    return flags
+
+
+def _read_bool(text: str) -> bool:
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise argparse.ArgumentTypeError(f"must be true or false. Received: {text}")
+    return text.lower() in ("true", "1")
+
+
+def _check(flags: Flags) -> None:
+    if not flags.model_base_path and not flags.model_config_file:
+        raise StartError(
+            "The server needs a model: --model_name and --model_base_path, or --model_config_file. Received neither."
+        )
+    if flags.batching_parameters_file and not flags.enable_batching:
+        raise StartError("--batching_parameters_file is for --enable_batching, which is not given. Add it.")
+    if not flags.port and not flags.grpc_socket_path:
+        raise StartError("The server needs a port for gRPC. Received --port=0: give one, or a --grpc_socket_path.")
+    if flags.rest_api_port and flags.rest_api_port == flags.port:
+        raise StartError(f"--rest_api_port cannot be same as --port. Received: {flags.port} for both. Change one.")
+    for name in ("port", "rest_api_port"):
+        if not 0 <= getattr(flags, name) < 1 << 16:
+            raise StartError(f"--{name} must be 0 to 65535. Received: {getattr(flags, name)}")
+    for name in ("rest_api_timeout_in_ms", "max_request_bytes"):
+        if getattr(flags, name) < 1:
+            raise StartError(f"--{name} must be at least 1. Received: {getattr(flags, name)}")
+
+
+def read_channel_arguments(text: str) -> list[tuple[str, int | str]]:
+    """Read gRPC's options, `key=value` with commas between; whole numbers become integers.
+
+    Raises:
+        StartError: one has no value.
+    """
+    options: list[tuple[str, int | str]] = []
+    for argument in filter(None, text.split(",")):
+        key, separator, value = argument.partition("=")
+        if not separator:
+            raise StartError(f"--grpc_channel_arguments must be key=value with commas between. Received: {argument}")
+        options.append((key, int(value) if value.lstrip("-").isdigit() else value))
+    return options

@@ -1,0 +1,131 @@
+"""gRPC: PredictionService and ModelService of TensorFlow Serving, and gRPC's own health service."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from tensorflow_serving.apis import (
+    model_service_pb2,
+    model_service_pb2_grpc,
+    prediction_service_pb2,
+    prediction_service_pb2_grpc,
+)
+
+from serving.local_server.errors import Code, StartError, StatusError
+from serving.local_server.service import Service
+
+log = logging.getLogger(__name__)
+
+
+class GrpcApi:
+    """The gRPC server.
+
+    Args:
+        service: answers the requests.
+        addresses: to listen on, `host:port` or `unix:path`.
+        credentials: for TLS; `None` listens without.
+        channel_arguments: gRPC's own options.
+        enable_reflection: let tools ask which services there are.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        addresses: Sequence[str],
+        *,
+        credentials: grpc.ServerCredentials | None,
+        channel_arguments: Sequence[tuple[str, int | str]],
+        enable_reflection: bool,
+    ) -> None:
+        self._server = grpc.aio.server(options=channel_arguments)
+        self._health = health.aio.HealthServicer()
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(_Prediction(service), self._server)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(_Model(service), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if enable_reflection:
+            names = [
+                prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name,
+                model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+                health.SERVICE_NAME,
+                reflection.SERVICE_NAME,
+            ]
+            reflection.enable_server_reflection(names, self._server)
+        for address in addresses:
+            try:
+                # A socket is for processes of this machine, and the file's permissions guard it.
+                if credentials is None or address.startswith("unix:"):
+                    self._server.add_insecure_port(address)
+                else:
+                    self._server.add_secure_port(address, credentials)
+            except RuntimeError as exc:
+                raise StartError(
+                    f"The server listens for gRPC on {address}, and cannot: {exc}. Is another server running? "
+                    "Choose another --port."
+                ) from exc
+
+    async def start(self) -> None:
+        await self._server.start()
+        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more requests, and give those at work so long to finish."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_s)
+
+
+class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def Predict(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await _answer(self._service, self._service.predict, request, context, "predict")
+
+    async def Classify(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await _answer(self._service, self._service.classify, request, context, "classify")
+
+    async def Regress(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await _answer(self._service, self._service.regress, request, context, "regress")
+
+    async def MultiInference(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await _answer(self._service, self._service.multi_inference, request, context, "multi_inference")
+
+    async def GetModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await _answer(self._service, self._service.get_model_metadata, request, context, "get_model_metadata")
+
+
+class _Model(model_service_pb2_grpc.ModelServiceServicer):
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def GetModelStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await _answer(self._service, self._service.get_model_status, request, context, "get_model_status")
+
+    async def HandleReloadConfigRequest(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await _answer(self._service, self._service.reload_config, request, context, "reload_config")
+
+
+async def _answer(
+    service: Service, handle: Callable[[Any], Awaitable[Any]], request: Any, context: Any, api: str
+) -> Any:
+    name = _name_model(request)
+    try:
+        # A caller's deadline cancels the call, and with it whatever still waits in the queue.
+        return await service.counted(handle(request), model_name=name, api=api, entrypoint="GRPC", timeout_s=None)
+    except StatusError as exc:
+        log.debug("%s of model %r: %s", api, name, exc)
+        await context.abort(exc.code, exc.message)
+    except asyncio.CancelledError:
+        raise
+    except Exception:
+        log.exception("%s of model %r failed", api, name)
+        await context.abort(Code.INTERNAL, "the server failed; its log says more")
+
+
+def _name_model(request: Any) -> str:
+    if hasattr(request, "tasks"):
+        return request.tasks[0].model_spec.name if request.tasks else ""
+    return request.model_spec.name if hasattr(request, "model_spec") else ""

@@ -1,0 +1,303 @@
+"""What TensorFlow Serving's PredictionService answers, whichever way a request came in.
+
+Each function checks a request against a model's signature, runs it, and fills the response; the order of the checks and
+the error texts are those of predict_util.cc, classifier.cc, regressor.cc and multi_inference.cc.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    inference_pb2,
+    predict_pb2,
+    regression_pb2,
+)
+
+from serving.local_server import tensors
+from serving.local_server.errors import Code, StatusError, failed_precondition, invalid_argument
+from serving.local_server.manager import Version
+from serving.local_server.servable import CLASSIFY, DEFAULT_SIGNATURE, PREDICT, REGRESS, Servable
+from serving.local_server.tensors import Array
+
+Run = Callable[[Servable, Mapping[str, Array], Sequence[str]], Awaitable[list[Array]]]
+"""Runs named tensors through a model: `Scheduler.run`, or the model itself while it is warmed up."""
+
+
+async def predict(version: Version, request: Any, run: Run, *, max_tensor_bytes: int, as_content: bool = False) -> Any:
+    """Answer a `PredictRequest`."""
+    response = predict_pb2.PredictResponse()
+    outputs = await predict_arrays(version, request, run, max_tensor_bytes=max_tensor_bytes)
+    for alias, array in outputs.items():
+        tensors.to_proto(array, response.outputs[alias], as_content=as_content)
+    _name_model(response.model_spec, version, request.model_spec)
+    return response
+
+
+async def predict_arrays(version: Version, request: Any, run: Run, *, max_tensor_bytes: int) -> dict[str, Array]:
+    """Answer a `PredictRequest` with arrays."""
+    signature = find_signature(version, request.model_spec.signature_name)
+    _check_names(signature, request.inputs)
+    inputs = {alias: tensors.to_array(proto, alias, max_tensor_bytes) for alias, proto in request.inputs.items()}
+    return await run_signature(version, signature, inputs, request.output_filter, run)
+
+
+async def run_signature(
+    version: Version, signature: Any, inputs: Mapping[str, Array], output_filter: Sequence[str], run: Run
+) -> dict[str, Array]:
+    """Run a signature's inputs, by alias, and give its outputs, by alias."""
+    if signature.method_name not in (PREDICT, CLASSIFY, REGRESS):
+        raise StatusError(
+            Code.INTERNAL,
+            "Expected prediction signature method_name to be one of "
+            f"{{{PREDICT}, {CLASSIFY}, {REGRESS}}}. Was: {signature.method_name}",
+        )
+    aliases = _choose_outputs(signature, output_filter)
+    with version.lease() as servable:
+        feeds = {}
+        for position, (alias, info) in enumerate(sorted(signature.inputs.items())):
+            if alias not in inputs:
+                continue
+            tensors.check_dtype(inputs[alias], info.dtype, position)
+            tensors.check_shape(inputs[alias].shape, servable.shape(info.name), alias)
+            feeds[info.name] = inputs[alias]
+        outputs = await run(servable, feeds, [signature.outputs[alias].name for alias in aliases])
+    return dict(zip(aliases, outputs, strict=True))
+
+
+async def classify(version: Version, request: Any, run: Run) -> Any:
+    """Answer a `ClassificationRequest`."""
+    signature = _find_example_signature(version, request.model_spec, "classification", CLASSIFY)
+    examples = serialize_examples(request.input)
+    outputs = await _run_examples(version, examples, [(signature, CLASSIFY)], run)
+    response = classification_pb2.ClassificationResponse()
+    _fill_classification(response.result, signature, outputs, len(examples))
+    _name_model(response.model_spec, version, request.model_spec)
+    return response
+
+
+async def regress(version: Version, request: Any, run: Run) -> Any:
+    """Answer a `RegressionRequest`."""
+    signature = _find_example_signature(version, request.model_spec, "regression", REGRESS)
+    examples = serialize_examples(request.input)
+    outputs = await _run_examples(version, examples, [(signature, REGRESS)], run)
+    response = regression_pb2.RegressionResponse()
+    _fill_regression(response.result, signature, outputs, len(examples))
+    _name_model(response.model_spec, version, request.model_spec)
+    return response
+
+
+def choose_model(request: Any) -> Any:
+    """Give the one `ModelSpec` that a `MultiInferenceRequest` is about."""
+    names = {task.model_spec.name for task in request.tasks}
+    if not names:
+        raise invalid_argument("Inference request must contain at least one task.")
+    if "" in names:
+        raise invalid_argument("Found ModelSpec with an empty model name.")
+    if len(names) > 1:
+        raise invalid_argument("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
+    return request.tasks[0].model_spec
+
+
+async def multi_inference(version: Version, request: Any, run: Run) -> Any:
+    """Answer a `MultiInferenceRequest`: several signatures of one model, run once on the same examples."""
+    with version.lease() as servable:
+        tasks = _choose_tasks(servable, request.tasks)
+        examples = serialize_examples(request.input)
+        outputs = await _run_examples(version, examples, tasks, run)
+    response = inference_pb2.MultiInferenceResponse()
+    for task, (signature, method) in zip(request.tasks, tasks, strict=True):
+        result = response.results.add()
+        if method == CLASSIFY:
+            _fill_classification(result.classification_result, signature, outputs, len(examples))
+        else:
+            _fill_regression(result.regression_result, signature, outputs, len(examples))
+        _name_model(result.model_spec, version, task.model_spec)
+    return response
+
+
+def get_metadata(version: Version, request: Any) -> Any:
+    """Answer a `GetModelMetadataRequest`; `signature_def` is the one field there is."""
+    if not request.metadata_field:
+        raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
+    for name in request.metadata_field:
+        if name != "signature_def":
+            raise invalid_argument(f"Metadata field {name} is not supported")
+    response = get_model_metadata_pb2.GetModelMetadataResponse()
+    with version.lease() as servable:
+        signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=servable.signatures)
+    response.metadata["signature_def"].Pack(signatures)
+    response.model_spec.name = version.model_name
+    response.model_spec.version.value = version.number
+    return response
+
+
+def find_signature(version: Version, name: str) -> Any:
+    """Give a signature by name, the default one for an empty name.
+
+    Raises:
+        StatusError: FAILED_PRECONDITION, as over gRPC; REST says it in other words.
+    """
+    with version.lease() as servable:
+        signature = servable.signatures.get(name or DEFAULT_SIGNATURE)
+    if signature is None:
+        raise failed_precondition(f'Serving signature key "{name or DEFAULT_SIGNATURE}" not found.')
+    return signature
+
+
+def serialize_examples(proto: Any) -> list[bytes]:
+    """Give the serialized `tf.Example`s of an `Input`, each with the shared context where there is one."""
+    kind = proto.WhichOneof("kind")
+    context = b""
+    examples: Iterable[Any] = ()
+    if kind == "example_list":
+        examples = proto.example_list.examples
+    elif kind == "example_list_with_context":
+        context = proto.example_list_with_context.context.SerializeToString()
+        examples = proto.example_list_with_context.examples
+    # Two serialized messages in a row are their merger.
+    found = [context + example.SerializeToString() for example in examples]
+    if not found:
+        raise invalid_argument("Input is empty.")
+    return found
+
+
+def _name_model(spec: Any, version: Version, asked: Any) -> None:
+    spec.name = asked.name
+    spec.version.value = version.number
+    spec.signature_name = asked.signature_name or DEFAULT_SIGNATURE
+
+
+def _check_names(signature: Any, inputs: Mapping[str, Any]) -> None:
+    received, expected = set(inputs), set(signature.inputs)
+    if len(received) > len(expected) or (len(received) < len(expected) and not signature.defaults):
+        raise invalid_argument(
+            f"input size does not match signature: {len(received)}!={len(expected)} len({{{_join(received)}}}) != "
+            f"len({{{_join(expected)}}}). Sent extra: {{{_join(received - expected)}}}. Missing but required: "
+            f"{{{_join(expected - received)}}}."
+        )
+    for alias in sorted(received - expected):
+        raise invalid_argument(
+            f"input tensor alias not found in signature: {alias}. Inputs expected to be in the set "
+            f"{{{_join(expected)}}}."
+        )
+
+
+def _choose_outputs(signature: Any, output_filter: Sequence[str]) -> list[str]:
+    for alias in output_filter:
+        if alias not in signature.outputs:
+            raise invalid_argument(
+                f"output tensor alias not found in signature: {alias} Outputs expected to be in the set "
+                f"{{{_join(signature.outputs)}}}."
+            )
+        if list(output_filter).count(alias) > 1:
+            raise invalid_argument(f"duplicate output tensor alias: {alias}")
+    return list(output_filter) or sorted(signature.outputs)
+
+
+def _join(names: Iterable[str]) -> str:
+    return ",".join(sorted(names))
+
+
+def _find_example_signature(version: Version, spec: Any, kind: str, method: str) -> Any:
+    with version.lease() as servable:
+        signature = servable.signatures.get(spec.signature_name or DEFAULT_SIGNATURE)
+    if signature is None:
+        raise invalid_argument(f"No signature was found with the name: {spec.signature_name or DEFAULT_SIGNATURE}")
+    if signature.method_name != method:
+        raise invalid_argument(f"Expected {kind} signature method_name to be {method}. Was: {signature.method_name}")
+    return signature
+
+
+def _choose_tasks(servable: Servable, tasks: Sequence[Any]) -> list[tuple[Any, str]]:
+    chosen: dict[str, tuple[Any, str]] = {}
+    for task in tasks:
+        name = task.model_spec.signature_name or DEFAULT_SIGNATURE
+        if name in chosen:
+            raise invalid_argument(f"Duplicate evaluation of signature: {name}")
+        signature = servable.signatures.get(name)
+        if signature is None:
+            raise invalid_argument(f"Requested signature not found in model graph: {name}")
+        if task.method_name not in (CLASSIFY, REGRESS):
+            raise StatusError(Code.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method_name}")
+        chosen[name] = signature, task.method_name
+    return list(chosen.values())
+
+
+async def _run_examples(
+    version: Version, examples: Sequence[bytes], tasks: Sequence[tuple[Any, str]], run: Run
+) -> dict[str, Array]:
+    """Run serialized examples once for all tasks: the tensors that they ask for, by tensor name."""
+    inputs, fetches = set(), []
+    for signature, method in tasks:
+        tensor, wanted = _read_example_signature(signature, method)
+        inputs.add(tensor)
+        fetches += [name for name in wanted if name not in fetches]
+    if len(inputs) > 1:
+        raise invalid_argument("Input tensor must be the same for all Signatures.")
+    feed = np.array(examples, dtype=object)
+    with version.lease() as servable:
+        outputs = await run(servable, {inputs.pop(): feed}, fetches)
+    return dict(zip(fetches, outputs, strict=True))
+
+
+def _read_example_signature(signature: Any, method: str) -> tuple[str, list[str]]:
+    """Give the input tensor of a classification or regression signature, and its output tensors."""
+    kind, known = ("classification", ("classes", "scores")) if method == CLASSIFY else ("regression", ("outputs",))
+    if signature.method_name != method:
+        raise invalid_argument(f"Expected {kind} signature method_name to be {method}. Was: {signature.method_name}")
+    if len(signature.inputs) != 1:
+        raise invalid_argument("Expected one input Tensor.")
+    if not 1 <= len(signature.outputs) <= len(known):
+        count = "one or two output Tensors, found" if method == CLASSIFY else "one output Tensor, found"
+        raise invalid_argument(f"Expected {count} {len(signature.outputs)}")
+    if "inputs" not in signature.inputs:
+        raise failed_precondition(f"No {kind} inputs found in SignatureDef: {_join(signature.inputs)}")
+    fetches = [signature.outputs[alias].name for alias in known if alias in signature.outputs]
+    if not fetches:
+        raise failed_precondition(
+            f"Expected {kind} signature outputs to contain at least one of {_join(known)}. "
+            f"Signature was: {_join(signature.outputs)}"
+        )
+    return signature.inputs["inputs"].name, fetches
+
+
+def _fill_classification(result: Any, signature: Any, outputs: Mapping[str, Array], num_examples: int) -> None:
+    found: dict[str, Array] = {}
+    for alias, dtype in (("classes", np.dtype(object)), ("scores", np.dtype(np.float32))):
+        if alias not in signature.outputs:
+            continue
+        array = found[alias] = outputs[signature.outputs[alias].name]
+        if array.ndim != 2:
+            raise invalid_argument(f"Expected Tensor shape: [batch_size num_classes] but got {list(array.shape)}")
+        if array.dtype != dtype:
+            wanted = "DT_STRING" if alias == "classes" else "DT_FLOAT"
+            raise invalid_argument(f"Expected {alias} Tensor of {wanted}. Got: {array.dtype}")
+        if len(array) != num_examples:
+            raise invalid_argument(f"Expected {alias} output batch size of {num_examples}. Got: {len(array)}")
+    if len({array.shape[1] for array in found.values()}) > 1:
+        raise invalid_argument("Tensors class and score should match in dim_size(1)")
+    for i in range(num_examples):
+        classes = result.classifications.add().classes
+        for c in range(next(iter(found.values())).shape[1]):
+            added = classes.add()
+            if "classes" in found:
+                added.label = found["classes"][i, c].decode("utf-8", "replace")
+            if "scores" in found:
+                added.score = found["scores"][i, c]
+
+
+def _fill_regression(result: Any, signature: Any, outputs: Mapping[str, Array], num_examples: int) -> None:
+    array = outputs[signature.outputs["outputs"].name]
+    if not (array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)):
+        raise invalid_argument(
+            f"Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got {list(array.shape)}"
+        )
+    if len(array) != num_examples:
+        raise invalid_argument(f"Input batch size did not match output batch size: {num_examples} vs. {len(array)}")
+    if array.dtype != np.float32:
+        raise invalid_argument(f"Expected output Tensor of DT_FLOAT.  Got: {array.dtype}")
+    for value in array.ravel():
+        result.regressions.add().value = value

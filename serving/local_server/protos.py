@@ -1,0 +1,77 @@
+"""The configuration messages, and how they are read from text.
+
+`tensorflow-serving-api` ships `ModelServerConfig` and leaves out the three others, so they are built here. Field names
+follow TensorFlow Serving's monitoring_config.proto, ssl_config.proto and session_bundle_config.proto; field numbers
+do not matter, as these messages are only ever read from text.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory, text_format, wrappers_pb2
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+
+from serving.local_server.errors import StartError
+
+__all__ = ["BatchingParameters", "ModelServerConfig", "MonitoringConfig", "SSLConfig", "read"]
+
+_PACKAGE = "serving.local_server"
+_FIELDS = {
+    "PrometheusConfig": {"enable": "bool", "path": "string"},
+    "MonitoringConfig": {"prometheus_config": f".{_PACKAGE}.PrometheusConfig"},
+    "SSLConfig": {"server_key": "string", "server_cert": "string", "custom_ca": "string", "client_verify": "bool"},
+    "BatchingParameters": {
+        "max_batch_size": ".google.protobuf.Int64Value",
+        "batch_timeout_micros": ".google.protobuf.Int64Value",
+        "max_enqueued_batches": ".google.protobuf.Int64Value",
+        "num_batch_threads": ".google.protobuf.Int64Value",
+        "thread_pool_name": ".google.protobuf.StringValue",
+        "allowed_batch_sizes": "repeated int64",
+        "pad_variable_length_inputs": "bool",
+        "enable_large_batch_splitting": ".google.protobuf.BoolValue",
+    },
+}
+
+
+def _build() -> dict[str, Any]:
+    field = descriptor_pb2.FieldDescriptorProto
+    types = {"bool": field.TYPE_BOOL, "string": field.TYPE_STRING, "int64": field.TYPE_INT64}
+    file = descriptor_pb2.FileDescriptorProto(
+        name="serving/local_server/config.proto",
+        package=_PACKAGE,
+        syntax="proto3",
+        dependency=[wrappers_pb2.DESCRIPTOR.name],
+    )
+    for name, fields in _FIELDS.items():
+        built = file.message_type.add(name=name)
+        for number, (field_name, kind) in enumerate(fields.items(), start=1):
+            label = field.LABEL_REPEATED if kind.startswith("repeated ") else field.LABEL_OPTIONAL
+            added = built.field.add(name=field_name, number=number, label=label)
+            if kind.startswith("."):
+                added.type, added.type_name = field.TYPE_MESSAGE, kind
+            else:
+                added.type = types[kind.removeprefix("repeated ")]
+    pool = descriptor_pool.Default()
+    pool.AddSerializedFile(file.SerializeToString())
+    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")) for name in _FIELDS}
+
+
+_CLASSES = _build()
+MonitoringConfig = _CLASSES["MonitoringConfig"]
+SSLConfig = _CLASSES["SSLConfig"]
+BatchingParameters = _CLASSES["BatchingParameters"]
+
+
+def read(path: Path, kind: type[message.Message]) -> Any:
+    """Read a configuration file in protobuf's text format.
+
+    Raises:
+        StartError: the file cannot be read or is not a valid message, in TensorFlow Serving's words.
+    """
+    try:
+        return text_format.Parse(path.read_text(encoding="utf-8"), kind())
+    except (OSError, UnicodeDecodeError) as exc:
+        raise StartError(f"A configuration file must be readable. Received: {path} ({exc}).") from exc
+    except text_format.ParseError as exc:
+        name = kind.DESCRIPTOR.full_name.replace(_PACKAGE, "tensorflow.serving")
+        raise StartError(f"Error parsing text-format {name}: {exc}\nInvalid protobuf file: '{path}'") from exc

@@ -1,0 +1,225 @@
+"""REST: TensorFlow Serving's paths under /v1/, its metrics, and a /healthz that does not depend on any model."""
+
+import asyncio
+import json
+import logging
+import re
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import unquote
+
+from google.protobuf import json_format as proto_json
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_pb2,
+    regression_pb2,
+)
+
+from serving.local_server import json_format
+from serving.local_server.errors import HTTP_STATUS, Code, StatusError, invalid_argument
+from serving.local_server.servable import DEFAULT_SIGNATURE
+from serving.local_server.service import Service
+
+log = logging.getLogger(__name__)
+
+_VERSION = r"(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?"
+_INFERENCE = re.compile(rf"/v1/models/([^/:]+){_VERSION}:(classify|regress|predict)", re.IGNORECASE)
+_STATUS = re.compile(rf"/v1/models(?:/([^/:]+))?{_VERSION}(?:/(metadata))?", re.IGNORECASE)
+_CORS_HEADERS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, GET",
+    "Access-Control-Allow-Headers": "Content-Type",
+}
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+# Beyond this a body is read and converted in a thread, so that other requests go on meanwhile.
+_LARGE_BODY_BYTES = 1 << 16
+_TOO_LARGE = 413
+
+
+class _TooLargeError(StatusError):
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            Code.RESOURCE_EXHAUSTED,
+            f"A request body may take {limit} bytes, unpacked. Send less at once, or raise --max_request_bytes.",
+        )
+
+
+class RestApi:
+    """The REST API.
+
+    Args:
+        service: answers the requests.
+        timeout_s: for one request.
+        max_body_bytes: of one request, unpacked; all requests at once may take eight times as much.
+        metrics_path: where Prometheus reads; empty for nowhere.
+        enable_cors: let pages of other sites call.
+    """
+
+    def __init__(
+        self, service: Service, *, timeout_s: float, max_body_bytes: int, metrics_path: str, enable_cors: bool
+    ) -> None:
+        self._service = service
+        self._timeout_s = timeout_s
+        self._max_body_bytes = max_body_bytes
+        self._bytes_left = 8 * max_body_bytes
+        self._headers = _CORS_HEADERS if enable_cors else {}
+        routes = [Route("/healthz", _healthz, methods=["GET"])]
+        if metrics_path:
+            routes.append(Route(metrics_path, self._show_metrics, methods=["GET"]))
+        routes.append(Route("/{path:path}", self._handle, methods=_METHODS))
+        self.app = Starlette(routes=routes)
+
+    async def _show_metrics(self, request: Request) -> Response:
+        return Response(self._service.metrics.page(), media_type="text/plain")
+
+    async def _handle(self, request: Request) -> Response:
+        path = request.scope.get("raw_path", request.url.path.encode()).decode("latin-1").partition("?")[0]
+        if not path.lower().startswith("/v1/"):
+            return Response("Not Found", status_code=404, media_type="text/plain")
+        if request.method == "OPTIONS" and self._headers:
+            return Response(headers=self._headers)
+        status = 200
+        try:
+            body = await self._dispatch(request, path)
+        except StatusError as exc:
+            log.debug("%s %s: %s", request.method, path, exc)
+            status = _TOO_LARGE if isinstance(exc, _TooLargeError) else HTTP_STATUS[exc.code]
+            body = json_format.write_error(exc.message)
+        except ClientDisconnect:
+            log.debug("%s %s: the client hung up", request.method, path)
+            return Response(status_code=HTTP_STATUS[Code.CANCELLED])
+        except Exception:
+            log.exception("%s %s failed", request.method, path)
+            status, body = 500, json_format.write_error("the server failed; its log says more")
+        return Response(body, status_code=status, media_type="application/json", headers=self._headers)
+
+    async def _dispatch(self, request: Request, path: str) -> bytes:
+        if request.method == "POST" and (match := _INFERENCE.fullmatch(path)):
+            spec, api = _read_spec(match), match[4].lower()
+            work = self._infer(request, spec, api)
+        elif request.method == "GET" and (match := _STATUS.fullmatch(path)):
+            spec, api = _read_spec(match), "metadata" if match[4] else "status"
+            work = self._describe(spec, api)
+        else:
+            raise invalid_argument(f"Malformed request: {request.method} {path}")
+        return await self._service.counted(
+            work, model_name=spec.name, api=api, entrypoint="REST", timeout_s=self._timeout_s
+        )
+
+    async def _describe(self, spec: Any, api: str) -> bytes:
+        if not spec.name:
+            raise invalid_argument("Missing model name in request.")
+        if api == "status":
+            asked = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
+            return _write_proto(_to_dict(await self._service.get_model_status(asked)))
+        response = await self._service.get_model_metadata(
+            get_model_metadata_pb2.GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
+        )
+        signatures = get_model_metadata_pb2.SignatureDefMap()
+        response.metadata["signature_def"].Unpack(signatures)
+        # Not the `Any` itself, which names its type: TensorFlow Serving writes the plain map.
+        return _write_proto(
+            {"model_spec": _to_dict(response.model_spec), "metadata": {"signature_def": _to_dict(signatures)}}
+        )
+
+    async def _infer(self, request: Request, spec: Any, api: str) -> bytes:
+        async with self._read(request) as body:
+            document = await _convert(json_format.parse, body, num_bytes=len(body))
+            spec.signature_name = json_format.read_signature_name(document)
+            if api == "predict":
+                return await self._predict(spec, document, len(body))
+            kind = classification_pb2.ClassificationRequest if api == "classify" else regression_pb2.RegressionRequest
+            asked = kind(model_spec=spec)
+            json_format.fill_examples(document, asked.input)
+            if api == "classify":
+                return json_format.write_classifications((await self._service.classify(asked)).result)
+            return json_format.write_regressions((await self._service.regress(asked)).result)
+
+    @asynccontextmanager
+    async def _read(self, request: Request) -> AsyncIterator[bytes]:
+        """Give the body of a request, unpacked; what is too large is read to its end and dropped.
+
+        A client that is answered while it still sends sees a broken connection instead of the answer.
+        """
+        gzipped = "gzip" in request.headers.get("content-encoding", "").lower()
+        unpack = zlib.decompressobj(16 + zlib.MAX_WBITS) if gzipped else None
+        chunks: list[bytes] = []
+        num_bytes = 0
+        refusal: StatusError | None = None
+        try:
+            async for chunk in request.stream():
+                if refusal:
+                    continue
+                part = unpack.decompress(chunk, self._max_body_bytes + 1) if unpack and chunk else chunk
+                num_bytes += len(part)
+                self._bytes_left -= len(part)
+                chunks.append(part)
+                if num_bytes > self._max_body_bytes:
+                    refusal = _TooLargeError(self._max_body_bytes)
+                elif self._bytes_left < 0:
+                    refusal = StatusError(Code.UNAVAILABLE, "Too many large requests at once. Try again later.")
+                if refusal:
+                    chunks.clear()
+            if refusal:
+                raise refusal
+            if unpack and not unpack.eof:
+                raise invalid_argument("Failed to gunzip the request body: it ends too early")
+            yield b"".join(chunks)
+        except zlib.error as exc:
+            raise invalid_argument(f"Failed to gunzip the request body: {exc}") from exc
+        finally:
+            self._bytes_left += num_bytes
+
+    async def _predict(self, spec: Any, document: dict[str, Any], num_bytes: int) -> bytes:
+        version = self._service.manager.get(spec)
+        name = spec.signature_name or DEFAULT_SIGNATURE
+        with version.lease() as servable:
+            signature = servable.signatures.get(name)
+            if signature is None:
+                raise invalid_argument(f'Serving signature name: "{name}" not found in signature def')
+            if not signature.inputs:
+                raise invalid_argument(f"Failed to get input map for signature: {name}")
+            inputs, rows = await _convert(json_format.read_inputs, document, signature.inputs, num_bytes=num_bytes)
+            outputs = await self._service.predict_arrays(version, signature, inputs)
+        return await _convert(
+            json_format.write_predictions, outputs, rows=rows, num_bytes=sum(a.nbytes for a in outputs.values())
+        )
+
+
+async def _healthz(request: Request) -> Response:
+    return Response("ok\n", media_type="text/plain")
+
+
+async def _convert(function: Any, *args: Any, num_bytes: int, **kwargs: Any) -> Any:
+    if num_bytes < _LARGE_BODY_BYTES:
+        return function(*args, **kwargs)
+    return await asyncio.to_thread(function, *args, **kwargs)
+
+
+def _read_spec(match: re.Match[str]) -> Any:
+    spec = model_pb2.ModelSpec(name=unquote(match[1] or ""))
+    if match[2]:
+        if int(match[2]) >= 2**63:
+            raise invalid_argument(f"Failed to convert version: {match[2]} to numeric.")
+        spec.version.value = int(match[2])
+    if match[3]:
+        spec.version_label = unquote(match[3])
+    return spec
+
+
+def _to_dict(message: Any) -> dict[str, Any]:
+    return proto_json.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+
+
+def _write_proto(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, indent=1).encode()

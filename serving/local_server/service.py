@@ -1,0 +1,157 @@
+"""The core behind gRPC and REST: finds the model, runs the request in time, counts what happened."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2
+
+from serving.local_server import inference, model_config
+from serving.local_server.batching import Scheduler
+from serving.local_server.errors import Code, StatusError, invalid_argument
+from serving.local_server.manager import ModelManager, Version
+from serving.local_server.metrics import Metrics
+from serving.local_server.servable import Servable
+from serving.local_server.tensors import Array
+
+T = TypeVar("T")
+
+
+class Service:
+    """PredictionService and ModelService of TensorFlow Serving, free of any transport.
+
+    Every method raises `StatusError` for what cannot be answered.
+
+    Args:
+        manager: the models.
+        scheduler: runs requests on them.
+        metrics: counts them.
+        max_tensor_bytes: of one input.
+        as_content: answer tensors as bytes (`tensor_content`) instead of typed fields.
+    """
+
+    def __init__(
+        self,
+        manager: ModelManager,
+        scheduler: Scheduler,
+        metrics: Metrics,
+        *,
+        max_tensor_bytes: int,
+        as_content: bool = False,
+    ) -> None:
+        self.manager = manager
+        self.metrics = metrics
+        self._scheduler = scheduler
+        self._max_tensor_bytes = max_tensor_bytes
+        self._as_content = as_content
+
+    async def predict(self, request: Any) -> Any:
+        version = self._find(request)
+        run = self._runner(version.model_name, "Predict")
+        return await inference.predict(
+            version, request, run, max_tensor_bytes=self._max_tensor_bytes, as_content=self._as_content
+        )
+
+    async def predict_arrays(self, version: Version, signature: Any, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run arrays, by alias, through a signature of a version: what a REST request has come to."""
+        return await inference.run_signature(
+            version, signature, inputs, (), self._runner(version.model_name, "Predict")
+        )
+
+    async def classify(self, request: Any) -> Any:
+        version = self._find(request)
+        response = await inference.classify(version, request, self._runner(version.model_name, "Classify"))
+        self._count_examples(request.model_spec.name, len(response.result.classifications))
+        return response
+
+    async def regress(self, request: Any) -> Any:
+        version = self._find(request)
+        response = await inference.regress(version, request, self._runner(version.model_name, "Regress"))
+        self._count_examples(request.model_spec.name, len(response.result.regressions))
+        return response
+
+    async def multi_inference(self, request: Any) -> Any:
+        version = self.manager.get(inference.choose_model(request))
+        return await inference.multi_inference(version, request, self._runner(version.model_name, "MultiInference"))
+
+    async def get_model_metadata(self, request: Any) -> Any:
+        return inference.get_metadata(self._find(request), request)
+
+    async def get_model_status(self, request: Any) -> Any:
+        _need_spec(request)
+        response = get_model_status_pb2.GetModelStatusResponse()
+        for version in self.manager.status(request.model_spec):
+            status = response.model_version_status.add(version=version.number, state=version.state)
+            status.status.error_code = version.error.code.value[0] if version.error else 0
+            status.status.error_message = version.error.message if version.error else ""
+        return response
+
+    async def reload_config(self, request: Any) -> Any:
+        if request.config.WhichOneof("config") != "model_config_list":
+            raise invalid_argument(
+                "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently "
+                "supported"
+            )
+        await self.manager.configure(model_config.from_proto(request.config))
+        return model_management_pb2.ReloadConfigResponse()
+
+    async def counted(
+        self, work: Awaitable[T], *, model_name: str, api: str, entrypoint: str, timeout_s: float | None
+    ) -> T:
+        """Await a request's work, in time, and count how it went.
+
+        Args:
+            work: the request's.
+            model_name: as asked for.
+            api: `predict`, `classify`, …
+            entrypoint: `GRPC` or `REST`.
+            timeout_s: after which the work is cancelled; `None` waits.
+
+        Raises:
+            StatusError: what the work raises, or DEADLINE_EXCEEDED.
+        """
+        start = time.perf_counter()
+        code = Code.INTERNAL
+        try:
+            answer = await asyncio.wait_for(work, timeout_s)
+            code = Code.OK
+            return answer
+        except asyncio.TimeoutError as exc:
+            code = Code.DEADLINE_EXCEEDED
+            raise StatusError(code, "Request timed out before the model answered.") from exc
+        except StatusError as exc:
+            code = exc.code
+            raise
+        except asyncio.CancelledError:
+            code = Code.CANCELLED
+            raise
+        finally:
+            # A name that is not served would let callers make as many counters as they like.
+            name = model_name if self.manager.knows(model_name) else ""
+            self.metrics.request_count.labels(name, code.name).inc()
+            self.metrics.request_latency.labels(name, api, entrypoint).observe((time.perf_counter() - start) * 1e6)
+
+    def _runner(self, model_name: str, api: str) -> inference.Run:
+        """Give what runs a model, and times it, its wait for a batch included."""
+        latency = self.metrics.runtime_latency.labels(model_name, api, "TF1")
+
+        async def run(servable: Servable, feeds: Mapping[str, Array], fetches: Sequence[str]) -> list[Array]:
+            start = time.perf_counter()
+            outputs = await self._scheduler.run(servable, feeds, fetches)
+            latency.observe((time.perf_counter() - start) * 1e6)
+            return outputs
+
+        return run
+
+    def _find(self, request: Any) -> Version:
+        _need_spec(request)
+        return self.manager.get(request.model_spec)
+
+    def _count_examples(self, model_name: str, num_examples: int) -> None:
+        self.metrics.example_counts.labels(model_name).observe(num_examples)
+
+
+def _need_spec(request: Any) -> None:
+    if not request.HasField("model_spec"):
+        raise invalid_argument("Missing ModelSpec")

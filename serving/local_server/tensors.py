@@ -1,0 +1,89 @@
+"""Tensors between protobuf and numpy, within bounds, and checked against a model's signature."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from serving.local_server.errors import invalid_argument
+
+Array = NDArray[Any]
+
+# Where a TensorProto keeps the values of a type, and how they are written there (tensor.proto).
+_FIELDS: dict[int, tuple[str, Any]] = {
+    tf.float32.as_datatype_enum: ("float_val", None),
+    tf.float64.as_datatype_enum: ("double_val", None),
+    tf.int32.as_datatype_enum: ("int_val", None),
+    tf.int16.as_datatype_enum: ("int_val", None),
+    tf.int8.as_datatype_enum: ("int_val", None),
+    tf.uint8.as_datatype_enum: ("int_val", None),
+    tf.uint16.as_datatype_enum: ("int_val", None),
+    tf.int64.as_datatype_enum: ("int64_val", None),
+    tf.uint32.as_datatype_enum: ("uint32_val", None),
+    tf.uint64.as_datatype_enum: ("uint64_val", None),
+    tf.bool.as_datatype_enum: ("bool_val", None),
+    tf.float16.as_datatype_enum: ("half_val", np.uint16),
+    tf.bfloat16.as_datatype_enum: ("half_val", np.uint16),
+}
+
+
+def to_array(proto: Any, alias: str, max_bytes: int) -> Array:
+    """Turn a `TensorProto` into an array; strings become `object` arrays of `bytes`.
+
+    Raises:
+        StatusError: the tensor is malformed, or larger than `max_bytes` once its repeated last value is written out.
+    """
+    shape = [dim.size for dim in proto.tensor_shape.dim]
+    if proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
+        raise invalid_argument(f"tensor parsing error: {alias}: its shape must be known. Received: {shape}")
+    try:
+        dtype = tf.dtypes.as_dtype(proto.dtype)
+        num_bytes = int(np.prod(shape, dtype=object)) * max(dtype.size or 8, 1)
+        if num_bytes > max_bytes:
+            raise invalid_argument(
+                f"tensor parsing error: {alias}: a tensor may take {max_bytes} bytes. Received: {dtype.name} {shape}, "
+                f"{num_bytes} bytes. Send less at once."
+            )
+        array = tf.make_ndarray(proto)
+    except (TypeError, ValueError, IndexError) as exc:
+        raise invalid_argument(f"tensor parsing error: {alias}: {str(exc)[:200]}") from exc
+    return array.reshape(shape)
+
+
+def to_proto(array: Array, proto: Any, *, as_content: bool = False) -> None:
+    """Fill a `TensorProto`, by default in the typed fields (`float_val`, …), as TensorFlow Serving answers."""
+    dtype = tf.dtypes.as_dtype(array.dtype)
+    proto.dtype = dtype.as_datatype_enum
+    for size in array.shape:
+        proto.tensor_shape.dim.add().size = size
+    if dtype == tf.string:
+        proto.string_val.extend(v if isinstance(v, bytes) else str(v).encode() for v in array.ravel())
+    elif as_content or dtype.as_datatype_enum not in _FIELDS:
+        proto.tensor_content = array.tobytes()
+    else:
+        field, view = _FIELDS[dtype.as_datatype_enum]
+        values = np.ascontiguousarray(array).ravel()
+        getattr(proto, field).extend((values.view(view) if view else values).tolist())
+
+
+def check_dtype(array: Array, expected: int, position: int) -> None:
+    """Refuse an array of another type than the signature's, in the words of TensorFlow's session."""
+    received = tf.dtypes.as_dtype(array.dtype)
+    wanted = tf.dtypes.as_dtype(expected)
+    if received != wanted:
+        raise invalid_argument(f"Expects arg[{position}] to be {wanted.name} but {received.name} is provided")
+
+
+def check_shape(shape: Iterable[int], expected: tuple[int | None, ...] | None, alias: str) -> None:
+    """Refuse a shape that the model's placeholder rules out; `None` stands for any size, or any rank."""
+    received = tuple(shape)
+    if expected is None:
+        return
+    if len(received) != len(expected) or any(e is not None and r != e for r, e in zip(received, expected, strict=True)):
+        wanted = ["?" if size is None else size for size in expected]
+        raise invalid_argument(
+            f"input '{alias}' must have the shape [{','.join(map(str, wanted))}]. "
+            f"Received: [{','.join(map(str, received))}]"
+        )
