@@ -8,18 +8,24 @@ UV     := $(VENV)/bin/uv
 DATA    ?= auto
 WEIGHTS ?= auto
 SET     ?=
+MODEL   ?= flowers
+ENGINE  ?= auto
 
-.PHONY: train test lint bench lock clean help
+.PHONY: train serve test lint bench lock clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make train [DATA=folder|tf_flowers|synthetic|auto] [WEIGHTS=imagenet|file|none|auto] [SET="trainer.epochs=2 ..."]'
+	@echo 'make serve [MODEL=flowers] [ENGINE=docker|local|auto] [SERVE="--port 8500 ... -- server flags"]'
 	@echo 'make test    the tests            make lint   style, types and import rules'
 	@echo 'make bench   ours beside a peer   make lock   renew the lock files'
 	@echo 'make clean   remove the environment and cached artifacts; pushed models stay'
 
 train: $(VENV)/.installed
 	$(RUN) -m pipelines run --set 'examples.source=$(DATA)' 'model.weights=$(WEIGHTS)' $(SET)
+
+serve: $(VENV)/.installed
+	@$(RUN) -m serving --model-name '$(MODEL)' --engine '$(ENGINE)' $(SERVE)
 
 test: $(VENV)/.installed-dev
 	$(RUN) -m pytest $(PYTEST)

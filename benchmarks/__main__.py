@@ -1,11 +1,11 @@
-"""`python -m benchmarks [augmentation] [training] [--data …] [--weights …] [--epochs N]`: one ratio a line."""
+"""`python -m benchmarks [augmentation] [training] [serving] [--data …] [--weights …] [--model …]`: one ratio a line."""
 
 import argparse
 import logging
 import os
 from pathlib import Path
 
-NAMES = ("augmentation", "training")
+NAMES = ("augmentation", "training", "serving")
 
 
 def main() -> None:
@@ -16,6 +16,7 @@ def main() -> None:
     )
     parser.add_argument("--weights", default="none", help="the backbone's: imagenet, a file, none")
     parser.add_argument("--epochs", type=int, default=10, help="of the original recipe (default: 10)")
+    parser.add_argument("--model", type=Path, help="the SavedModel to serve (default: the newest of models/flowers)")
     options = parser.parse_args()
     for name in options.names:
         if name not in NAMES:
@@ -24,13 +25,24 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if options.data != "synthetic" and not Path(options.data).is_dir():
         parser.error(f"the data folder does not exist: {options.data}")
-    from benchmarks import augmentation, training
+    names = options.names or NAMES
+    model_dir = options.model or _newest(Path("models") / "flowers")
+    if "serving" in names and not model_dir.is_dir():
+        parser.error(f"serving needs a model, and there is none at {model_dir}: run make train, or give --model")
+    from benchmarks import augmentation, serving, training
     from components.model import ModelOptions
 
-    if not options.names or "augmentation" in options.names:
+    if "augmentation" in names:
         augmentation.measure(options.data)
-    if not options.names or "training" in options.names:
+    if "training" in names:
         training.measure(options.data, ModelOptions(weights=options.weights), epochs=options.epochs)
+    if "serving" in names:
+        serving.measure(options.data, model_dir)
+
+
+def _newest(base_path: Path) -> Path:
+    versions = [int(path.name) for path in base_path.glob("*") if path.name.isdecimal()]
+    return base_path / str(max(versions, default=1))
 
 
 if __name__ == "__main__":

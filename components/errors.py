@@ -17,5 +17,9 @@ class EvaluationError(ComponentError):
     """A model cannot be evaluated, which is not the same as a model that is not blessed."""
 
 
+class InfraValidationError(ComponentError):
+    """A model cannot be tried in a server, which is not the same as a server that does not serve it."""
+
+
 class PushError(ComponentError):
     """A model cannot be published or withdrawn."""

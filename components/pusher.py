@@ -57,9 +57,15 @@ def find_baseline(*, export_dir: Path, models_dir: Path, out_dir: Path) -> dict[
 
 
 def push(
-    *, export_dir: Path, evaluation_dir: Path, models_dir: Path, out_dir: Path, options: PusherOptions
+    *,
+    export_dir: Path,
+    evaluation_dir: Path,
+    infra_validation_dir: Path,
+    models_dir: Path,
+    out_dir: Path,
+    options: PusherOptions,
 ) -> dict[str, Any]:
-    """Publish a blessed model as the next version, once; writes `push.json`.
+    """Publish a model that both validators bless as the next version, once; writes `push.json`.
 
     A model that is not blessed, or that a rollback took back, is not pushed: that is a result, with its reason. One
     that already is the newest version stays what it is.
@@ -68,11 +74,12 @@ def push(
         PushError: the model is blessed but not complete, or cannot be copied.
     """
     name, digest = _identify(export_dir)
-    blessing = read_json(evaluation_dir / "blessing.json")
-    reasons = [check["message"] for check in blessing["checks"] if not check["passed"]]
+    validations = {"evaluation": evaluation_dir, "infra_validation": infra_validation_dir}
+    objections = [found for folder in validations.values() if (found := _find_objection(folder))]
     version: int | None = None
-    if not blessing["blessed"]:
-        reason = f"not blessed: {'; '.join(reasons)}"
+    if objections:
+        # The second validator has nothing of its own to say of a model that the first one refused.
+        reason = f"not blessed: {objections[0]}"
     else:
         for file in _NEEDED:
             if not (export_dir / file).is_file():
@@ -86,7 +93,7 @@ def push(
                 version = pushed[-1]
             elif not taken_back or options.push_withdrawn:
                 version = max([0, *pushed, *withdrawn]) + 1
-                _publish(export_dir, evaluation_dir, models_dir, name, version)
+                _publish(export_dir, validations, models_dir, name, version)
         if version is None:
             reason = f"withdrawn by a rollback as version {taken_back[-1]}; pusher.push_withdrawn=true pushes it again"
         else:
@@ -134,7 +141,18 @@ def _digest(pushed_dir: Path) -> str | None:
     return read_json(path)["model"]["digest"] if path.is_file() else None
 
 
-def _publish(export_dir: Path, evaluation_dir: Path, models_dir: Path, name: str, version: int) -> None:
+def _find_objection(validation_dir: Path) -> str | None:
+    """Say what speaks against a push: the failed checks of a validator, or that there is no blessing of it."""
+    path = validation_dir / "blessing.json"
+    if not path.is_file():
+        return f"there is no {path}"
+    blessing = read_json(path)
+    if blessing["blessed"]:
+        return None
+    return "; ".join(check["message"] for check in blessing["checks"] if not check["passed"]) or f"{path} says so"
+
+
+def _publish(export_dir: Path, validations: dict[str, Path], models_dir: Path, name: str, version: int) -> None:
     staging_root = models_dir / ".staging"
     # The lock is ours: whatever lies here was left by a process that was killed.
     shutil.rmtree(staging_root, ignore_errors=True)
@@ -145,7 +163,7 @@ def _publish(export_dir: Path, evaluation_dir: Path, models_dir: Path, name: str
             "version": version,
             "pushed": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "model": lineage.trace(export_dir),
-            "evaluation": lineage.trace(evaluation_dir),
+            **{validation: lineage.trace(folder) for validation, folder in validations.items()},
         }
         write_json(staging / LINEAGE, origin)
         for path in staging.rglob("*"):

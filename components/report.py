@@ -1,9 +1,10 @@
 """Write the report: one page that tells what was trained, how good it is and whether it was pushed.
 
 Reads `examples.json` and the shards of the test split, `statistics.json`, `validation.json`, `history.json`,
-`training.json`, `metrics.json`, `blessing.json`, `predictions.jsonl` and `push.json`. Writes `report.html`, a
-page that needs nothing but itself (pictures inlined, no script, no request), and `plots/*.png`. It exists so
-that a verdict can be judged without opening a single JSON file.
+`training.json`, `metrics.json`, `predictions.jsonl`, the `blessing.json` of both validators, the server's log
+where it did not serve the model, and `push.json`. Writes `report.html`, a page that needs nothing but itself
+(pictures inlined, no script, no request), and `plots/*.png`. It exists so that a verdict can be judged without
+opening a single JSON file.
 """
 
 import base64
@@ -19,9 +20,10 @@ from typing import Any
 import jinja2
 from PIL import Image, ImageOps
 
-from components import plots
+from components import infra_validator, plots
 from components.errors import ComponentError
 from components.files import read_json
+from serving.errors import read_tail
 
 MAX_MISTAKES = 200
 """About 6 kB a thumbnail: with the plots, a page below 2 MB."""
@@ -51,6 +53,7 @@ def build(
     validation_dir: Path,
     training_dir: Path,
     evaluation_dir: Path,
+    infra_validation_dir: Path,
     push_dir: Path,
     out_dir: Path,
     options: ReportOptions,
@@ -66,12 +69,21 @@ def build(
         FileNotFoundError: An input file is missing.
         ComponentError: The predictions are not of the photos in the test shards.
     """
-    folders = (examples_dir, statistics_dir, validation_dir, training_dir, evaluation_dir, push_dir)
-    files = ("examples", "statistics", "validation", "training", "metrics", "push")
-    read = {name: read_json(folder / f"{name}.json") for name, folder in zip(files, folders, strict=True)}
+    folders = {
+        "examples": examples_dir,
+        "statistics": statistics_dir,
+        "validation": validation_dir,
+        "training": training_dir,
+        "metrics": evaluation_dir,
+        "push": push_dir,
+    }
+    read = {name: read_json(folder / f"{name}.json") for name, folder in folders.items()}
     examples, training, metrics, push = (read[key] for key in ("examples", "training", "metrics", "push"))
-    history, blessing = read_json(training_dir / "history.json"), read_json(evaluation_dir / "blessing.json")
-    manifests = [read_json(folder / "manifest.json") for folder in folders]
+    history = read_json(training_dir / "history.json")
+    blessings = [read_json(folder / "blessing.json") for folder in (evaluation_dir, infra_validation_dir)]
+    blessed = all(blessing["blessed"] for blessing in blessings)
+    steps = (examples_dir, statistics_dir, validation_dir, training_dir, evaluation_dir, infra_validation_dir, push_dir)
+    manifests = [read_json(folder / "manifest.json") for folder in steps]
 
     names, matrix = metrics["class_names"], metrics["confusion_matrix"]
     wrong = _find_wrong(evaluation_dir / "predictions.jsonl")
@@ -84,13 +96,15 @@ def build(
         "calibration": plots.calibration(metrics["calibration"]["bins"]),
         "data": plots.data(read["statistics"]["splits"], names),
     }
-    verdict = "Blessed" if blessing["blessed"] else "Not blessed"
+    verdict = "Blessed" if blessed else "Not blessed"
     verdict += f", pushed as version {push['version']}" if push["pushed"] else ", not pushed"
     page = _template().render(
         **read,
         verdict=verdict,
         history=history,
-        blessing=blessing,
+        good=blessed and push["pushed"],
+        checks=[check for blessing in blessings for check in blessing["checks"]],
+        server_log="" if blessed else _read_server_log(infra_validation_dir),
         # The evaluation repeats both; whichever file admits a fallback is believed.
         data_fallback=examples["fallback"] or metrics["data"]["fallback"],
         weights_fallback=training["weights"]["fallback"] or metrics["weights"]["fallback"],
@@ -98,7 +112,7 @@ def build(
         mistakes=_describe_mistakes(wrong[: options.num_mistakes], shards, names),
         num_mistakes=len(wrong),
         manifests=manifests,
-        trainer=manifests[folders.index(training_dir)],
+        trainer=manifests[steps.index(training_dir)],
         pictures={name: _to_data_uri(png, "image/png") for name, png in pictures.items()},
     )
     (out_dir / "plots").mkdir(parents=True, exist_ok=True)
@@ -107,6 +121,12 @@ def build(
     # A file name that is not UTF-8 should cost a character, not the report.
     num_bytes = (out_dir / "report.html").write_bytes(page.encode("utf-8", "replace"))
     return {"verdict": verdict, "num_mistakes": len(wrong), "num_bytes": num_bytes}
+
+
+def _read_server_log(infra_validation_dir: Path) -> str:
+    """Return the end of the server's log; nothing where no server was started."""
+    path = infra_validation_dir / infra_validator.LOG
+    return read_tail(path) if path.exists() else ""
 
 
 def _find_wrong(path: Path) -> list[dict[str, Any]]:

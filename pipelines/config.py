@@ -10,6 +10,7 @@ from components.evaluator import EvaluatorOptions
 from components.examples import ExamplesOptions
 from components.exporter import ExportOptions
 from components.features import FeaturesOptions
+from components.infra_validator import InfraValidatorOptions
 from components.model import ModelOptions
 from components.pusher import PusherOptions
 from components.report import ReportOptions
@@ -30,6 +31,7 @@ class Config:
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
     export: ExportOptions = field(default_factory=ExportOptions)
     evaluator: EvaluatorOptions = field(default_factory=EvaluatorOptions)
+    infra_validator: InfraValidatorOptions = field(default_factory=InfraValidatorOptions)
     pusher: PusherOptions = field(default_factory=PusherOptions)
     report: ReportOptions = field(default_factory=ReportOptions)
 

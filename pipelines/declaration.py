@@ -5,7 +5,7 @@ TensorFlow: the local runner here, or one that turns each step into a container.
 """
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ class Step:
         options: parameter name to the section of the configuration that is passed.
         source: `package.module:function` that describes what the step reads from outside the pipeline, given its
             options. It runs before any step does, so a missing folder is found first. `None` when it reads nothing.
+        programs: modules that the step runs as processes of their own; their code counts as the step's.
         state: parameter name to the folder, kept between runs, that the step reads and writes. A step with state is run
             every time and finds out for itself that nothing is to be done.
         resumable: whether the step goes on from what a killed attempt left in its output folder.
@@ -32,6 +33,7 @@ class Step:
     inputs: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
     source: str | None = None
+    programs: Sequence[str] = ()
     state: Mapping[str, str] = field(default_factory=dict)
     resumable: bool = False
 

@@ -28,13 +28,13 @@ def of_file(path: Path) -> str:
 
 
 @cache
-def of_code(module: str) -> str:
-    """Digest a module of ours and every module of ours that it imports, however indirectly.
+def of_code(*modules: str) -> str:
+    """Digest modules of ours and every module of ours that they import, however indirectly.
 
     Comments, docstrings and layout do not count; files that share the module's name, such as a template, do.
     """
     seen: dict[str, str] = {}
-    waiting = [module]
+    waiting = list(modules)
     while waiting:
         name = waiting.pop()
         source = _source_of(name)

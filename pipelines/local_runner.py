@@ -137,7 +137,7 @@ def _run_step(
 ) -> tuple[Artifact, str]:
     options = _options(step, config)
     made_from = {
-        "code": fingerprint.of_code(step.function.partition(":")[0]),
+        "code": fingerprint.of_code(step.function.partition(":")[0], *step.programs),
         "options": {name: asdict(value) for name, value in options.items()},
         "source": source,
         "inputs": {parameter: artifact.digest for parameter, artifact in inputs.items()},

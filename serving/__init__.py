@@ -1,1 +1,1 @@
-"""Serve pushed models: TensorFlow Serving's configuration, a local server that speaks its protocol, a launcher for both."""
+"""Serve pushed models: TensorFlow Serving, or a local server that speaks its protocol, and a launcher for both."""

@@ -1,10 +1,11 @@
 """The benchmarks run on tiny data; what they measure is not judged here."""
 
 import re
+from pathlib import Path
 
 import pytest
 
-from benchmarks import augmentation, photos, training
+from benchmarks import augmentation, photos, serving, training
 from components.model import ModelOptions
 
 
@@ -28,3 +29,20 @@ def test_training_sets_ours_beside_the_original_recipe(capsys: pytest.CaptureFix
     assert re.search(
         r"ours \d+ s to test accuracy 0\.\d{4}, original recipe \d+ s \(1 epochs\).*ratio \d+\.\d{3}", last
     )
+
+
+def test_serving_sets_the_server_beside_a_direct_call(
+    export_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "NUM_STARTS": 1,
+        "NUM_ROUNDS": 1,
+        "CALLS_A_ROUND": 3,
+        "ROUND_S": 0.2,
+        "BATCH_SIZES": (1, 2),
+    }.items():
+        monkeypatch.setattr(serving, name, value)
+    serving.measure("synthetic", export_dir)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 7
+    assert all(re.fullmatch(r"serving, .*: ours \S+, .* \S+: ratio \d+\.\d\d", line) for line in lines)

@@ -23,11 +23,14 @@ FAILED_CHECK = {
     "passed": False,
     "message": "accuracy 0.5 is below evaluator.min_accuracy (0.6)",
 }
+FAILED_LOAD = {"name": "load", "passed": False, "message": "the server ended with status 1"}
 PASSED_CHECK = {"name": "finite", "passed": True, "message": "every probability is a finite number"}
+
+VALIDATORS = ("evaluator", "infra_validator")
 
 
 class Candidates:
-    """Candidates as the `export` and `evaluator` steps leave them, and the folder they are pushed to."""
+    """Candidates as the `export` step and both validators leave them, and the folder they are pushed to."""
 
     def __init__(self, folder: Path) -> None:
         self.artifacts = folder / "artifacts"
@@ -36,8 +39,8 @@ class Candidates:
         self.models.mkdir()
         self.out.mkdir()
 
-    def add(self, key: str, *, name: str = "flowers", checks: list[dict[str, Any]] | None = None) -> Path:
-        """Add a candidate of that digest and its evaluation, blessed when all checks are passed."""
+    def add(self, key: str, *, name: str = "flowers", **checks: list[dict[str, Any]]) -> Path:
+        """Add a candidate of that digest and what each validator says of it: blessed when all its checks are passed."""
         export = self.artifacts / "export" / key
         for file, content in {
             "saved_model.pb": f"graph of {key}",
@@ -50,12 +53,15 @@ class Candidates:
         write_json(export / "assets.extra" / "model_spec.json", {"model_name": name})
         self._describe("trainer", key, {})
         self._describe("export", key, {"training_dir": "trainer"})
-        checks = [PASSED_CHECK] if checks is None else checks
-        evaluation = self.artifacts / "evaluator" / key
-        evaluation.mkdir(parents=True)
-        write_json(evaluation / "blessing.json", {"blessed": all(c["passed"] for c in checks), "checks": checks})
-        self._describe("evaluator", key, {"export_dir": "export"})
+        for validator in VALIDATORS:
+            made = checks.get(validator, [PASSED_CHECK])
+            blessing = {"blessed": all(check["passed"] for check in made), "checks": made}
+            write_json(self.blessing(validator, key), blessing)
+            self._describe(validator, key, {"export_dir": "export"})
         return export
+
+    def blessing(self, validator: str, key: str) -> Path:
+        return self.artifacts / validator / key / "blessing.json"
 
     def _describe(self, step: str, key: str, inputs: dict[str, str]) -> None:
         folder = self.artifacts / step / key
@@ -67,6 +73,7 @@ class Candidates:
         pusher.push(
             export_dir=self.artifacts / "export" / key,
             evaluation_dir=self.artifacts / "evaluator" / key,
+            infra_validation_dir=self.artifacts / "infra_validator" / key,
             models_dir=self.models,
             out_dir=self.out,
             options=PusherOptions(**options),
@@ -91,7 +98,8 @@ folder = Path({str(self.models.parent)!r})
 (folder / "out-{key}").mkdir()
 artifacts = folder / "artifacts"
 pusher.push(export_dir=artifacts / "export" / "{key}", evaluation_dir=artifacts / "evaluator" / "{key}",
-            models_dir=folder / "models", out_dir=folder / "out-{key}", options=pusher.PusherOptions())
+            infra_validation_dir=artifacts / "infra_validator" / "{key}", models_dir=folder / "models",
+            out_dir=folder / "out-{key}", options=pusher.PusherOptions())
 """
         return subprocess.Popen([sys.executable, "-c", call], cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
@@ -125,7 +133,7 @@ def test_pusher_pushes_a_blessed_model_as_version_1(candidates):
 
 
 def test_pusher_refuses_an_unblessed_model_and_says_why(candidates, caplog):
-    candidates.add("a", checks=[PASSED_CHECK, FAILED_CHECK])
+    candidates.add("a", evaluator=[PASSED_CHECK, FAILED_CHECK], infra_validator=[FAILED_LOAD])
     push = candidates.push("a")
     assert push == {
         "pushed": False,
@@ -137,13 +145,25 @@ def test_pusher_refuses_an_unblessed_model_and_says_why(candidates, caplog):
     assert "pusher: NOT PUSHED: not blessed: accuracy 0.5" in caplog.text
 
 
-def test_pusher_needs_a_blessing(candidates):
-    export = candidates.add("a")
-    (candidates.artifacts / "evaluator" / "a" / "blessing.json").unlink()
-    with pytest.raises(FileNotFoundError):
-        candidates.push("a")
+def test_pusher_refuses_a_model_that_its_server_does_not_serve(candidates):
+    candidates.add("a", infra_validator=[FAILED_LOAD])
+    push = candidates.push("a")
+    assert not push["pushed"]
+    assert push["reason"] == "not blessed: the server ended with status 1"
     assert candidates.versions() == []
-    assert export.exists()
+
+
+@pytest.mark.parametrize("validator", VALIDATORS)
+def test_pusher_needs_the_blessing_of_both_validators(candidates, validator):
+    candidates.add("a")
+    blessing = candidates.blessing(validator, "a")
+    blessing.unlink()
+    push = candidates.push("a")
+    assert not push["pushed"]
+    assert push["reason"] == f"not blessed: there is no {blessing}"
+    write_json(blessing, {"blessed": False, "checks": []})
+    assert candidates.push("a")["reason"] == f"not blessed: {blessing} says so"
+    assert candidates.versions() == []
 
 
 def test_a_model_is_pushed_once(candidates):
@@ -191,7 +211,9 @@ def test_the_lineage_travels_with_the_model(candidates):
     assert origin["version"] == 1
     assert time.strptime(origin["pushed"], "%Y-%m-%dT%H:%M:%S%z")
     assert origin["model"]["inputs"]["training_dir"]["step"] == "trainer"
-    assert origin["evaluation"]["inputs"]["export_dir"]["digest"] == "a"
+    for validation, validator in zip(("evaluation", "infra_validation"), VALIDATORS, strict=True):
+        assert origin[validation]["step"] == validator
+        assert origin[validation]["inputs"]["export_dir"]["digest"] == "a"
 
 
 def test_a_version_appears_whole_by_a_rename(candidates, monkeypatch):

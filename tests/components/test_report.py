@@ -61,7 +61,7 @@ class Inputs:
     def build(self, out: str = "out", options: ReportOptions | None = None) -> str:
         folders: dict[str, Any] = {
             f"{name}_dir": self.root / name
-            for name in ("examples", "statistics", "validation", "training", "evaluation", "push")
+            for name in ("examples", "statistics", "validation", "training", "evaluation", "infra_validation", "push")
         }
         report.build(**folders, out_dir=self.root / out, options=options or ReportOptions())
         return (self.root / out / "report.html").read_text(encoding="utf-8")
@@ -178,6 +178,10 @@ def _artifacts() -> dict[str, Any]:
             "blessed": True,
             "checks": [{"name": "accuracy", "passed": True, "message": "0.625 is above 0.5"}],
         },
+        "infra_validation/blessing.json": {
+            "blessed": True,
+            "checks": [{"name": "rest_images", "passed": True, "message": "3 photos answered as in the evaluation"}],
+        },
         "push/push.json": {
             "pushed": True,
             "version": 7,
@@ -228,20 +232,38 @@ def test_report_tells_verdict_numbers_and_timings(page: str) -> None:
     assert "30.6 % to 86.3 %" in text
     assert "0.789" in text
     assert "0.625 is above 0.5" in text
+    assert "3 photos answered as in the evaluation" in text
     assert "epochs, and fine-tuning followed for 3 epochs" in text
-    assert "Total 6 min 9 s" in text  # six steps of 61.5 s
+    assert "Total 7 min 10 s" in text  # seven steps of 61.5 s
 
 
 @pytest.mark.parametrize(
-    ("blessed", "pushed", "verdict"),
-    [(True, False, "Blessed, not pushed"), (False, False, "Not blessed, not pushed")],
+    ("evaluated", "served", "verdict"),
+    [
+        (True, True, "Blessed, not pushed"),
+        (False, True, "Not blessed, not pushed"),
+        (True, False, "Not blessed, not pushed"),
+    ],
 )
-def test_report_tells_why_nothing_was_pushed(inputs: Inputs, blessed: bool, pushed: bool, verdict: str) -> None:
-    inputs.change("evaluation/blessing.json", blessed=blessed)
-    inputs.change("push/push.json", pushed=pushed, version=None, path=None, reason="The server refused it.")
+def test_report_tells_why_nothing_was_pushed(inputs: Inputs, evaluated: bool, served: bool, verdict: str) -> None:
+    inputs.change("evaluation/blessing.json", blessed=evaluated)
+    inputs.change("infra_validation/blessing.json", blessed=served)
+    inputs.change("push/push.json", pushed=False, version=None, path=None, reason="The server refused it.")
     page = inputs.build()
     assert f'<h1 class="bad">{verdict}</h1>' in page
     assert "The server refused it." in page
+
+
+def test_report_shows_the_end_of_the_log_of_a_server_that_did_not_serve(inputs: Inputs) -> None:
+    log = inputs.root / "infra_validation" / "logs" / "server.log"
+    log.parent.mkdir()
+    log.write_text("\n".join([f"line {number}" for number in range(99)] + [EVIL]), encoding="utf-8")
+    assert "line 98" not in inputs.build(), "a log is of interest when something failed"
+    inputs.change("infra_validation/blessing.json", blessed=False)
+    page = inputs.build()
+    assert "line 98" in page
+    assert "line 2\n" not in page
+    assert "<img src=x" not in page
 
 
 def test_report_has_no_banner_without_a_fallback(page: str) -> None:

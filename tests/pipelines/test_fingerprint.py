@@ -98,6 +98,14 @@ def test_a_module_that_the_step_does_not_import_does_not_count(change):
     assert change("steps/other.py", "LIMIT = 2\n") == change("steps/step.py", STEP)
 
 
+def test_a_program_that_the_step_runs_counts(change):
+    change("steps/step.py", STEP)
+    before = fingerprint.of_code("steps.step", "steps.other")
+    assert before != fingerprint.of_code("steps.step")
+    change("steps/other.py", "LIMIT = 2\n")
+    assert fingerprint.of_code("steps.step", "steps.other") != before
+
+
 def test_an_import_inside_a_function_counts(change):
     lazy = STEP.replace("    return", "    from steps import other\n\n    return")
     before = change("steps/step.py", lazy)
@@ -133,3 +141,5 @@ def test_every_step_of_the_flowers_pipeline_has_code_to_digest():
     assert nothing not in digests.values()
     # `baseline` and `pusher` are two functions of one module.
     assert len(set(digests.values())) == len(digests) - 1
+    programs = [program for step in flowers.STEPS for program in step.programs]
+    assert nothing not in map(fingerprint.of_code, programs)

@@ -77,7 +77,7 @@ MANY = (
     _in("export", "variables"),
     _in("export", "saved_model.pb"),
     Moment("evaluator"),
-    Moment("pusher"),
+    _in("infra_validator", "logs/server.log"),
     Moment("pusher", "models/.staging/*/variables"),
     Moment("pusher", "models/flowers/1"),
     _in("report", "plots/*.png"),
@@ -170,6 +170,7 @@ def assert_same_outcome(pipeline: Pipeline, undisturbed: Pipeline) -> None:
     assert read_json(pipeline.runs / "latest" / "metrics.json") == read_json(
         undisturbed.runs / "latest" / "metrics.json"
     )
+    assert read_json(pipeline.artifact("infra_validator") / "blessing.json")["blessed"]
     for name in ("predictions.jsonl", "blessing.json"):
         ours_file, theirs_file = pipeline.artifact("evaluator") / name, undisturbed.artifact("evaluator") / name
         assert ours_file.read_bytes() == theirs_file.read_bytes()

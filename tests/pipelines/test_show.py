@@ -8,15 +8,18 @@ def test_an_artifact_that_is_made_from_the_same_twice_is_drawn_once():
     features = {"step": "features", "key": "ffffffffff", "summary": {}, "inputs": {"data": data}}
     model = {"step": "export", "key": "mmmmmmmmmm", "summary": {}, "inputs": {"data": data, "features": features}}
     evaluation = {"step": "evaluator", "key": "eeeeeeeeee", "summary": None, "inputs": {"export_dir": model}}
+    served = {"step": "infra_validator", "key": "iiiiiiiiii", "summary": {}, "inputs": {"evaluation_dir": evaluation}}
     origin = {"model_name": "flowers", "version": 4, "pushed": "today", "model": model, "evaluation": evaluation}
-    assert show.as_tree(origin).splitlines() == [
+    assert show.as_tree({**origin, "infra_validation": served}).splitlines() == [
         "flowers version 4, pushed today",
         "├─ export mmmmmmmm",
         "│  ├─ data dddddddd  num_photos 3",
         "│  └─ features ffffffff",
         "│     └─ data dddddddd  num_photos 3",
-        "└─ evaluator eeeeeeee",
-        "   └─ export mmmmmmmm (above)",
+        "├─ evaluator eeeeeeee",
+        "│  └─ export mmmmmmmm (above)",
+        "└─ infra_validator iiiiiiii",
+        "   └─ evaluator eeeeeeee (above)",
     ]
 
 

@@ -1,0 +1,262 @@
+"""The local server beside a direct call of the same SavedModel, and encoded photos beside pixels as JSON.
+
+Both sides answer in turns, so that a machine whose speed drifts slows both. The direct call is
+`tf.saved_model.load(…).signatures["serving_default"]` in this process, on encoded photos; the clients run in this
+process too, on the same processors as the server. The int8 model is made here, from the `images` signature.
+"""
+
+import base64
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import requests
+
+from benchmarks import photos
+from export import preprocessing
+from export.spec import read_spec
+from serving.launcher import Server, serve
+
+NAME = "flowers"
+NUM_CLIENTS = 8
+NUM_PHOTOS = 64
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+NUM_STARTS = 3
+NUM_ROUNDS = 5
+CALLS_A_ROUND = 10
+ROUND_S = 6.0
+NUM_CALIBRATION = 40
+
+Answer = Callable[[int], Any]
+"""Asks for the i-th photo."""
+
+
+def measure(data: str, model_dir: Path) -> None:
+    """Print the ratios of a served model, a folder with a SavedModel in it."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(photos.folder(data))
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        encoded = [path.read_bytes() for path in sorted(folder.glob("test/*/*.jpg"))[:NUM_PHOTOS]]
+        _measure_start(model_dir, work)
+        direct, direct_batch = _load(model_dir, encoded)
+        shutil.copytree(model_dir, work / NAME / "1")
+        with _served(work / NAME, work / "float.log") as server:
+            _measure_latency(server, encoded, direct)
+            _measure_throughput(server, encoded, direct_batch)
+            pixels = [preprocessing.load(e, read_spec(model_dir)["image_size_px"]).numpy() for e in encoded]
+            _measure_formats(server, encoded, pixels)
+            _add_int8(work / NAME / "1", [path.read_bytes() for path in sorted(folder.glob("train/*/*.jpg"))])
+            with _served(work / NAME, work / "int8.log", "--prefer_tflite_model") as quantized:
+                _measure_int8(server, quantized, pixels)
+
+
+def _measure_start(model_dir: Path, work: Path) -> None:
+    """Compare starting the server, until it answers, with importing TensorFlow and loading the model."""
+    script = f"import tensorflow as tf; tf.saved_model.load({str(model_dir)!r})"
+    (work / "start" / "1").parent.mkdir()
+    (work / "start" / "1").symlink_to(model_dir.absolute())
+    ours, peer = [], []
+    for _ in range(NUM_STARTS):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+        peer.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        with _served(work / "start", work / "start.log"):
+            ours.append(time.perf_counter() - start)
+    _report("serving, start to AVAILABLE (s)", min(ours), "importing TensorFlow and loading the model", min(peer))
+
+
+def _load(model_dir: Path, encoded: Sequence[bytes]) -> tuple[Answer, Callable[[int, int], None]]:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(model_dir))
+    signature = loaded.signatures["serving_default"]
+
+    def call(first: int, size: int) -> None:
+        batch = [encoded[(first + i) % len(encoded)] for i in range(size)]
+        signature(image_bytes=tf.constant(batch))["probabilities"].numpy()
+
+    call.keep_alive = loaded  # type: ignore[attr-defined]  # a signature does not hold its model
+    return lambda i: call(i, 1), call
+
+
+@contextmanager
+def _served(base_path: Path, log_path: Path, *flags: str) -> Iterator[Server]:
+    with serve(model_name=NAME, base_path=base_path, log_path=log_path, engine="local", flags=flags) as server:
+        yield server
+
+
+def _grpc_asker(server: Server, signature: str, make_input: Callable[[int], tuple[str, Any]]) -> Answer:
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(grpc.insecure_channel(server.grpc_target))
+
+    def ask(i: int) -> Any:
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = NAME
+        request.model_spec.signature_name = signature
+        name, value = make_input(i)
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+        return stub.Predict(request, timeout=60)
+
+    return ask
+
+
+def _grpc_photos(server: Server, encoded: Sequence[bytes]) -> Answer:
+    return _grpc_asker(server, "serving_default", lambda i: ("image_bytes", [encoded[i % len(encoded)]]))
+
+
+def _grpc_pixels(server: Server, pixels: Sequence[Any]) -> Answer:
+    return _grpc_asker(server, "images", lambda i: ("images", pixels[i % len(pixels)][np.newaxis]))
+
+
+def _rest_photos(server: Server, encoded: Sequence[bytes]) -> Answer:
+    session = _connect(server)
+
+    def ask(i: int) -> Any:
+        photo = base64.b64encode(encoded[i % len(encoded)]).decode()
+        return _post(session, server, json.dumps({"instances": [{"b64": photo}]}))
+
+    return ask
+
+
+def _rest_pixels(server: Server, pixels: Sequence[Any]) -> Answer:
+    session = _connect(server)
+
+    def ask(i: int) -> Any:
+        instances = pixels[i % len(pixels)][np.newaxis].tolist()
+        return _post(session, server, json.dumps({"signature_name": "images", "instances": instances}))
+
+    return ask
+
+
+def _connect(server: Server) -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False
+    session.get(f"{server.rest_url}/v1/models/{NAME}", timeout=60).raise_for_status()
+    return session
+
+
+def _post(session: requests.Session, server: Server, body: str) -> Any:
+    answer = session.post(f"{server.rest_url}/v1/models/{NAME}:predict", data=body, timeout=60)
+    answer.raise_for_status()
+    return answer.json()
+
+
+def _measure_latency(server: Server, encoded: Sequence[bytes], direct: Answer) -> None:
+    """Compare one photo at a time; the REST client's connection stands before its first request."""
+    sides = {"direct": direct, "gRPC": _grpc_photos(server, encoded), "REST": _rest_photos(server, encoded)}
+    first_ms = _elapsed_ms(sides["REST"], 0)
+    p50 = _median_ms(sides)
+    for way in ("gRPC", "REST"):
+        _report(f"serving, p50 of a photo over {way} (ms)", p50[way], "a direct call", p50["direct"])
+    _report("serving, first request after the start (ms)", first_ms, "the median one", p50["REST"])
+
+
+def _measure_throughput(server: Server, encoded: Sequence[bytes], direct_batch: Callable[[int, int], None]) -> None:
+    asks = [_grpc_photos(server, encoded) for _ in range(NUM_CLIENTS)]
+    speeds: dict[int, list[float]] = {size: [] for size in BATCH_SIZES}
+    for size in BATCH_SIZES:
+        direct_batch(0, size)
+        speeds[size].append(_rate(lambda i, size=size: direct_batch(i, size), size))  # type: ignore[misc]
+    best = max(BATCH_SIZES, key=lambda size: speeds[size][0])
+    ours, peer = [], []
+    _crowd_rate(asks)
+    for _ in range(NUM_ROUNDS):
+        peer.append(_rate(lambda i: direct_batch(i, best), best))
+        ours.append(_crowd_rate(asks))
+    _report(
+        f"serving, photos a second of {NUM_CLIENTS} clients",
+        statistics.median(ours),
+        f"direct calls in batches of {best}",
+        statistics.median(peer),
+    )
+
+
+def _measure_formats(server: Server, encoded: Sequence[bytes], pixels: Sequence[Any]) -> None:
+    p50 = _median_ms({"bytes": _rest_photos(server, encoded), "pixels": _rest_pixels(server, pixels)})
+    _report("serving, p50 over REST of an encoded photo (ms)", p50["bytes"], "its pixels as JSON", p50["pixels"])
+
+
+def _measure_int8(server: Server, quantized: Server, pixels: Sequence[Any]) -> None:
+    asks = {side: [_grpc_pixels(side, pixels) for _ in range(NUM_CLIENTS)] for side in (server, quantized)}
+    rates: dict[Server, list[float]] = {server: [], quantized: []}
+    for crowd in asks.values():
+        _crowd_rate(crowd)
+    for _ in range(NUM_ROUNDS):
+        for side, crowd in asks.items():
+            rates[side].append(_crowd_rate(crowd))
+    ours, peer = statistics.median(rates[quantized]), statistics.median(rates[server])
+    _report(f"serving, images a second of {NUM_CLIENTS} clients, int8", ours, "the float model", peer)
+
+
+def _add_int8(version_dir: Path, encoded: Sequence[bytes]) -> None:
+    """Write `model.tflite` beside a SavedModel: full int8, calibrated on training photos."""
+    import tensorflow as tf
+
+    size_px = read_spec(version_dir)["image_size_px"]
+    chosen = encoded[:: max(len(encoded) // NUM_CALIBRATION, 1)][:NUM_CALIBRATION]
+    samples = [preprocessing.load(photo, size_px).numpy()[np.newaxis] for photo in chosen]
+    module = tf.Module()
+    module.loaded = tf.saved_model.load(str(version_dir))
+
+    @tf.function(input_signature=[tf.TensorSpec([1, size_px, size_px, 3], tf.uint8, "images")])
+    def classify(images: Any) -> dict[str, Any]:
+        return {"probabilities": module.loaded.signatures["images"](images=images)["probabilities"]}
+
+    with tempfile.TemporaryDirectory() as single:
+        tf.saved_model.save(module, single, signatures={"images": classify})
+        converter = tf.lite.TFLiteConverter.from_saved_model(single, signature_keys=["images"])
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ({"images": sample} for sample in samples)
+        (version_dir / "model.tflite").write_bytes(converter.convert())
+
+
+def _median_ms(sides: dict[str, Answer]) -> dict[str, float]:
+    """Ask each side in turns; the medians of their milliseconds."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for side in sides.values():
+        side(0)
+    for i in range(NUM_ROUNDS * CALLS_A_ROUND):
+        for name, side in sides.items():
+            times[name].append(_elapsed_ms(side, i))
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def _elapsed_ms(ask: Answer, i: int) -> float:
+    start = time.perf_counter()
+    ask(i)
+    return (time.perf_counter() - start) * 1000
+
+
+def _rate(call: Answer, size: int) -> float:
+    """Give the photos a second of one caller that never pauses."""
+    start = time.perf_counter()
+    for i in count(1):
+        call(i)
+        if (elapsed := time.perf_counter() - start) > ROUND_S:
+            return i * size / elapsed
+    raise AssertionError
+
+
+def _crowd_rate(asks: Sequence[Answer]) -> float:
+    """Give the photos a second of several clients, each asking again as soon as it is answered."""
+    with ThreadPoolExecutor(len(asks)) as pool:
+        return sum(pool.map(lambda ask: _rate(ask, 1), asks))
+
+
+def _report(what: str, ours: float, peer_name: str, peer: float) -> None:
+    print(f"{what}: ours {ours:.3g}, {peer_name} {peer:.3g}: ratio {ours / peer:.2f}", flush=True)

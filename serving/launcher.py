@@ -1,0 +1,298 @@
+"""Start a server for a model and stop it again: TensorFlow Serving in Docker, or the local server.
+
+Both take the same flags. `make serve`, the infra validator, the tests and the benchmarks all start their server here,
+so what is validated is what will serve.
+"""
+
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from serving.errors import ServerError
+
+log = logging.getLogger(__name__)
+
+ENGINES = ("auto", "docker", "local")
+IMAGE = "tensorflow/serving:2.21.0"
+CONFIG = Path(__file__).resolve().parent / "config"
+
+_ROOT = CONFIG.parent.parent
+_HOST = "127.0.0.1"
+_ASK_ENGINE_S = 5
+_PULL_S = 900
+_CALL_S = 5
+_POLL_S = 0.1
+_STOP_S = 15
+_NOBODY = 65534
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that answers on this machine, and where it writes its log."""
+
+    engine: str
+    host: str
+    grpc_port: int
+    rest_port: int
+    log_path: Path
+
+    @property
+    def grpc_target(self) -> str:
+        return f"{self.host}:{self.grpc_port}"
+
+    @property
+    def rest_url(self) -> str:
+        return f"http://{self.host}:{self.rest_port}"
+
+
+def find_engine(engine: str = "auto") -> str:
+    """Give the engine to use, "docker" or "local"; "auto" takes Docker where an engine answers.
+
+    Raises:
+        ValueError: no such engine.
+        ServerError: "docker" is asked for and no Docker engine answers.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}. Received: {engine!r}")
+    if engine != "local" and _docker_answers():
+        return "docker"
+    if engine == "docker":
+        raise ServerError(
+            "The engine docker needs a Docker engine, and `docker info` does not reach one. "
+            "Start Docker, or choose the engine local."
+        )
+    return "local"
+
+
+def command(
+    *,
+    engine: str,
+    model_name: str,
+    base_path: Path,
+    grpc_port: int,
+    rest_port: int,
+    version: int | None = None,
+    flags: Sequence[str] = (),
+    config_dir: Path | None = CONFIG,
+) -> list[str]:
+    """Give the command line that serves a model in the foreground, on this machine only.
+
+    Args:
+        engine: "docker" or "local".
+        model_name: under which the model is asked for.
+        base_path: the folder of its numeric version folders.
+        grpc_port: port of gRPC on this machine.
+        rest_port: port of REST on this machine.
+        version: for "docker", says that `base_path` is itself a SavedModel, to be served under this number.
+        flags: more flags of `tensorflow_model_server`; the last one of a name wins.
+        config_dir: holds `batching.config` and `monitoring.config`; `None` serves without either.
+    """
+    base_path, config_dir = base_path.absolute(), config_dir and config_dir.absolute()
+    if engine == "local":
+        start = [sys.executable, "-m", "serving.local_server", f"--host={_HOST}"]
+        ports, models, configs = (grpc_port, rest_port), str(base_path), str(config_dir)
+    else:
+        ports, models, configs = (8500, 8501), f"/models/{model_name}", "/config"
+        mounts = {base_path: f"{models}/{version}" if version else models}
+        if config_dir:
+            mounts[config_dir] = configs
+        start = _docker_run(_container(model_name, rest_port), mounts, {grpc_port: ports[0], rest_port: ports[1]})
+    configuration = [
+        "--enable_batching=true",
+        f"--batching_parameters_file={configs}/batching.config",
+        f"--monitoring_config_file={configs}/monitoring.config",
+    ]
+    return [
+        *start,
+        f"--port={ports[0]}",
+        f"--rest_api_port={ports[1]}",
+        f"--model_name={model_name}",
+        f"--model_base_path={models}",
+        *(configuration if config_dir else ()),
+        *flags,
+    ]
+
+
+@contextmanager
+def serve(
+    *,
+    model_name: str,
+    base_path: Path,
+    log_path: Path,
+    engine: str = "auto",
+    version: int | None = None,
+    flags: Sequence[str] = (),
+    config_dir: Path | None = CONFIG,
+    timeout_s: float = 120,
+) -> Iterator[Server]:
+    """Run a server on free ports for as long as the block lasts; it is AVAILABLE when the block begins.
+
+    However the block ends, the server is stopped. On Linux it also ends when this process is killed.
+
+    Args:
+        model_name: under which the model is asked for.
+        base_path: the folder of its numeric version folders.
+        log_path: receives what the server prints.
+        engine: "auto", "docker" or "local".
+        version: says that `base_path` is itself a SavedModel, to be served under this number.
+        flags: more flags of `tensorflow_model_server`; paths in them are absolute.
+        config_dir: holds `batching.config` and `monitoring.config`; `None` serves without either.
+        timeout_s: how long the server may take to have a version AVAILABLE.
+
+    Raises:
+        ServerError: there is no such engine, or no version becomes AVAILABLE; the end of the log is in the message.
+    """
+    engine = find_engine(engine)
+    if engine == "docker":
+        _pull_image()
+    grpc_port, rest_port = _find_free_ports()
+    server = Server(engine, _HOST, grpc_port, rest_port, log_path)
+    with ExitStack() as stack:
+        if version and engine == "local":
+            # Beside the log: whoever clears up after a process that was killed finds it there.
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=log_path.parent)))
+            (folder / str(version)).symlink_to(base_path.absolute())
+            base_path = folder
+        arguments = command(
+            engine=engine,
+            model_name=model_name,
+            base_path=base_path,
+            grpc_port=grpc_port,
+            rest_port=rest_port,
+            version=version,
+            # Whoever waits wants the first error, not five more attempts a minute apart.
+            flags=("--max_num_load_retries=0", *flags),
+            config_dir=config_dir,
+        )
+        process = subprocess.Popen(
+            _tied_to_this_process(arguments),
+            cwd=_ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=stack.enter_context(log_path.open("wb")),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            _wait_until_available(server, process, model_name, timeout_s)
+            yield server
+        finally:
+            _stop(process, _container(model_name, rest_port) if engine == "docker" else None)
+
+
+def _docker_answers() -> bool:
+    try:
+        asked = subprocess.run(["docker", "info"], capture_output=True, timeout=_ASK_ENGINE_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return asked.returncode == 0
+
+
+def _pull_image() -> None:
+    """Fetch the image where it is not there, so that this does not count as the server's time."""
+    if subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, timeout=60, check=False).returncode:
+        log.info("fetching the image %s", IMAGE)
+        pull = ["docker", "pull", "--quiet", "--platform", "linux/amd64", IMAGE]
+        try:
+            subprocess.run(pull, capture_output=True, text=True, timeout=_PULL_S, check=True)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as exc:
+            raise ServerError(
+                f"The engine docker needs the image {IMAGE}, and it cannot be pulled "
+                f"({str(exc.stderr or exc).strip()}). Connect to the registry, or choose the engine local."
+            ) from exc
+
+
+def _docker_run(container: str, mounts: dict[Path, str], ports: dict[int, int]) -> list[str]:
+    """Give the command that starts the model server in a container with no right that it does not need."""
+    return [
+        *("docker", "run", "--rm", "--name", container),
+        # The image is built for x86-64 only; an ARM machine emulates it.
+        *("--platform", "linux/amd64"),
+        # TensorFlow Serving handles no signal, so as process 1 it would ignore SIGTERM; a small init passes it on.
+        *("--init", "--entrypoint", "tensorflow_model_server"),
+        # Who may read the models here may read them there; root becomes nobody.
+        *("--user", f"{os.getuid() or _NOBODY}:{os.getgid() or _NOBODY}"),
+        *("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
+        *(word for here, there in ports.items() for word in ("--publish", f"{_HOST}:{here}:{there}")),
+        *(word for here, there in mounts.items() for word in ("--volume", f"{here}:{there}:ro")),
+        IMAGE,
+    ]
+
+
+def _container(model_name: str, rest_port: int) -> str:
+    return f"serving-{model_name}-{rest_port}"
+
+
+def _find_free_ports() -> tuple[int, int]:
+    """Find two ports that nobody listens on; both are held until both are found, so they differ."""
+    with socket.socket() as first, socket.socket() as second:
+        first.bind((_HOST, 0))
+        second.bind((_HOST, 0))
+        return first.getsockname()[1], second.getsockname()[1]
+
+
+def _tied_to_this_process(arguments: list[str]) -> list[str]:
+    """Have the kernel end the server when this process is killed: on Linux, where `setpriv` is part of the base."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "TERM", *arguments] if setpriv else arguments
+
+
+def _wait_until_available(server: Server, process: subprocess.Popen[bytes], model_name: str, timeout_s: float) -> None:
+    """Poll the model's status until a version is AVAILABLE."""
+    end = time.monotonic() + timeout_s
+    with requests.Session() as session:
+        session.trust_env = False  # A proxy of the environment is not for this machine.
+        while True:
+            states = _read_states(session, f"{server.rest_url}/v1/models/{model_name}")
+            failed = [state for state in states if state["state"] == "END"]
+            if process.poll() is not None:
+                received = f"it ended with status {process.returncode}"
+            elif any(state["state"] == "AVAILABLE" for state in states):
+                return
+            elif failed:
+                received = f"version {failed[0]['version']} failed: {failed[0]['status']['error_message']}"
+            elif time.monotonic() > end:
+                found = ", ".join(f"version {state['version']} is {state['state']}" for state in states)
+                received = found or "no answer"
+            else:
+                time.sleep(_POLL_S)
+                continue
+            raise ServerError(
+                f"A server ({server.engine}) must have a version of {model_name} AVAILABLE within {timeout_s:g} s. "
+                f"Received: {received}. Its log says more.",
+                log_path=server.log_path,
+            )
+
+
+def _read_states(session: requests.Session, url: str) -> list[dict[str, Any]]:
+    """Read the state of every version; none while the server does not answer or knows none."""
+    try:
+        return session.get(url, timeout=_CALL_S).json().get("model_version_status", [])
+    except requests.RequestException:
+        return []
+
+
+def _stop(process: subprocess.Popen[bytes], container: str | None) -> None:
+    """End this server and no other: ask, wait, kill."""
+    if container:
+        # Where the client is gone, or deaf, the engine still ends the container.
+        with suppress(subprocess.TimeoutExpired):
+            stop = ["docker", "stop", "--time", str(_STOP_S), container]
+            subprocess.run(stop, capture_output=True, timeout=2 * _STOP_S, check=False)
+    process.terminate()
+    try:
+        process.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,320 @@
+"""A server is there when the block begins and gone when it ends, however it ends; a failure says why."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from serving import launcher
+from serving.errors import ServerError
+
+ROOT = Path(__file__).resolve().parents[2]
+DEADLINE_S = 20
+
+FAKE = '''
+"""Stands for `docker` and for the local server: notes how it is called and answers the status of a model."""
+import http.server, json, os, signal, sys, time
+from pathlib import Path
+
+folder, mode, arguments = Path(__file__).parent, os.environ.get("FAKE_MODE", "available"), sys.argv[1:]
+
+def note(**entry):
+    with (folder / "journal.jsonl").open("a") as journal:
+        journal.write(json.dumps(entry) + "\\n")
+
+note(arguments=arguments, process=os.getpid())
+if arguments[0] == "info":
+    time.sleep(60 if mode == "no answer" else 0)
+    sys.exit(mode == "no engine")
+if arguments[0] in ("image", "pull"):
+    print("no such image", file=sys.stderr)
+    sys.exit(mode == "no image" or mode == "old image" and arguments[0] == "image")
+if arguments[0] == "stop":
+    os.kill(int((folder / arguments[-1]).read_text()), signal.SIGTERM)
+    sys.exit()
+if arguments[0] == "run":
+    (folder / arguments[arguments.index("--name") + 1]).write_text(str(os.getpid()))
+    port = next(a.split(":")[1] for a in arguments if a.endswith(":8501"))
+else:
+    port = next(a.split("=")[1] for a in arguments if a.startswith("--rest_api_port="))
+
+if mode == "ends":
+    print("no model there", flush=True)
+    sys.exit(3)
+if mode == "hangs":
+    time.sleep(60)
+if mode == "deaf":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+states = ["START", "LOADING", "END" if mode == "fails" else "AVAILABLE"]
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        state = states.pop(0) if len(states) > 1 else states[0]
+        error = "no such op: Sing" if state == "END" else ""
+        version = {"version": "1", "state": state, "status": {"error_code": "OK", "error_message": error}}
+        answer = {"model_version_status": [version]} if "flowers" in self.path else {"error": "no such model"}
+        content = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+http.server.HTTPServer(("127.0.0.1", int(port)), Handler).serve_forever()
+'''
+
+
+class Engines:
+    """A `docker` and a local server that are fakes, and what was asked of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "fake.py").write_text(FAKE)
+        for name in ("docker", "python"):
+            (folder / name).write_text(f'#!/bin/sh\necho starting\nexec {sys.executable} {folder}/fake.py "$@"\n')
+            (folder / name).chmod(0o755)
+        self.models = folder / "models" / "flowers"
+        self.models.mkdir(parents=True)
+        self.log = folder / "server.log"
+
+    def serve(self, **options: Any) -> Any:
+        defaults = {"model_name": "flowers", "base_path": self.models, "log_path": self.log, "engine": "local"}
+        return launcher.serve(**{**defaults, **options})
+
+    def calls(self) -> list[list[str]]:
+        return [entry["arguments"] for entry in self._journal()]
+
+    def processes(self) -> list[int]:
+        """Give every process that was started and is still there."""
+        return [entry["process"] for entry in self._journal() if is_alive(entry["process"])]
+
+    def _journal(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "journal.jsonl").read_text().splitlines()]
+
+
+def is_alive(process: int) -> bool:
+    with suppress(ProcessLookupError):
+        os.kill(process, 0)
+        return True
+    return False
+
+
+@pytest.fixture
+def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engines:
+    fakes = Engines(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    return fakes
+
+
+@pytest.fixture
+def mode(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return lambda name: monkeypatch.setenv("FAKE_MODE", name)
+
+
+# Finding an engine.
+
+
+@pytest.mark.parametrize(("found", "engine"), [("available", "docker"), ("no engine", "local"), ("no answer", "local")])
+def test_auto_takes_docker_where_an_engine_answers(engines, mode, monkeypatch, found, engine):
+    monkeypatch.setattr(launcher, "_ASK_ENGINE_S", 30 if found != "no answer" else 0.3)
+    mode(found)
+    assert launcher.find_engine() == engine
+
+
+def test_auto_takes_the_local_server_where_docker_is_not_installed(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert launcher.find_engine("auto") == "local"
+
+
+def test_docker_without_an_engine_is_an_error_and_local_asks_nobody(engines, mode):
+    assert launcher.find_engine("local") == "local"
+    assert not (engines.folder / "journal.jsonl").exists()
+    mode("no engine")
+    with pytest.raises(
+        ServerError, match=r"`docker info` does not reach one\. Start Docker, or choose the engine local"
+    ):
+        launcher.find_engine("docker")
+    with pytest.raises(ValueError, match=r"one of auto, docker, local\. Received: 'podman'"):
+        launcher.find_engine("podman")
+
+
+# A server that comes up.
+
+
+@pytest.mark.parametrize("engine", ["local", "docker"])
+def test_a_server_is_available_in_the_block_and_gone_after_it(engines, monkeypatch, engine):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with engines.serve(engine=engine) as server:
+        assert (server.engine, server.log_path) == (engine, engines.log)
+        assert server.grpc_port != server.rest_port
+        assert server.grpc_target == f"127.0.0.1:{server.grpc_port}"
+        monkeypatch.delenv("http_proxy")
+        status = requests.get(f"{server.rest_url}/v1/models/flowers", timeout=5).json()
+        assert status["model_version_status"][0]["state"] == "AVAILABLE"
+        assert len(engines.processes()) == 1
+    assert engines.processes() == []
+    assert engines.log.read_text().startswith("starting\n")
+
+
+@pytest.mark.parametrize("engine", ["local", "docker"])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_server_is_stopped_when_the_block_fails(engines, engine, error):
+    with pytest.raises(error), engines.serve(engine=engine):
+        raise error
+    assert engines.processes() == []
+
+
+@pytest.mark.parametrize("engine", ["local", "docker"])
+def test_a_server_that_does_not_listen_to_sigterm_is_killed(engines, mode, monkeypatch, engine):
+    monkeypatch.setattr(launcher, "_STOP_S", 0.3)
+    mode("deaf")
+    with engines.serve(engine=engine):
+        pass
+    assert engines.processes() == []
+
+
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="only Linux ends a child with its parent")
+def test_a_server_ends_when_whoever_started_it_is_killed(engines):
+    code = f"""
+import os, signal, sys
+from pathlib import Path
+from serving import launcher
+sys.executable = {sys.executable!r}
+with launcher.serve(model_name="flowers", base_path=Path({str(engines.models)!r}), log_path=Path({str(engines.log)!r}),
+                    engine="local"):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    python = Path(sys.prefix) / "bin" / "python"
+    assert subprocess.run([python, "-c", code], cwd=ROOT, timeout=DEADLINE_S).returncode == -signal.SIGKILL
+    assert engines.calls(), "it was started"
+    end = time.monotonic() + DEADLINE_S
+    while engines.processes():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+# What the engines are asked.
+
+
+def test_the_local_server_takes_tensorflow_servings_flags(engines):
+    with engines.serve(flags=("--file_system_poll_wait_seconds=5",)) as server:
+        (arguments,) = engines.calls()
+    assert arguments == [
+        "-m",
+        "serving.local_server",
+        "--host=127.0.0.1",
+        f"--port={server.grpc_port}",
+        f"--rest_api_port={server.rest_port}",
+        "--model_name=flowers",
+        f"--model_base_path={engines.models}",
+        "--enable_batching=true",
+        f"--batching_parameters_file={launcher.CONFIG}/batching.config",
+        f"--monitoring_config_file={launcher.CONFIG}/monitoring.config",
+        "--max_num_load_retries=0",
+        "--file_system_poll_wait_seconds=5",
+    ]
+
+
+def test_a_server_can_do_without_configuration(engines):
+    with engines.serve(config_dir=None):
+        (arguments,) = engines.calls()
+    assert not [a for a in arguments if "batching" in a or "monitoring" in a]
+
+
+def test_docker_runs_tensorflow_serving_with_the_same_flags_and_few_rights(engines):
+    with engines.serve(engine="docker", flags=("--prefer_tflite_model=true",)) as server:
+        info, inspect, run = engines.calls()
+    stop = engines.calls()[-1]
+    assert info == ["info"]
+    assert inspect == ["image", "inspect", launcher.IMAGE]
+    options, flags = run[: run.index(launcher.IMAGE)], run[run.index(launcher.IMAGE) + 1 :]
+    assert options[:4] == ["run", "--rm", "--name", f"serving-flowers-{server.rest_port}"]
+    pairs = set(pairwise(options))
+    assert pairs >= {
+        ("--entrypoint", "tensorflow_model_server"),
+        ("--publish", f"127.0.0.1:{server.grpc_port}:8500"),
+        ("--publish", f"127.0.0.1:{server.rest_port}:8501"),
+        ("--volume", f"{engines.models}:/models/flowers:ro"),
+        ("--volume", f"{launcher.CONFIG}:/config:ro"),
+        ("--cap-drop", "ALL"),
+        ("--security-opt", "no-new-privileges"),
+    }
+    assert {"--init", "--read-only"} < set(options)
+    assert "0" not in options[options.index("--user") + 1].split(":"), "never root"
+    assert flags == [
+        "--port=8500",
+        "--rest_api_port=8501",
+        "--model_name=flowers",
+        "--model_base_path=/models/flowers",
+        "--enable_batching=true",
+        "--batching_parameters_file=/config/batching.config",
+        "--monitoring_config_file=/config/monitoring.config",
+        "--max_num_load_retries=0",
+        "--prefer_tflite_model=true",
+    ]
+    assert stop[0] == "stop"
+    assert stop[-1] == f"serving-flowers-{server.rest_port}"
+
+
+def test_a_single_saved_model_is_served_under_a_version(engines):
+    with engines.serve(base_path=engines.models, version=7):
+        base_path = Path(next(a.split("=")[1] for a in engines.calls()[0] if a.startswith("--model_base_path=")))
+        assert [p.name for p in base_path.iterdir()] == ["7"]
+        assert (base_path / "7").resolve() == engines.models
+    assert not base_path.exists()
+    with engines.serve(base_path=engines.models, version=7, engine="docker"):
+        assert f"{engines.models}:/models/flowers/7:ro" in engines.calls()[-1]
+    assert engines.models.is_dir()
+
+
+def test_an_image_that_is_not_there_is_pulled_first(engines, mode):
+    mode("old image")
+    with engines.serve(engine="docker"):
+        assert [call[0] for call in engines.calls()] == ["info", "image", "pull", "run"]
+        assert engines.calls()[2][-1] == launcher.IMAGE
+    mode("no image")
+    reason = r"needs the image tensorflow/serving:\S+, and it cannot be pulled \(no such image\)\. .*the engine local"
+    with pytest.raises(ServerError, match=reason), engines.serve(engine="docker"):
+        pass
+
+
+# A server that does not come up.
+
+
+@pytest.mark.parametrize(
+    ("found", "timeout_s", "received"),
+    [
+        ("ends", 30, "it ended with status 3"),
+        ("fails", 30, "version 1 failed: no such op: Sing"),
+        ("hangs", 1, "no answer"),
+    ],
+)
+@pytest.mark.parametrize("engine", ["local", "docker"])
+def test_a_server_that_does_not_come_up_is_an_error_with_the_end_of_its_log(
+    engines, mode, engine, found, timeout_s, received
+):
+    mode(found)
+    with pytest.raises(ServerError) as raised, engines.serve(engine=engine, timeout_s=timeout_s):
+        pass
+    assert raised.value.reason == (
+        f"A server ({engine}) must have a version of flowers AVAILABLE within {timeout_s:g} s. "
+        f"Received: {received}. Its log says more."
+    )
+    assert str(raised.value).startswith(f"{raised.value.reason}\n{engines.log} ends with:\nstarting")
+    assert engines.processes() == []
+
+
+def test_a_server_of_other_models_is_not_the_one(engines):
+    with pytest.raises(ServerError, match="no answer"), engines.serve(model_name="birds", timeout_s=0.5):
+        pass
+    assert engines.processes() == []

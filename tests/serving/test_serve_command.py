@@ -1,0 +1,126 @@
+"""`python -m serving` says which engine it takes, becomes the server, and helps where there is nothing to serve."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from serving import __main__ as command_line
+from serving import launcher
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Terminal:
+    """Runs the command in a process of its own, with a `docker` and a local server that note how they are called."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.models = folder / "models"
+        self.programs = folder / "programs"
+        self.programs.mkdir()
+        # Stands before the project on the path of imports, and takes the rest of `serving` from there.
+        package = self.programs / "serving"
+        package.mkdir()
+        (package / "__init__.py").write_text(f"__path__.append({str(ROOT / 'serving')!r})")
+        (package / "local_server.py").write_text("import sys\nprint(*sys.argv[1:], sep='\\n')\nsys.exit(7)")
+
+    def add_docker(self, *, answers: bool) -> None:
+        docker = self.programs / "docker"
+        docker.write_text(f'#!/bin/sh\n[ "$1" = info ] && exit {0 if answers else 1}\nprintf "%s\\n" "$@"\nexit 9\n')
+        docker.chmod(0o755)
+
+    def push(self, name: str = "flowers") -> Path:
+        (self.models / name / "1").mkdir(parents=True)
+        return self.models / name
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "serving", "--models-dir", self.models, *arguments],
+            cwd=self.folder,
+            env={**os.environ, "PATH": f"{self.programs}:/usr/bin:/bin", "PYTHONPATH": f"{self.programs}:{ROOT}"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Terminal:
+    return Terminal(tmp_path)
+
+
+def test_it_becomes_the_local_server_where_no_engine_answers(terminal):
+    base_path = terminal.push()
+    terminal.add_docker(answers=False)
+    done = terminal("--", "--prefer_tflite_model=true")
+    said, *arguments = done.stdout.splitlines()
+    assert said == (
+        f"Serving {base_path} with the local server (no Docker engine answers): "
+        "REST http://localhost:8501/v1/models/flowers, gRPC localhost:8500"
+    )
+    assert arguments == [
+        "--host=127.0.0.1",
+        "--port=8500",
+        "--rest_api_port=8501",
+        "--model_name=flowers",
+        f"--model_base_path={base_path}",
+        "--enable_batching=true",
+        f"--batching_parameters_file={launcher.CONFIG}/batching.config",
+        f"--monitoring_config_file={launcher.CONFIG}/monitoring.config",
+        "--prefer_tflite_model=true",
+    ]
+    assert done.returncode == 7, "the server's own status"
+    assert done.stderr == ""
+
+
+def test_it_becomes_docker_where_an_engine_answers(terminal):
+    base_path = terminal.push("birds")
+    terminal.add_docker(answers=True)
+    done = terminal("--model-name", "birds", "--port", "9500", "--rest-api-port", "9501", "--", "--v=1")
+    said, *arguments = done.stdout.splitlines()
+    assert said == (
+        f"Serving {base_path} with {launcher.IMAGE} in Docker (a Docker engine answers): "
+        "REST http://localhost:9501/v1/models/birds, gRPC localhost:9500"
+    )
+    expected = launcher.command(
+        engine="docker", model_name="birds", base_path=base_path, grpc_port=9500, rest_port=9501, flags=["--v=1"]
+    )
+    assert ["docker", *arguments] == expected
+    assert done.returncode == 9
+
+
+def test_an_engine_that_is_asked_for_is_taken(terminal):
+    terminal.push()
+    terminal.add_docker(answers=True)
+    assert "with the local server (as asked): " in terminal("--engine", "local").stdout
+    terminal.add_docker(answers=False)
+    done = terminal("--engine", "docker")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "error: The engine docker needs a Docker engine, and `docker info` does not reach one. "
+        "Start Docker, or choose the engine local.\n"
+    )
+
+
+# In this process, as nothing is started.
+
+
+def test_no_pushed_model_is_an_error_that_says_what_to_do(tmp_path, capsys):
+    (tmp_path / "flowers" / ".staging").mkdir(parents=True)
+    assert command_line.main(["--models-dir", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == (
+        f"error: A server needs a pushed model, and {tmp_path}/flowers holds no version. Run `make train` first, "
+        "or name another with --model-name or --models-dir.\n"
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--engine", "podman"], ["--port", "many"], ["--batching"]])
+def test_a_wrong_command_ends_with_2_and_the_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(arguments)
+    assert ended.value.code == 2
+    assert "usage: python -m serving" in capsys.readouterr().err
