@@ -3,8 +3,11 @@
 import asyncio
 import logging
 import os
+import signal
 import sys
+from types import FrameType
 
+from serving.local_server import settings
 from serving.local_server.errors import StartError
 from serving.local_server.flags import parse
 
@@ -15,21 +18,35 @@ def main() -> int:
     try:
         flags = parse(sys.argv[1:])
         logging.getLogger().setLevel(flags.log_level.upper())
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+        # TensorFlow's warnings quote the beginning of an image that it cannot read.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        # TensorFlow's loader calls itself deprecated, and is the only one that reads every SavedModel.
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
         if flags.version:
             import tensorflow as tf
 
             print(f"local server: speaks TensorFlow Serving's protocol, with TensorFlow {tf.__version__}")
             return 0
+        chosen = settings.read(flags)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _end_at_once)
         # TensorFlow takes seconds to import: not before the command line is known to be good.
         from serving.local_server.server import serve
 
-        asyncio.run(serve(flags, on_ready=lambda line: print(line, flush=True)))
+        asyncio.run(serve(chosen, on_ready=lambda line: print(line, flush=True)))
     except StartError as exc:
         print(exc, file=sys.stderr)
         return 1
     return 0
 
 
+def _end_at_once(number: int, frame: FrameType | None) -> None:
+    """End while TensorFlow is imported: nothing is at work yet."""
+    os._exit(0)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    logging.shutdown()
+    # Everything accepted is answered by now; a model that is still being loaded, or runs for nobody, is not waited for.
+    os._exit(status)

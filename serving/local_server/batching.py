@@ -1,29 +1,32 @@
 """One queue in front of the models: requests become batches, batches run on a few threads.
 
 Everything but the models' own work happens on the event loop, so nothing here needs a lock. Without batching a batch is
-one request. The parameters are TensorFlow Serving's (session_bundle_config.proto), with its defaults.
+one request. The parameters are TensorFlow Serving's (session_bundle_config.proto), with its defaults; the models take
+turns and the queues end as in its shared_batch_scheduler.h.
 """
 
 import asyncio
 import logging
+import math
 import os
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from serving.local_server.errors import Code, StatusError, invalid_argument
-from serving.local_server.servable import Servable
-from serving.local_server.tensors import Array
+from serving.local_server.servable import Array, Servable
 
 log = logging.getLogger(__name__)
 
 _NUM_CORES = os.cpu_count() or 1
-# What may wait where batching is off: some seconds of work for a heavy model.
+# What may wait for a model where batching is off: some seconds of work for a heavy one.
 _MAX_QUEUED_REQUESTS = 128
+# Of one input of a batch whose requests are filled up to the widest of them; beyond, they run apart.
+_MAX_PADDED_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,14 @@ class BatchingOptions:
     """How requests are batched.
 
     Attributes:
-        max_batch_size: rows of a batch.
+        max_batch_size: rows of a request, and of a batch.
         batch_timeout_s: how long the oldest request waits for a batch to fill up while a thread is free.
-        max_enqueued_batches: batches that may wait; beyond that a request is refused at once.
+        max_enqueued_batches: batches that may wait for one model; beyond, a request is refused at once.
         num_batch_threads: batches at work at the same time.
         allowed_batch_sizes: a batch is filled up to the next of these sizes; any size where empty.
         pad_variable_length_inputs: fill shorter inputs with zeros, so that different shapes share a batch.
-        enable_large_batch_splitting: split a request of more rows than a batch, which is an error otherwise.
+        enable_large_batch_splitting: split a request of more than `max_execution_batch_size` rows.
+        max_execution_batch_size: rows of a batch where requests are split; `None` is `max_batch_size`.
     """
 
     max_batch_size: int = 1000
@@ -47,19 +51,32 @@ class BatchingOptions:
     allowed_batch_sizes: tuple[int, ...] = ()
     pad_variable_length_inputs: bool = False
     enable_large_batch_splitting: bool = False
+    max_execution_batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_batch_size", "max_enqueued_batches", "num_batch_threads"):
+        for name in ("max_batch_size", "max_enqueued_batches", "num_batch_threads", "num_rows_per_batch"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1. Received: {getattr(self, name)}")
+                shown = name.replace("num_rows_per_batch", "max_execution_batch_size")
+                raise ValueError(f"{shown} must be at least 1. Received: {getattr(self, name)}")
         if self.batch_timeout_s < 0:
             raise ValueError(f"batch_timeout_micros must not be negative. Received: {self.batch_timeout_s * 1e6:.0f}")
-        sizes = self.allowed_batch_sizes
-        if sizes and (list(sizes) != sorted(set(sizes)) or sizes[0] < 1 or sizes[-1] != self.max_batch_size):
+        if self.num_rows_per_batch > self.max_batch_size:
             raise ValueError(
-                f"allowed_batch_sizes must increase and end with max_batch_size ({self.max_batch_size}). "
+                f"max_execution_batch_size must not be above max_batch_size ({self.max_batch_size}). "
+                f"Received: {self.max_execution_batch_size}"
+            )
+        sizes = self.allowed_batch_sizes
+        if sizes and (list(sizes) != sorted(set(sizes)) or sizes[0] < 1 or sizes[-1] != self.num_rows_per_batch):
+            raise ValueError(
+                f"allowed_batch_sizes must increase and end with the rows of a full batch ({self.num_rows_per_batch}). "
                 f"Received: {list(sizes)}"
             )
+
+    @property
+    def num_rows_per_batch(self) -> int:
+        if self.enable_large_batch_splitting and self.max_execution_batch_size is not None:
+            return self.max_execution_batch_size
+        return self.max_batch_size
 
     @classmethod
     def from_proto(cls, proto: Any) -> "BatchingOptions":
@@ -80,17 +97,28 @@ _WRAPPED = (
     "max_enqueued_batches",
     "num_batch_threads",
     "enable_large_batch_splitting",
+    "max_execution_batch_size",
 )
 
 
 @dataclass(eq=False)
 class _Task:
-    servable: Servable
     feeds: Mapping[str, Array]
-    fetches: Sequence[str]
     num_rows: int
+    future: "asyncio.Future[list[Array]]"
+
+
+@dataclass(eq=False)
+class _Batch:
+    """Requests of one kind that run together, at the latest at `start_at_s`."""
+
+    servable: Servable
+    fetches: Sequence[str]
+    kind: Any
     arrival_s: float
-    future: "asyncio.Future[list[Array]]" = field(repr=False)
+    start_at_s: float
+    tasks: list[_Task] = field(default_factory=list)
+    num_rows: int = 0
 
 
 class Scheduler:
@@ -98,7 +126,7 @@ class Scheduler:
 
     Args:
         options: `None` runs every request for itself.
-        max_queued_bytes: of inputs that wait, over all models.
+        max_queued_bytes: of the inputs of all requests that wait or are at work.
         on_batch: called with the rows of each batch and the seconds that its oldest request waited.
     """
 
@@ -110,13 +138,18 @@ class Scheduler:
         on_batch: Callable[[int, float], None] = lambda num_rows, waited_s: None,
     ) -> None:
         self._options = options
+        self._num_rows_per_batch = options.num_rows_per_batch if options else 1
+        self._max_waiting = options.max_enqueued_batches if options else _MAX_QUEUED_REQUESTS
+        self._timeout_s = options.batch_timeout_s if options else 0.0
         self._num_idle = options.num_batch_threads if options else _NUM_CORES
         self._threads = ThreadPoolExecutor(self._num_idle, thread_name_prefix="batch")
-        self._queues: dict[Any, deque[_Task]] = {}
-        self._queued_bytes = 0
-        self._max_queued_bytes = max_queued_bytes
+        # The batches that wait for each model; the model whose turn it is comes first.
+        self._lines: dict[Servable, list[_Batch]] = {}
+        self._num_bytes = 0
+        self._max_bytes = max_queued_bytes
         self._on_batch = on_batch
         self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
     async def run(self, servable: Servable, feeds: Mapping[str, Array], fetches: Sequence[str]) -> list[Array]:
         """Run one request; when the caller is cancelled while it waits, nothing is computed.
@@ -127,107 +160,146 @@ class Scheduler:
         if self._options is None:
             return await self._enqueue(servable, feeds, fetches, num_rows=1)
         num_rows = _count_rows(feeds)
-        limit = self._options.max_batch_size
+        if num_rows > self._options.max_batch_size:
+            raise invalid_argument(
+                f"Task size {num_rows} is larger than maximum input batch size {self._options.max_batch_size}. "
+                "Send fewer rows at once."
+            )
+        limit = self._num_rows_per_batch
         if num_rows <= limit:
             return await self._enqueue(servable, feeds, fetches, num_rows)
-        if not self._options.enable_large_batch_splitting:
-            raise invalid_argument(
-                f"Task size {num_rows} is larger than maximum input batch size {limit}. Send fewer rows at once, or "
-                "let the server split them: enable_large_batch_splitting."
-            )
-        starts = range(0, num_rows, limit)
-        parts = [{name: array[i : i + limit] for name, array in feeds.items()} for i in starts]
-        outputs = await asyncio.gather(*(self.run(servable, part, fetches) for part in parts))
-        return [np.concatenate(pieces) for pieces in zip(*outputs, strict=True)]
+        parts = []
+        sizes = [min(limit, num_rows - start) for start in range(0, num_rows, limit)]
+        for i, size in enumerate(sizes):
+            part = {name: array[i * limit : i * limit + size] for name, array in feeds.items()}
+            parts.append(asyncio.ensure_future(self._enqueue(servable, part, fetches, size)))
+        try:
+            outputs = await asyncio.gather(*parts)
+        finally:
+            while parts:
+                parts.pop().cancel()
+        for size, found in zip(sizes, outputs, strict=True):
+            _check_outputs(found, size)
+        return [_join(pieces, pad=self._options.pad_variable_length_inputs) for pieces in zip(*outputs, strict=True)]
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Refuse what waits and what is still to come; batches at work are finished."""
+        self._is_closed = True
+        lines, self._lines = self._lines, {}
+        for task in (task for line in lines.values() for batch in line for task in batch.tasks):
+            if not task.future.done():
+                task.future.set_exception(_ending())
+        self._threads.shutdown(wait=False)
 
     async def _enqueue(
         self, servable: Servable, feeds: Mapping[str, Array], fetches: Sequence[str], num_rows: int
     ) -> list[Array]:
-        key = self._group(servable, feeds, fetches)
-        queue = self._queues.setdefault(key, deque())
-        num_bytes = sum(array.nbytes for array in feeds.values())
-        capacity = self._options.max_batch_size * self._options.max_enqueued_batches if self._options else None
-        queued = sum(task.num_rows for task in queue)
-        if (
-            queued + num_rows > (capacity or _MAX_QUEUED_REQUESTS)
-            or self._queued_bytes + num_bytes > self._max_queued_bytes
-        ):
+        if self._is_closed:
+            raise _ending()
+        num_bytes = sum(map(_count_bytes, feeds.values()))
+        if self._num_bytes + num_bytes > self._max_bytes:
             raise StatusError(
                 Code.UNAVAILABLE,
-                f"The batch scheduling queue to which this task was submitted is full ({queued} waiting). "
-                "Try again later.",
+                f"The server is full: {self._num_bytes} bytes of inputs wait, {self._max_bytes} may, and this request "
+                f"has {num_bytes}. Try again later.",
             )
-        loop = asyncio.get_running_loop()
-        task = _Task(servable, feeds, fetches, num_rows, loop.time(), loop.create_future())
-        queue.append(task)
-        self._queued_bytes += num_bytes
+        task = _Task(feeds, num_rows, asyncio.get_running_loop().create_future())
+        batch = self._find_batch(servable, feeds, fetches, num_rows)
+        batch.tasks.append(task)
+        batch.num_rows += num_rows
+        self._num_bytes += num_bytes
         try:
             self._start_batches()
             return await task.future
         finally:
-            self._queued_bytes -= num_bytes
-            if task in queue:
-                queue.remove(task)
+            self._num_bytes -= num_bytes
+            if task.future.cancelled():
+                self._leave(batch, task)
+            del task, batch  # else an error, which refers to this frame and back, keeps the arrays for a while
 
-    def _group(self, servable: Servable, feeds: Mapping[str, Array], fetches: Sequence[str]) -> Any:
-        """Tell which requests can share a batch."""
-        if self._options is None:
-            return servable
-        padded = self._options.pad_variable_length_inputs
-        kinds = tuple((k, a.dtype.str, a.ndim if padded else a.shape[1:]) for k, a in feeds.items())
-        return servable, kinds, tuple(fetches)
-
-    def _start_batches(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._num_idle:
-            self._queues = {key: queue for key, queue in self._queues.items() if queue}
-            waiting = sorted(self._queues.values(), key=lambda queue: queue[0].arrival_s)
-            ripe = next((queue for queue in waiting if self._ripens_at(queue) <= loop.time()), None)
-            if ripe is None:
-                self._wait_for(waiting)
-                return
-            batch = self._take(ripe)
-            self._num_idle -= 1
-            self._on_batch(sum(task.num_rows for task in batch), loop.time() - batch[0].arrival_s)
-            running = loop.run_in_executor(self._threads, _run, batch, self._options)
-            running.add_done_callback(lambda done, batch=batch: self._finish(batch, done))  # type: ignore[misc]
-
-    def _ripens_at(self, queue: deque[_Task]) -> float:
-        if self._options is None or sum(task.num_rows for task in queue) >= self._options.max_batch_size:
-            return 0.0
-        return queue[0].arrival_s + self._options.batch_timeout_s
-
-    def _wait_for(self, waiting: Sequence[deque[_Task]]) -> None:
-        if self._timer:
-            self._timer.cancel()
-        if waiting:
-            when = min(map(self._ripens_at, waiting))
-            self._timer = asyncio.get_running_loop().call_at(when, self._start_batches)
-
-    def _take(self, queue: deque[_Task]) -> list[_Task]:
-        batch = [queue.popleft()]
-        if self._options:
-            num_rows = batch[0].num_rows
-            while queue and num_rows + queue[0].num_rows <= self._options.max_batch_size:
-                batch.append(queue.popleft())
-                num_rows += batch[-1].num_rows
+    def _find_batch(
+        self, servable: Servable, feeds: Mapping[str, Array], fetches: Sequence[str], num_rows: int
+    ) -> _Batch:
+        """Give the batch that a request waits in: the last one of its kind where there is room, else a new one."""
+        line = self._lines.get(servable, [])
+        kind = self._kind(feeds, fetches)
+        last = next((batch for batch in reversed(line) if batch.kind == kind), None) if self._options else None
+        if last and last.num_rows + num_rows <= self._num_rows_per_batch and len(last.tasks) < self._num_rows_per_batch:
+            if last.num_rows + num_rows == self._num_rows_per_batch:
+                last.start_at_s = 0.0
+            return last
+        if len(line) >= self._max_waiting:
+            raise StatusError(
+                Code.UNAVAILABLE,
+                "The batch scheduling queue to which this task was submitted is full; currently "
+                f"{len(line)} batches enqueued and max_enqueued_batches is {self._max_waiting}. Try again later.",
+            )
+        if last:
+            last.start_at_s = 0.0
+        now = asyncio.get_running_loop().time()
+        start_at_s = now + self._timeout_s if num_rows < self._num_rows_per_batch else 0.0
+        batch = _Batch(servable, fetches, kind, now, start_at_s)
+        self._lines.setdefault(servable, line).append(batch)
         return batch
 
-    def _finish(self, batch: Sequence[_Task], done: "asyncio.Future[list[list[Array] | StatusError]]") -> None:
+    def _kind(self, feeds: Mapping[str, Array], fetches: Sequence[str]) -> Any:
+        """Tell which requests can share a batch."""
+        if self._options is None:
+            return None
+        padded = self._options.pad_variable_length_inputs
+        inputs = tuple((name, a.dtype, a.ndim if padded else a.shape[1:]) for name, a in feeds.items())
+        return inputs, tuple(fetches)
+
+    def _leave(self, batch: _Batch, task: _Task) -> None:
+        """Take a request out of its batch, unless that is at work already."""
+        line = self._lines.get(batch.servable, [])
+        if batch not in line:
+            return
+        batch.tasks.remove(task)
+        batch.num_rows -= task.num_rows
+        if not batch.tasks:
+            line.remove(batch)
+        if not line:
+            del self._lines[batch.servable]
+
+    def _start_batches(self) -> None:
+        """Give every idle thread a batch that is full or has waited long enough."""
+        loop = asyncio.get_running_loop()
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        while self._num_idle and self._lines:
+            now = loop.time()
+            waiting = [batch for line in self._lines.values() for batch in line]
+            batch = next((batch for batch in waiting if batch.start_at_s <= now), None)
+            if batch is None:
+                self._timer = loop.call_at(min(batch.start_at_s for batch in waiting), self._start_batches)
+                return
+            line = self._lines.pop(batch.servable)
+            line.remove(batch)
+            if line:
+                self._lines[batch.servable] = line  # behind the other models
+            self._num_idle -= 1
+            running = loop.run_in_executor(
+                self._threads, _run, batch.servable, batch.tasks, batch.fetches, self._options
+            )
+            running.add_done_callback(partial(self._finish, batch))
+            self._on_batch(batch.num_rows, now - batch.arrival_s)
+
+    def _finish(self, batch: _Batch, done: "asyncio.Future[list[list[Array] | StatusError]]") -> None:
         self._num_idle += 1
         self._start_batches()
-        if done.cancelled():
-            return
-        for task, result in zip(batch, done.result(), strict=True):
+        for task, result in zip(batch.tasks, done.result(), strict=True):
             if task.future.done():
                 continue
             if isinstance(result, StatusError):
                 task.future.set_exception(result)
             else:
                 task.future.set_result(result)
+
+
+def _ending() -> StatusError:
+    return StatusError(Code.UNAVAILABLE, "The server is ending. Ask another one, or try again later.")
 
 
 def _count_rows(feeds: Mapping[str, Array]) -> int:
@@ -241,50 +313,71 @@ def _count_rows(feeds: Mapping[str, Array]) -> int:
     return sizes.pop() if sizes else 1
 
 
-def _run(batch: Sequence[_Task], options: BatchingOptions | None) -> list[list[Array] | StatusError]:
+def _count_bytes(array: Array) -> int:
+    return sum(map(len, array.flat)) if array.dtype.hasobject else array.nbytes
+
+
+def _run(
+    servable: Servable, tasks: Sequence[_Task], fetches: Sequence[str], options: BatchingOptions | None
+) -> list[list[Array] | StatusError]:
     """Run a batch in a thread; a request that makes it fail is found by halves, and the others are answered."""
     try:
-        return list(_run_together(batch, options))
+        return list(_run_together(servable, tasks, fetches, options))
     except StatusError as exc:
-        if len(batch) == 1:
-            return [exc]
-    except Exception:
-        log.exception("a model failed in a way that is not the request's fault")
-        if len(batch) == 1:
-            return [StatusError(Code.INTERNAL, "the model failed; the server's log says more")]
-    middle = len(batch) // 2
-    return _run(batch[:middle], options) + _run(batch[middle:], options)
+        code, message = exc.code, exc.message
+    except Exception as exc:
+        if len(tasks) == 1:
+            log.exception("a model failed in a way that is not the request's fault")
+        code, message = Code.INTERNAL, f"the model failed: {type(exc).__name__}; the server's log says more"
+    if len(tasks) == 1:
+        return [StatusError(code, message)]  # a new one: the one caught refers to the arrays
+    middle = len(tasks) // 2
+    return [
+        *_run(servable, tasks[:middle], fetches, options),
+        *_run(servable, tasks[middle:], fetches, options),
+    ]
 
 
-def _run_together(batch: Sequence[_Task], options: BatchingOptions | None) -> list[list[Array]]:
-    first = batch[0]
-    num_rows = sum(task.num_rows for task in batch)
-    size = next((size for size in options.allowed_batch_sizes if size >= num_rows), num_rows) if options else num_rows
-    if len(batch) == 1 and size == num_rows:
-        return [first.servable.run(first.feeds, first.fetches)]
-    pad = options is not None and options.pad_variable_length_inputs
-    feeds = {name: _stack([task.feeds[name] for task in batch], size - num_rows, pad=pad) for name in first.feeds}
-    outputs = first.servable.run(feeds, first.fetches)
-    if any(output.ndim == 0 or len(output) != size for output in outputs):
+def _run_together(
+    servable: Servable, tasks: Sequence[_Task], fetches: Sequence[str], options: BatchingOptions | None
+) -> list[list[Array]]:
+    num_rows = sum(task.num_rows for task in tasks)
+    allowed = (0, *options.allowed_batch_sizes) if options else ()
+    size = next((size for size in allowed if size >= num_rows), num_rows)
+    if len(tasks) == 1 and size == num_rows:
+        return [servable.run(tasks[0].feeds, fetches)]
+    feeds = {}
+    for name in tasks[0].feeds:
+        joined = _join([task.feeds[name] for task in tasks], pad=bool(options and options.pad_variable_length_inputs))
+        # A row of the batch's own is sure to be a valid one.
+        feeds[name] = np.concatenate([joined, *[joined[:1]] * (size - num_rows)]) if size > num_rows else joined
+    outputs = servable.run(feeds, fetches)
+    _check_outputs(outputs, size)
+    ends = np.cumsum([task.num_rows for task in tasks])
+    return [[output[end - task.num_rows : end] for output in outputs] for task, end in zip(tasks, ends, strict=True)]
+
+
+def _check_outputs(outputs: Sequence[Array], num_rows: int) -> None:
+    if any(output.ndim == 0 or len(output) != num_rows for output in outputs):
         raise StatusError(
             Code.FAILED_PRECONDITION,
             "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input "
             "tensors. Serve this model without batching.",
         )
-    ends = np.cumsum([task.num_rows for task in batch])
-    return [[output[end - task.num_rows : end] for output in outputs] for task, end in zip(batch, ends, strict=True)]
 
 
-def _stack(arrays: Sequence[Array], num_extra: int, *, pad: bool) -> Array:
-    """Join the rows of several requests; extra rows repeat the first one."""
-    if pad:
-        shape = np.max([array.shape[1:] for array in arrays], axis=0)
-        arrays = [
-            np.pad(
-                array,
-                [(0, 0), *((0, int(most - size)) for most, size in zip(shape, array.shape[1:], strict=True))],
-                constant_values=b"" if array.dtype == object else 0,
-            )
-            for array in arrays
-        ]
-    return np.concatenate([*arrays, *[arrays[0][:1]] * num_extra])
+def _join(arrays: Sequence[Array], *, pad: bool) -> Array:
+    """Join the rows of arrays, where `pad` is set after filling them up to the widest with zeros, or empty strings."""
+    if not pad or len({array.shape[1:] for array in arrays}) == 1:
+        return np.concatenate(arrays)
+    shape = [sum(map(len, arrays)), *(max(sizes) for sizes in zip(*(a.shape[1:] for a in arrays), strict=True))]
+    dtype = arrays[0].dtype
+    if math.prod(shape) * dtype.itemsize > _MAX_PADDED_BYTES:
+        raise StatusError(Code.RESOURCE_EXHAUSTED, f"a batch padded to {shape} would be too large")
+    joined = np.full(shape, b"" if dtype.hasobject else 0, dtype)
+    start = 0
+    for array in arrays:
+        where = (slice(start, start + len(array)), *map(slice, array.shape[1:]))
+        joined[where] = array
+        start += len(array)
+    return joined

@@ -29,6 +29,7 @@ HTTP_STATUS = {
     Code.DEADLINE_EXCEEDED: 504,
 }
 _BY_NUMBER = {code.value[0]: code for code in Code}
+# A message may quote what the caller sent, and gRPC clients refuse trailers of more than 8 to 16 KiB.
 _MAX_MESSAGE_CHARS = 1000
 
 
@@ -36,6 +37,8 @@ class StatusError(Exception):
     """A request that cannot be answered, or a model that cannot be loaded."""
 
     def __init__(self, code: Code, message: str) -> None:
+        if len(message) > _MAX_MESSAGE_CHARS:
+            message = message[:_MAX_MESSAGE_CHARS] + "…"
         super().__init__(message)
         self.code = code
         self.message = message
@@ -74,6 +77,9 @@ def from_tensorflow() -> Iterator[None]:
         yield
     except tf.errors.OpError as exc:
         message = str(exc.message).split("\nOriginal stack trace")[0].split("\nErrors may have originated")[0].strip()
-        raise StatusError(by_number(exc.error_code), message[:_MAX_MESSAGE_CHARS]) from exc
+        raise StatusError(by_number(exc.error_code), message) from exc
+    except UnicodeDecodeError as exc:
+        # TensorFlow's message quotes bytes of the request that are no text.
+        raise invalid_argument(bytes(exc.object).decode("utf-8", "replace")) from exc
     except (TypeError, ValueError) as exc:
-        raise invalid_argument(str(exc)[:_MAX_MESSAGE_CHARS]) from exc
+        raise invalid_argument(str(exc)) from exc

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -15,13 +16,32 @@ _WITHOUT_EFFECT = (
     "enable_profiler",
     "flush_filesystem_caches",
     "grpc_max_threads",
+    "num_tflite_interpreters_per_pool",
+    "num_tflite_pools",
     "num_unload_threads",
     "per_process_gpu_memory_fraction",
     "remove_unused_fields_from_bundle_metagraph",
     "rest_api_num_threads",
     "enable_grpc_healthcheck_service",
+    "thread_pool_factory_config_file",
     "xla_cpu_compilation_enabled",
+    "xla_gpu_compilation_enabled",
 )
+
+
+_LOG_LEVELS = ("debug", "info", "warning", "error")
+_AT_LEAST = {
+    "rest_api_timeout_in_ms": 1,
+    "max_request_bytes": 1,
+    "model_config_file_poll_wait_seconds": 0,
+    "num_request_iterations_for_warmup": 0,
+    "max_num_load_retries": 0,
+    "load_retry_interval_micros": 0,
+    "num_load_threads": 0,
+    "tensorflow_session_parallelism": 0,
+    "tensorflow_intra_op_parallelism": 0,
+    "tensorflow_inter_op_parallelism": 0,
+}
 
 
 def _flag(default: Any, help_text: str) -> Any:
@@ -35,6 +55,7 @@ class Flags:
     port: int = _flag(8500, "TCP port to listen on for gRPC; 0 with --grpc_socket_path listens on the socket alone")
     rest_api_port: int = _flag(0, "port for HTTP/REST; 0 switches it off")
     rest_api_timeout_in_ms: int = _flag(30_000, "timeout for a REST request")
+    rest_api_enable_cors_support: bool = _flag(False, "let pages of other sites call the REST API")
     model_name: str = _flag("default", "name of the model; ignored with --model_config_file")
     model_base_path: str = _flag("", "folder of the model's version folders; ignored with --model_config_file")
     model_config_file: str = _flag(
@@ -62,7 +83,9 @@ class Flags:
     tensorflow_intra_op_parallelism: int = _flag(0, "threads inside one operation; 0 chooses")
     tensorflow_inter_op_parallelism: int = _flag(0, "operations at once; 0 chooses")
     enable_serialization_as_tensor_content: bool = _flag(False, "answer tensors as bytes instead of typed fields")
-    enable_cors_support: bool = _flag(False, "let pages of other sites call the REST API")
+    enable_signature_method_name_check: bool = _flag(
+        False, "classify and regress with signatures made for it alone; TensorFlow 2 makes all of them for predict"
+    )
     version: bool = _flag(False, "print the version and exit")
     host: str = _flag("0.0.0.0", "address to listen on [not in TensorFlow Serving]")
     max_request_bytes: int = _flag(1 << 26, "of one request, over gRPC and REST, unpacked [not in TensorFlow Serving]")
@@ -89,7 +112,7 @@ def parse(arguments: Sequence[str]) -> Flags:
             kind = {"type": _read_bool, "nargs": "?", "const": True, "metavar": "true|false"}
         parser.add_argument(f"--{declared.name}", default=declared.default, help=declared.metadata["help"], **kind)
     for name in _WITHOUT_EFFECT:
-        parser.add_argument(f"--{name}", nargs="?", help=argparse.SUPPRESS)
+        parser.add_argument(f"--{name}", nargs="?", const="true", help=argparse.SUPPRESS)
     given = vars(parser.parse_args(arguments))
     for name in _WITHOUT_EFFECT:
         if given.pop(name) is not None:
@@ -107,22 +130,29 @@ def _read_bool(text: str) -> bool:
 
 
 def _check(flags: Flags) -> None:
-    if not flags.model_base_path and not flags.model_config_file:
+    if not flags.model_config_file and not (flags.model_name and flags.model_base_path):
         raise StartError(
-            "The server needs a model: --model_name and --model_base_path, or --model_config_file. Received neither."
+            "The server needs a model: --model_name and --model_base_path, or --model_config_file. Received: "
+            f"--model_name={flags.model_name} --model_base_path={flags.model_base_path}. Add what is missing."
         )
     if flags.batching_parameters_file and not flags.enable_batching:
-        raise StartError("--batching_parameters_file is for --enable_batching, which is not given. Add it.")
+        raise StartError(
+            "--batching_parameters_file is for --enable_batching, which is not given. Received: "
+            f"--batching_parameters_file={flags.batching_parameters_file}. Add --enable_batching."
+        )
     if not flags.port and not flags.grpc_socket_path:
         raise StartError("The server needs a port for gRPC. Received --port=0: give one, or a --grpc_socket_path.")
     if flags.rest_api_port and flags.rest_api_port == flags.port:
         raise StartError(f"--rest_api_port cannot be same as --port. Received: {flags.port} for both. Change one.")
     for name in ("port", "rest_api_port"):
         if not 0 <= getattr(flags, name) < 1 << 16:
-            raise StartError(f"--{name} must be 0 to 65535. Received: {getattr(flags, name)}")
-    for name in ("rest_api_timeout_in_ms", "max_request_bytes"):
-        if getattr(flags, name) < 1:
-            raise StartError(f"--{name} must be at least 1. Received: {getattr(flags, name)}")
+            raise StartError(f"--{name} must be 0 to 65535. Received: {getattr(flags, name)}. Choose another port.")
+    for name, least in _AT_LEAST.items():
+        if getattr(flags, name) < least:
+            raise StartError(f"--{name} must be at least {least}. Received: {getattr(flags, name)}. Raise it.")
+    if flags.log_level.lower() not in _LOG_LEVELS:
+        raise StartError(f"--log_level must be one of {', '.join(_LOG_LEVELS)}. Received: {flags.log_level}. Take one.")
+    read_channel_arguments(flags.grpc_channel_arguments)
 
 
 def read_channel_arguments(text: str) -> list[tuple[str, int | str]]:
@@ -135,6 +165,9 @@ def read_channel_arguments(text: str) -> list[tuple[str, int | str]]:
     for argument in filter(None, text.split(",")):
         key, separator, value = argument.partition("=")
         if not separator:
-            raise StartError(f"--grpc_channel_arguments must be key=value with commas between. Received: {argument}")
-        options.append((key, int(value) if value.lstrip("-").isdigit() else value))
+            raise StartError(
+                f"--grpc_channel_arguments must be key=value with commas between. Received: {argument}. Write "
+                f"{argument}=value."
+            )
+        options.append((key, int(value) if re.fullmatch(r"-?\d+", value) else value))
     return options

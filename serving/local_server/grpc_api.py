@@ -3,9 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from tensorflow_serving.apis import (
@@ -19,6 +21,8 @@ from serving.local_server.errors import Code, StartError, StatusError
 from serving.local_server.service import Service
 
 log = logging.getLogger(__name__)
+
+_MAX_SHOWN_CHARS = 100
 
 
 class GrpcApi:
@@ -41,7 +45,7 @@ class GrpcApi:
         channel_arguments: Sequence[tuple[str, int | str]],
         enable_reflection: bool,
     ) -> None:
-        self._server = grpc.aio.server(options=channel_arguments)
+        self._server = grpc.aio.server(interceptors=[_Parsing()], options=channel_arguments)
         self._health = health.aio.HealthServicer()
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(_Prediction(service), self._server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(_Model(service), self._server)
@@ -62,9 +66,9 @@ class GrpcApi:
                 else:
                     self._server.add_secure_port(address, credentials)
             except RuntimeError as exc:
+                flag = "--grpc_socket_path" if address.startswith("unix:") else "--port or --host"
                 raise StartError(
-                    f"The server listens for gRPC on {address}, and cannot: {exc}. Is another server running? "
-                    "Choose another --port."
+                    f"The server listens for gRPC on {address}, and cannot; gRPC says why above. Choose another {flag}."
                 ) from exc
 
     async def start(self) -> None:
@@ -77,24 +81,41 @@ class GrpcApi:
         await self._server.stop(grace_s)
 
 
+class _Parsing(grpc.aio.ServerInterceptor):
+    """Let a request that is not a message be refused as one, and not as a failure of the server's."""
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        return handler and handler._replace(request_deserializer=partial(_parse, handler.request_deserializer))
+
+
+def _parse(parse: Callable[[bytes], Any], body: bytes) -> Any:
+    try:
+        return parse(body)
+    except DecodeError:
+        return None
+
+
 class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
     def __init__(self, service: Service) -> None:
         self._service = service
 
     async def Predict(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return await _answer(self._service, self._service.predict, request, context, "predict")
+        return await _answer(self._service, self._service.predict, request, context, "Predict")
 
     async def Classify(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return await _answer(self._service, self._service.classify, request, context, "classify")
+        return await _answer(self._service, self._service.classify, request, context, "Classify")
 
     async def Regress(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return await _answer(self._service, self._service.regress, request, context, "regress")
+        return await _answer(self._service, self._service.regress, request, context, "Regress")
 
     async def MultiInference(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return await _answer(self._service, self._service.multi_inference, request, context, "multi_inference")
+        return await _answer(self._service, self._service.multi_inference, request, context, "MultiInference")
 
     async def GetModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return await _answer(self._service, self._service.get_model_metadata, request, context, "get_model_metadata")
+        return await _answer(self._service, self._service.get_model_metadata, request, context, "GetModelMetadata")
 
 
 class _Model(model_service_pb2_grpc.ModelServiceServicer):
@@ -102,26 +123,30 @@ class _Model(model_service_pb2_grpc.ModelServiceServicer):
         self._service = service
 
     async def GetModelStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return await _answer(self._service, self._service.get_model_status, request, context, "get_model_status")
+        return await _answer(self._service, self._service.get_model_status, request, context, "GetModelStatus")
 
     async def HandleReloadConfigRequest(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return await _answer(self._service, self._service.reload_config, request, context, "reload_config")
+        return await _answer(self._service, self._service.reload_config, request, context, "HandleReloadConfigRequest")
 
 
 async def _answer(
     service: Service, handle: Callable[[Any], Awaitable[Any]], request: Any, context: Any, api: str
 ) -> Any:
+    if request is None:
+        # gRPC's own code for it: github.com/grpc/grpc/blob/master/doc/statuscodes.md.
+        await context.abort(Code.INTERNAL, "the request is not a valid protobuf message of its type")
     name = _name_model(request)
     try:
         # A caller's deadline cancels the call, and with it whatever still waits in the queue.
         return await service.counted(handle(request), model_name=name, api=api, entrypoint="GRPC", timeout_s=None)
     except StatusError as exc:
-        log.debug("%s of model %r: %s", api, name, exc)
+        # Not the message, which may quote what was sent.
+        log.debug("%s of model %r: %s", api, name[:_MAX_SHOWN_CHARS], exc.code.name)
         await context.abort(exc.code, exc.message)
     except asyncio.CancelledError:
         raise
     except Exception:
-        log.exception("%s of model %r failed", api, name)
+        log.exception("%s of model %r failed", api, name[:_MAX_SHOWN_CHARS])
         await context.abort(Code.INTERNAL, "the server failed; its log says more")
 
 

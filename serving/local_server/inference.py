@@ -12,6 +12,7 @@ from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
     inference_pb2,
+    model_pb2,
     predict_pb2,
     regression_pb2,
 )
@@ -19,47 +20,56 @@ from tensorflow_serving.apis import (
 from serving.local_server import tensors
 from serving.local_server.errors import Code, StatusError, failed_precondition, invalid_argument
 from serving.local_server.manager import Version
-from serving.local_server.servable import CLASSIFY, DEFAULT_SIGNATURE, PREDICT, REGRESS, Servable
-from serving.local_server.tensors import Array
+from serving.local_server.servable import CLASSIFY, DEFAULT_SIGNATURE, PREDICT, REGRESS, Array, Servable
 
 Run = Callable[[Servable, Mapping[str, Array], Sequence[str]], Awaitable[list[Array]]]
 """Runs named tensors through a model: `Scheduler.run`, or the model itself while it is warmed up."""
 
 
-async def predict(version: Version, request: Any, run: Run, *, max_tensor_bytes: int, as_content: bool = False) -> Any:
+async def predict(
+    version: Version,
+    request: Any,
+    run: Run,
+    *,
+    max_tensor_bytes: int,
+    as_content: bool = False,
+    check_method: bool = False,
+) -> Any:
     """Answer a `PredictRequest`."""
     response = predict_pb2.PredictResponse()
-    outputs = await predict_arrays(version, request, run, max_tensor_bytes=max_tensor_bytes)
+    outputs = await predict_arrays(version, request, run, max_tensor_bytes=max_tensor_bytes, check_method=check_method)
     for alias, array in outputs.items():
         tensors.to_proto(array, response.outputs[alias], as_content=as_content)
     _name_model(response.model_spec, version, request.model_spec)
     return response
 
 
-async def predict_arrays(version: Version, request: Any, run: Run, *, max_tensor_bytes: int) -> dict[str, Array]:
+async def predict_arrays(
+    version: Version, request: Any, run: Run, *, max_tensor_bytes: int, check_method: bool = False
+) -> dict[str, Array]:
     """Answer a `PredictRequest` with arrays."""
-    signature = find_signature(version, request.model_spec.signature_name)
-    _check_names(signature, request.inputs)
-    inputs = {alias: tensors.to_array(proto, alias, max_tensor_bytes) for alias, proto in request.inputs.items()}
-    return await run_signature(version, signature, inputs, request.output_filter, run)
+    signature = _find_signature(version, request.model_spec.signature_name)
+    protos = {**signature.defaults, **request.inputs}
+    _check_signature(signature, request.inputs, check_method=check_method)
+    inputs = {alias: tensors.to_array(protos[alias], alias, max_tensor_bytes) for alias in sorted(signature.inputs)}
+    return await _run_signature(version, signature, inputs, request.output_filter, run)
 
 
 async def run_signature(
-    version: Version, signature: Any, inputs: Mapping[str, Array], output_filter: Sequence[str], run: Run
+    version: Version, signature: Any, inputs: Mapping[str, Array], run: Run, *, check_method: bool = False
 ) -> dict[str, Array]:
     """Run a signature's inputs, by alias, and give its outputs, by alias."""
-    if signature.method_name not in (PREDICT, CLASSIFY, REGRESS):
-        raise StatusError(
-            Code.INTERNAL,
-            "Expected prediction signature method_name to be one of "
-            f"{{{PREDICT}, {CLASSIFY}, {REGRESS}}}. Was: {signature.method_name}",
-        )
+    _check_signature(signature, inputs, check_method=check_method)
+    return await _run_signature(version, signature, inputs, (), run)
+
+
+async def _run_signature(
+    version: Version, signature: Any, inputs: Mapping[str, Array], output_filter: Sequence[str], run: Run
+) -> dict[str, Array]:
     aliases = _choose_outputs(signature, output_filter)
     with version.lease() as servable:
         feeds = {}
         for position, (alias, info) in enumerate(sorted(signature.inputs.items())):
-            if alias not in inputs:
-                continue
             tensors.check_dtype(inputs[alias], info.dtype, position)
             tensors.check_shape(inputs[alias].shape, servable.shape(info.name), alias)
             feeds[info.name] = inputs[alias]
@@ -67,50 +77,55 @@ async def run_signature(
     return dict(zip(aliases, outputs, strict=True))
 
 
-async def classify(version: Version, request: Any, run: Run) -> Any:
+async def classify(version: Version, request: Any, run: Run, *, check_method: bool = False) -> Any:
     """Answer a `ClassificationRequest`."""
-    signature = _find_example_signature(version, request.model_spec, "classification", CLASSIFY)
+    signature = _find_example_signature(version, request.model_spec)
+    info, fetches = _read_example_signature(signature, CLASSIFY, check_method=check_method)
     examples = serialize_examples(request.input)
-    outputs = await _run_examples(version, examples, [(signature, CLASSIFY)], run)
+    outputs = await _run_examples(version, info, examples, fetches, run)
     response = classification_pb2.ClassificationResponse()
     _fill_classification(response.result, signature, outputs, len(examples))
     _name_model(response.model_spec, version, request.model_spec)
     return response
 
 
-async def regress(version: Version, request: Any, run: Run) -> Any:
+async def regress(version: Version, request: Any, run: Run, *, check_method: bool = False) -> Any:
     """Answer a `RegressionRequest`."""
-    signature = _find_example_signature(version, request.model_spec, "regression", REGRESS)
+    signature = _find_example_signature(version, request.model_spec)
+    info, fetches = _read_example_signature(signature, REGRESS, check_method=check_method)
     examples = serialize_examples(request.input)
-    outputs = await _run_examples(version, examples, [(signature, REGRESS)], run)
+    outputs = await _run_examples(version, info, examples, fetches, run)
     response = regression_pb2.RegressionResponse()
     _fill_regression(response.result, signature, outputs, len(examples))
     _name_model(response.model_spec, version, request.model_spec)
     return response
 
 
+def check_inputs(signature: Any) -> None:
+    """Refuse a signature with a sparse or ragged input, which is no tensor with a name: no request can hold it."""
+    for alias, info in sorted(signature.inputs.items()):
+        if not info.name:
+            raise invalid_argument(
+                f"A signature's inputs must be plain tensors. Received: '{alias}', which is sparse or ragged. Ask for "
+                "its components, in a signature that names them."
+            )
+
+
 def choose_model(request: Any) -> Any:
-    """Give the one `ModelSpec` that a `MultiInferenceRequest` is about."""
-    names = {task.model_spec.name for task in request.tasks}
-    if not names:
-        raise invalid_argument("Inference request must contain at least one task.")
-    if "" in names:
-        raise invalid_argument("Found ModelSpec with an empty model name.")
-    if len(names) > 1:
-        raise invalid_argument("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
-    return request.tasks[0].model_spec
+    """Give the `ModelSpec` whose model a `MultiInferenceRequest` is sent to, which is an empty one without tasks."""
+    return request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
 
 
-async def multi_inference(version: Version, request: Any, run: Run) -> Any:
+async def multi_inference(version: Version, request: Any, run: Run, *, check_method: bool = False) -> Any:
     """Answer a `MultiInferenceRequest`: several signatures of one model, run once on the same examples."""
     with version.lease() as servable:
-        tasks = _choose_tasks(servable, request.tasks)
+        signatures, info, fetches = _choose_tasks(servable, request.tasks, check_method=check_method)
         examples = serialize_examples(request.input)
-        outputs = await _run_examples(version, examples, tasks, run)
+        outputs = await _run_examples(version, info, examples, fetches, run)
     response = inference_pb2.MultiInferenceResponse()
-    for task, (signature, method) in zip(request.tasks, tasks, strict=True):
+    for task, signature in zip(request.tasks, signatures, strict=True):
         result = response.results.add()
-        if method == CLASSIFY:
+        if task.method_name == CLASSIFY:
             _fill_classification(result.classification_result, signature, outputs, len(examples))
         else:
             _fill_regression(result.regression_result, signature, outputs, len(examples))
@@ -118,13 +133,17 @@ async def multi_inference(version: Version, request: Any, run: Run) -> Any:
     return response
 
 
-def get_metadata(version: Version, request: Any) -> Any:
-    """Answer a `GetModelMetadataRequest`; `signature_def` is the one field there is."""
+def check_metadata_fields(request: Any) -> None:
+    """Refuse a `GetModelMetadataRequest` for anything but `signature_def`, the one field there is."""
     if not request.metadata_field:
         raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
     for name in request.metadata_field:
         if name != "signature_def":
             raise invalid_argument(f"Metadata field {name} is not supported")
+
+
+def get_metadata(version: Version) -> Any:
+    """Answer a `GetModelMetadataRequest` with a version's signatures."""
     response = get_model_metadata_pb2.GetModelMetadataResponse()
     with version.lease() as servable:
         signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=servable.signatures)
@@ -134,12 +153,7 @@ def get_metadata(version: Version, request: Any) -> Any:
     return response
 
 
-def find_signature(version: Version, name: str) -> Any:
-    """Give a signature by name, the default one for an empty name.
-
-    Raises:
-        StatusError: FAILED_PRECONDITION, as over gRPC; REST says it in other words.
-    """
+def _find_signature(version: Version, name: str) -> Any:
     with version.lease() as servable:
         signature = servable.signatures.get(name or DEFAULT_SIGNATURE)
     if signature is None:
@@ -170,7 +184,15 @@ def _name_model(spec: Any, version: Version, asked: Any) -> None:
     spec.signature_name = asked.signature_name or DEFAULT_SIGNATURE
 
 
-def _check_names(signature: Any, inputs: Mapping[str, Any]) -> None:
+def _check_signature(signature: Any, inputs: Mapping[str, Any], *, check_method: bool) -> None:
+    """Refuse inputs by other names than the signature's; one that has a default may be left out."""
+    if check_method and signature.method_name not in (PREDICT, CLASSIFY, REGRESS):
+        raise StatusError(
+            Code.INTERNAL,
+            "Expected prediction signature method_name to be one of "
+            f"{{{PREDICT}, {CLASSIFY}, {REGRESS}}}. Was: {signature.method_name}",
+        )
+    check_inputs(signature)
     received, expected = set(inputs), set(signature.inputs)
     if len(received) > len(expected) or (len(received) < len(expected) and not signature.defaults):
         raise invalid_argument(
@@ -178,10 +200,16 @@ def _check_names(signature: Any, inputs: Mapping[str, Any]) -> None:
             f"len({{{_join(expected)}}}). Sent extra: {{{_join(received - expected)}}}. Missing but required: "
             f"{{{_join(expected - received)}}}."
         )
-    for alias in sorted(received - expected):
+    for alias in sorted(expected - received - set(signature.defaults)):
         raise invalid_argument(
-            f"input tensor alias not found in signature: {alias}. Inputs expected to be in the set "
-            f"{{{_join(expected)}}}."
+            f"Signature input alias: {alias}(feed name: {signature.inputs[alias].name}) not found in request and no "
+            f"default value provided. Inputs expected to be in the request {{{_join(received)}}}, or default input "
+            f"alias set: {_join(signature.defaults)}"
+        )
+    if received - expected:
+        raise invalid_argument(
+            f"Inputs contains invalid name. Used request inputs: {_join(received & expected)}, request input: "
+            f"{_join(received)}"
         )
 
 
@@ -194,26 +222,32 @@ def _choose_outputs(signature: Any, output_filter: Sequence[str]) -> list[str]:
             )
         if list(output_filter).count(alias) > 1:
             raise invalid_argument(f"duplicate output tensor alias: {alias}")
-    return list(output_filter) or sorted(signature.outputs)
+    # Whatever their order, it is the same call to the model.
+    return sorted(output_filter) or sorted(signature.outputs)
 
 
 def _join(names: Iterable[str]) -> str:
     return ",".join(sorted(names))
 
 
-def _find_example_signature(version: Version, spec: Any, kind: str, method: str) -> Any:
+def _find_example_signature(version: Version, spec: Any) -> Any:
     with version.lease() as servable:
         signature = servable.signatures.get(spec.signature_name or DEFAULT_SIGNATURE)
     if signature is None:
         raise invalid_argument(f"No signature was found with the name: {spec.signature_name or DEFAULT_SIGNATURE}")
-    if signature.method_name != method:
-        raise invalid_argument(f"Expected {kind} signature method_name to be {method}. Was: {signature.method_name}")
     return signature
 
 
-def _choose_tasks(servable: Servable, tasks: Sequence[Any]) -> list[tuple[Any, str]]:
-    chosen: dict[str, tuple[Any, str]] = {}
+def _choose_tasks(servable: Servable, tasks: Sequence[Any], *, check_method: bool) -> tuple[list[Any], Any, list[str]]:
+    """Give the signature of each task, the `TensorInfo` of the input they share, and the output tensors of them all."""
+    chosen: dict[str, Any] = {}
+    shared = None
+    fetches: list[str] = []
     for task in tasks:
+        if not task.model_spec.name:
+            raise invalid_argument("Found ModelSpec with an empty model name.")
+        if task.model_spec.name != tasks[0].model_spec.name:
+            raise invalid_argument("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
         name = task.model_spec.signature_name or DEFAULT_SIGNATURE
         if name in chosen:
             raise invalid_argument(f"Duplicate evaluation of signature: {name}")
@@ -222,46 +256,48 @@ def _choose_tasks(servable: Servable, tasks: Sequence[Any]) -> list[tuple[Any, s
             raise invalid_argument(f"Requested signature not found in model graph: {name}")
         if task.method_name not in (CLASSIFY, REGRESS):
             raise StatusError(Code.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method_name}")
-        chosen[name] = signature, task.method_name
-    return list(chosen.values())
+        info, wanted = _read_example_signature(signature, task.method_name, check_method=check_method)
+        shared = shared or info
+        if info.name != shared.name:
+            raise invalid_argument("Input tensor must be the same for all Signatures.")
+        chosen[name] = signature
+        fetches += [name for name in wanted if name not in fetches]
+    return list(chosen.values()), shared, fetches
 
 
 async def _run_examples(
-    version: Version, examples: Sequence[bytes], tasks: Sequence[tuple[Any, str]], run: Run
+    version: Version, info: Any, examples: Sequence[bytes], fetches: Sequence[str], run: Run
 ) -> dict[str, Array]:
-    """Run serialized examples once for all tasks: the tensors that they ask for, by tensor name."""
-    inputs, fetches = set(), []
-    for signature, method in tasks:
-        tensor, wanted = _read_example_signature(signature, method)
-        inputs.add(tensor)
-        fetches += [name for name in wanted if name not in fetches]
-    if len(inputs) > 1:
-        raise invalid_argument("Input tensor must be the same for all Signatures.")
+    """Run serialized examples, for the input that `info` describes, and give the tensors `fetches`, by tensor name."""
     feed = np.array(examples, dtype=object)
+    tensors.check_dtype(feed, info.dtype, 0)
     with version.lease() as servable:
-        outputs = await run(servable, {inputs.pop(): feed}, fetches)
+        outputs = await run(servable, {info.name: feed}, fetches)
     return dict(zip(fetches, outputs, strict=True))
 
 
-def _read_example_signature(signature: Any, method: str) -> tuple[str, list[str]]:
-    """Give the input tensor of a classification or regression signature, and its output tensors."""
+def _read_example_signature(signature: Any, method: str, *, check_method: bool) -> tuple[Any, list[str]]:
+    """Give the input's `TensorInfo` of a classification or regression signature, and its output tensors."""
     kind, known = ("classification", ("classes", "scores")) if method == CLASSIFY else ("regression", ("outputs",))
-    if signature.method_name != method:
+    if check_method and signature.method_name != method:
         raise invalid_argument(f"Expected {kind} signature method_name to be {method}. Was: {signature.method_name}")
+    check_inputs(signature)
     if len(signature.inputs) != 1:
         raise invalid_argument("Expected one input Tensor.")
     if not 1 <= len(signature.outputs) <= len(known):
-        count = "one or two output Tensors, found" if method == CLASSIFY else "one output Tensor, found"
-        raise invalid_argument(f"Expected {count} {len(signature.outputs)}")
+        count = f"or two output Tensors, found {len(signature.outputs)}" if method == CLASSIFY else "output Tensor."
+        raise invalid_argument(f"Expected one {count}")
     if "inputs" not in signature.inputs:
-        raise failed_precondition(f"No {kind} inputs found in SignatureDef: {_join(signature.inputs)}")
+        raise invalid_argument(f"No {kind} inputs found in SignatureDef: {signature}")
     fetches = [signature.outputs[alias].name for alias in known if alias in signature.outputs]
-    if not fetches:
-        raise failed_precondition(
-            f"Expected {kind} signature outputs to contain at least one of {_join(known)}. "
-            f"Signature was: {_join(signature.outputs)}"
+    if not fetches and method == CLASSIFY:
+        raise invalid_argument(
+            'Expected classification signature outputs to contain at least one of "classes" or "scores". '
+            f"Signature was: {signature}"
         )
-    return signature.inputs["inputs"].name, fetches
+    if not fetches:
+        raise invalid_argument(f"No regression outputs found in SignatureDef: {signature}")
+    return signature.inputs["inputs"], fetches
 
 
 def _fill_classification(result: Any, signature: Any, outputs: Mapping[str, Array], num_examples: int) -> None:
@@ -271,17 +307,22 @@ def _fill_classification(result: Any, signature: Any, outputs: Mapping[str, Arra
             continue
         array = found[alias] = outputs[signature.outputs[alias].name]
         if array.ndim != 2:
-            raise invalid_argument(f"Expected Tensor shape: [batch_size num_classes] but got {list(array.shape)}")
+            raise invalid_argument(
+                f"Expected Tensor shape: [batch_size num_classes] but got {tensors.show_shape(array)}"
+            )
         if array.dtype != dtype:
             wanted = "DT_STRING" if alias == "classes" else "DT_FLOAT"
-            raise invalid_argument(f"Expected {alias} Tensor of {wanted}. Got: {array.dtype}")
+            raise invalid_argument(f"Expected {alias} Tensor of {wanted}. Got: {tensors.enum_name(array)}")
         if len(array) != num_examples:
             raise invalid_argument(f"Expected {alias} output batch size of {num_examples}. Got: {len(array)}")
-    if len({array.shape[1] for array in found.values()}) > 1:
-        raise invalid_argument("Tensors class and score should match in dim_size(1)")
+    num_classes = [array.shape[1] for array in found.values()]
+    if len(set(num_classes)) > 1:
+        raise invalid_argument(
+            f"Tensors class and score should match in dim_size(1). Got {num_classes[0]} vs. {num_classes[1]}"
+        )
     for i in range(num_examples):
         classes = result.classifications.add().classes
-        for c in range(next(iter(found.values())).shape[1]):
+        for c in range(num_classes[0]):
             added = classes.add()
             if "classes" in found:
                 added.label = found["classes"][i, c].decode("utf-8", "replace")
@@ -293,11 +334,12 @@ def _fill_regression(result: Any, signature: Any, outputs: Mapping[str, Array], 
     array = outputs[signature.outputs["outputs"].name]
     if not (array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)):
         raise invalid_argument(
-            f"Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got {list(array.shape)}"
+            "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got "
+            f"{tensors.show_shape(array)}"
         )
     if len(array) != num_examples:
         raise invalid_argument(f"Input batch size did not match output batch size: {num_examples} vs. {len(array)}")
     if array.dtype != np.float32:
-        raise invalid_argument(f"Expected output Tensor of DT_FLOAT.  Got: {array.dtype}")
+        raise invalid_argument(f"Expected output Tensor of DT_FLOAT.  Got: {tensors.enum_name(array)}")
     for value in array.ravel():
         result.regressions.add().value = value

@@ -7,6 +7,8 @@ A row request (`instances`) names the inputs of each example, a column request (
 import base64
 import binascii
 import json
+import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -15,12 +17,19 @@ import numpy as np
 import tensorflow as tf
 
 from serving.local_server.errors import Code, StatusError, invalid_argument
-from serving.local_server.tensors import Array
+from serving.local_server.servable import Array
+from serving.local_server.tensors import runtime_name, show_shape
 
 # numpy's own limit, and more than any model's.
 _MAX_RANK = 64
 _MAX_SHOWN_CHARS = 100
-_TYPE_NAMES = {type(None): "Null", bool: "Bool", dict: "Object", list: "Array", str: "String"}
+_MAX_SEARCHED_CHARS = 100_000
+_TYPE_NAMES = {type(None): "Null", dict: "Object", list: "Array", str: "String"}
+_TOO_BIG = "JSON Parse error: Number too big to be stored in double."
+# A decimal that may be beyond the largest double, 1.8e308: Python takes it for infinity.
+_HUGE = re.compile(rb"[eE]\+?\d{3}|\d{308}")
+# An escape that stands for half of a character beyond U+FFFF, and makes no text without the other half.
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 # What RapidJSON says where Python's parser says the key.
 _PARSE_ERRORS = {
     "Expecting value": "Invalid value.",
@@ -28,7 +37,14 @@ _PARSE_ERRORS = {
     "Expecting property name enclosed in double quotes": "Missing a name for object member.",
     "Expecting ':' delimiter": "Missing a colon after a name of object member.",
     "Expecting ',' delimiter": "Missing a comma or } after an object member.",
+    "Illegal trailing comma before end of object": "Missing a name for object member.",
+    "Illegal trailing comma before end of array": "Invalid value.",
+    "Unterminated string": "Missing a closing quotation mark in string.",
+    "Invalid control character": "Invalid encoding in string.",
+    "Invalid \\escape": "Invalid escape character in string.",
+    "Invalid \\uXXXX escape": "Incorrect hex digit after \\u escape in string.",
 }
+_IN_ARRAY = "Missing a comma or ] after an array element."
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -40,17 +56,49 @@ def parse(body: bytes) -> dict[str, Any]:
     if not body:
         raise invalid_argument("JSON Parse error: The document is empty")
     try:
-        document = json.loads(body)
+        document = json.loads(body, parse_float=_read_float if _HUGE.search(body) else None)
     except json.JSONDecodeError as exc:
         reason = next((ours for theirs, ours in _PARSE_ERRORS.items() if exc.msg.startswith(theirs)), exc.msg)
+        # In a long text not even the reason is worth seconds of searching.
+        if exc.msg.startswith("Expecting ','") and exc.pos < _MAX_SEARCHED_CHARS and _ends_in_array(exc.doc[: exc.pos]):
+            reason = _IN_ARRAY
         raise invalid_argument(f"JSON Parse error: {reason} at offset: {exc.pos}") from exc
     except UnicodeDecodeError as exc:
         raise invalid_argument(f"JSON Parse error: Invalid encoding in string. at offset: {exc.start}") from exc
-    except (RecursionError, ValueError) as exc:
-        raise invalid_argument(f"JSON Parse error: {'nested too deeply' if not str(exc) else exc}") from exc
+    except RecursionError as exc:
+        raise invalid_argument("JSON Parse error: The document is nested too deeply.") from exc
+    except ValueError as exc:  # a whole number of thousands of digits
+        raise invalid_argument(_TOO_BIG) from exc
+    if _SURROGATE.search(body):
+        _check_text(document)
     if not isinstance(document, dict):
         raise invalid_argument(f"JSON Value: {_show(document)} Is not object")
     return document
+
+
+def _ends_in_array(text: str) -> bool:
+    """Tell whether the innermost bracket that a part of a document leaves open is an array's."""
+    opened: list[str] = []
+    for bracket in re.findall(r"[\[\]{}]", re.sub(r'"(?:[^"\\]|\\.)*"', "", text)):
+        if bracket in "[{":
+            opened.append(bracket)
+        else:
+            opened.pop()
+    return opened[-1:] == ["["]
+
+
+def _read_float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise invalid_argument(_TOO_BIG)
+    return value
+
+
+def _check_text(document: Any) -> None:
+    try:
+        _dump(document)
+    except (UnicodeEncodeError, RecursionError) as exc:
+        raise invalid_argument("JSON Parse error: The surrogate pair in string is invalid.") from exc
 
 
 def read_signature_name(document: Mapping[str, Any]) -> str:
@@ -98,6 +146,8 @@ def write_predictions(outputs: Mapping[str, Array], *, rows: bool) -> bytes:
     for name, array in outputs.items():
         if array.ndim == 0:
             raise invalid_argument(f"Tensor name: {name} has no shape information ")
+        if not len(array):
+            raise invalid_argument(f"Tensor name: {name} has invalid batch size: 0")
         if batch_size not in (None, len(array)):
             raise invalid_argument(
                 f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {batch_size}"
@@ -111,6 +161,10 @@ def write_predictions(outputs: Mapping[str, Array], *, rows: bool) -> bytes:
 
 def fill_examples(document: Mapping[str, Any], proto: Any) -> None:
     """Fill the `Input` of a classify or regress request with the `tf.Example`s of its JSON."""
+    target = proto.example_list
+    if "context" in document:
+        target = proto.example_list_with_context
+        _fill_example(document["context"], target.context)
     examples = document.get("examples")
     if "examples" not in document:
         raise invalid_argument(
@@ -120,10 +174,6 @@ def fill_examples(document: Mapping[str, Any], proto: Any) -> None:
         raise invalid_argument(f"JSON Value: {_show(document)} Expecting 'examples' value to be an list/array")
     if not examples:
         raise invalid_argument(f"JSON Value: {_show(document)} 'examples' value is an empty array")
-    target = proto.example_list
-    if "context" in document:
-        target = proto.example_list_with_context
-        _fill_example(document["context"], target.context)
     for example in examples:
         _fill_example(example, target.examples.add())
 
@@ -159,7 +209,7 @@ def _show(value: Any) -> str:
 
 def _show_outline(value: Any) -> str:
     """Write the beginning of a list or object, without walking through all of it."""
-    encoder = json.JSONEncoder()
+    encoder = json.JSONEncoder(indent=4)
     text = ""
     for chunk in encoder.iterencode(value):
         text += chunk[: _MAX_SHOWN_CHARS + 1]
@@ -223,7 +273,7 @@ def _stack_rows(rows: list[Any], dtype: int, where: Any) -> Array:
                 if array.size != arrays[0].size:
                     reason = f"Expecting tensor size: {arrays[0].size} but got: {array.size}"
                 else:
-                    reason = f"Expecting shape {_show_shape(arrays[0])} but got: {_show_shape(array)}"
+                    reason = f"Expecting shape {show_shape(arrays[0])} but got: {show_shape(array)}"
                 code, message = (
                     Code.INVALID_ARGUMENT,
                     f"{where(i)} of 'instances' list. Error: INVALID_ARGUMENT: {reason}",
@@ -291,11 +341,13 @@ def _convert(values: Sequence[Any], dtype: tf.DType) -> Array:
     elif dtype.is_floating:
         allowed = {int, float}
     else:
-        raise StatusError(Code.UNIMPLEMENTED, f"Conversion of JSON Value: {_show(list(values))} to type: {dtype.name}")
+        raise StatusError(
+            Code.UNIMPLEMENTED, f"Conversion of JSON Value: {_show(list(values))} to type: {runtime_name(dtype)}"
+        )
     if not kinds <= allowed:
         raise _type_error(next(value for value in values if type(value) not in allowed), dtype)
     if dtype.is_integer:
-        low, high = dtype.limits
+        low, high = dtype.min, dtype.max
         if values and (min(values) < low or max(values) > high):
             raise _type_error(next(value for value in values if not low <= value <= high), dtype)
     elif dtype.is_floating:
@@ -309,18 +361,24 @@ def _check_lossless(values: Sequence[Any], kinds: set[type], dtype: tf.DType) ->
     largest = float(dtype.max)
     lossy: Iterable[Any] = ()
     if int in kinds:
-        lossy = (v for v in values if type(v) is int and abs(v) > most)
+        # Whole numbers that no 64 bits hold are read as decimals.
+        lossy = (v for v in values if type(v) is int and abs(v) > (most if -(2**63) <= v < 2**64 else largest))
     if float in kinds:
         lossy = chain(lossy, (v for v in values if type(v) is float and largest < abs(v) < float("inf")))
     for value in lossy:
-        kind = "float" if dtype == tf.float32 else dtype.name
-        raise invalid_argument(f"Cannot convert JSON value: {_show(value)} to {kind} without loss of precision.")
+        raise invalid_argument(
+            f"Cannot convert JSON value: {_show(value)} to {runtime_name(dtype)} without loss of precision."
+        )
 
 
 def _type_error(value: Any, dtype: tf.DType) -> StatusError:
-    kind = _TYPE_NAMES.get(type(value), "Number")
-    name = "float" if dtype == tf.float32 else dtype.name
-    return invalid_argument(f"JSON Value: {_show(value)} Type: {kind} is not of expected type: {name}")
+    return invalid_argument(
+        f"JSON Value: {_show(value)} Type: {_kind(value)} is not of expected type: {runtime_name(dtype)}"
+    )
+
+
+def _kind(value: Any) -> str:
+    return str(value) if isinstance(value, bool) else _TYPE_NAMES.get(type(value), "Number")
 
 
 def _is_base64(value: Any) -> bool:
@@ -344,10 +402,6 @@ def _decode_base64(text: str) -> bytes:
         return base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
     except (binascii.Error, ValueError) as exc:
         raise invalid_argument("Unable to base64 decode") from exc
-
-
-def _show_shape(array: Array) -> str:
-    return f"[{','.join(map(str, array.shape))}]"
 
 
 def _to_json(name: str, array: Array) -> Any:
@@ -382,7 +436,7 @@ def _write_base64(value: bytes) -> dict[str, str]:
 
 def _fill_example(value: Any, example: Any) -> None:
     if not isinstance(value, dict):
-        raise invalid_argument(f"Example must be JSON object but got JSON {_TYPE_NAMES.get(type(value), 'Number')}")
+        raise invalid_argument(f"Example must be JSON object but got JSON {_kind(value)}")
     for name, content in value.items():
         _fill_feature(name, content if isinstance(content, list) else [content], example.features.feature[name])
 
@@ -402,17 +456,15 @@ def _fill_feature(name: str, values: Sequence[Any], feature: Any) -> None:
 def _to_feature_value(name: str, value: Any) -> tuple[str, Any]:
     if isinstance(value, bool):
         return "int64_list", int(value)
-    if isinstance(value, int):
-        if not -(2**63) <= value < 2**63:
+    if isinstance(value, int) and -(2**63) <= value < 2**64:
+        if value >= 2**63:
             raise invalid_argument(f"Feature: {name} has uint64 element. Only int64 is supported.")
         return "int64_list", value
-    if isinstance(value, float):
-        _check_lossless([value], {float}, tf.float32)
+    if isinstance(value, int | float):
+        _check_lossless([value], {type(value)}, tf.float32)
         return "float_list", value
     if isinstance(value, str):
         return "bytes_list", value.encode("utf-8", "surrogatepass")
     if _is_base64(value):
         return "bytes_list", _decode_base64(value["b64"])
-    raise invalid_argument(
-        f"Feature: {name} has element with unexpected JSON type: {_TYPE_NAMES.get(type(value), 'Number')}"
-    )
+    raise invalid_argument(f"Feature: {name} has element with unexpected JSON type: {_kind(value)}")

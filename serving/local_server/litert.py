@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,7 @@ from ai_edge_litert.interpreter import Interpreter
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from serving.local_server.errors import failed_precondition, invalid_argument
-from serving.local_server.servable import DEFAULT_SIGNATURE, PREDICT
-from serving.local_server.tensors import Array
+from serving.local_server.servable import DEFAULT_SIGNATURE, LITERT, PREDICT, Array
 
 Details = dict[str, dict[str, Any]]
 
@@ -26,30 +25,30 @@ class _Runner:
     def __init__(self, content: bytes, num_threads: int) -> None:
         self._interpreter = Interpreter(model_content=content, num_threads=num_threads)
         self._interpreter.allocate_tensors()
-        runners = {
+        self._signed = {
             name: self._interpreter.get_signature_runner(name) for name in self._interpreter.get_signature_list()
         }
-        self._run = runners or {DEFAULT_SIGNATURE: self._run_unsigned}
         self.signatures: dict[str, tuple[Details, Details]] = {
-            name: (runner.get_input_details(), runner.get_output_details()) for name, runner in runners.items()
-        } or {DEFAULT_SIGNATURE: (_by_name(self._interpreter.get_input_details()), self._outputs())}
+            name: (runner.get_input_details(), runner.get_output_details()) for name, runner in self._signed.items()
+        } or {
+            DEFAULT_SIGNATURE: (
+                _by_name(self._interpreter.get_input_details()),
+                _by_name(self._interpreter.get_output_details()),
+            )
+        }
 
     def run(self, signature: str, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        return self._run[signature](**inputs)
-
-    def _outputs(self) -> Details:
-        return _by_name(self._interpreter.get_output_details())
-
-    def _run_unsigned(self, **inputs: Array) -> dict[str, Array]:
-        details = _by_name(self._interpreter.get_input_details())
-        for name, array in inputs.items():
-            if tuple(details[name]["shape"]) != array.shape:
-                self._interpreter.resize_tensor_input(details[name]["index"], array.shape)
+        """Give the outputs, by alias, in memory of their own."""
+        if self._signed:
+            return self._signed[signature](**inputs)
+        known_inputs, known_outputs = self.signatures[signature]
+        for alias, array in inputs.items():
+            self._interpreter.resize_tensor_input(known_inputs[alias]["index"], array.shape)
         self._interpreter.allocate_tensors()
-        for name, array in inputs.items():
-            self._interpreter.set_tensor(details[name]["index"], array)
+        for alias, array in inputs.items():
+            self._interpreter.set_tensor(known_inputs[alias]["index"], array)
         self._interpreter.invoke()
-        return {name: self._interpreter.get_tensor(detail["index"]) for name, detail in self._outputs().items()}
+        return {alias: self._interpreter.get_tensor(detail["index"]) for alias, detail in known_outputs.items()}
 
 
 def _by_name(details: list[dict[str, Any]]) -> Details:
@@ -62,6 +61,8 @@ class LiteRTServable:
     The rows of a batch go to the interpreters one by one: on a CPU a row alone is as fast as a row in a batch, and no
     memory has to be laid out anew for each size.
     """
+
+    runtime = LITERT
 
     def __init__(self, path: Path) -> None:
         num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -77,24 +78,31 @@ class LiteRTServable:
             raise failed_precondition(f"A version must hold a whole LiteRT model. {path} is not one: {exc}") from exc
         self._pool = ThreadPoolExecutor(num_cores, thread_name_prefix="litert")
         self._details = runner.signatures
+        # A tensor's name is its signature's and its alias.
+        self._names = {
+            f"{signature}/{alias}": (signature, alias)
+            for signature, (inputs, outputs) in self._details.items()
+            for alias in (*inputs, *outputs)
+        }
         self.signatures: Mapping[str, Any] = {
-            name: _signature_def(name, inputs, outputs) for name, (inputs, outputs) in self._details.items()
+            name: _signature_def(name, inputs, outputs, has_rows=self._has_rows(name))
+            for name, (inputs, outputs) in self._details.items()
         }
 
     def shape(self, tensor_name: str) -> tuple[int | None, ...] | None:
-        signature, alias = tensor_name.split("/", 1)
-        shape = self._details[signature][0][alias]["shape_signature"].tolist()
-        # The batch axis is free: rows are run one by one, or the tensor is resized.
-        return (None, *(None if size < 0 else size for size in shape[1:])) if shape else ()
+        signature, alias = self._names[tensor_name]
+        inputs, _ = self._details[signature]
+        sizes = [None if size < 0 else size for size in inputs[alias]["shape_signature"].tolist()]
+        return (None, *sizes[1:]) if self._has_rows(signature) else tuple(sizes)
 
     def run(self, feeds: Mapping[str, Array], fetches: Sequence[str]) -> list[Array]:
-        signature = next(iter(feeds)).split("/", 1)[0]
-        inputs = {name.split("/", 1)[1]: array for name, array in feeds.items()}
-        outputs = [name.split("/", 1)[1] for name in fetches]
+        signature, _ = self._names[fetches[0]]
+        inputs = {self._names[name][1]: array for name, array in feeds.items()}
+        outputs = [self._names[name][1] for name in fetches]
         sizes = {len(array) if array.ndim else 0 for array in inputs.values()}
         num_rows = sizes.pop() if len(sizes) == 1 else 0
         if num_rows < 2 or not self._has_rows(signature):
-            with self._any_runner() as runner:
+            with _taken(self._narrow if self._wide.empty() else self._wide) as runner:
                 return _run(runner, signature, inputs, outputs)
 
         def run_row(i: int) -> list[Array]:
@@ -109,21 +117,9 @@ class LiteRTServable:
         self._wide, self._narrow = SimpleQueue(), SimpleQueue()
 
     def _has_rows(self, signature: str) -> bool:
+        """Tell whether rows can be run one by one: whether all tensors begin with an axis of one, or of any size."""
         inputs, outputs = self._details[signature]
         return all(d["shape"].size and d["shape"][0] == 1 for d in [*inputs.values(), *outputs.values()])
-
-    @contextmanager
-    def _any_runner(self) -> Iterator[_Runner]:
-        try:
-            runner = self._wide.get_nowait()
-        except Empty:
-            with _taken(self._narrow) as narrow:
-                yield narrow
-            return
-        try:
-            yield runner
-        finally:
-            self._wide.put(runner)
 
 
 @contextmanager
@@ -136,21 +132,24 @@ def _taken(runners: "SimpleQueue[_Runner]") -> Iterator[_Runner]:
 
 
 def _run(runner: _Runner, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+    # Of a single string the interpreter takes the array's memory, which must be the string and not a pointer to it.
+    inputs = {k: np.asarray(a.item()) if a.dtype.hasobject and not a.ndim else a for k, a in inputs.items()}
     try:
         found = runner.run(signature, inputs)
     except (ValueError, RuntimeError, TypeError) as exc:
         raise invalid_argument(f"the LiteRT model refuses its input: {exc}") from exc
-    return [np.array(found[name]) for name in outputs]
+    return [np.asarray(found[alias]) for alias in outputs]
 
 
-def _signature_def(name: str, inputs: Details, outputs: Details) -> Any:
-    """Describe a signature as a SavedModel would; a tensor's name is `<signature>/<alias>`."""
+def _signature_def(name: str, inputs: Details, outputs: Details, *, has_rows: bool) -> Any:
+    """Describe a signature as a SavedModel would."""
     signature = meta_graph_pb2.SignatureDef(method_name=PREDICT)
     for infos, details in ((signature.inputs, inputs), (signature.outputs, outputs)):
         for alias, detail in details.items():
             info = infos[alias]
             info.name = f"{name}/{alias}"
             info.dtype = tf.dtypes.as_dtype(detail["dtype"]).as_datatype_enum
-            for size in detail["shape_signature"].tolist():
-                info.tensor_shape.dim.add().size = size
+            info.tensor_shape.SetInParent()
+            for axis, size in enumerate(detail["shape_signature"].tolist()):
+                info.tensor_shape.dim.add().size = -1 if has_rows and axis == 0 else size
     return signature

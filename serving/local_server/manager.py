@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -70,12 +70,13 @@ class Model:
     """A configured model and every version of it that has been seen."""
 
     config: ModelConfig
-    versions: dict[int, Version] = field(default_factory=dict)
+    versions: dict[Path, Version] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     complaint: str = ""
 
-    def available(self) -> list[int]:
-        return sorted(n for n, version in self.versions.items() if version.state == AVAILABLE)
+    def available(self) -> dict[int, Version]:
+        """Give the versions that answer requests, by number."""
+        return {v.number: v for v in self.versions.values() if v.state == AVAILABLE}
 
 
 @dataclass(frozen=True)
@@ -120,28 +121,11 @@ class ModelManager:
         """Serve these models and no others; return when each of their versions is available or has failed.
 
         Raises:
-            StatusError: a label names a version that is not available, and the labels stay as they were; or a model
-                has no version to serve. The other models are served all the same.
+            StatusError: a label names a version that is not available, and nothing changes; or a model has no version
+                to serve, and the others are served all the same.
         """
-        async with self._configuring:
-            gone = [self._models.pop(name) for name in set(self._models) - {config.name for config in configs}]
-            for model in gone:
-                log.info("model %s: no longer configured", model.config.name)
-                for version in model.versions.values():
-                    self._unload(version)
-            for config in configs:
-                known = self._models.get(config.name)
-                if known is None or known.config.base_path != config.base_path:
-                    if known:
-                        for version in known.versions.values():
-                            self._unload(version)
-                    self._models[config.name] = Model(config)
-                else:
-                    known.config = config
-            await asyncio.gather(*(self._refresh(model) for model in list(self._models.values())))
-            self._set_labels(configs)
-            if unserved := [name for name, model in self._models.items() if not model.available()]:
-                raise StatusError(Code.UNKNOWN, f"Some models did not become available: {{{', '.join(unserved)}}}")
+        # It goes on when the caller hangs up: nothing is left half done.
+        await asyncio.shield(self._in_background(self._configure(configs)))
 
     async def watch(self) -> None:
         """Look for new versions until cancelled."""
@@ -161,14 +145,14 @@ class ModelManager:
             raise invalid_argument("ModelSpec has no name specified.")
         number = self.resolve(spec)
         model = self._models.get(spec.name)
-        available = model.available() if model else []
+        available = model.available() if model else {}
         if number is None:
             if not available:
                 raise not_found(f"Servable not found for request: Latest({spec.name})")
-            number = available[-1]
-        if model is None or number not in available:
+            number = max(available)
+        if number not in available:
             raise not_found(f"Servable not found for request: Specific({spec.name}, {number})")
-        return model.versions[number]
+        return available[number]
 
     def resolve(self, spec: Any) -> int | None:
         """Give the version number that a `ModelSpec` names, by number or label, or `None` for the latest."""
@@ -190,14 +174,11 @@ class ModelManager:
             raise invalid_argument("ModelSpec has no name specified.")
         number = self.resolve(spec)
         model = self._models.get(spec.name)
-        versions = dict(sorted(model.versions.items(), reverse=True)) if model else {}
-        if number is None:
-            if not versions:
-                raise not_found(f"Could not find any versions of model {spec.name}")
-            return list(versions.values())
-        if number not in versions:
-            raise not_found(f"Could not find version {number} of model {spec.name}")
-        return [versions[number]]
+        versions = [v for v in model.versions.values() if number in (None, v.number)] if model else []
+        if not versions:
+            which = "any versions" if number is None else f"version {number}"
+            raise not_found(f"Could not find {which} of model {spec.name}")
+        return sorted(versions, key=lambda version: version.number, reverse=True)
 
     def knows(self, name: str) -> bool:
         """Tell whether a model is configured."""
@@ -206,30 +187,47 @@ class ModelManager:
     def describe(self) -> str:
         """Name each model with its available versions, for people."""
         return ", ".join(
-            f"{name}: {' '.join(map(str, model.available())) or 'no version'}" for name, model in self._models.items()
+            f"{name}: {' '.join(map(str, sorted(model.available()))) or 'no version'}"
+            for name, model in self._models.items()
         )
 
     async def close(self) -> None:
-        """Stop what runs in the background, and let go of every model."""
+        """Stop what runs in the background; what is still being loaded is given up."""
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _in_background(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        return task
+
+    async def _configure(self, configs: Sequence[ModelConfig]) -> None:
+        async with self._configuring:
+            self._set_labels(configs)
+            for name in set(self._models) - {config.name for config in configs}:
+                log.info("model %s: no longer configured", name)
+                self._unload_all(self._models.pop(name))
+            for config in configs:
+                self._models.setdefault(config.name, Model(config)).config = config
+            await asyncio.gather(*(self._refresh(model) for model in list(self._models.values())))
+            if unserved := [_explain(model) for model in self._models.values() if not model.available()]:
+                raise StatusError(
+                    Code.UNKNOWN, f"{len(unserved)} model(s) did not become available: {{{', '.join(unserved)}}}"
+                )
 
     def _set_labels(self, configs: Sequence[ModelConfig]) -> None:
         for config in configs:
-            available = self._models[config.name].available()
+            known = self._models.get(config.name)
+            available = known.available() if known else {}
             for label, number in config.labels.items():
-                in_use = label in self._labels.get(config.name, {})
+                present = self._labels.get(config.name, {}).get(label)
                 allowed = self._options.force_labels_for_unavailable or (
-                    self._options.allow_labels_for_unavailable and not in_use
+                    self._options.allow_labels_for_unavailable and present in (None, number)
                 )
-                if number not in available and not allowed and self._labels.get(config.name, {}).get(label) != number:
+                if number not in available and not allowed:
                     raise failed_precondition(
                         f"Request to assign label to version {number} of model {config.name}, which is not currently "
                         "available for inference"
@@ -240,20 +238,21 @@ class ModelManager:
         """Bring one model in line with its folder: load what is missing, then unload what is not wanted."""
         loop = asyncio.get_running_loop()
         async with model.lock:
-            found = await loop.run_in_executor(None, _find_versions, model.config.base_path)
+            config = model.config
+            found = await loop.run_in_executor(None, _find_versions, config.base_path)
             self._complain(model, found)
             if found is None:
                 return
-            wanted = model.config.choose(found)
-            await asyncio.gather(*(self._load_version(model, n, found[n]) for n in sorted(wanted)))
-            if self._models.get(model.config.name) is not model:
-                for version in model.versions.values():  # the configuration dropped it meanwhile
-                    self._unload(version)
-                return
-            if not wanted or any(model.versions[n].state == AVAILABLE for n in wanted):
-                for number, version in model.versions.items():
-                    if number not in wanted:
-                        self._unload(version)
+            wanted = {found[number] for number in config.choose(found)}
+            await asyncio.gather(*(self._load_version(model, path) for path in wanted))
+            if self._models.get(config.name) is not model:  # the configuration dropped it meanwhile
+                self._unload_all(model)
+            elif not wanted or any(model.versions[path].state == AVAILABLE for path in wanted):
+                self._unload_all(model, but=wanted)
+            # Versions of a former base path are of no interest once they have ended.
+            for path, version in list(model.versions.items()):
+                if version.state == END and path.parent != config.base_path:
+                    del model.versions[path]
 
     def _complain(self, model: Model, found: Mapping[int, Path] | None) -> None:
         """Say once what is wrong with a model's folder."""
@@ -273,64 +272,87 @@ class ModelManager:
             log.warning("%s; still looking", complaint)
         model.complaint = complaint
 
-    async def _load_version(self, model: Model, number: int, path: Path) -> None:
-        version = model.versions.get(number)
-        if version is not None and version.state in (LOADING, AVAILABLE, UNLOADING):
+    async def _load_version(self, model: Model, path: Path) -> None:
+        known = model.versions.get(path)
+        if known is not None and known.state in (LOADING, AVAILABLE):
             return
         loop = asyncio.get_running_loop()
-        fingerprint = await loop.run_in_executor(None, _fingerprint, path)
-        failed = version is not None and version.error is not None
-        if version is not None and failed and version.fingerprint == fingerprint:
-            retries_left = version.num_attempts <= self._options.max_num_load_retries
-            if not retries_left or time.monotonic() < version.retry_at_s:
+        version = Version(model.config.name, int(path.name), path, LOADING)
+        version.fingerprint = await loop.run_in_executor(None, _fingerprint, path)
+        if known is not None and known.error is not None and known.fingerprint == version.fingerprint:
+            if known.num_attempts > self._options.max_num_load_retries or time.monotonic() < known.retry_at_s:
                 return
-        attempts = version.num_attempts if version and version.fingerprint == fingerprint else 0
-        version = Version(model.config.name, number, path, LOADING, fingerprint=fingerprint, num_attempts=attempts + 1)
-        model.versions[number] = version
+            version.num_attempts = known.num_attempts
+        version.num_attempts += 1
+        model.versions[path] = version
         start = time.monotonic()
-        log.info("loading %s version %d from %s", version.model_name, number, path)
+        log.info("loading %s version %d from %s", version.model_name, version.number, path)
         try:
             version.servable = await loop.run_in_executor(self._threads, self._load, version.model_name, path)
         except StatusError as exc:
-            version.state, version.error = END, exc
-            version.retry_at_s = time.monotonic() + self._options.load_retry_interval_s
-            log.error("%s version %d cannot be served: %s", version.model_name, number, exc)
-            return
-        version.state = AVAILABLE
-        log.info("%s version %d is available after %.1f s", version.model_name, number, time.monotonic() - start)
+            self._fail(version, exc.code, exc.message)
+        except Exception as exc:
+            # Whatever a loader stumbles over, the other versions are served on.
+            self._fail(version, Code.INTERNAL, f"{path} cannot be loaded: {type(exc).__name__}: {exc}")
+            log.exception("the loader failed")
+        else:
+            version.state = AVAILABLE
+            duration_s = time.monotonic() - start
+            log.info("%s version %d is available after %.1f s", version.model_name, version.number, duration_s)
 
-    def _unload(self, version: Version) -> None:
-        if version.state == AVAILABLE:
-            version.state = UNLOADING
-            self._in_background(self._finish_unloading(version))
+    def _fail(self, version: Version, code: Code, message: str) -> None:
+        # A new error: the one caught refers to all that was loaded.
+        version.state, version.error = END, StatusError(code, message)
+        version.retry_at_s = time.monotonic() + self._options.load_retry_interval_s
+        log.error("%s version %d cannot be served: %s", version.model_name, version.number, version.error)
+
+    def _unload_all(self, model: Model, *, but: Container[Path] = ()) -> None:
+        for version in model.versions.values():
+            if version.state == AVAILABLE and version.path not in but:
+                version.state = UNLOADING
+                self._in_background(self._finish_unloading(version))
 
     async def _finish_unloading(self, version: Version) -> None:
         while version.num_in_flight:
             version.drained.clear()
             await version.drained.wait()
         servable, version.servable = version.servable, None
-        if servable is not None:
-            await asyncio.get_running_loop().run_in_executor(self._threads, servable.close)
-        version.state = END
+        try:
+            if servable is not None:
+                await asyncio.get_running_loop().run_in_executor(self._threads, servable.close)
+        finally:
+            version.state = END
         log.info("%s version %d is unloaded", version.model_name, version.number)
+
+
+def _explain(model: Model) -> str:
+    """Say why a model is not served, in TensorFlow Serving's form."""
+    name = model.config.name
+    failed = [version for version in model.versions.values() if version.error]
+    if not failed:
+        return f"{{{{name: {name}}} due to error: {model.complaint or 'no version of it is to be served'}}}"
+    newest = max(failed, key=lambda version: version.number)
+    return f"{{{{name: {name} version: {newest.number}}} due to error: {newest.error}}}"
 
 
 def _find_versions(base_path: Path) -> dict[int, Path] | None:
     """Find the folders with a number for a name; `None` where the base path cannot be read."""
     try:
-        with os.scandir(base_path) as entries:
-            return {int(e.name): Path(e.path) for e in entries if e.name.isascii() and e.name.isdigit() and e.is_dir()}
-    except OSError:
+        # In order, so that of `001` and `1` it is always the same one that counts.
+        names = sorted(path.name for path in base_path.iterdir() if path.name.isascii() and path.name.isdigit())
+        return {int(name): base_path / name for name in names if int(name) < 1 << 63 and (base_path / name).is_dir()}
+    except (OSError, ValueError):  # a path with a NUL in it is a ValueError
         return None
 
 
 def _fingerprint(path: Path) -> Fingerprint:
     """Tell one state of a version folder from another: names, sizes and times of its files."""
     found = []
-    for file in sorted(path.rglob("*")):
-        try:
-            stat = file.stat()
-        except OSError:
-            continue
-        found.append((str(file), stat.st_size, stat.st_mtime_ns))
-    return tuple(found)
+    for folder, _, names in os.walk(path):
+        for name in names:
+            try:
+                stat = Path(folder, name).stat()
+            except OSError:
+                continue
+            found.append((f"{folder}/{name}", stat.st_size, stat.st_mtime_ns))
+    return tuple(sorted(found))

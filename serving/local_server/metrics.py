@@ -1,20 +1,25 @@
 """What the server counts, under TensorFlow Serving's metric names, so that its dashboards work unchanged.
 
-Names and buckets are those of servables/tensorflow/util.cc and batching_session.cc.
+Names, labels and buckets are those of TensorFlow Serving's util.cc, saved_model_warmup_util.cc and batching_session.cc
+and of TensorFlow's saved_model/loader.cc, but that the size of a batch is a histogram here.
 """
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 
+from serving.local_server.errors import Code, StatusError
+
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 # 10 µs times 1.8 to the power of 0 … 32: up to some 20 minutes.
 _LATENCY_BUCKETS_US = [10 * 1.8**i for i in range(33)]
+# Up to one second.
+_QUEUING_BUCKETS_US = [100 * 1.2**i for i in range(52)]
 _COUNT_BUCKETS = [2.0**i for i in range(15)]
 
 
@@ -23,59 +28,60 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self.request_count = Counter(
-            ":tensorflow:serving:request_count",
-            "The total number of requests.",
-            ["model_name", "status"],
-            registry=self._registry,
+        self.request_count = self._counter(
+            "serving:request_count", "The total number of requests.", ["model_name", "status"]
         )
-        self.request_latency = self._latency(
+        self.request_latency = self._histogram(
             "serving:request_latency",
             "Distribution of wall time (in microseconds) for Tensorflow Serving request.",
             ["model_name", "API", "entrypoint"],
         )
-        self.runtime_latency = self._latency(
+        self.runtime_latency = self._histogram(
             "serving:runtime_latency",
             "Distribution of wall time (in microseconds) for Tensorflow runtime.",
             ["model_name", "API", "runtime"],
         )
-        self.queuing_latency = self._latency(
+        self.queuing_latency = self._histogram(
             "serving:batching_session:queuing_latency",
             "Distribution of wall time spent (in microseconds) in queuing, of the oldest request of each batch.",
-            [],
+            buckets=_QUEUING_BUCKETS_US,
         )
-        self.warmup_latency = self._latency(
+        self.batch_size = self._histogram(
+            "serving:batching_session:processed_batch_size", "Rows of each batch that was run.", buckets=_COUNT_BUCKETS
+        )
+        self.warmup_latency = self._histogram(
             "serving:model_warmup_latency",
-            "Distribution of wall time (in microseconds) for model warmup.",
+            "Distribution of wall time (in microseconds) for warming up the model.",
+            ["model_path", "status"],
+        )
+        self.load_latency = self._counter(
+            "cc:saved_model:load_latency",
+            "Latency in microseconds for SavedModels that were successfully loaded.",
             ["model_path"],
         )
-        self.load_latency = self._latency(
-            "cc:saved_model:load_latency", "Latency in microseconds for SavedModels that were loaded.", ["model_path"]
-        )
-        self.load_attempts = Counter(
-            ":tensorflow:cc:saved_model:load_attempt_count",
+        self.load_attempts = self._counter(
+            "cc:saved_model:load_attempt_count",
             "The number of times a SavedModel was requested to be loaded.",
             ["model_path", "status"],
-            registry=self._registry,
         )
-        self.batch_size = Histogram(
-            ":tensorflow:serving:batching_session:processed_batch_size",
-            "Rows of each batch that was run.",
-            buckets=_COUNT_BUCKETS,
-            registry=self._registry,
-        )
-        self.example_counts = Histogram(
-            ":tensorflow:serving:request_example_counts",
+        self.example_counts = self._histogram(
+            "serving:request_example_counts",
             "The number of tensorflow.Examples per request.",
             ["model"],
             buckets=_COUNT_BUCKETS,
-            registry=self._registry,
         )
 
-    def _latency(self, name: str, documentation: str, labels: list[str]) -> Histogram:
-        return Histogram(
-            f":tensorflow:{name}", documentation, labels, buckets=_LATENCY_BUCKETS_US, registry=self._registry
-        )
+    def _counter(self, name: str, documentation: str, labels: Sequence[str]) -> Counter:
+        return Counter(f":tensorflow:{name}", documentation, labels, registry=self._registry)
+
+    def _histogram(
+        self,
+        name: str,
+        documentation: str,
+        labels: Sequence[str] = (),
+        buckets: Sequence[float] = _LATENCY_BUCKETS_US,
+    ) -> Histogram:
+        return Histogram(f":tensorflow:{name}", documentation, labels, buckets=buckets, registry=self._registry)
 
     def count_batch(self, num_rows: int, waited_s: float) -> None:
         """Count a batch that was run."""
@@ -85,28 +91,33 @@ class Metrics:
     @contextmanager
     def timed_load(self, version_dir: Path) -> Iterator[None]:
         """Count and time the loading of a model."""
-        status = "fail"
+        path, start_s, status = str(version_dir), time.perf_counter(), "fail"
         try:
-            with _observed(self.load_latency.labels(str(version_dir))):
-                yield
+            yield
             status = "success"
+            self.load_latency.labels(path).inc(_micros_since(start_s))
         finally:
-            self.load_attempts.labels(str(version_dir), status).inc()
+            self.load_attempts.labels(path, status).inc()
 
     @contextmanager
     def timed_warmup(self, version_dir: Path) -> Iterator[None]:
         """Time the warmup of a model."""
-        with _observed(self.warmup_latency.labels(str(version_dir))):
+        path, start_s, code = str(version_dir), time.perf_counter(), Code.UNKNOWN
+        try:
             yield
+            code = Code.OK
+        except StatusError as exc:
+            code = exc.code
+            raise
+        finally:
+            self.warmup_latency.labels(path, code.name).observe(_micros_since(start_s))
 
     def page(self) -> bytes:
         """Write all metrics in Prometheus' text format."""
         # The library ends a counter's name in _total, which TensorFlow Serving's names do not.
-        return re.sub(rb"(:tensorflow:\S*?_count)_total\b", rb"\1", generate_latest(self._registry))
+        name_in_line = re.compile(rb"^((?:# HELP |# TYPE )?:tensorflow:[\w:]+)_total\b", re.MULTILINE)
+        return name_in_line.sub(rb"\1", generate_latest(self._registry))
 
 
-@contextmanager
-def _observed(histogram: Histogram) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    histogram.observe((time.perf_counter() - start) * 1e6)
+def _micros_since(start_s: float) -> float:
+    return (time.perf_counter() - start_s) * 1e6

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tensorflow_serving.config.model_server_config_pb2 import ModelType
+
 from serving.local_server.errors import invalid_argument
 
 _PLATFORM = "tensorflow"
-_TENSORFLOW_TYPE = 1  # ModelType.TENSORFLOW, deprecated since model_platform came
 
 
 @dataclass(frozen=True)
@@ -41,32 +42,46 @@ def from_proto(config: Any) -> tuple[ModelConfig, ...]:
     """Read a `ModelServerConfig`.
 
     Raises:
-        StatusError: it names a model twice, without a path or of a platform that is not served here.
+        StatusError: it names a model twice, without a path or of a platform that is not served here, or none.
     """
+    if config.HasField("custom_model_config"):
+        raise invalid_argument(
+            "Models are read from model_config_list. Received: custom_model_config. List them there instead."
+        )
     models = tuple(_read_model(model) for model in config.model_config_list.config)
     names = [model.name for model in models]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise invalid_argument(f"Illegal to list model {twice} multiple times in config list")
+        raise invalid_argument(f"Illegal to list model {twice} multiple times in config list. List it once.")
     return models
 
 
 def _read_model(proto: Any) -> ModelConfig:
     if not proto.name or not proto.base_path:
         raise invalid_argument(
-            f"Every model needs a name and a base_path. Received: {proto.name!r}, {proto.base_path!r}"
+            f"Every model needs a name and a base_path. Received: {proto.name!r} and {proto.base_path!r}. Add both."
         )
     if proto.model_type and proto.model_platform:
-        raise invalid_argument("Illegal setting both model_type(deprecated) and model_platform.")
-    if not proto.model_type and not proto.model_platform:
-        raise invalid_argument("Illegal setting neither model_type(deprecated) nor model_platform.")
-    if (proto.model_platform or _PLATFORM) != _PLATFORM or (proto.model_type or _TENSORFLOW_TYPE) != _TENSORFLOW_TYPE:
         raise invalid_argument(
-            f"model_platform must be '{_PLATFORM}'. Received: '{proto.model_platform}' for model {proto.name}"
+            "Illegal setting both ModelServerConfig::model_type (deprecated) and ModelServerConfig::model_platform. "
+            f"Received: both for model {proto.name}. Keep model_platform: '{_PLATFORM}'."
+        )
+    if not proto.model_type and not proto.model_platform:
+        raise invalid_argument(
+            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor ModelServerConfig::model_platform. "
+            f"Received: neither for model {proto.name}. Add model_platform: '{_PLATFORM}'."
+        )
+    platform = proto.model_platform or (_PLATFORM if proto.model_type == ModelType.TENSORFLOW else "other")
+    if platform != _PLATFORM:
+        raise invalid_argument(
+            f"model_platform must be '{_PLATFORM}'. Received: '{platform}' for model {proto.name}. Other platforms are "
+            "not served here."
         )
     policy = proto.model_version_policy
     kind = policy.WhichOneof("policy_choice")
     specific = tuple(policy.specific.versions)
     if kind == "specific" and not specific:
-        raise invalid_argument(f"The policy 'specific' needs versions. Received none for model {proto.name}")
+        raise invalid_argument(
+            f"The policy 'specific' needs versions. Received: none for model {proto.name}. Add a line `versions: 1`."
+        )
     num_latest = (policy.latest.num_versions or 1) if kind in (None, "latest") else None
     return ModelConfig(proto.name, Path(proto.base_path), num_latest, specific, dict(proto.version_labels))

@@ -29,6 +29,7 @@ _FIELDS = {
         "allowed_batch_sizes": "repeated int64",
         "pad_variable_length_inputs": "bool",
         "enable_large_batch_splitting": ".google.protobuf.BoolValue",
+        "max_execution_batch_size": ".google.protobuf.Int64Value",
     },
 }
 
@@ -71,7 +72,11 @@ def read(path: Path, kind: type[message.Message]) -> Any:
     try:
         return text_format.Parse(path.read_text(encoding="utf-8"), kind())
     except (OSError, UnicodeDecodeError) as exc:
-        raise StartError(f"A configuration file must be readable. Received: {path} ({exc}).") from exc
+        raise StartError(
+            f"A configuration file must be readable text. Received: {path} ({exc}). Check the flag that names it."
+        ) from exc
     except text_format.ParseError as exc:
         name = kind.DESCRIPTOR.full_name.replace(_PACKAGE, "tensorflow.serving")
-        raise StartError(f"Error parsing text-format {name}: {exc}\nInvalid protobuf file: '{path}'") from exc
+        raise StartError(
+            f"Error parsing text-format {name}: {exc}\nInvalid protobuf file: '{path}'. Correct it at that line."
+        ) from exc

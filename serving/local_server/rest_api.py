@@ -5,8 +5,8 @@ import json
 import logging
 import re
 import zlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 from urllib.parse import unquote
 
@@ -23,7 +23,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.local_server import json_format
+from serving.local_server import inference, json_format
 from serving.local_server.errors import HTTP_STATUS, Code, StatusError, invalid_argument
 from serving.local_server.servable import DEFAULT_SIGNATURE
 from serving.local_server.service import Service
@@ -38,10 +38,14 @@ _CORS_HEADERS = {
     "Access-Control-Allow-Methods": "POST, GET",
     "Access-Control-Allow-Headers": "Content-Type",
 }
-_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-# Beyond this a body is read and converted in a thread, so that other requests go on meanwhile.
-_LARGE_BODY_BYTES = 1 << 16
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+# What has more values is converted in a thread, and other requests go on meanwhile: two thousand take a millisecond.
+# A long string takes none, and a thread would wait for its turn beside a model at work.
+_MANY_VALUES = 2000
+_LARGE_BODY_BYTES = 1 << 22
 _TOO_LARGE = 413
+_MAX_SHOWN_CHARS = 100
+_MAX_VERSION_DIGITS = 19
 
 
 class _TooLargeError(StatusError):
@@ -70,6 +74,8 @@ class RestApi:
         self._timeout_s = timeout_s
         self._max_body_bytes = max_body_bytes
         self._bytes_left = 8 * max_body_bytes
+        # A document takes up to twenty times the memory of its text, so large ones are read one after the other.
+        self._converting_large = asyncio.Lock()
         self._headers = _CORS_HEADERS if enable_cors else {}
         routes = [Route("/healthz", _healthz, methods=["GET"])]
         if metrics_path:
@@ -90,23 +96,24 @@ class RestApi:
         try:
             body = await self._dispatch(request, path)
         except StatusError as exc:
-            log.debug("%s %s: %s", request.method, path, exc)
+            # Not the message, which may quote what was sent.
+            log.debug("%s %s: %s", request.method, path[:_MAX_SHOWN_CHARS], exc.code.name)
             status = _TOO_LARGE if isinstance(exc, _TooLargeError) else HTTP_STATUS[exc.code]
             body = json_format.write_error(exc.message)
-        except ClientDisconnect:
-            log.debug("%s %s: the client hung up", request.method, path)
-            return Response(status_code=HTTP_STATUS[Code.CANCELLED])
         except Exception:
-            log.exception("%s %s failed", request.method, path)
+            log.exception("%s %s failed", request.method, path[:_MAX_SHOWN_CHARS])
             status, body = 500, json_format.write_error("the server failed; its log says more")
-        return Response(body, status_code=status, media_type="application/json", headers=self._headers)
+        # Who was too slow to send a request is not waited for any longer.
+        headers = self._headers | ({"Connection": "close"} if status == HTTP_STATUS[Code.DEADLINE_EXCEEDED] else {})
+        return Response(body, status_code=status, media_type="application/json", headers=headers)
 
     async def _dispatch(self, request: Request, path: str) -> bytes:
-        if request.method == "POST" and (match := _INFERENCE.fullmatch(path)):
-            spec, api = _read_spec(match), match[4].lower()
+        # The path may be written in capitals, but for the method's name.
+        if request.method == "POST" and (match := _INFERENCE.fullmatch(path)) and match[4].islower():
+            spec, api = _read_spec(match), match[4]
             work = self._infer(request, spec, api)
         elif request.method == "GET" and (match := _STATUS.fullmatch(path)):
-            spec, api = _read_spec(match), "metadata" if match[4] else "status"
+            spec, api = _read_spec(match), match[4] if match[4] == "metadata" else "status"
             work = self._describe(spec, api)
         else:
             raise invalid_argument(f"Malformed request: {request.method} {path}")
@@ -132,16 +139,8 @@ class RestApi:
 
     async def _infer(self, request: Request, spec: Any, api: str) -> bytes:
         async with self._read(request) as body:
-            document = await _convert(json_format.parse, body, num_bytes=len(body))
-            spec.signature_name = json_format.read_signature_name(document)
-            if api == "predict":
-                return await self._predict(spec, document, len(body))
-            kind = classification_pb2.ClassificationRequest if api == "classify" else regression_pb2.RegressionRequest
-            asked = kind(model_spec=spec)
-            json_format.fill_examples(document, asked.input)
-            if api == "classify":
-                return json_format.write_classifications((await self._service.classify(asked)).result)
-            return json_format.write_regressions((await self._service.regress(asked)).result)
+            work = self._predict(spec, body) if api == "predict" else self._run_examples(spec, api, body)
+            return await _unless_hung_up(request, work)
 
     @asynccontextmanager
     async def _read(self, request: Request) -> AsyncIterator[bytes]:
@@ -154,6 +153,8 @@ class RestApi:
         chunks: list[bytes] = []
         num_bytes = 0
         refusal: StatusError | None = None
+        if int(request.headers.get("content-length", 0)) > self._max_body_bytes:
+            refusal = _TooLargeError(self._max_body_bytes)
         try:
             async for chunk in request.stream():
                 if refusal:
@@ -168,38 +169,95 @@ class RestApi:
                     refusal = StatusError(Code.UNAVAILABLE, "Too many large requests at once. Try again later.")
                 if refusal:
                     chunks.clear()
+                    self._bytes_left += num_bytes
+                    num_bytes = 0
             if refusal:
                 raise refusal
             if unpack and not unpack.eof:
                 raise invalid_argument("Failed to gunzip the request body: it ends too early")
-            yield b"".join(chunks)
+            body = b"".join(chunks)
+            chunks.clear()
+            yield body
         except zlib.error as exc:
             raise invalid_argument(f"Failed to gunzip the request body: {exc}") from exc
+        except ClientDisconnect as exc:
+            raise StatusError(Code.CANCELLED, "the client hung up") from exc
         finally:
             self._bytes_left += num_bytes
 
-    async def _predict(self, spec: Any, document: dict[str, Any], num_bytes: int) -> bytes:
-        version = self._service.manager.get(spec)
-        name = spec.signature_name or DEFAULT_SIGNATURE
-        with version.lease() as servable:
-            signature = servable.signatures.get(name)
-            if signature is None:
-                raise invalid_argument(f'Serving signature name: "{name}" not found in signature def')
-            if not signature.inputs:
-                raise invalid_argument(f"Failed to get input map for signature: {name}")
-            inputs, rows = await _convert(json_format.read_inputs, document, signature.inputs, num_bytes=num_bytes)
+    async def _predict(self, spec: Any, body: bytes) -> bytes:
+        with ExitStack() as stack:
+            async with self._converting(body) as in_thread:
+                document = await _parse(spec, body, in_thread=in_thread)
+                version = self._service.manager.get(spec)
+                servable = stack.enter_context(version.lease())
+                name = spec.signature_name or DEFAULT_SIGNATURE
+                signature = servable.signatures.get(name)
+                if signature is None:
+                    raise invalid_argument(f'Serving signature name: "{name}" not found in signature def')
+                if not signature.inputs:
+                    raise invalid_argument(f"Failed to get input map for signature: {spec.signature_name or 'DEFAULT'}")
+                inference.check_inputs(signature)
+                inputs, rows = await _convert(json_format.read_inputs, document, signature.inputs, in_thread=in_thread)
+                del document
             outputs = await self._service.predict_arrays(version, signature, inputs)
-        return await _convert(
-            json_format.write_predictions, outputs, rows=rows, num_bytes=sum(a.nbytes for a in outputs.values())
-        )
+        num_values = sum(array.size for array in outputs.values())
+        return await _convert(json_format.write_predictions, outputs, rows=rows, in_thread=num_values > _MANY_VALUES)
+
+    async def _run_examples(self, spec: Any, api: str, body: bytes) -> bytes:
+        kind = classification_pb2.ClassificationRequest if api == "classify" else regression_pb2.RegressionRequest
+        async with self._converting(body) as in_thread:
+            document = await _parse(spec, body, in_thread=in_thread)
+            asked = kind(model_spec=spec)
+            await _convert(json_format.fill_examples, document, asked.input, in_thread=in_thread)
+            del document
+        if api == "classify":
+            return json_format.write_classifications((await self._service.classify(asked)).result)
+        return json_format.write_regressions((await self._service.regress(asked)).result)
+
+    @asynccontextmanager
+    async def _converting(self, body: bytes) -> AsyncIterator[bool]:
+        """Wait for the turn of a large body; give whether it is better converted in a thread."""
+        if len(body) < _LARGE_BODY_BYTES:
+            yield body.count(b",") > _MANY_VALUES
+            return
+        async with self._converting_large:
+            yield True
 
 
 async def _healthz(request: Request) -> Response:
     return Response("ok\n", media_type="text/plain")
 
 
-async def _convert(function: Any, *args: Any, num_bytes: int, **kwargs: Any) -> Any:
-    if num_bytes < _LARGE_BODY_BYTES:
+async def _unless_hung_up(request: Request, work: Coroutine[Any, Any, bytes]) -> bytes:
+    """Await a request's work; when the client hangs up, cancel it: what still waits for the model is not computed."""
+    working = asyncio.create_task(work)
+    watching = asyncio.create_task(_wait_for_hang_up(request))
+    try:
+        await asyncio.wait([working, watching], return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise StatusError(Code.CANCELLED, "the client hung up")
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        await asyncio.wait([working, watching])
+
+
+async def _wait_for_hang_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _parse(spec: Any, body: bytes, *, in_thread: bool) -> dict[str, Any]:
+    """Parse the body of a request, and note the signature that it names."""
+    document: dict[str, Any] = await _convert(json_format.parse, body, in_thread=in_thread)
+    spec.signature_name = json_format.read_signature_name(document)
+    return document
+
+
+async def _convert(function: Any, *args: Any, in_thread: bool, **kwargs: Any) -> Any:
+    if not in_thread:
         return function(*args, **kwargs)
     return await asyncio.to_thread(function, *args, **kwargs)
 
@@ -207,7 +265,7 @@ async def _convert(function: Any, *args: Any, num_bytes: int, **kwargs: Any) -> 
 def _read_spec(match: re.Match[str]) -> Any:
     spec = model_pb2.ModelSpec(name=unquote(match[1] or ""))
     if match[2]:
-        if int(match[2]) >= 2**63:
+        if len(match[2].lstrip("0")) > _MAX_VERSION_DIGITS or int(match[2]) >= 2**63:
             raise invalid_argument(f"Failed to convert version: {match[2]} to numeric.")
         spec.version.value = int(match[2])
     if match[3]:

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from numpy.typing import NDArray
+
 from serving.local_server.errors import failed_precondition, not_found
-from serving.local_server.tensors import Array
+
+Array = NDArray[Any]
 
 PREDICT = "tensorflow/serving/predict"
 CLASSIFY = "tensorflow/serving/classify"
@@ -15,10 +18,14 @@ DEFAULT_SIGNATURE = "serving_default"
 
 SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
 LITERT_MODEL = "model.tflite"
+LITERT = "TFLite"
 
 
 class Servable(Protocol):
     """A model in memory. `run` may be called from several threads at once."""
+
+    runtime: str
+    """What computes: a label of TensorFlow Serving's metrics."""
 
     signatures: Mapping[str, Any]
     """`SignatureDef` by name."""
@@ -72,7 +79,7 @@ def load(version_dir: Path, options: LoadOptions) -> Servable:
     from serving.local_server.saved_model import SavedModelServable
 
     servable = SavedModelServable(version_dir, options)
-    if not servable.signatures:
+    if all(name.startswith("__") for name in servable.signatures):
         servable.close()
         raise failed_precondition(f"A model is served by its signatures. {version_dir} has none: export it with some.")
     return servable

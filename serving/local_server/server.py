@@ -1,32 +1,27 @@
-"""The server's life: read the configuration, load the models, listen, and end in good order."""
+"""The server's life: load the models, listen, and end in good order."""
 
 import asyncio
 import logging
 import os
 import signal
-import socket
-import ssl
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-from starlette.applications import Starlette
-
-from serving.local_server import model_config, protos, tls
-from serving.local_server.batching import BatchingOptions, Scheduler
+from serving.local_server.batching import Scheduler
 from serving.local_server.errors import Code, StartError, StatusError
-from serving.local_server.flags import Flags, read_channel_arguments
+from serving.local_server.flags import Flags
 from serving.local_server.grpc_api import GrpcApi
+from serving.local_server.http_server import HttpServer
 from serving.local_server.manager import ManagerOptions, ModelManager
 from serving.local_server.metrics import Metrics
 from serving.local_server.model_config import ModelConfig
 from serving.local_server.rest_api import RestApi
 from serving.local_server.servable import LoadOptions, Servable, load
 from serving.local_server.service import Service
+from serving.local_server.settings import Settings, bracket, port_error, read_models
 from serving.local_server.warmup import warm_up
 
 log = logging.getLogger(__name__)
@@ -36,47 +31,55 @@ _GRACE_S = 7.0
 _END_S = 9.5
 
 
-async def serve(flags: Flags, on_ready: Callable[[str], None]) -> None:
+async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
-        flags: the command line.
+        settings: what to serve, and how.
         on_ready: called once with one line, the addresses and versions, when requests are answered.
 
     Raises:
-        StartError: a flag, a configuration file or a port cannot be used.
+        StartError: a port was taken meanwhile, or a label names a version that is not available.
     """
+    flags = settings.flags
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    configs = _read_models(flags)
     metrics = Metrics()
     manager = ModelManager(_make_loader(flags, metrics), _manager_options(flags))
-    scheduler = Scheduler(_read_batching(flags), on_batch=metrics.count_batch)
+    scheduler = Scheduler(settings.batching, on_batch=metrics.count_batch)
     service = Service(
         manager,
         scheduler,
         metrics,
         max_tensor_bytes=flags.max_request_bytes,
         as_content=flags.enable_serialization_as_tensor_content,
+        check_methods=flags.enable_signature_method_name_check,
     )
-    ssl_config = protos.read(Path(flags.ssl_config_file), protos.SSLConfig) if flags.ssl_config_file else None
-    # Ports are taken before models are loaded, so that a taken one is known at once, and answer only afterwards.
+    # The port is taken before models are loaded, so that a taken one is known at once, and answers only afterwards.
     grpc_api = GrpcApi(
         service,
-        _grpc_addresses(flags),
-        credentials=tls.grpc_credentials(ssl_config) if ssl_config else None,
-        channel_arguments=_channel_arguments(flags),
+        settings.grpc_addresses,
+        credentials=settings.grpc_credentials,
+        channel_arguments=settings.grpc_options,
         enable_reflection=flags.enable_grpc_reflection,
     )
     rest_api = RestApi(
         service,
         timeout_s=flags.rest_api_timeout_in_ms / 1000,
         max_body_bytes=flags.max_request_bytes,
-        metrics_path=_read_metrics_path(flags),
-        enable_cors=flags.enable_cors_support,
+        metrics_path=settings.metrics_path,
+        enable_cors=flags.rest_api_enable_cors_support,
     )
-    http = _HttpServer(rest_api.app, flags, tls.ssl_context(ssl_config) if ssl_config else None)
+    http = None
+    if settings.rest_socket:
+        http = HttpServer(
+            rest_api.app,
+            settings.rest_socket,
+            settings.rest_context,
+            head_timeout_s=flags.rest_api_timeout_in_ms / 1000,
+            grace_s=_GRACE_S,
+        )
 
     background: list[asyncio.Task[None]] = []
 
@@ -85,114 +88,28 @@ async def serve(flags: Flags, on_ready: Callable[[str], None]) -> None:
         return background[-1]
 
     stopped = start(_wait(stopping))
-    await asyncio.wait([start(_configure(manager, configs)), stopped], return_when=asyncio.FIRST_COMPLETED)
+    configured = start(_configure(manager, settings.models))
+    await asyncio.wait([configured, stopped], return_when=asyncio.FIRST_COMPLETED)
     if not stopping.is_set():
+        configured.result()
         await grpc_api.start()
-        await http.start()
+        if http:
+            try:
+                await http.start()
+            except OSError as exc:
+                raise port_error(flags.host, flags.rest_api_port, "rest_api_port", exc) from exc
         start(manager.watch())
         if flags.model_config_file and flags.model_config_file_poll_wait_seconds > 0:
             start(_watch_config(flags, manager))
-        on_ready(_describe(flags, manager))
+        on_ready(_describe(settings, manager))
         await stopped
     log.info("stopping: no new requests, and those accepted are finished")
     _end_in_time()
-    await asyncio.gather(grpc_api.stop(_GRACE_S), http.stop(_GRACE_S))
+    await asyncio.gather(grpc_api.stop(_GRACE_S), *([http.stop()] if http else []))
     for task in background:
         task.cancel()
     scheduler.close()
     await manager.close()
-
-
-class _HttpServer:
-    """uvicorn on a socket of its own, started and stopped by us instead of by signals."""
-
-    def __init__(self, app: Starlette, flags: Flags, context: ssl.SSLContext | None) -> None:
-        self._socket = _bind(flags.host, flags.rest_api_port) if flags.rest_api_port else None
-        config = uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=int(_GRACE_S)
-        )
-        config.load()
-        config.ssl = context
-        self._server = _Uvicorn(config)
-        self._running: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        if self._socket is None:
-            return
-        self._running = asyncio.create_task(self._server.serve([self._socket]))
-        while not self._server.started and not self._running.done():
-            await asyncio.sleep(0.01)
-
-    async def stop(self, grace_s: float) -> None:
-        if self._running:
-            self._server.should_exit = True
-            await asyncio.wait([self._running], timeout=grace_s + 1)
-
-
-class _Uvicorn(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as exc:
-        raise StartError(
-            f"The server listens for REST on {host}:{port}, and cannot: {exc.strerror}. Is another server running? "
-            "Choose another --rest_api_port."
-        ) from exc
-    return listener
-
-
-def _grpc_addresses(flags: Flags) -> list[str]:
-    addresses = [f"{flags.host}:{flags.port}"] if flags.port else []
-    if flags.grpc_socket_path:
-        addresses.append(f"unix:{Path(flags.grpc_socket_path).absolute()}")
-    return addresses
-
-
-def _channel_arguments(flags: Flags) -> list[tuple[str, int | str]]:
-    return [
-        ("grpc.so_reuseport", 0),  # or a second server would take half of the first one's requests
-        ("grpc.max_receive_message_length", flags.max_request_bytes),
-        ("grpc.max_send_message_length", -1),
-        *read_channel_arguments(flags.grpc_channel_arguments),
-    ]
-
-
-def _read_models(flags: Flags) -> tuple[ModelConfig, ...]:
-    if not flags.model_config_file:
-        return (ModelConfig(flags.model_name, Path(flags.model_base_path)),)
-    try:
-        return model_config.from_proto(protos.read(Path(flags.model_config_file), protos.ModelServerConfig))
-    except StatusError as exc:
-        raise StartError(f"{flags.model_config_file} is not a valid ModelServerConfig: {exc.message}") from exc
-
-
-def _read_batching(flags: Flags) -> BatchingOptions | None:
-    if not flags.enable_batching:
-        return None
-    if not flags.batching_parameters_file:
-        return BatchingOptions()
-    path = Path(flags.batching_parameters_file)
-    try:
-        return BatchingOptions.from_proto(protos.read(path, protos.BatchingParameters))
-    except ValueError as exc:
-        raise StartError(f"{path}: {exc}") from exc
-
-
-def _read_metrics_path(flags: Flags) -> str:
-    if not flags.monitoring_config_file:
-        return ""
-    path = Path(flags.monitoring_config_file)
-    config = protos.read(path, protos.MonitoringConfig).prometheus_config
-    if config.enable and not config.path.startswith("/"):
-        raise StartError(f"{path}: prometheus_config needs a path that begins with '/'. Received: {config.path!r}")
-    return config.path if config.enable else ""
 
 
 def _manager_options(flags: Flags) -> ManagerOptions:
@@ -251,7 +168,7 @@ async def _watch_config(flags: Flags, manager: ModelManager) -> None:
     last = None
     while True:
         try:
-            configs = _read_models(flags)
+            configs = read_models(flags)
             if configs != last:
                 await manager.configure(configs)
             last = configs
@@ -260,10 +177,12 @@ async def _watch_config(flags: Flags, manager: ModelManager) -> None:
         await asyncio.sleep(flags.model_config_file_poll_wait_seconds)
 
 
-def _describe(flags: Flags, manager: ModelManager) -> str:
-    parts = [f"gRPC {', '.join(_grpc_addresses(flags))}"]
+def _describe(settings: Settings, manager: ModelManager) -> str:
+    flags = settings.flags
+    parts = [f"gRPC {', '.join(settings.grpc_addresses)}"]
     if flags.rest_api_port:
-        parts.append(f"REST {'https' if flags.ssl_config_file else 'http'}://{flags.host}:{flags.rest_api_port}")
+        scheme = "https" if settings.rest_context else "http"
+        parts.append(f"REST {scheme}://{bracket(flags.host)}:{flags.rest_api_port}")
     return f"ready: {'; '.join(parts)}; serving {manager.describe()}"
 
 

@@ -12,8 +12,7 @@ from serving.local_server.batching import Scheduler
 from serving.local_server.errors import Code, StatusError, invalid_argument
 from serving.local_server.manager import ModelManager, Version
 from serving.local_server.metrics import Metrics
-from serving.local_server.servable import Servable
-from serving.local_server.tensors import Array
+from serving.local_server.servable import Array, Servable
 
 T = TypeVar("T")
 
@@ -29,6 +28,7 @@ class Service:
         metrics: counts them.
         max_tensor_bytes: of one input.
         as_content: answer tensors as bytes (`tensor_content`) instead of typed fields.
+        check_methods: classify and regress only with signatures whose method says so.
     """
 
     def __init__(
@@ -39,44 +39,55 @@ class Service:
         *,
         max_tensor_bytes: int,
         as_content: bool = False,
+        check_methods: bool = False,
     ) -> None:
         self.manager = manager
         self.metrics = metrics
         self._scheduler = scheduler
         self._max_tensor_bytes = max_tensor_bytes
         self._as_content = as_content
+        self._check_methods = check_methods
 
     async def predict(self, request: Any) -> Any:
         version = self._find(request)
         run = self._runner(version.model_name, "Predict")
         return await inference.predict(
-            version, request, run, max_tensor_bytes=self._max_tensor_bytes, as_content=self._as_content
+            version,
+            request,
+            run,
+            max_tensor_bytes=self._max_tensor_bytes,
+            as_content=self._as_content,
+            check_method=self._check_methods,
         )
 
     async def predict_arrays(self, version: Version, signature: Any, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run arrays, by alias, through a signature of a version: what a REST request has come to."""
-        return await inference.run_signature(
-            version, signature, inputs, (), self._runner(version.model_name, "Predict")
-        )
+        run = self._runner(version.model_name, "Predict")
+        return await inference.run_signature(version, signature, inputs, run, check_method=self._check_methods)
 
     async def classify(self, request: Any) -> Any:
         version = self._find(request)
-        response = await inference.classify(version, request, self._runner(version.model_name, "Classify"))
+        run = self._runner(version.model_name, "Classify")
+        response = await inference.classify(version, request, run, check_method=self._check_methods)
         self._count_examples(request.model_spec.name, len(response.result.classifications))
         return response
 
     async def regress(self, request: Any) -> Any:
         version = self._find(request)
-        response = await inference.regress(version, request, self._runner(version.model_name, "Regress"))
+        run = self._runner(version.model_name, "Regress")
+        response = await inference.regress(version, request, run, check_method=self._check_methods)
         self._count_examples(request.model_spec.name, len(response.result.regressions))
         return response
 
     async def multi_inference(self, request: Any) -> Any:
         version = self.manager.get(inference.choose_model(request))
-        return await inference.multi_inference(version, request, self._runner(version.model_name, "MultiInference"))
+        run = self._runner(version.model_name, "MultiInference")
+        return await inference.multi_inference(version, request, run, check_method=self._check_methods)
 
     async def get_model_metadata(self, request: Any) -> Any:
-        return inference.get_metadata(self._find(request), request)
+        _need_spec(request)
+        inference.check_metadata_fields(request)
+        return inference.get_metadata(self._find(request))
 
     async def get_model_status(self, request: Any) -> Any:
         _need_spec(request)
@@ -104,7 +115,7 @@ class Service:
         Args:
             work: the request's.
             model_name: as asked for.
-            api: `predict`, `classify`, …
+            api: `Predict` over gRPC, `predict` over REST, and so on: the labels of TensorFlow Serving's metrics.
             entrypoint: `GRPC` or `REST`.
             timeout_s: after which the work is cancelled; `None` waits.
 
@@ -134,12 +145,12 @@ class Service:
 
     def _runner(self, model_name: str, api: str) -> inference.Run:
         """Give what runs a model, and times it, its wait for a batch included."""
-        latency = self.metrics.runtime_latency.labels(model_name, api, "TF1")
+        latency = self.metrics.runtime_latency
 
         async def run(servable: Servable, feeds: Mapping[str, Array], fetches: Sequence[str]) -> list[Array]:
             start = time.perf_counter()
             outputs = await self._scheduler.run(servable, feeds, fetches)
-            latency.observe((time.perf_counter() - start) * 1e6)
+            latency.labels(model_name, api, servable.runtime).observe((time.perf_counter() - start) * 1e6)
             return outputs
 
         return run

@@ -1,15 +1,14 @@
 """Tensors between protobuf and numpy, within bounds, and checked against a model's signature."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
+from tensorflow.core.framework import types_pb2
 
 from serving.local_server.errors import invalid_argument
-
-Array = NDArray[Any]
+from serving.local_server.servable import Array
 
 # Where a TensorProto keeps the values of a type, and how they are written there (tensor.proto).
 _FIELDS: dict[int, tuple[str, Any]] = {
@@ -26,7 +25,11 @@ _FIELDS: dict[int, tuple[str, Any]] = {
     tf.bool.as_datatype_enum: ("bool_val", None),
     tf.float16.as_datatype_enum: ("half_val", np.uint16),
     tf.bfloat16.as_datatype_enum: ("half_val", np.uint16),
+    tf.complex64.as_datatype_enum: ("scomplex_val", np.float32),
+    tf.complex128.as_datatype_enum: ("dcomplex_val", np.float64),
 }
+# What TensorFlow's runtime, and so its errors, call types that have another name in Python.
+_RUNTIME_NAMES = {"float16": "half", "float32": "float", "float64": "double"}
 
 
 def to_array(proto: Any, alias: str, max_bytes: int) -> Array:
@@ -46,10 +49,36 @@ def to_array(proto: Any, alias: str, max_bytes: int) -> Array:
                 f"tensor parsing error: {alias}: a tensor may take {max_bytes} bytes. Received: {dtype.name} {shape}, "
                 f"{num_bytes} bytes. Send less at once."
             )
-        array = tf.make_ndarray(proto)
-    except (TypeError, ValueError, IndexError) as exc:
+        if dtype == tf.string:
+            _check_repeated(proto, shape, alias, max_bytes)
+        array = _parse(proto, dtype) if _is_unusual(proto, dtype, shape) else tf.make_ndarray(proto)
+    except (TypeError, ValueError, LookupError, OverflowError, tf.errors.InvalidArgumentError) as exc:
         raise invalid_argument(f"tensor parsing error: {alias}: {str(exc)[:200]}") from exc
     return array.reshape(shape)
+
+
+def _is_unusual(proto: Any, dtype: tf.DType, shape: Sequence[int]) -> bool:
+    """Tell whether a tensor is written in a way that Python's `make_ndarray` does not read, and the runtime does."""
+    if proto.tensor_content:
+        return dtype == tf.string
+    field, _ = _FIELDS.get(dtype.as_datatype_enum, ("string_val", None))
+    # Of more values than the shape holds, the first ones count.
+    return len(getattr(proto, field)) > int(np.prod(shape, dtype=object)) * (2 if dtype.is_complex else 1)
+
+
+def _parse(proto: Any, dtype: tf.DType) -> Array:
+    parsed = tf.io.parse_tensor(proto.SerializeToString(), dtype).numpy()
+    return np.array(parsed, dtype=object if dtype == tf.string else None)
+
+
+def _check_repeated(proto: Any, shape: Sequence[int], alias: str, max_bytes: int) -> None:
+    """Refuse strings whose last one is to be repeated beyond `max_bytes`."""
+    num_missing = int(np.prod(shape, dtype=object)) - len(proto.string_val)
+    if proto.string_val and num_missing > 0 and num_missing * len(proto.string_val[-1]) > max_bytes:
+        raise invalid_argument(
+            f"tensor parsing error: {alias}: a tensor may take {max_bytes} bytes, its last value repeated included. "
+            f"Received: {num_missing} times {len(proto.string_val[-1])} bytes. Send less at once."
+        )
 
 
 def to_proto(array: Array, proto: Any, *, as_content: bool = False) -> None:
@@ -73,7 +102,9 @@ def check_dtype(array: Array, expected: int, position: int) -> None:
     received = tf.dtypes.as_dtype(array.dtype)
     wanted = tf.dtypes.as_dtype(expected)
     if received != wanted:
-        raise invalid_argument(f"Expects arg[{position}] to be {wanted.name} but {received.name} is provided")
+        raise invalid_argument(
+            f"Expects arg[{position}] to be {runtime_name(wanted)} but {runtime_name(received)} is provided"
+        )
 
 
 def check_shape(shape: Iterable[int], expected: tuple[int | None, ...] | None, alias: str) -> None:
@@ -87,3 +118,18 @@ def check_shape(shape: Iterable[int], expected: tuple[int | None, ...] | None, a
             f"input '{alias}' must have the shape [{','.join(map(str, wanted))}]. "
             f"Received: [{','.join(map(str, received))}]"
         )
+
+
+def runtime_name(dtype: tf.DType) -> str:
+    """Name a type as TensorFlow's errors do, such as `float`."""
+    return _RUNTIME_NAMES.get(dtype.name, dtype.name)
+
+
+def enum_name(array: Array) -> str:
+    """Name an array's type as protobuf does, such as `DT_FLOAT`."""
+    return types_pb2.DataType.Name(tf.dtypes.as_dtype(array.dtype).as_datatype_enum)
+
+
+def show_shape(array: Array) -> str:
+    """Write an array's shape as TensorFlow does, such as `[2,3]`."""
+    return f"[{','.join(map(str, array.shape))}]"

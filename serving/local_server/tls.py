@@ -23,20 +23,26 @@ def ssl_context(config: Any) -> ssl.SSLContext:
     """Make the context of the REST server.
 
     Raises:
-        StartError: key and certificate are not PEM, or do not belong together.
+        StartError: key and certificate are not PEM or do not belong together, or clients are to show a certificate and
+            nothing says which ones to trust.
     """
+    if config.client_verify and not config.custom_ca:
+        raise StartError("An SSLConfig with client_verify needs a custom_ca, which signs the clients' certificates.")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # The ssl module reads keys from files alone; this one is the owner's only, and gone at once.
     descriptor, path = tempfile.mkstemp()
     try:
-        with os.fdopen(descriptor, "w") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(f"{config.server_key}\n{config.server_cert}\n")
-        context.load_cert_chain(path)
+        # Nobody is there to type the password of an encrypted key: an empty one makes it an error.
+        context.load_cert_chain(path, password="")
         if config.custom_ca:
             context.load_verify_locations(cadata=config.custom_ca)
-    except ssl.SSLError as exc:
-        raise StartError(f"The SSLConfig needs a key and its certificate in PEM format. Received: {exc}.") from exc
+    except (ssl.SSLError, TypeError) as exc:
+        raise StartError(
+            f"An SSLConfig needs a key without a password and its certificate, in PEM format. Received: {exc}"
+        ) from exc
     finally:
         os.unlink(path)  # noqa: PTH108
     if config.client_verify:

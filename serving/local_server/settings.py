@@ -1,0 +1,147 @@
+"""What the flags and the files they name say, read and checked before TensorFlow, which takes seconds to import."""
+
+import socket
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from serving.local_server import model_config, protos, tls
+from serving.local_server.batching import BatchingOptions
+from serving.local_server.errors import StartError, StatusError
+from serving.local_server.flags import Flags, read_channel_arguments
+from serving.local_server.model_config import ModelConfig
+
+# TensorFlow Serving's own, where a MonitoringConfig names none.
+_METRICS_PATH = "/monitoring/prometheus/metrics"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the server runs.
+
+    Attributes:
+        flags: the command line.
+        models: to serve.
+        batching: `None` runs every request for itself.
+        metrics_path: where Prometheus reads; empty for nowhere.
+        grpc_addresses: to listen on, `host:port` or `unix:path`.
+        grpc_options: gRPC's own.
+        grpc_credentials: for TLS; `None` listens without.
+        rest_socket: bound, and not yet listening; `None` for no REST.
+        rest_context: for TLS; `None` listens without.
+    """
+
+    flags: Flags
+    models: tuple[ModelConfig, ...]
+    batching: BatchingOptions | None
+    metrics_path: str
+    grpc_addresses: tuple[str, ...]
+    grpc_options: tuple[tuple[str, int | str], ...]
+    grpc_credentials: grpc.ServerCredentials | None
+    rest_socket: socket.socket | None
+    rest_context: ssl.SSLContext | None
+
+
+def read(flags: Flags) -> Settings:
+    """Read all files that the flags name, and take the ports.
+
+    Raises:
+        StartError: a flag, a configuration file or a port cannot be used.
+    """
+    ssl_config = protos.read(Path(flags.ssl_config_file), protos.SSLConfig) if flags.ssl_config_file else None
+    models = read_models(flags)
+    batching = _read_batching(flags)
+    metrics_path = _read_metrics_path(flags)
+    # The context first: it says what is wrong with a key, gRPC only that something is.
+    rest_context = tls.ssl_context(ssl_config) if ssl_config else None
+    grpc_credentials = tls.grpc_credentials(ssl_config) if ssl_config else None
+    if flags.port:
+        # gRPC takes its port itself, seconds later.
+        _take_port(flags.host, flags.port, flag="port").close()
+    return Settings(
+        flags=flags,
+        models=models,
+        batching=batching,
+        metrics_path=metrics_path,
+        grpc_addresses=_name_grpc_addresses(flags),
+        grpc_options=(
+            ("grpc.so_reuseport", 0),  # or a second server would take half of the first one's requests
+            ("grpc.max_receive_message_length", flags.max_request_bytes),
+            ("grpc.max_send_message_length", -1),
+            *read_channel_arguments(flags.grpc_channel_arguments),
+        ),
+        grpc_credentials=grpc_credentials,
+        rest_socket=_take_port(flags.host, flags.rest_api_port, flag="rest_api_port") if flags.rest_api_port else None,
+        rest_context=rest_context,
+    )
+
+
+def read_models(flags: Flags) -> tuple[ModelConfig, ...]:
+    """Read which models are to be served.
+
+    Raises:
+        StartError: the configuration file cannot be read, or is not a valid one.
+    """
+    if not flags.model_config_file:
+        return (ModelConfig(flags.model_name, Path(flags.model_base_path)),)
+    try:
+        return model_config.from_proto(protos.read(Path(flags.model_config_file), protos.ModelServerConfig))
+    except StatusError as exc:
+        raise StartError(f"{flags.model_config_file} is not a valid ModelServerConfig: {exc.message}") from exc
+
+
+def _read_batching(flags: Flags) -> BatchingOptions | None:
+    if not flags.enable_batching:
+        return None
+    if not flags.batching_parameters_file:
+        return BatchingOptions()
+    path = Path(flags.batching_parameters_file)
+    try:
+        return BatchingOptions.from_proto(protos.read(path, protos.BatchingParameters))
+    except ValueError as exc:
+        raise StartError(f"{path}: {exc}") from exc
+
+
+def _read_metrics_path(flags: Flags) -> str:
+    if not flags.monitoring_config_file:
+        return ""
+    path = Path(flags.monitoring_config_file)
+    config = protos.read(path, protos.MonitoringConfig).prometheus_config
+    metrics_path = config.path or _METRICS_PATH
+    if config.enable and not metrics_path.startswith("/"):
+        raise StartError(f"{path}: prometheus_config needs a path that begins with '/'. Received: {metrics_path!r}")
+    return metrics_path if config.enable else ""
+
+
+def _name_grpc_addresses(flags: Flags) -> tuple[str, ...]:
+    addresses = [f"{bracket(flags.host)}:{flags.port}"] if flags.port else []
+    if flags.grpc_socket_path:
+        addresses.append(f"unix:{Path(flags.grpc_socket_path).absolute()}")
+    return tuple(addresses)
+
+
+def bracket(host: str) -> str:
+    """Write a host as an address has it: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def _take_port(host: str, port: int, *, flag: str) -> socket.socket:
+    # Named as TCP, or asyncio leaves Nagle's algorithm on, and answers wait 40 ms for a client's acknowledgement.
+    taken = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        taken.bind((host, port))
+    except OSError as exc:
+        taken.close()
+        raise port_error(host, port, flag, exc) from exc
+    return taken
+
+
+def port_error(host: str, port: int, flag: str, exc: OSError) -> StartError:
+    """Say that a port cannot be listened on."""
+    return StartError(
+        f"The server listens on {host}:{port} (--{flag}), and cannot: {exc.strerror}. Is another server running? "
+        f"Choose another --{flag}, or another --host."
+    )

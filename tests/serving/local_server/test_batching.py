@@ -1,0 +1,651 @@
+import asyncio
+import functools
+import gc
+import logging
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.local_server import batching, protos
+from serving.local_server.batching import BatchingOptions, Scheduler
+from serving.local_server.errors import Code, StatusError, invalid_argument
+from serving.local_server.servable import Array
+
+TIMEOUT_S = 30
+WIDE = BatchingOptions(max_batch_size=8, num_batch_threads=1)
+
+
+def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Run an asynchronous test in an event loop of its own."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        asyncio.run(asyncio.wait_for(test(*args, **kwargs), TIMEOUT_S))
+
+    return run
+
+
+class Doubler:
+    """A model that doubles each input and refuses negative numbers; while `gate` is closed its calls wait."""
+
+    signatures: Mapping[str, Any] = {}
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, Array]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def shape(self, tensor_name: str) -> None:
+        return None
+
+    def run(self, feeds: Mapping[str, Array], fetches: Sequence[str]) -> list[Array]:
+        assert self.gate.wait(TIMEOUT_S)
+        self.calls.append(dict(feeds))
+        for array in feeds.values():
+            if array.dtype.kind == "f" and (array < 0).any():
+                raise invalid_argument("a number is negative")
+        return [self.compute(array) for array in feeds.values()][: len(fetches)]
+
+    def compute(self, array: Array) -> Array:
+        return array + array
+
+    def close(self) -> None:
+        pass
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(next(iter(feeds.values()))) for feeds in self.calls]
+
+
+@pytest.fixture
+def model() -> Iterator[Doubler]:
+    model = Doubler()
+    yield model
+    model.gate.set()
+
+
+def rows(*values: float) -> Array:
+    return np.array([[value] for value in values], np.float32)
+
+
+def submit(scheduler: Scheduler, model: Doubler, x: Array, fetches: Sequence[str] = ("y",), name: str = "x") -> Any:
+    return asyncio.ensure_future(scheduler.run(model, {name: x}, fetches))
+
+
+async def settle() -> None:
+    """Let the event loop do all that it can do by itself."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def occupy(scheduler: Scheduler, model: Doubler) -> Any:
+    """Close a model's gate and keep the only thread busy there."""
+    model.gate.clear()
+    busy = submit(scheduler, model, rows(0))
+    await settle()
+    return busy
+
+
+async def code_of(work: Awaitable[Any]) -> Code:
+    with pytest.raises(StatusError) as caught:
+        await work
+    return caught.value.code
+
+
+@in_loop
+async def test_requests_that_wait_share_a_batch_and_get_their_own_rows(model: Doubler) -> None:
+    scheduler = Scheduler(WIDE)
+    busy = await occupy(scheduler, model)
+    waiting = [submit(scheduler, model, x) for x in (rows(1, 2), rows(3), rows(4, 5, 6))]
+    await settle()
+    model.gate.set()
+    answers = [(await work)[0].tolist() for work in waiting]
+    assert answers == [[[2], [4]], [[6]], [[8], [10], [12]]]
+    assert (await busy)[0].tolist() == [[0]]
+    assert model.sizes == [1, 6]
+
+
+@pytest.mark.parametrize(
+    ("x", "name", "fetches"),
+    [
+        (np.ones((1, 2), np.float32), "x", ["y"]),
+        (np.ones((1, 1, 1), np.float32), "x", ["y"]),
+        (np.ones((1, 1), np.float64), "x", ["y"]),
+        (np.ones((1, 1), np.int32), "x", ["y"]),
+        (np.array([[b"text"]], object), "x", ["y"]),
+        (np.ones((1, 1), np.float32), "tokens", ["y"]),
+        (np.ones((1, 1), np.float32), "x", ["z"]),
+    ],
+    ids=["size", "rank", "precision", "type", "text", "input", "output"],
+)
+@in_loop
+async def test_requests_of_different_kinds_never_share_a_batch(
+    model: Doubler, x: Array, name: str, fetches: list[str]
+) -> None:
+    scheduler = Scheduler(WIDE)
+    busy = await occupy(scheduler, model)
+    one, other = submit(scheduler, model, rows(1)), submit(scheduler, model, x, fetches, name)
+    await settle()
+    model.gate.set()
+    await asyncio.gather(busy, one, other)
+    assert model.sizes == [1, 1, 1]
+
+
+@in_loop
+async def test_models_never_share_a_batch(model: Doubler) -> None:
+    scheduler, other = Scheduler(WIDE), Doubler()
+    busy = await occupy(scheduler, model)
+    waiting = [submit(scheduler, each, rows(1)) for each in (model, other)]
+    await settle()
+    model.gate.set()
+    await asyncio.gather(busy, *waiting)
+    assert (model.sizes, other.sizes) == ([1, 1], [1])
+
+
+@in_loop
+async def test_without_batching_each_request_runs_for_itself(model: Doubler) -> None:
+    scheduler = Scheduler(None)
+    answers = await asyncio.gather(*(scheduler.run(model, {"x": np.float32(i)}, ["y"]) for i in range(20)))
+    assert [answer[0] for answer in answers] == [2 * i for i in range(20)]
+    assert len(model.calls) == 20
+
+
+@in_loop
+async def test_a_batch_holds_at_most_max_batch_size_rows(model: Doubler) -> None:
+    scheduler = Scheduler(WIDE)
+    busy = await occupy(scheduler, model)
+    waiting = [submit(scheduler, model, rows(*range(size))) for size in (5, 3, 6, 3, 8)]
+    await settle()
+    model.gate.set()
+    answers = await asyncio.gather(busy, *waiting)
+    assert model.sizes == [1, 8, 6, 3, 8]
+    assert [len(answer[0]) for answer in answers] == [1, 5, 3, 6, 3, 8]
+
+
+@in_loop
+async def test_a_request_of_more_rows_than_a_batch_is_refused(model: Doubler) -> None:
+    with pytest.raises(
+        StatusError, match=r"Task size 9 is larger than maximum input batch size 8\. Send fewer"
+    ) as caught:
+        await Scheduler(WIDE).run(model, {"x": rows(*range(9))}, ["y"])
+    assert caught.value.code is Code.INVALID_ARGUMENT
+    assert not model.calls
+
+
+SPLIT = BatchingOptions(
+    max_batch_size=20, max_execution_batch_size=8, enable_large_batch_splitting=True, num_batch_threads=2
+)
+
+
+@in_loop
+async def test_a_large_request_is_split_and_joined_in_order(model: Doubler) -> None:
+    answer = await Scheduler(SPLIT).run(model, {"x": rows(*range(20))}, ["y"])
+    assert answer[0].ravel().tolist() == [2 * i for i in range(20)]
+    assert sorted(model.sizes) == [4, 8, 8]
+
+
+class Careful(Doubler):
+    """It closes its gate behind each call."""
+
+    def run(self, feeds: Mapping[str, Array], fetches: Sequence[str]) -> list[Array]:
+        try:
+            return super().run(feeds, fetches)
+        finally:
+            self.gate.clear()
+
+
+@in_loop
+async def test_when_one_part_of_a_large_request_fails_the_others_are_given_up() -> None:
+    scheduler, model = Scheduler(replace(SPLIT, num_batch_threads=1)), Careful()
+    assert await code_of(scheduler.run(model, {"x": rows(-1, *range(19))}, ["y"])) is Code.INVALID_ARGUMENT
+    model.gate.set()  # for the second part, which is at work already
+    await scheduler.run(Doubler(), {"x": rows(1)}, ["y"])
+    assert model.sizes == [8, 8]
+
+
+@in_loop
+async def test_a_large_request_takes_no_more_places_than_there_are(model: Doubler) -> None:
+    scheduler = Scheduler(replace(SPLIT, num_batch_threads=1, max_enqueued_batches=2))
+    busy = await occupy(scheduler, model)
+    assert await code_of(scheduler.run(model, {"x": rows(*range(20))}, ["y"])) is Code.UNAVAILABLE
+    waiting = submit(scheduler, model, rows(*range(16)))
+    await settle()
+    model.gate.set()
+    assert [len((await work)[0]) for work in (busy, waiting)] == [1, 16]
+
+
+@in_loop
+async def test_a_batch_waits_for_more_requests_until_its_time_is_up(model: Doubler) -> None:
+    loop = asyncio.get_running_loop()
+    clock, skipped_s = loop.time, 0.0
+    loop.time = lambda: clock() + skipped_s  # type: ignore[method-assign]
+    waits: list[tuple[int, float]] = []
+    scheduler = Scheduler(
+        BatchingOptions(max_batch_size=8, batch_timeout_s=10, num_batch_threads=1),
+        on_batch=lambda num_rows, waited_s: waits.append((num_rows, waited_s)),
+    )
+    first, second = submit(scheduler, model, rows(1)), submit(scheduler, model, rows(2))
+    await settle()
+    assert not model.calls
+    skipped_s = 1.0
+    await settle()
+    assert not waits
+    skipped_s = 10.0
+    assert await first == [rows(2)]
+    assert await second == [rows(4)]
+    assert waits == [(2, pytest.approx(10, abs=5))]  # as long as the test itself takes is fine
+
+
+@in_loop
+async def test_a_full_batch_does_not_wait(model: Doubler) -> None:
+    scheduler = Scheduler(BatchingOptions(max_batch_size=4, batch_timeout_s=3600, num_batch_threads=1))
+    late = submit(scheduler, model, np.ones((1, 2), np.float32))
+    assert len((await scheduler.run(model, {"x": rows(*range(4))}, ["y"]))[0]) == 4
+    answers = await asyncio.gather(submit(scheduler, model, rows(1, 2, 3)), submit(scheduler, model, rows(4)))
+    assert [answer[0].ravel().tolist() for answer in answers] == [[2, 4, 6], [8]]
+    assert not late.done()
+    late.cancel()
+
+
+@in_loop
+async def test_a_batch_that_the_next_request_does_not_fit_in_does_not_wait(model: Doubler) -> None:
+    scheduler = Scheduler(BatchingOptions(max_batch_size=4, batch_timeout_s=3600, num_batch_threads=1))
+    first, second = submit(scheduler, model, rows(1, 2, 3)), submit(scheduler, model, rows(4, 5))
+    assert len((await first)[0]) == 3
+    assert not second.done()
+    second.cancel()
+
+
+@in_loop
+async def test_a_batch_is_filled_up_to_an_allowed_size(model: Doubler) -> None:
+    sizes: list[int] = []
+    scheduler = Scheduler(
+        BatchingOptions(max_batch_size=8, allowed_batch_sizes=(2, 4, 8)),
+        on_batch=lambda num_rows, waited_s: sizes.append(num_rows),
+    )
+    for num_rows in (0, 1, 2, 3, 5):
+        answer = await scheduler.run(model, {"x": rows(*range(num_rows)).reshape(-1, 1)}, ["y"])
+        assert answer[0].ravel().tolist() == [2 * i for i in range(num_rows)]
+    assert model.sizes == [0, 2, 2, 4, 8]
+    assert sizes == [0, 1, 2, 3, 5]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "joined"),
+    [
+        (np.ones((1, 2), np.float32), np.ones((2, 3), np.float32), [[1, 1, 0], [1, 1, 1], [1, 1, 1]]),
+        (np.ones((1, 2, 1), np.int64), np.ones((1, 1, 2), np.int64), [[[1, 0], [1, 0]], [[1, 1], [0, 0]]]),
+        (np.array([[b"a", b"b"]], object), np.array([[b"c"]], object), [[b"a", b"b"], [b"c", b""]]),
+        (np.ones((1, 0), bool), np.ones((1, 1), bool), [[False], [True]]),
+    ],
+    ids=["float", "two axes", "text", "bool"],
+)
+@in_loop
+async def test_inputs_of_different_lengths_are_padded_to_share_a_batch(
+    model: Doubler, one: Array, other: Array, joined: list[Any]
+) -> None:
+    scheduler = Scheduler(BatchingOptions(max_batch_size=8, num_batch_threads=1, pad_variable_length_inputs=True))
+    busy = await occupy(scheduler, model)
+    waiting = [submit(scheduler, model, x) for x in (one, other)]
+    await settle()
+    model.gate.set()
+    answers = await asyncio.gather(*waiting)
+    await busy
+    assert model.calls[1]["x"].tolist() == joined
+    assert model.calls[1]["x"].dtype == one.dtype
+    assert [len(answer[0]) for answer in answers] == [len(one), len(other)]
+
+
+@in_loop
+async def test_padding_never_makes_a_batch_huge(model: Doubler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "_MAX_PADDED_BYTES", 4000)
+    scheduler = Scheduler(BatchingOptions(max_batch_size=8, num_batch_threads=1, pad_variable_length_inputs=True))
+    busy = await occupy(scheduler, model)
+    waiting = [submit(scheduler, model, np.ones((1, size), np.float32)) for size in (1, 2, 1000, 3)]
+    await settle()
+    model.gate.set()
+    answers = await asyncio.gather(*waiting)
+    await busy
+    assert [answer[0].shape for answer in answers] == [(1, 2), (1, 2), (1, 1000), (1, 3)]
+
+
+@in_loop
+async def test_a_full_queue_refuses_at_once_and_takes_requests_again_afterwards(model: Doubler) -> None:
+    scheduler = Scheduler(BatchingOptions(max_batch_size=4, max_enqueued_batches=2, num_batch_threads=1))
+    busy = await occupy(scheduler, model)
+    # Batches count, as in TensorFlow Serving, not rows: two requests of three rows do not fit in one.
+    waiting = [submit(scheduler, model, rows(1, 2, 3)) for _ in range(2)]
+    await settle()
+    refused = scheduler.run(model, {"x": rows(1, 2)}, ["y"])
+    with pytest.raises(
+        StatusError, match="is full; currently 2 batches enqueued and max_enqueued_batches is 2"
+    ) as caught:
+        refused.send(None)  # it does not even wait for the event loop
+    assert caught.value.code is Code.UNAVAILABLE
+    waiting.append(submit(scheduler, model, rows(9)))  # fits in the last batch
+    await settle()
+    model.gate.set()
+    answers = await asyncio.gather(busy, *waiting)
+    assert [len(answer[0]) for answer in answers] == [1, 3, 3, 1]
+    assert len(await asyncio.gather(*(submit(scheduler, model, rows(1)) for _ in range(8)))) == 8
+
+
+@in_loop
+async def test_kinds_and_empty_requests_cannot_outgrow_the_queue(model: Doubler) -> None:
+    scheduler = Scheduler(BatchingOptions(max_batch_size=4, max_enqueued_batches=3, num_batch_threads=1))
+    busy = await occupy(scheduler, model)
+    many = [submit(scheduler, model, np.ones((1, size), np.float32)) for size in range(2, 10)]
+    many += [submit(scheduler, model, np.ones((0, 2), np.float32)) for _ in range(20)]
+    await settle()
+    model.gate.set()
+    answers = await asyncio.gather(busy, *many, return_exceptions=True)
+    assert sum(isinstance(answer, StatusError) for answer in answers) == (8 - 3) + (20 - 3)
+
+
+@in_loop
+async def test_one_models_full_queue_is_not_anothers(model: Doubler) -> None:
+    scheduler, other = (
+        Scheduler(BatchingOptions(max_batch_size=1, max_enqueued_batches=1, num_batch_threads=1)),
+        Doubler(),
+    )
+    busy = await occupy(scheduler, model)
+    waiting = submit(scheduler, model, rows(1))
+    await settle()
+    assert await code_of(scheduler.run(model, {"x": rows(1)}, ["y"])) is Code.UNAVAILABLE
+    fine = submit(scheduler, other, rows(1))
+    await settle()
+    model.gate.set()
+    await asyncio.gather(busy, waiting, fine)
+
+
+@pytest.mark.parametrize("options", [None, WIDE], ids=["alone", "batched"])
+@pytest.mark.parametrize(
+    "x", [np.zeros((1, 100), np.float32), np.array([[b"\0" * 400]], object)], ids=["numbers", "text"]
+)
+@in_loop
+async def test_inputs_that_wait_take_bounded_memory(model: Doubler, options: BatchingOptions | None, x: Array) -> None:
+    scheduler = Scheduler(options, max_queued_bytes=1000)
+    model.gate.clear()
+    many = [submit(scheduler, model, x) for _ in range(4)]
+    await settle()
+    assert await code_of(many[2]) is Code.UNAVAILABLE
+    assert await code_of(many[3]) is Code.UNAVAILABLE
+    model.gate.set()
+    await asyncio.gather(*many[:2])
+    await scheduler.run(model, {"x": x}, ["y"])
+
+
+@pytest.mark.parametrize("options", [None, WIDE], ids=["alone", "batched"])
+@in_loop
+async def test_a_cancelled_request_is_not_computed_and_gives_its_place_back(
+    model: Doubler, options: BatchingOptions | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "_NUM_CORES", 1)
+    scheduler = Scheduler(options, max_queued_bytes=16)
+    busy = await occupy(scheduler, model)
+    for _ in range(300):
+        gone = submit(scheduler, model, rows(7))
+        await settle()
+        gone.cancel()
+        await settle()
+        assert gone.cancelled()
+    stays, gone = submit(scheduler, model, rows(1)), submit(scheduler, model, rows(7))
+    await settle()
+    gone.cancel()
+    await settle()
+    model.gate.set()
+    assert await stays == [rows(2)]
+    await busy
+    assert 7 not in np.concatenate([feeds["x"] for feeds in model.calls])
+
+
+@in_loop
+async def test_a_request_cancelled_at_work_leaves_its_neighbours_alone(model: Doubler) -> None:
+    scheduler = Scheduler(WIDE)
+    busy = await occupy(scheduler, model)
+    waiting = [submit(scheduler, model, rows(i)) for i in range(3)]
+    await settle()
+    busy.cancel()
+    await settle()
+    model.gate.set()
+    waiting[1].cancel()
+    assert await waiting[0] == [rows(0)]
+    assert await waiting[2] == [rows(4)]
+    assert await scheduler.run(model, {"x": rows(3)}, ["y"]) == [rows(6)]
+
+
+@in_loop
+async def test_a_bad_request_never_fails_its_neighbours(model: Doubler) -> None:
+    scheduler = Scheduler(BatchingOptions(max_batch_size=64, num_batch_threads=1))
+    busy = await occupy(scheduler, model)
+    bad = {3, 4, 17, 31}
+    waiting = [submit(scheduler, model, rows(-1 if i in bad else i)) for i in range(32)]
+    await settle()
+    model.gate.set()
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    await busy
+    assert {i for i, answer in enumerate(answers) if isinstance(answer, StatusError)} == bad
+    assert all(answer == [rows(2 * i)] for i, answer in enumerate(answers) if i not in bad)
+    assert {answers[i].code for i in bad} == {Code.INVALID_ARGUMENT}
+
+
+class Broken(Doubler):
+    def compute(self, array: Array) -> Array:
+        raise ZeroDivisionError("a bug of the model")
+
+
+@pytest.mark.parametrize("options", [None, WIDE], ids=["alone", "batched"])
+@in_loop
+async def test_a_model_that_breaks_is_an_internal_error_and_the_scheduler_lives_on(
+    model: Doubler, options: BatchingOptions | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    scheduler, broken = Scheduler(options), Broken()
+    broken.gate.clear()
+    with caplog.at_level(logging.CRITICAL):
+        failing = [submit(scheduler, broken, rows(i)) for i in range(5)]
+        await settle()
+        broken.gate.set()
+        assert {await code_of(work) for work in failing} == {Code.INTERNAL}
+    assert await scheduler.run(model, {"x": rows(1)}, ["y"]) == [rows(2)]
+
+
+class Summer(Doubler):
+    """Its output has no rows."""
+
+    def compute(self, array: Array) -> Array:
+        return array.sum()
+
+
+class Flattener(Doubler):
+    """Its output has two rows for each of the input's."""
+
+    def compute(self, array: Array) -> Array:
+        return np.repeat(array.ravel(), 2)
+
+
+@pytest.mark.parametrize("kind", [Summer, Flattener])
+@in_loop
+async def test_requests_on_a_model_whose_outputs_have_no_rows_are_answered_apart(kind: type[Doubler]) -> None:
+    scheduler, model = Scheduler(WIDE), kind()
+    busy = await occupy(scheduler, model)
+    waiting = [submit(scheduler, model, rows(i, i)) for i in range(4)]
+    await settle()
+    model.gate.set()
+    answers = await asyncio.gather(*waiting)
+    await busy
+    assert [answer[0].tolist() for answer in answers] == [model.compute(rows(i, i)).tolist() for i in range(4)]
+
+
+@pytest.mark.parametrize("kind", [Summer, Flattener])
+@in_loop
+async def test_what_was_split_or_filled_up_needs_outputs_with_rows(kind: type[Doubler]) -> None:
+    model = kind()
+    assert await code_of(Scheduler(SPLIT).run(model, {"x": rows(*range(20))}, ["y"])) is Code.FAILED_PRECONDITION
+    filled = Scheduler(BatchingOptions(max_batch_size=8, allowed_batch_sizes=(8,)))
+    assert await code_of(filled.run(model, {"x": rows(1)}, ["y"])) is Code.FAILED_PRECONDITION
+
+
+@pytest.mark.parametrize(
+    ("feeds", "message"),
+    [
+        ({"x": np.float32(1)}, "must have at least one dimension"),
+        ({"x": np.ones(2), "y": np.ones(3)}, r"must have equal 0th-dimension size\. Received: \[2, 3\]"),
+    ],
+)
+@in_loop
+async def test_what_has_no_rows_cannot_be_batched(model: Doubler, feeds: dict[str, Array], message: str) -> None:
+    with pytest.raises(StatusError, match=message) as caught:
+        await Scheduler(WIDE).run(model, {name: np.asarray(array) for name, array in feeds.items()}, ["y"])
+    assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+@in_loop
+async def test_models_take_turns(model: Doubler) -> None:
+    """A model with a long queue does not keep another one's request waiting for more than a batch."""
+    scheduler, other = (
+        Scheduler(BatchingOptions(max_batch_size=1, max_enqueued_batches=50, num_batch_threads=1)),
+        Doubler(),
+    )
+    order: list[str] = []
+    busy = await occupy(scheduler, model)
+
+    async def run(name: str, which: Doubler) -> None:
+        await scheduler.run(which, {"x": rows(1)}, ["y"])
+        order.append(name)
+
+    work = [asyncio.ensure_future(run("a", model)) for _ in range(50)]
+    await settle()
+    work += [asyncio.ensure_future(run("b", other)) for _ in range(3)]
+    await settle()
+    model.gate.set()
+    await asyncio.gather(busy, *work)
+    assert "".join(order).startswith("abababaaa")
+
+
+@pytest.mark.parametrize("splitting", [False, True])
+@pytest.mark.parametrize("padding", [False, True])
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_every_request_is_answered_with_its_own_rows(splitting: bool, padding: bool, data: st.DataObject) -> None:
+    sizes = st.lists(st.tuples(st.integers(0, 12), st.integers(1, 3), st.booleans()), min_size=1, max_size=40)
+    requests = data.draw(sizes)
+    options = BatchingOptions(
+        max_batch_size=12,
+        max_enqueued_batches=100,
+        num_batch_threads=2,
+        allowed_batch_sizes=data.draw(st.sampled_from([(), (5,), (1, 2, 5)])) if splitting else (),
+        pad_variable_length_inputs=padding,
+        enable_large_batch_splitting=splitting,
+        max_execution_batch_size=5,
+    )
+
+    async def run() -> None:
+        scheduler, model = Scheduler(options), Doubler()
+        inputs = [
+            np.full((num_rows, width), i + 1, np.float32 if is_float else np.int32)
+            for i, (num_rows, width, is_float) in enumerate(requests)
+        ]
+        answers = await asyncio.gather(*(scheduler.run(model, {"x": x}, ["y"]) for x in inputs))
+        for x, [y] in zip(inputs, answers, strict=True):
+            assert y.dtype == x.dtype
+            np.testing.assert_array_equal(y[:, : x.shape[1]], x + x)
+            assert not y[:, x.shape[1] :].any()
+            assert padding or y.shape == x.shape
+        assert max(model.sizes) <= options.num_rows_per_batch
+        scheduler.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("options", [None, BatchingOptions(max_batch_size=16, max_enqueued_batches=1000)])
+@in_loop
+async def test_a_thousand_requests_at_once_are_each_answered_once(
+    model: Doubler, options: BatchingOptions | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "_MAX_QUEUED_REQUESTS", 1000)
+    scheduler = Scheduler(options)
+    answers = await asyncio.gather(*(scheduler.run(model, {"x": rows(i)}, ["y"]) for i in range(1000)))
+    assert [answer[0].item() for answer in answers] == [2 * i for i in range(1000)]
+    assert sum(model.sizes) == 1000
+
+
+@in_loop
+async def test_closing_refuses_what_waits_and_finishes_what_is_at_work(model: Doubler) -> None:
+    scheduler = Scheduler(WIDE)
+    busy = await occupy(scheduler, model)
+    waiting = submit(scheduler, model, rows(1))
+    await settle()
+    scheduler.close()
+    assert await code_of(waiting) is Code.UNAVAILABLE
+    assert await code_of(scheduler.run(model, {"x": rows(1)}, ["y"])) is Code.UNAVAILABLE
+    model.gate.set()
+    assert await busy == [rows(0)]
+    assert model.sizes == [1]
+
+
+@pytest.mark.parametrize("options", [None, WIDE, SPLIT], ids=["alone", "batched", "split"])
+@pytest.mark.parametrize("kind", [Doubler, Broken])
+@in_loop
+async def test_a_refused_request_lets_go_of_its_arrays_at_once(
+    options: BatchingOptions | None, kind: type[Doubler], caplog: pytest.LogCaptureFixture
+) -> None:
+    scheduler, model = Scheduler(options), kind()
+    x = rows(*[-1] * 8) if options is WIDE else rows(*[-1] * 20)
+    watched = weakref.ref(x)
+    gc.disable()
+    try:
+        with caplog.at_level(logging.CRITICAL), suppress(StatusError):
+            await scheduler.run(model, {"x": x}, ["y"])
+        del x
+        while watched() is not None:  # another part of it may still be at work
+            model.calls.clear()
+            await asyncio.sleep(0.001)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"max_batch_size": 0}, "max_batch_size must be at least 1. Received: 0"),
+        ({"max_enqueued_batches": 0}, "max_enqueued_batches must be at least 1. Received: 0"),
+        ({"num_batch_threads": -1}, "num_batch_threads must be at least 1. Received: -1"),
+        ({"batch_timeout_s": -1e-6}, "batch_timeout_micros must not be negative. Received: -1"),
+        ({"max_batch_size": 8, "allowed_batch_sizes": (2, 4)}, r"end with the rows of a full batch \(8\).*\[2, 4\]"),
+        ({"max_batch_size": 8, "allowed_batch_sizes": (4, 2, 8)}, "must increase"),
+        ({"max_batch_size": 8, "allowed_batch_sizes": (0, 8)}, "must increase"),
+        ({"max_execution_batch_size": 0, "enable_large_batch_splitting": True}, "max_execution_batch_size must be at"),
+        (
+            {"max_batch_size": 8, "max_execution_batch_size": 9, "enable_large_batch_splitting": True},
+            r"max_execution_batch_size must not be above max_batch_size \(8\). Received: 9",
+        ),
+    ],
+)
+def test_options_are_checked(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BatchingOptions(**given)
+
+
+def test_options_are_read_from_their_message() -> None:
+    assert BatchingOptions.from_proto(protos.BatchingParameters()) == BatchingOptions()
+    read = BatchingOptions.from_proto(
+        protos.BatchingParameters(
+            max_batch_size={"value": 128},
+            batch_timeout_micros={"value": 1500},
+            max_enqueued_batches={"value": 7},
+            num_batch_threads={"value": 3},
+            allowed_batch_sizes=[8, 32],
+            pad_variable_length_inputs=True,
+            enable_large_batch_splitting={"value": True},
+            max_execution_batch_size={"value": 32},
+        )
+    )
+    assert read == BatchingOptions(128, 0.0015, 7, 3, (8, 32), True, True, 32)

@@ -1,0 +1,321 @@
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+
+from serving.local_server.errors import Code, StatusError
+from serving.local_server.litert import LiteRTServable
+from serving.local_server.servable import PREDICT, Array, LoadOptions, load
+
+SIZE_PX = 12
+
+
+class Signatures(tf.Module):
+    """One signature for each shape of model; none of them is the default one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = tf.Variable(np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
+    def dynamic(self, x: Any) -> Mapping[str, Any]:
+        return {"scores": tf.nn.softmax(x @ self.weights), "double": x + x}
+
+    @tf.function(input_signature=[tf.TensorSpec([1, 4], tf.float32, name="x")])
+    def fixed(self, x: Any) -> Mapping[str, Any]:
+        return {"scores": tf.nn.softmax(x @ self.weights)}
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, 2], tf.float32, name="a"), tf.TensorSpec([None, 2], tf.float32, name="b")]
+    )
+    def pair(self, a: Any, b: Any) -> Mapping[str, Any]:
+        return {"sum": a + b}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+    def text(self, text: Any) -> Mapping[str, Any]:
+        return {"again": tf.expand_dims(text, 1), "first": text[0]}
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string, name="text")])
+    def word(self, text: Any) -> Mapping[str, Any]:
+        return {"again": tf.expand_dims(text, 0)}
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.float32, name="x")])
+    def scalar(self, x: Any) -> Mapping[str, Any]:
+        return {"double": x + x}
+
+    @tf.function(input_signature=[tf.TensorSpec([3, 2], tf.float32, name="x")])
+    def table(self, x: Any) -> Mapping[str, Any]:
+        return {"double": x + x}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, name="x")])
+    def total(self, x: Any) -> Mapping[str, Any]:
+        return {"sum": tf.reduce_sum(x, 0)}
+
+
+def convert(converter: Any) -> bytes:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the converter's, on what it guesses
+        return converter.convert()
+
+
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with several signatures."""
+    folder = tmp_path_factory.mktemp("signed")
+    module = Signatures()
+    names = ["dynamic", "fixed", "pair", "text", "word", "scalar", "table", "total"]
+    tf.saved_model.save(module, str(folder), signatures={name: getattr(module, name) for name in names})
+    content = convert(tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=names))
+    (folder / "model.tflite").write_bytes(content)
+    return folder / "model.tflite"
+
+
+@pytest.fixture(scope="module")
+def unsigned(tmp_path_factory: pytest.TempPathFactory, signed: Path) -> Path:
+    """A model of the kind that has no signatures: tensors by their own names."""
+    from tensorflow.lite.python import schema_py_generated as schema
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    content = convert(tf.lite.TFLiteConverter.from_keras_model(_make_keras()))
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    model.signatureDefs = []
+    path = tmp_path_factory.mktemp("unsigned") / "model.tflite"
+    path.write_bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return path
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that takes and gives bytes, all of it int8 inside."""
+    rng = np.random.default_rng(2)
+    converter = tf.lite.TFLiteConverter.from_keras_model(_make_keras())
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: (
+        [rng.random((1, SIZE_PX, SIZE_PX, 3), dtype=np.float32)] for _ in range(8)
+    )
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.uint8
+    path = tmp_path_factory.mktemp("quantized") / "model.tflite"
+    path.write_bytes(convert(converter))
+    return path
+
+
+def _make_keras() -> Any:
+    import keras
+
+    keras.utils.set_random_seed(3)
+    return keras.Sequential(
+        [
+            keras.Input((SIZE_PX, SIZE_PX, 3), name="pixels"),
+            keras.layers.Conv2D(4, 3, activation="relu"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(5, activation="softmax"),
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def serve() -> Any:
+    """Give the function that loads a model once for all tests."""
+    loaded: dict[Path, LiteRTServable] = {}
+
+    def serve(path: Path) -> LiteRTServable:
+        if path not in loaded:
+            loaded[path] = LiteRTServable(path)
+        return loaded[path]
+
+    yield serve
+    for servable in loaded.values():
+        servable.close()
+
+
+Serve = Callable[[Path], LiteRTServable]
+
+
+def run_plain(path: Path, x: Array) -> Array:
+    """Run the rows of the only input through the interpreter itself, one by one."""
+    interpreter = Interpreter(str(path), num_threads=1)
+    interpreter.allocate_tensors()
+    [taken], [given] = interpreter.get_input_details(), interpreter.get_output_details()
+    found = []
+    for row in x:
+        interpreter.set_tensor(taken["index"], row[None])
+        interpreter.invoke()
+        found.append(interpreter.get_tensor(given["index"]))
+    return np.concatenate(found)
+
+
+def names(servable: LiteRTServable, signature: str = "serving_default") -> tuple[str, str]:
+    """Give the names of the only input and the only output tensor."""
+    described = servable.signatures[signature]
+    [taken], [given] = described.inputs.values(), described.outputs.values()
+    return taken.name, given.name
+
+
+def images(num_rows: int, dtype: Any, seed: int = 0) -> Array:
+    pixels = np.random.default_rng(seed).random((num_rows, SIZE_PX, SIZE_PX, 3), dtype=np.float32)
+    return (pixels * 255).astype(dtype) if dtype == np.uint8 else pixels
+
+
+@pytest.mark.parametrize("num_rows", [1, 3, 17])
+@pytest.mark.parametrize(("kind", "dtype"), [("unsigned", np.float32), ("quantized", np.uint8)])
+def test_rows_are_answered_as_the_interpreter_answers_them_and_in_order(
+    request: pytest.FixtureRequest, serve: Serve, kind: str, dtype: Any, num_rows: int
+) -> None:
+    path = request.getfixturevalue(kind)
+    servable, x = serve(path), images(num_rows, dtype, seed=num_rows)
+    taken, given = names(servable)
+    [y] = servable.run({taken: x}, [given])
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y, run_plain(path, x))
+    assert num_rows == 1 or len(np.unique(y, axis=0)) > 1
+
+
+@pytest.mark.parametrize("num_rows", [1, 3, 17])
+@pytest.mark.parametrize("signature", ["dynamic", "fixed"])
+def test_signatures_answer_by_name(signed: Path, serve: Serve, signature: str, num_rows: int) -> None:
+    servable = serve(signed)
+    x = np.random.default_rng(num_rows).normal(size=(num_rows, 4)).astype(np.float32)
+    [scores] = servable.run({f"{signature}/x": x}, [f"{signature}/scores"])
+    expected = tf.nn.softmax(x @ Signatures().weights).numpy()
+    np.testing.assert_allclose(scores, expected, atol=1e-6)  # float32, summed in another order
+    if signature == "dynamic":
+        double, again = servable.run({"dynamic/x": x}, ["dynamic/double", "dynamic/scores"])
+        np.testing.assert_array_equal(double, x + x)
+        np.testing.assert_array_equal(again, scores)
+
+
+def test_tensors_need_not_be_numbers_or_have_rows(signed: Path, serve: Serve) -> None:
+    servable = serve(signed)
+    text = np.array([b"a", b"\xff\0b\0", b""], object)
+    again, first = servable.run({"text/text": text}, ["text/again", "text/first"])
+    assert again.tolist() == [[b"a"], [b"\xff\0b\0"], [b""]]
+    assert (first.shape, first.tolist()) == ((), b"a")
+    [first] = servable.run({"text/text": text[1:]}, ["text/first"])
+    assert first.tolist() == b"\xff\0b\0"
+    assert servable.run({"word/text": np.array(b"a\0b\0", object)}, ["word/again"])[0].tolist() == [b"a\0b\0"]
+    [double] = servable.run({"scalar/x": np.array(3, np.float32)}, ["scalar/double"])
+    assert (double.shape, double.tolist()) == ((), 6)
+    ones = np.ones((3, 2), np.float32)
+    assert servable.run({"table/x": ones}, ["table/double"])[0].tolist() == (ones * 2).tolist()
+    assert servable.run({"total/x": np.ones((5, 2), np.float32)}, ["total/sum"])[0].tolist() == [5, 5]
+    a, b = np.arange(16, dtype=np.float32).reshape(2, 4, 2)
+    assert servable.run({"pair/a": a, "pair/b": b}, ["pair/sum"])[0].tolist() == (a + b).tolist()
+
+
+@pytest.mark.parametrize(
+    ("signature", "alias", "shape"),
+    [
+        ("dynamic", "x", (None, 4)),
+        ("fixed", "x", (None, 4)),  # its rows are run one by one
+        ("pair", "b", (None, 2)),
+        ("text", "text", (None,)),
+        ("scalar", "x", ()),
+        ("table", "x", (3, 2)),  # its first axis is no batch
+        ("total", "x", (None, 2)),
+    ],
+)
+def test_shapes_say_what_an_input_may_be(
+    signed: Path, serve: Serve, signature: str, alias: str, shape: tuple[int | None, ...]
+) -> None:
+    servable = serve(signed)
+    assert servable.shape(f"{signature}/{alias}") == shape
+    info = servable.signatures[signature].inputs[alias]
+    assert tuple(None if dim.size == -1 else dim.size for dim in info.tensor_shape.dim) == shape
+
+
+def test_signatures_are_described_as_those_of_a_saved_model(signed: Path, serve: Serve) -> None:
+    signatures = serve(signed).signatures
+    assert {signature.method_name for signature in signatures.values()} == {PREDICT}
+    assert tf.dtypes.as_dtype(signatures["text"].outputs["again"].dtype) == tf.string
+    assert [dim.size for dim in signatures["fixed"].outputs["scores"].tensor_shape.dim] == [-1, 3]
+    assert signatures["scalar"].inputs["x"].HasField("tensor_shape")
+
+
+BAD = [
+    pytest.param(np.ones((1, 5), np.float32), id="size"),
+    pytest.param(np.ones((2, 7), np.float32), id="size of rows"),
+    pytest.param(np.ones((4,), np.float32), id="rank"),
+    pytest.param(np.ones((1, 4), np.float64), id="precision"),
+    pytest.param(np.ones((3, 4), np.int32), id="type"),
+    pytest.param(np.array([[b"a"] * 4], object), id="text"),
+]
+
+
+@pytest.mark.parametrize("x", BAD)
+@pytest.mark.parametrize("kind", ["signed", "unsigned", "quantized"])
+def test_a_wrong_input_is_refused_and_the_model_works_afterwards(
+    request: pytest.FixtureRequest, serve: Serve, kind: str, x: Array
+) -> None:
+    servable = serve(request.getfixturevalue(kind))
+    taken, given = ("fixed/x", "fixed/scores") if kind == "signed" else names(servable)
+    good = (
+        np.ones((1, 4), np.float32) if kind == "signed" else images(1, np.uint8 if kind == "quantized" else np.float32)
+    )
+    [before] = servable.run({taken: good}, [given])
+    with pytest.raises(StatusError, match="the LiteRT model refuses its input") as caught:
+        servable.run({taken: x}, [given])
+    assert caught.value.code is Code.INVALID_ARGUMENT
+    for rows in (good, np.concatenate([good] * 3)):
+        [after] = servable.run({taken: rows}, [given])
+        np.testing.assert_array_equal(after, np.concatenate([before] * len(rows)))
+
+
+@pytest.mark.parametrize("kind", ["signed", "unsigned"])
+def test_threads_share_a_model_and_each_gets_its_own_answer(
+    request: pytest.FixtureRequest, serve: Serve, kind: str
+) -> None:
+    servable = serve(request.getfixturevalue(kind))
+    taken, given = ("fixed/x", "fixed/scores") if kind == "signed" else names(servable)
+    rng = np.random.default_rng(5)
+    shape = (4,) if kind == "signed" else (SIZE_PX, SIZE_PX, 3)
+    inputs = [rng.random((1 + i % 4, *shape), dtype=np.float32) for i in range(40)]
+    expected = [servable.run({taken: x}, [given])[0] for x in inputs]
+    start = threading.Barrier(8)
+
+    def work(worker: int) -> list[tuple[int, Array]]:
+        start.wait()
+        return [(i, servable.run({taken: inputs[i]}, [given])[0]) for i in range(worker % 3, len(inputs), 3)]
+
+    with ThreadPoolExecutor(8) as threads:
+        for found in threads.map(work, range(8)):
+            for i, y in found:
+                # One thread or several: sums in another order.
+                np.testing.assert_allclose(y, expected[i], atol=1e-6)
+
+
+@pytest.mark.parametrize("num_rows", [1, 3])
+def test_an_answer_keeps_its_values_when_the_model_runs_again(signed: Path, serve: Serve, num_rows: int) -> None:
+    servable = serve(signed)
+    ones = np.ones((num_rows, 4), np.float32)
+    [first] = servable.run({"dynamic/x": ones}, ["dynamic/double"])
+    for i in range(10):
+        servable.run({"dynamic/x": ones * i}, ["dynamic/double"])
+    assert (first == 2).all()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_half_a_model_is_refused(tmp_path: Path, signed: Path, share: float) -> None:
+    content = signed.read_bytes()
+    path = tmp_path / "model.tflite"
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(StatusError, match=rf"A version must hold a whole LiteRT model\. {path} is not one") as caught:
+        LiteRTServable(path)
+    assert caught.value.code is Code.FAILED_PRECONDITION
+
+
+def test_a_closed_model_lets_its_threads_go(quantized: Path) -> None:
+    before = threading.active_count()
+    servable = load(quantized.parent, LoadOptions(prefer_litert=True))
+    assert isinstance(servable, LiteRTServable)
+    taken, given = names(servable)
+    servable.run({taken: images(4, np.uint8)}, [given])
+    servable.close()
+    assert threading.active_count() == before

@@ -1,0 +1,140 @@
+"""Any valid SavedModel is served, whichever API wrote it; those over the wire are in the protocols' tests."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from google.protobuf import text_format
+from tensorflow.core.protobuf import saved_model_pb2
+
+from serving.local_server.errors import Code, StatusError
+from serving.local_server.servable import LoadOptions, Servable, load
+
+Load = Callable[..., Servable]
+
+
+@pytest.fixture
+def load_model() -> Iterator[Load]:
+    """Give the function that loads a version folder; what it loads is closed in the end."""
+    with ExitStack() as stack:
+
+        def load_model(path: Path, **options: Any) -> Servable:
+            servable = load(path, LoadOptions(**options))
+            stack.callback(servable.close)
+            return servable
+
+        yield load_model
+
+
+def run(servable: Servable, signature: str = "serving_default", **inputs: Any) -> Mapping[str, Any]:
+    """Run a signature's inputs, by alias, and give its outputs, by alias."""
+    found = servable.signatures[signature]
+    feeds = {found.inputs[alias].name: value for alias, value in inputs.items()}
+    outputs = servable.run(feeds, [info.name for info in found.outputs.values()])
+    return dict(zip(found.outputs, outputs, strict=True))
+
+
+def test_a_model_that_tensorflow_2_refuses_is_served(load_model, models_dir):
+    path = models_dir / "refused" / "1"
+    with pytest.raises(Exception, match="needs an input for each placeholder"):
+        tf.saved_model.load(str(path))
+    servable = load_model(path)
+    assert run(servable, x=np.float32([1, 2]))["y"].tolist() == [3.0, 5.0]
+    with pytest.raises(StatusError, match="You must feed a value for placeholder tensor 'z'") as raised:
+        run(servable, "incomplete", x=np.float32([1]))
+    assert raised.value.code == Code.INVALID_ARGUMENT
+
+
+def test_an_inner_tensor_may_be_fed_with_any_shape(load_model, models_dir):
+    servable = load_model(models_dir / "half_plus_two" / "00000123")
+    for shape in ((1,), (2, 1), (), (2, 3, 4)):
+        assert run(servable, x=np.full(shape, 2, np.float32))["y"].tolist() == np.full(shape, 3.0).tolist()
+    assert servable.shape("x:0") is None
+
+
+def test_variables_and_assets_are_there_in_each_model(load_model, models_dir):
+    two, three = (load_model(models_dir / name / "00000123") for name in ("half_plus_two", "half_plus_three"))
+    assert [run(each, x=np.float32([2]))["y"].tolist() for each in (two, three)] == [[3.0], [4.0]]
+    serialized = tf.train.Example(
+        features=tf.train.Features(feature={"x": tf.train.Feature(float_list=tf.train.FloatList(value=[8]))})
+    ).SerializeToString()
+    assert run(three, "regress_x_to_y", inputs=np.array([serialized], object))["outputs"].tolist() == [[7.0]]
+
+
+def test_a_keras_model_is_served(load_model, models_dir):
+    servable = load_model(models_dir / "exported" / "1")
+    (output,) = run(servable, x=np.float32([[1, 2, 3], [0, 0, 1]])).values()
+    assert output.tolist() == [[6.0, 6.0], [1.0, 1.0]]
+    assert servable.shape(servable.signatures["serving_default"].inputs["x"].name) == (None, 3)
+
+
+def test_a_module_with_inputs_of_many_types_is_served(load_model, models_dir):
+    servable = load_model(models_dir / "module" / "1")
+    outputs = run(
+        servable,
+        ids=np.int64([1]),
+        text=np.array(["grün".encode()], object),
+        flags=np.array([True]),
+        halves=np.float16([[0.5, 0.25]]),
+    )
+    assert {name: array.tolist() for name, array in outputs.items()} == {
+        "next": [2],
+        "shout": ["GR\xc3\xbcN".encode("latin-1")],
+        "shout_bytes": ["GR\xc3\xbcN".encode("latin-1")],
+        "not": [False],
+        "sum": [0.75],
+        "line": [-1],
+    }
+    assert outputs["sum"].dtype == np.float16
+    outputs = run(servable, "scalar", x=np.float32(1.5))
+    assert (outputs["double"].shape, outputs["name"].shape, outputs["name"].item()) == ((), (), b"1.500000")
+
+
+def test_a_model_without_a_default_signature_is_served(load_model, models_dir):
+    servable = load_model(models_dir / "echo" / "1")
+    assert "serving_default" not in servable.signatures
+    zero_ended = np.array(b"a\x00", object)
+    assert run(servable, "string", x=zero_ended)["y"].item() == b"a\x00"
+    outputs = run(servable, "placeholder", x=np.array([b"ab"], object))
+    assert {name: array.tolist() for name, array in outputs.items()} == {"x": [b"ab"], "length": [2]}
+
+
+def test_tags_choose_the_graph(load_model, models_dir):
+    path = models_dir / "tagged" / "1"
+    assert run(load_model(path), x=np.float32([1]))["y"].tolist() == [2.0]
+    assert run(load_model(path, tags=("serve", "gpu")), x=np.float32([1]))["y"].tolist() == [3.0]
+    with pytest.raises(StatusError, match="could not be found in SavedModel") as raised:
+        load_model(path, tags=("tpu",))
+    assert raised.value.code == Code.FAILED_PRECONDITION
+
+
+def test_a_model_in_text_format_is_served(load_model, models_dir, tmp_path):
+    for source in (models_dir / "echo" / "1").rglob("*"):
+        if source.is_dir():
+            (tmp_path / source.name).mkdir()
+    binary = (models_dir / "echo" / "1" / "saved_model.pb").read_bytes()
+    text = text_format.MessageToString(saved_model_pb2.SavedModel.FromString(binary))
+    (tmp_path / "saved_model.pbtxt").write_text(text)
+    assert run(load_model(tmp_path), "int32", x=np.int32([7]))["y"].tolist() == [7]
+
+
+def test_a_sparse_or_ragged_input_has_no_tensor(load_model, models_dir):
+    servable = load_model(models_dir / "refused" / "1")
+    for name in ("sparse", "ragged"):
+        with pytest.raises(StatusError, match="names a tensor that the graph does not have"):
+            run(servable, name, x=np.float32([1]))
+
+
+def test_an_empty_folder_and_half_a_model_are_refused(load_model, models_dir, tmp_path):
+    with pytest.raises(StatusError, match="Could not find SavedModel") as raised:
+        load_model(tmp_path)
+    assert raised.value.code == Code.NOT_FOUND
+    source = models_dir / "half_plus_two" / "00000123" / "saved_model.pb"
+    for content in (source.read_bytes(), source.read_bytes()[:500], b"", b"no model"):
+        (tmp_path / "saved_model.pb").write_bytes(content)
+        with pytest.raises(StatusError):
+            load_model(tmp_path)
