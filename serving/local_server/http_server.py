@@ -44,6 +44,8 @@ class HttpServer:
             access_log=False,
             lifespan="off",
             timeout_graceful_shutdown=int(grace_s),
+            # Longer than clients keep an idle connection, or they would send into one that is being closed.
+            timeout_keep_alive=75,
         )
         config.load()
         config.ssl = context

@@ -76,6 +76,8 @@ class RestApi:
         self._bytes_left = 8 * max_body_bytes
         # A document takes up to twenty times the memory of its text, so large ones are read one after the other.
         self._converting_large = asyncio.Lock()
+        # One in each turn of the event loop, in which gRPC, too, accepts one call.
+        self._converting_small = asyncio.Lock()
         self._headers = _CORS_HEADERS if enable_cors else {}
         routes = [Route("/healthz", _healthz, methods=["GET"])]
         if metrics_path:
@@ -146,7 +148,8 @@ class RestApi:
     async def _read(self, request: Request) -> AsyncIterator[bytes]:
         """Give the body of a request, unpacked; what is too large is read to its end and dropped.
 
-        A client that is answered while it still sends sees a broken connection instead of the answer.
+        A client that is answered while it still sends sees a broken connection instead of the answer, unless it said
+        that it waits for leave to send.
         """
         gzipped = "gzip" in request.headers.get("content-encoding", "").lower()
         unpack = zlib.decompressobj(16 + zlib.MAX_WBITS) if gzipped else None
@@ -155,6 +158,8 @@ class RestApi:
         refusal: StatusError | None = None
         if int(request.headers.get("content-length", 0)) > self._max_body_bytes:
             refusal = _TooLargeError(self._max_body_bytes)
+            if request.headers.get("expect", "").lower() == "100-continue":
+                raise refusal
         try:
             async for chunk in request.stream():
                 if refusal:
@@ -218,11 +223,14 @@ class RestApi:
     @asynccontextmanager
     async def _converting(self, body: bytes) -> AsyncIterator[bool]:
         """Wait for the turn of a large body; give whether it is better converted in a thread."""
-        if len(body) < _LARGE_BODY_BYTES:
-            yield body.count(b",") > _MANY_VALUES
-            return
-        async with self._converting_large:
+        if len(body) >= _LARGE_BODY_BYTES:
+            async with self._converting_large:
+                yield True
+        elif body.count(b",") > _MANY_VALUES:
             yield True
+        else:
+            async with self._converting_small:
+                yield False
 
 
 async def _healthz(request: Request) -> Response:

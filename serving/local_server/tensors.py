@@ -62,6 +62,8 @@ def _is_unusual(proto: Any, dtype: tf.DType, shape: Sequence[int]) -> bool:
     if proto.tensor_content:
         return dtype == tf.string
     field, _ = _FIELDS.get(dtype.as_datatype_enum, ("string_val", None))
+    if dtype == tf.string and not proto.string_val:
+        return True
     # Of more values than the shape holds, the first ones count.
     return len(getattr(proto, field)) > int(np.prod(shape, dtype=object)) * (2 if dtype.is_complex else 1)
 

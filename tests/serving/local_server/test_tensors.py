@@ -1,0 +1,238 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from tensorflow.core.framework import tensor_pb2, types_pb2
+
+from serving.local_server import tensors
+from serving.local_server.errors import Code, StatusError
+from serving.local_server.servable import Array
+
+MAX_BYTES = 1 << 20
+# Of each type, the field that TensorFlow Serving fills by default.
+FIELDS = {
+    "float16": "half_val",
+    "bfloat16": "half_val",
+    "float32": "float_val",
+    "float64": "double_val",
+    "int8": "int_val",
+    "int16": "int_val",
+    "int32": "int_val",
+    "int64": "int64_val",
+    "uint8": "int_val",
+    "uint16": "int_val",
+    "uint32": "uint32_val",
+    "uint64": "uint64_val",
+    "bool": "bool_val",
+    "complex64": "scomplex_val",
+    "complex128": "dcomplex_val",
+}
+
+
+def numpy_type(name: str) -> Any:
+    return np.dtype(tf.dtypes.as_dtype(name).as_numpy_dtype)
+
+
+def write(array: Array, *, as_content: bool = False) -> Any:
+    proto = tensor_pb2.TensorProto()
+    tensors.to_proto(array, proto, as_content=as_content)
+    return proto
+
+
+def read(proto: Any, max_bytes: int = MAX_BYTES) -> Array:
+    return tensors.to_array(proto, "x", max_bytes)
+
+
+def refusal(proto: Any, max_bytes: int = MAX_BYTES) -> str:
+    with pytest.raises(StatusError) as caught:
+        read(proto, max_bytes)
+    assert caught.value.code is Code.INVALID_ARGUMENT
+    return caught.value.message
+
+
+def assert_same(found: Array, expected: Array) -> None:
+    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+    assert found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("as_content", [False, True])
+@pytest.mark.parametrize("dtype", FIELDS)
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_numbers_survive_to_the_bit(dtype: str, as_content: bool, data: st.DataObject) -> None:
+    shape = data.draw(npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4))
+    size = int(np.prod(shape)) * numpy_type(dtype).itemsize
+    raw = data.draw(st.binary(min_size=size, max_size=size))
+    array = np.frombuffer(raw, np.bool_ if dtype == "bool" else np.uint8)
+    array = (array % 2 == 1).reshape(shape) if dtype == "bool" else array.view(numpy_type(dtype)).reshape(shape)
+    if dtype in ("float16", "bfloat16", "float32", "complex64"):
+        array = np.nan_to_num(array)  # a NaN of 32 bits goes through 64, and its silent bit with it
+    proto = write(array, as_content=as_content)
+    assert_same(read(proto), array)
+    assert_same(tf.make_ndarray(proto), array)
+    filled = {field.name for field, _ in proto.ListFields()} - {"dtype", "tensor_shape"}
+    assert filled <= {"tensor_content" if as_content else FIELDS[dtype]}
+
+
+@pytest.mark.parametrize("as_content", [False, True])
+@given(values=st.lists(st.binary(max_size=8), max_size=5))
+def test_strings_survive(as_content: bool, values: list[bytes]) -> None:
+    array = np.array([*values, None], object)[:-1]
+    found = read(write(array, as_content=as_content))
+    assert found.dtype == object
+    assert found.tolist() == values
+
+
+def test_text_is_written_as_utf_8() -> None:
+    assert list(write(np.array(["ü", b"\xff"], object)).string_val) == ["ü".encode(), b"\xff"]
+
+
+def test_an_array_that_is_not_contiguous_is_written_in_order() -> None:
+    array = np.arange(12, dtype=np.float32).reshape(3, 4)[:, ::-2].T
+    assert_same(read(write(array)), np.ascontiguousarray(array))
+    assert_same(read(write(array, as_content=True)), np.ascontiguousarray(array))
+
+
+def test_nan_and_infinity_survive() -> None:
+    for dtype in ("float16", "bfloat16", "float32", "float64"):
+        array = np.array([np.nan, np.inf, -np.inf, -0.0], numpy_type(dtype))
+        np.testing.assert_array_equal(read(write(array)).astype(float), array.astype(float))
+
+
+def make(dtype: str, shape: list[int], **fields: Any) -> Any:
+    proto = tensor_pb2.TensorProto(dtype=tf.dtypes.as_dtype(dtype).as_datatype_enum, **fields)
+    for size in shape:
+        proto.tensor_shape.dim.add(size=size)
+    return proto
+
+
+@pytest.mark.parametrize(
+    ("proto", "expected"),
+    [
+        (make("float32", [2, 2], float_val=[1.5]), [[1.5, 1.5], [1.5, 1.5]]),
+        (make("int64", [3], int64_val=[1, 2]), [1, 2, 2]),
+        (make("string", [3], string_val=[b"a"]), [b"a", b"a", b"a"]),
+        (make("int32", [2], int_val=[1, 2, 3]), [1, 2]),
+        (make("float32", []), 0),
+        (make("string", [2]), [b"", b""]),
+        (make("bool", [0]), []),
+    ],
+    ids=["one for all", "the last repeated", "text repeated", "too many", "none", "no text", "empty"],
+)
+def test_values_may_be_fewer_or_more_than_the_shape_holds(proto: Any, expected: Any) -> None:
+    """As TensorFlow's own `Tensor::FromProto` reads them."""
+    assert read(proto).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("proto", "message"),
+    [
+        (tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, tensor_shape={"unknown_rank": True}), "shape must be known"),
+        (make("float32", [-1], float_val=[1]), "shape must be known. Received: [-1]"),
+        (tensor_pb2.TensorProto(float_val=[1]), "tensor parsing error: x: "),
+        (tensor_pb2.TensorProto(dtype=9999), "tensor parsing error: x: "),
+        (make("float32", [3], tensor_content=b"1234"), "tensor parsing error: x: "),
+        (make("float32", [1], tensor_content=b"123"), "tensor parsing error: x: "),
+        (make("resource", [1]), "tensor parsing error: x: "),
+        (make("variant", [1]), "tensor parsing error: x: "),
+        (make("uint8", [1], int_val=[256]), "tensor parsing error: x: "),
+        (make("int8", [1], int_val=[-129]), "tensor parsing error: x: "),
+    ],
+)
+def test_a_malformed_tensor_is_refused_by_name(proto: Any, message: str) -> None:
+    assert message in refusal(proto)
+
+
+@pytest.mark.parametrize(
+    "proto",
+    [
+        make("float32", [1 << 40], float_val=[1]),
+        make("float32", [1 << 62, 1 << 62], float_val=[1]),
+        make("float32", [MAX_BYTES // 4 + 1], float_val=[1]),
+        make("bool", [MAX_BYTES + 1], bool_val=[True]),
+        make("string", [MAX_BYTES], string_val=[b""]),
+        make("string", [1000], string_val=[b"a" * 2000]),
+    ],
+)
+def test_a_small_message_cannot_ask_for_much_memory(proto: Any) -> None:
+    message = refusal(proto)
+    assert f"a tensor may take {MAX_BYTES} bytes" in message
+    assert message.endswith("Send less at once.")
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_whatever_is_sent_is_read_or_refused(data: st.DataObject) -> None:
+    number = st.integers(-3, 300)
+    proto = tensor_pb2.TensorProto(
+        dtype=data.draw(st.sampled_from([*types_pb2.DataType.values(), 77])),
+        version_number=data.draw(st.integers(0, 2)),
+        **data.draw(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "tensor_content": st.binary(max_size=20),
+                    "float_val": st.lists(st.floats(width=32), max_size=4),
+                    "double_val": st.lists(st.floats(), max_size=4),
+                    "int_val": st.lists(number, max_size=4),
+                    "half_val": st.lists(number, max_size=4),
+                    "string_val": st.lists(st.binary(max_size=3), max_size=4),
+                    "int64_val": st.lists(number, max_size=4),
+                    "bool_val": st.lists(st.booleans(), max_size=4),
+                    "scomplex_val": st.lists(st.floats(width=32), max_size=4),
+                    "uint32_val": st.lists(st.integers(0, 9), max_size=4),
+                },
+            )
+        ),
+    )
+    shape = data.draw(st.lists(st.integers(-1, 4), max_size=3))
+    for size in shape:
+        proto.tensor_shape.dim.add(size=size)
+    try:
+        found = read(proto)
+    except StatusError as exc:
+        assert exc.code is Code.INVALID_ARGUMENT  # noqa: PT017
+    else:
+        assert list(found.shape) == shape
+
+
+@pytest.mark.parametrize(
+    ("array", "expected", "message"),
+    [
+        (np.zeros(1, np.float64), "float32", "Expects arg[3] to be float but double is provided"),
+        (np.zeros(1, np.int32), "int64", "Expects arg[3] to be int64 but int32 is provided"),
+        (np.array([b"a"], object), "float32", "Expects arg[3] to be float but string is provided"),
+        (np.zeros(1, bool), "string", "Expects arg[3] to be string but bool is provided"),
+    ],
+)
+def test_another_type_than_the_signatures_is_refused(array: Array, expected: str, message: str) -> None:
+    with pytest.raises(StatusError) as caught:
+        tensors.check_dtype(array, tf.dtypes.as_dtype(expected).as_datatype_enum, 3)
+    assert (caught.value.code, caught.value.message) == (Code.INVALID_ARGUMENT, message)
+
+
+@pytest.mark.parametrize(
+    ("received", "expected", "is_right"),
+    [
+        ((2, 3), (None, 3), True),
+        ((0, 3), (None, 3), True),
+        ((2, 3), None, True),
+        ((), (), True),
+        ((2, 4), (None, 3), False),
+        ((2, 3, 1), (None, 3), False),
+        ((3,), (None, 3), False),
+        ((), (None,), False),
+        ((1,), (), False),
+    ],
+)
+def test_a_shape_must_fit(received: tuple[int, ...], expected: tuple[int | None, ...] | None, is_right: bool) -> None:
+    if is_right:
+        tensors.check_shape(received, expected, "x")
+        return
+    with pytest.raises(StatusError, match=r"input 'x' must have the shape \[.*\]\. Received: \[.*\]") as caught:
+        tensors.check_shape(received, expected, "x")
+    assert caught.value.code is Code.INVALID_ARGUMENT
