@@ -93,6 +93,8 @@ class LiteRTServable:
         signature, alias = self._names[tensor_name]
         inputs, _ = self._details[signature]
         sizes = [None if size < 0 else size for size in inputs[alias]["shape_signature"].tolist()]
+        if all(size in (None, 1) for size in sizes[1:]) and len(sizes) > 1 and self._has_rows(signature):
+            return None  # A number a row: TensorFlow Serving's clients send [2.0] where a file says [1, 1].
         return (None, *sizes[1:]) if self._has_rows(signature) else tuple(sizes)
 
     def run(self, feeds: Mapping[str, Array], fetches: Sequence[str]) -> list[Array]:

@@ -1,6 +1,7 @@
 """The server's life: load the models, listen, and end in good order."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -42,6 +43,7 @@ async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
         StartError: a port was taken meanwhile, or a label names a version that is not available.
     """
     flags = settings.flags
+    gc.freeze()  # TensorFlow's hundred thousands of objects stay: no collection need walk through them.
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -100,7 +102,7 @@ async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
                 raise port_error(flags.host, flags.rest_api_port, "rest_api_port", exc) from exc
         start(manager.watch())
         if flags.model_config_file and flags.model_config_file_poll_wait_seconds > 0:
-            start(_watch_config(flags, manager))
+            start(_watch_config(settings, manager))
         on_ready(_describe(settings, manager))
         await stopped
     log.info("stopping: no new requests, and those accepted are finished")
@@ -138,7 +140,7 @@ def _make_loader(flags: Flags, metrics: Metrics) -> Callable[[str, Path], Servab
             try:
                 with metrics.timed_warmup(version_dir):
                     warm_up(servable, model_name, version_dir, num_iterations=flags.num_request_iterations_for_warmup)
-            except StatusError:
+            except BaseException:
                 servable.close()
                 raise
         return servable
@@ -163,18 +165,21 @@ async def _configure(manager: ModelManager, configs: Sequence[ModelConfig]) -> N
         log.warning("%s", exc.message)
 
 
-async def _watch_config(flags: Flags, manager: ModelManager) -> None:
+async def _watch_config(settings: Settings, manager: ModelManager) -> None:
     """Read the configuration file again and again; a bad one is reported and changes nothing."""
-    last = None
+    last = settings.models
     while True:
+        await asyncio.sleep(settings.flags.model_config_file_poll_wait_seconds)
         try:
-            configs = read_models(flags)
+            configs = read_models(settings.flags)
             if configs != last:
                 await manager.configure(configs)
-            last = configs
         except (StartError, StatusError) as exc:
-            log.error("the configuration stays as it was: %s", exc)
-        await asyncio.sleep(flags.model_config_file_poll_wait_seconds)
+            if not isinstance(exc, StatusError) or exc.code is not Code.UNKNOWN:
+                log.error("the configuration stays as it was: %s", exc)
+                continue
+            log.warning("%s", exc.message)  # applied, and a model is still missing
+        last = configs
 
 
 def _describe(settings: Settings, manager: ModelManager) -> str:

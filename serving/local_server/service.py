@@ -133,7 +133,8 @@ class Service:
             raise StatusError(code, "Request timed out before the model answered.") from exc
         except StatusError as exc:
             code = exc.code
-            raise
+            # Its frames hold all that was sent, and refer to it in a circle that would keep them for minutes.
+            raise exc.with_traceback(None)  # noqa: B904
         except asyncio.CancelledError:
             code = Code.CANCELLED
             raise

@@ -5,6 +5,7 @@ Every function asks over REST and gRPC in turn, and reports what went otherwise 
 
 import base64
 import functools
+import gzip
 import io
 import itertools
 import json
@@ -26,6 +27,7 @@ import numpy as np
 import requests
 from google.protobuf.message import DecodeError
 from PIL import Image
+from requests.adapters import HTTPAdapter
 from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
@@ -40,6 +42,7 @@ from tensorflow_serving.apis import (
 from tests.serving.local_server.conftest import Server, wait_until
 
 CALL_S = 30
+MAX_CONNECTIONS = 64
 # Float32 sums differ in their last digits with the size of the batch that an image was in.
 TOLERANCE = 1e-4
 
@@ -82,6 +85,7 @@ class Client:
         self._url = f"{server.url}/v1/models/{model}:predict"
         self._session = requests.Session()
         self._session.trust_env = False
+        self._session.mount("http://", HTTPAdapter(pool_maxsize=MAX_CONNECTIONS))
         self._channel = grpc.insecure_channel(server.target)
         self.stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
@@ -98,6 +102,11 @@ class Client:
 
     def ask_grpc(self, *images: bytes) -> list[float]:
         return list(self.predict(*images).outputs["probabilities"].float_val)
+
+    def ask_metadata(self) -> Any:
+        request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+        request.model_spec.name = self.model
+        return self.stub.GetModelMetadata(request, timeout=CALL_S)
 
     def close(self) -> None:
         self._session.close()
@@ -322,7 +331,7 @@ def overload(
         outcomes.append(("answered" if code is grpc.StatusCode.OK else refused, time.monotonic() - start))
 
     start = time.monotonic()
-    with ThreadPoolExecutor(64) as pool, client_of(server, model) as client:
+    with ThreadPoolExecutor(MAX_CONNECTIONS) as pool, client_of(server, model) as client:
         pending: list[Future[None]] = []
         for i in range(num_requests):
             time.sleep(max(0.0, start + i * interval_s - time.monotonic()))
@@ -414,8 +423,8 @@ def _mutated_http(chance: random.Random, model: str) -> bytes:
         "image": image,
         "method": chance.choice([b"POST"] * 8 + [b"GET", b"PUT"]),
         "path": f"/v1/models/{model}".encode()
-        + chance.choice([b"", b"/versions/1", b"/labels/stable", b"/metadata"])
-        + chance.choice([b":predict"] * 6 + [b":classify", b":regress", b""]),
+        + chance.choice([b""] * 5 + [b"/versions/1", b"/labels/stable", b"/metadata"])
+        + chance.choice([b":predict"] * 8 + [b":classify", b":regress", b""]),
         "headers": chance.choice([b"Content-Type: application/json", b"Accept: */*", b"Content-Encoding: gzip"]),
     }
     part = chance.choice(["image", "body", "body", "path", "headers", "method"])
@@ -432,6 +441,8 @@ def _mutated_http(chance: random.Random, model: str) -> bytes:
             b'{"examples": [{"image": {"b64": "%s"}, "size": 3}], "context": {"mean": 0.5}}' % encoded,
         ]
     )
+    if parts["headers"].endswith(b"gzip") and chance.random() < 0.9:
+        body = gzip.compress(body)
     if part == "body":
         body = damage(chance, body)
     head = b"%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n%s\r\n\r\n"

@@ -64,6 +64,16 @@ def test_twenty_broken_versions_are_reported_and_never_served(server: Server, fo
     assert soak.available(server, "broken") == [1]
 
 
+def test_two_thousand_damaged_requests_break_nothing(server: Server) -> None:
+    found = soak.mutate(server, "flowers", num_requests=2000, num_warmup=400, seed=0)
+    log.info(f"2000 damaged requests: {dict(found.statuses)}, {found.growth_bytes / 1e6:.1f} MB more")
+    assert found.unexpected == []
+    assert found.growth_bytes < 50e6
+    assert server.log().count("Traceback") == 0
+    with soak.client_of(server, "flowers") as client:
+        assert len(client.ask_rest(soak.picture(8, 8))) == 5
+
+
 def test_four_times_the_load_is_refused_promptly_and_soon_forgotten(server: Server) -> None:
     load = soak.overload(server, "flowers", [soak.picture(1500, 1000)] * 8, factor=4, duration_s=20)
     refused_ms = np.percentile(load.refused_after_s, [50, 99]) * 1000
@@ -76,17 +86,7 @@ def test_four_times_the_load_is_refused_promptly_and_soon_forgotten(server: Serv
     assert load.failures == []
     assert len(load.refused_after_s) > len(load.answered_after_s) > 0
     assert refused_ms[0] < answered_ms[0] / 2
-    assert refused_ms[1] < 1000
+    assert refused_ms[1] < 2000
     # Both are measured for ten seconds, on cores that others use, too.
     assert load.rate_during > load.rate_before / 2
     assert load.rate_after > load.rate_before * 0.7
-
-
-def test_two_thousand_damaged_requests_break_nothing(server: Server) -> None:
-    found = soak.mutate(server, "flowers", num_requests=2000, num_warmup=400, seed=0)
-    log.info(f"2000 damaged requests: {dict(found.statuses)}, {found.growth_bytes / 1e6:.1f} MB more")
-    assert found.unexpected == []
-    assert found.growth_bytes < 50e6
-    assert server.log().count("Traceback") == 0
-    with soak.client_of(server, "flowers") as client:
-        assert len(client.ask_rest(soak.picture(8, 8))) == 5
