@@ -666,6 +666,15 @@ def test_a_bad_file_is_known_at_once(tmp_path: Path, flag: str, text: str | byte
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
+def test_a_label_for_a_version_that_is_not_served_ends_the_start(tmp_path: Path, export_dir: Path) -> None:
+    shutil.copytree(export_dir, tmp_path / "flowers" / "1")
+    labels = 'version_labels { key: "stable" value: 9 }'
+    config = write_config(tmp_path / "models.config", {"flowers": (tmp_path / "flowers", labels)})
+    status, said, _ = run_to_its_end(port=free_ports(1)[0], model_config_file=config)
+    assert (status, "Request to assign label to version 9 of model flowers" in said) == (1, True)
+
+
 # The end.
 
 
