@@ -9,6 +9,7 @@ import gzip
 import io
 import itertools
 import json
+import os
 import random
 import shutil
 import socket
@@ -17,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from typing import Any
 import grpc
 import numpy as np
 import requests
+import tensorflow as tf
 from google.protobuf.message import DecodeError
 from PIL import Image
 from requests.adapters import HTTPAdapter
@@ -67,6 +69,28 @@ def to_request(model: str, *images: bytes) -> predict_pb2.PredictRequest:
     tensor.tensor_shape.dim.add().size = len(images)
     tensor.string_val.extend(images)
     return request
+
+
+def save_gate(path: Path) -> None:
+    """Write a model that waits: it opens the named pipe whose path it is sent, which takes until somebody writes to it."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
+    def wait(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"probabilities": tf.ones([tf.size(image_bytes)]) + tf.cast(tf.size(tf.io.read_file(image_bytes[0])), tf.float32)}
+
+    module = tf.Module()
+    tf.saved_model.save(module, str(path), signatures=wait)
+
+
+def open_gate(pipe: Path, is_done: Callable[[], bool]) -> None:
+    """Let through whoever waits at a pipe, and who comes to it, until all is done."""
+
+    def let_through() -> bool:
+        with suppress(OSError):  # nobody waits just now
+            os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        return is_done()
+
+    wait_until(let_through)
 
 
 def memory_bytes(server: Server, what: str = "VmRSS") -> int:

@@ -1,0 +1,110 @@
+"""The client: images in any form in, labels out, over any transport."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from PIL import Image
+
+from . import preprocessing
+from .errors import AnswerError, ImageError
+from .sources import Source, each
+from .transports import Answer, Transport
+
+BATCH_SIZE = 8
+"""Images in a request. A server with batching refuses more than its own `max_batch_size`; this project's has 8."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of an image.
+
+    Attributes:
+        image: its name: a path or a file's name as it was given, else its place, as `image 1`.
+        label: the most probable class.
+        probability: of that class, 0–1.
+        probabilities: of every class, the most probable first.
+        model_version: of the model that answered.
+        latency_ms: from sending the request that held the image to its answer.
+    """
+
+    image: str
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+    model_version: str
+    latency_ms: float
+
+
+class Client:
+    """Classifies images.
+
+    Args:
+        transport: the way to the model; closed along with the client.
+        batch_size: images in a request, at most. Results come batch by batch: with 1, each as soon as it is there.
+    """
+
+    def __init__(self, transport: Transport, *, batch_size: int = BATCH_SIZE) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1. Received: {batch_size}")
+        self._transport = transport
+        self._batch_size = batch_size
+
+    def classify(self, images: Source | Iterable[Source]) -> Iterator[Prediction | ImageError]:
+        """Classify one image, or any number of them, read only as they are needed.
+
+        Args:
+            images: a path, bytes, a file, a Pillow image or a uint8 array [height, width, 3]; or an iterable of these,
+                such as a list, a generator, or an array [N, height, width, 3].
+
+        Yields:
+            A `Prediction` for each image, in their order; for one that cannot be read, an `ImageError` in its place.
+
+        Raises:
+            TypeError: something is no image at all.
+            ServerError: the server cannot be reached, refuses, or answers something else.
+        """
+        sources = each(images)
+        while batch := list(islice(sources, self._batch_size)):
+            size_px = self._transport.image_size_px()
+            loaded = [_load(source, name, size_px) for name, source in batch]
+            readable = [image for image in loaded if isinstance(image, Image.Image)]
+            answers = iter(self._transport.predict(readable) if readable else ())
+            for (name, _), image in zip(batch, loaded, strict=True):
+                yield image if isinstance(image, ImageError) else _to_prediction(name, next(answers))
+
+    def close(self) -> None:
+        """Let go of connections and memory."""
+        self._transport.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def _load(source: Source, name: str, size_px: int) -> Image.Image | ImageError:
+    try:
+        return preprocessing.load(source, name=name, size_px=size_px)
+    except ImageError as exc:
+        # A new one: that which was raised holds on to all that was read on its way.
+        return ImageError(exc.image, exc.reason)
+
+
+def _to_prediction(image: str, answer: Answer) -> Prediction:
+    _check(answer.class_names, answer.probabilities)
+    ranked = sorted(zip(answer.class_names, answer.probabilities, strict=True), key=lambda pair: -pair[1])
+    return Prediction(image, *ranked[0], dict(ranked), answer.model_version, answer.latency_ms)
+
+
+def _check(class_names: Sequence[str], probabilities: Sequence[float]) -> None:
+    if len(class_names) != len(probabilities) or len(set(class_names)) != len(class_names) or not class_names:
+        raise AnswerError(
+            "A classifier answers one probability for each of its classes, which have different names. Received: "
+            f"{len(probabilities)} probabilities for {list(class_names)}. Export the model again."
+        )
+    if not all(map(math.isfinite, probabilities)):
+        raise AnswerError(f"A probability must be a number. Received: {list(probabilities)}. Train the model again.")

@@ -1,0 +1,218 @@
+"""The command: pictures named on the command line in, a table or JSON lines out, and one line for whatever fails."""
+
+import argparse
+import glob
+import json
+import os
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, TextIO, TypeAlias
+
+from .client import Client, Prediction
+from .errors import ClassifierError, DeadlineError, ImageError, UnavailableError
+from .transports import Transport
+from .transports.connection import ConnectionOptions
+
+OK, SOME_UNREADABLE, WRONG_USE, NO_ANSWER, UNUSABLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+Results: TypeAlias = Iterator[Prediction | ImageError]
+
+_TOKEN = "CLASSIFIER_TOKEN"
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
+_TABLE_TOP_K = 3
+_MANY = 16
+_BAR_CHARS = 30
+_CLEAR_LINE = "\r\x1b[K"
+
+_DESCRIPTION = "Classify pictures with a model that is served, or with one in a LiteRT file."
+_EPILOG = f"""\
+{_TOKEN} in the environment is sent along as a bearer token.
+
+exit status:
+  0    every picture was classified
+  1    some pictures cannot be read; all others were classified
+  2    the command line is wrong
+  3    the server cannot be reached, or does not answer in time
+  4    the server refuses, does not know the model, or is none; the model's file, or a library, cannot be used
+  130  interrupted
+"""
+
+
+def main(arguments: Sequence[str] | None = None, *, samples_dir: Path) -> int:
+    """Run the command.
+
+    Args:
+        arguments: the command line, without the command.
+        samples_dir: the pictures to classify where none is named.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        SystemExit: the command line is wrong, or asks for help.
+    """
+    # What gRPC logs of a connection that fails is said by our own line.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # A file's name may be no text.
+    parser = _make_parser()
+    options = parser.parse_args(arguments)
+    try:
+        images = [image for name in options.images or [str(samples_dir)] for image in expand(name)]
+        with Client(_open_transport(options)) as client:
+            results = _show_progress(client.classify(images), len(images), sys.stderr)
+            if options.json:
+                is_readable = _print_json(results, options.top_k)
+            else:
+                image_chars = max((len(image) for image in images if isinstance(image, str)), default=0)
+                is_readable = _print_table(results, options.top_k, image_chars)
+    except ValueError as exc:
+        print(f"{parser.prog}: {exc}", file=sys.stderr)
+        return WRONG_USE
+    except ClassifierError as exc:
+        print(f"{parser.prog}: {exc}", file=sys.stderr)
+        return NO_ANSWER if isinstance(exc, UnavailableError | DeadlineError) else UNUSABLE
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever reads has enough. What is still to be written at the end must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    return OK if is_readable else SOME_UNREADABLE
+
+
+def expand(name: str) -> Iterator[str | BinaryIO]:
+    """Give the pictures that a word of the command line means: a file, those in a folder or of a pattern, or stdin.
+
+    Raises:
+        ValueError: the folder holds no picture, or nothing matches the pattern.
+    """
+    path = Path(name)
+    if name == "-":
+        yield sys.stdin.buffer
+    elif path.is_dir():
+        found = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
+        if not found:
+            raise ValueError(f"A folder must hold pictures ({', '.join(_SUFFIXES)}). There are none in {name}.")
+        yield from found
+    elif glob.has_magic(name) and not path.exists():
+        found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 (Path's takes no absolute patterns)
+        if not found:
+            raise ValueError(f"A pattern must match something. Nothing is there that matches {name}.")
+        for match in found:
+            yield from expand(match)
+    else:
+        yield name
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="predict.py",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--rest", action="store_true", help="ask a server over REST (the default)")
+    way.add_argument("--grpc", action="store_true", help="ask a server over gRPC")
+    way.add_argument("--tflite", metavar="FILE", help="run a LiteRT file here")
+    parser.add_argument(
+        "--target", metavar="HOST:PORT", help="the server (default: localhost:8501 for REST, :8500 for gRPC)"
+    )
+    parser.add_argument("--model", metavar="NAME", help="the model's name on the server (default: flowers)")
+    parser.add_argument("--top-k", metavar="N", type=_positive, help="show the N most probable classes")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parser.add_argument(
+        "--timeout", metavar="S", type=float, help="seconds for an attempt to get an answer (default: 10)"
+    )
+    parser.add_argument("--tls", action="store_true", help="speak TLS")
+    parser.add_argument(
+        "--ca-file", metavar="FILE", type=Path, help="PEM certificates that vouch for the server; implies --tls"
+    )
+    parser.add_argument(
+        "images", metavar="IMAGE", nargs="*", help="a file, a folder, a pattern, or - for stdin (default: the samples)"
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 1. Received: {text!r}")
+    return int(text)
+
+
+def _open_transport(options: argparse.Namespace) -> Transport:
+    given = {name: getattr(options, name) for name in ("target", "model") if getattr(options, name)}
+    connection = {"timeout_s": options.timeout, "ca_file": options.ca_file, "token": os.environ.get(_TOKEN)}
+    connection = {name: value for name, value in connection.items() if value is not None}
+    if options.tflite:
+        if given or options.tls or options.ca_file or options.timeout:
+            raise ValueError(
+                "--target, --model, --timeout, --tls and --ca-file are for a server, --tflite is without one."
+            )
+        from . import LiteRTTransport
+
+        return LiteRTTransport(options.tflite)
+    server = ConnectionOptions(**connection, tls=options.tls or options.ca_file is not None)
+    if options.grpc:
+        from . import GrpcTransport
+
+        return GrpcTransport(**given, options=server)
+    from . import RestTransport
+
+    return RestTransport(**given, options=server)
+
+
+def _print_json(results: Results, top_k: int | None) -> bool:
+    """Print an object a line; give whether every image was readable."""
+    is_readable = True
+    for result in results:
+        if isinstance(result, ImageError):
+            is_readable = False
+            document = {"image": result.image, "error": result.reason}
+        else:
+            probabilities = dict(islice(result.probabilities.items(), top_k))
+            document = asdict(replace(result, probabilities=probabilities, latency_ms=round(result.latency_ms, 2)))
+        print(json.dumps(document), flush=True)
+    return is_readable
+
+
+def _print_table(results: Results, top_k: int | None, image_chars: int) -> bool:
+    """Print a row for each image, and a last line about all; give whether every image was readable."""
+    is_readable = True
+    predictions = []
+    for result in results:
+        if isinstance(result, ImageError):
+            is_readable = False
+            print(f"{result.image:<{image_chars}}  {result.reason}")
+            continue
+        predictions.append(result)
+        label_chars = max(map(len, result.probabilities))
+        best = islice(result.probabilities.items(), top_k or _TABLE_TOP_K)
+        row = "  ".join(f"{label:<{label_chars}} {probability:6.1%}" for label, probability in best)
+        print(f"{result.image:<{image_chars}}  {row}")
+    if predictions:
+        latency_ms = statistics.median(prediction.latency_ms for prediction in predictions)
+        print(f"model version {predictions[-1].model_version or 'unknown'}, {latency_ms:.1f} ms (median)")
+    return is_readable
+
+
+def _show_progress(results: Results, total: int, stream: TextIO) -> Results:
+    """Pass results on, and draw a bar below them where there are many and a person looks."""
+    if total <= _MANY or not stream.isatty():
+        yield from results
+        return
+    try:
+        for done, result in enumerate(results, start=1):
+            print(end=_CLEAR_LINE, file=stream, flush=True)
+            yield result
+            bar = "#" * (_BAR_CHARS * done // total)
+            print(end=f"[{bar:<{_BAR_CHARS}}] {done}/{total}", file=stream, flush=True)
+    finally:
+        print(end=_CLEAR_LINE, file=stream, flush=True)

@@ -1,0 +1,54 @@
+"""What can go wrong, as one tree: catch `ClassifierError`, or the branch that you can do something about."""
+
+
+class ClassifierError(Exception):
+    """Any failure of this package. The message says the rule, what was received and what to do next."""
+
+
+class ImageError(ClassifierError):
+    """An image that cannot be read; `Client.classify` yields it in the image's place instead of raising it.
+
+    Args:
+        image: the image's name.
+        reason: why it cannot be read.
+    """
+
+    def __init__(self, image: str, reason: str) -> None:
+        super().__init__(image, reason)
+        self.image = image
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.image}: {self.reason}"
+
+
+class MissingLibraryError(ClassifierError, ImportError):
+    """A library that a transport needs is not installed."""
+
+
+class ModelFileError(ClassifierError):
+    """A LiteRT file that cannot be read, does not describe itself, or is no image classifier."""
+
+
+class ServerError(ClassifierError):
+    """A server that does not do what it is asked for."""
+
+
+class UnavailableError(ServerError):
+    """No server can be reached, or it says that it is overloaded, and goes on so for all attempts."""
+
+
+class DeadlineError(ServerError):
+    """A server does not answer in time."""
+
+
+class ModelNotFoundError(ServerError):
+    """A server does not know the model."""
+
+
+class RefusedError(ServerError):
+    """A server refuses the caller, or what is asked."""
+
+
+class AnswerError(ServerError):
+    """What answers is no TensorFlow Serving, or the model is no classifier with this project's signatures."""

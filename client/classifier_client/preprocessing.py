@@ -1,0 +1,173 @@
+"""From an image of any kind to the pixels that the model sees, with Pillow: the same as the model was trained with.
+
+A photo is turned upright as its EXIF orientation says, transparency is laid over white (in a GIF over black), 16-bit
+samples keep their high byte, an animation gives its first frame, and the whole picture is resized (bilinear,
+antialiased, aspect ratio not kept) to a square. The definition is TensorFlow's, in `export/preprocessing.py`; a test
+holds this one against it, to two grey levels.
+"""
+
+import io
+import os
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from .errors import ImageError
+from .sources import File, Source, is_array, is_file
+
+MAX_PIXELS = 25_000_000
+"""Larger images are refused before they are decoded: a 17 KB PNG can claim 12000 × 12000 pixels."""
+
+MAX_BYTES = 80_000_000
+"""Larger files are refused unread: 25 megapixels without any compression are 75 MB."""
+
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    struct.error,
+    zlib.error,
+)
+_EXIF_ORIENTATION = 0x0112  # Exif 2.3, 4.6.4 A
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def load(source: Source, *, name: str, size_px: int) -> Image.Image:
+    """Read, decode and resize one image.
+
+    Args:
+        source: an image in any form.
+        name: what an error calls it.
+        size_px: the side of the result.
+
+    Returns:
+        An RGB image of `size_px` by `size_px`.
+
+    Raises:
+        ImageError: there is no such file, it is no image, is damaged, or is too large.
+    """
+    try:
+        with warnings.catch_warnings():
+            # What Pillow warns of is either refused here or of no concern.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            with _open(source, name) as image:
+                if not image.width * image.height:
+                    raise ImageError(name, "it has no pixels; send an image")
+                if image.width * image.height > MAX_PIXELS:
+                    raise ImageError(name, _too_many_pixels(f"{image.width} × {image.height}"))
+                # Turning the small picture gives the same as turning the large one, and costs nothing.
+                small = _to_rgb(image, name).resize((size_px, size_px), Image.Resampling.BILINEAR)
+                turn = _TURNS.get(_orientation(image))
+                return small if turn is None else small.transpose(turn)
+    except Image.DecompressionBombError as exc:
+        raise ImageError(name, _too_many_pixels("many times that")) from exc
+    except _DAMAGED as exc:
+        raise ImageError(name, f"damaged or cut short ({exc}); send a sound copy") from exc
+
+
+@contextmanager
+def _open(source: Any, name: str) -> Iterator[Image.Image]:
+    """Read the header of an image, and no pixels yet."""
+    if isinstance(source, Image.Image):
+        yield source
+    elif is_array(source):
+        yield _from_array(source, name)
+    else:
+        encoded = _read(source, name)
+        try:
+            image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
+        except UnidentifiedImageError as exc:
+            begin = encoded[:16].decode("ascii", "replace").replace("\ufffd", "?")
+            raise ImageError(
+                name, f"not a JPEG, PNG, GIF, BMP or WebP image, or damaged: it begins with {begin!r}"
+            ) from exc
+        with image:
+            yield image
+
+
+def _from_array(array: Any, name: str) -> Image.Image:
+    interface = array.__array_interface__
+    shape = tuple(interface["shape"])
+    is_image = len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))
+    if interface["typestr"] != "|u1" or not is_image:
+        raise ImageError(
+            name,
+            "an array must be uint8 [height, width, 3], RGB, 0–255 (or [height, width], or with an alpha as a fourth); "
+            f"received {interface['typestr']} {list(shape)}",
+        )
+    return Image.fromarray(array)
+
+
+def _read(source: Any, name: str) -> bytes:
+    """Read an encoded image, no more of it than is allowed."""
+    if isinstance(source, str | os.PathLike):
+        try:
+            with open(source, "rb") as file:  # noqa: PTH123
+                return _read(file, name)
+        except OSError as exc:
+            raise ImageError(name, f"cannot be read ({exc.strerror}); check the path") from exc
+    encoded = _read_file(source, name) if is_file(source) else bytes(source)
+    if not encoded:
+        raise ImageError(name, "empty; send an image")
+    if len(encoded) > MAX_BYTES:
+        raise ImageError(name, f"larger than {MAX_BYTES / 1e6:.0f} MB; send a smaller copy")
+    return encoded
+
+
+def _read_file(file: File, name: str) -> bytes:
+    encoded = file.read(MAX_BYTES + 1)
+    if not isinstance(encoded, bytes):
+        raise ImageError(name, "the file gives text; open it for reading bytes")
+    return encoded
+
+
+def _too_many_pixels(received: str) -> str:
+    return f"an image may have at most {MAX_PIXELS:,} pixels, and it claims {received}; send a smaller copy"
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        # The high bytes. Pillow's own conversion takes every value above 255 for white.
+        image = Image.frombytes("L", image.size, image.tobytes("raw", "I;16B")[::2])
+    if image.mode in ("I", "F"):
+        raise ImageError(name, f"nothing says which value of mode {image.mode} is white; convert it to RGB yourself")
+    if image.has_transparency_data:
+        ground = Image.new("RGBA", image.size, "black" if image.format == "GIF" else "white")
+        ground.alpha_composite(image.convert("RGBA"))
+        image = ground
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    """Read the EXIF orientation, 1–8; 1 where there is none or it makes no sense (Exif 2.3, 4.5.2 and 4.6.2)."""
+    # The model was trained on PNGs as they lie.
+    exif = b"" if image.format == "PNG" else image.info.get("exif", b"").removeprefix(b"Exif\0\0")
+    order = "<" if exif.startswith(b"II") else ">"
+    try:
+        (directory,) = struct.unpack_from(order + "I", exif, 4)
+        (num_entries,) = struct.unpack_from(order + "H", exif, directory)
+        for position in range(directory + 2, directory + 2 + 12 * num_entries, 12):
+            tag, _, _, value = struct.unpack_from(order + "HHIH", exif, position)
+            if tag == _EXIF_ORIENTATION and 1 <= value <= 8:
+                return int(value)
+    except struct.error:
+        return 1
+    return 1

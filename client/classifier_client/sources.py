@@ -1,0 +1,66 @@
+"""What a caller may hand over as an image, alone or with others, and what each one is called in an answer."""
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol, TypeAlias
+
+from PIL import Image
+
+
+class Array(Protocol):
+    """uint8 `[height, width, 3]`, or grey without the 3, or with an alpha as a fourth: numpy's, or one like it."""
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]: ...
+
+
+class File(Protocol):
+    """A file, or a stream, that is open for reading bytes."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | File | Image.Image | Array
+
+_ONE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
+
+
+def is_array(source: object) -> bool:
+    return hasattr(source, "__array_interface__")
+
+
+def is_file(source: object) -> bool:
+    return hasattr(source, "read")
+
+
+def each(images: Source | Iterable[Source]) -> Iterator[tuple[str, Source]]:
+    """Give the name and the source of every image, as they come: of one alone, or of any number of them.
+
+    A path is its own name, a file has its name, and all else is called after its place, `image 1` and so on.
+
+    Raises:
+        TypeError: something is no image at all.
+    """
+    sources: Iterable[Any] = [images] if _is_one(images) else images  # type: ignore[assignment]
+    for place, source in enumerate(sources, start=1):
+        if not _is_one(source):
+            raise TypeError(
+                "An image is a path, bytes, a file open for reading bytes, a Pillow image or a uint8 array "
+                f"[height, width, 3]. Received: {type(source).__name__} in place {place}. Give one of these."
+            )
+        yield _name(source, place), source
+
+
+def _is_one(images: object) -> bool:
+    if isinstance(images, _ONE) or is_file(images):
+        return True
+    # An array of one axis more than an image has is a row of images.
+    return is_array(images) and len(images.__array_interface__["shape"]) < 4  # type: ignore[attr-defined]
+
+
+def _name(source: Any, place: int) -> str:
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    # A Pillow image that was read from a file knows it too.
+    found = getattr(source, "name", None) or getattr(source, "filename", None)
+    return found if isinstance(found, str) else f"image {place}"

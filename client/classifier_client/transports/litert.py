@@ -1,0 +1,116 @@
+"""A LiteRT (TFLite) file, run here. The file says itself what it takes and what its answers mean."""
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import ModelFileError
+from . import Answer
+from .litert_metadata import read_metadata
+
+
+class LiteRTTransport:
+    """A model in a file, without a server.
+
+    Args:
+        file: a `.tflite` file with metadata: labels, and for a float model the normalization of its input.
+        num_threads: how many one image may take; `None` is as many as there are cores.
+
+    Raises:
+        ModelFileError: there is no such file, it has no metadata, or is no image classifier.
+    """
+
+    def __init__(self, file: str | os.PathLike[str], *, num_threads: int | None = None) -> None:
+        path = Path(file)
+        self._metadata = read_metadata(path)
+        self._mean = np.array(self._metadata.mean, np.float32)
+        self._std = np.array(self._metadata.std, np.float32)
+        try:
+            self._interpreter = Interpreter(model_path=str(path), num_threads=num_threads or _count_cores())
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as exc:
+            reason = " ".join(str(exc).split())
+            raise ModelFileError(
+                f"{path} must be a LiteRT model that runs here. LiteRT says: {reason} Export the model again."
+            ) from exc
+        self._lock = threading.Lock()
+        self._input, self._output = _check_tensors(self._interpreter, path)
+        if self._input["dtype"] is np.float32 and not (self._mean.size and self._std.size):
+            raise ModelFileError(
+                f"A LiteRT file with a float input must say how it is normalized. {path} does not. "
+                "Export the model with this project, or add the metadata."
+            )
+        num_classes = self._output["shape"][1]
+        if num_classes != len(self._metadata.class_names):
+            raise ModelFileError(
+                "The labels in a LiteRT file must match its output. Received: "
+                f"{len(self._metadata.class_names)} labels for {num_classes} values in {path}. Export the model again."
+            )
+
+    def image_size_px(self) -> int:
+        """Give the size that the model's input has."""
+        return int(self._input["shape"][1])
+
+    def predict(self, images: Sequence[Image.Image]) -> list[Answer]:
+        """Classify RGB images of the model's size, one after the other; see `Transport`."""
+        return [self._predict(image) for image in images]
+
+    def close(self) -> None:
+        """Let go of the model."""
+        del self._interpreter
+
+    def _predict(self, image: Image.Image) -> Answer:
+        start_s = time.perf_counter()
+        pixels = np.asarray(image)[np.newaxis]
+        if self._input["dtype"] is np.float32:
+            pixels = (pixels - self._mean) / self._std
+        with self._lock:  # An interpreter runs one image at a time.
+            self._interpreter.set_tensor(self._input["index"], pixels)
+            self._interpreter.invoke()
+            values = self._interpreter.get_tensor(self._output["index"])[0]
+        probabilities = _dequantize(values, self._output)
+        latency_ms = (time.perf_counter() - start_s) * 1000
+        return Answer(self._metadata.class_names, probabilities.tolist(), self._metadata.model_version, latency_ms)
+
+
+def _count_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_tensors(interpreter: Interpreter, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Give the details of the one input and the one output of an image classifier."""
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    shapes = [tensor["shape"].tolist() for tensor in (*inputs, *outputs)]
+    types = [tensor["dtype"].__name__ for tensor in (*inputs, *outputs)]
+    if (
+        len(inputs) != 1
+        or len(outputs) != 1
+        or len(shapes[0]) != 4
+        or shapes[0][0] != 1
+        or shapes[0][1] != shapes[0][2]
+        or shapes[0][3] != 3
+        or types[0] not in ("float32", "uint8")
+        or len(shapes[1]) != 2
+        or types[1] not in ("float32", "uint8", "int8")
+    ):
+        received = ", ".join(f"{kind} {shape}" for kind, shape in zip(types, shapes, strict=True))
+        raise ModelFileError(
+            "A classifier's LiteRT file must take one square RGB image, float32 or uint8 [1, size, size, 3], and give "
+            f"[1, classes]. Received: {received} in {path}. Choose another file."
+        )
+    return inputs[0], outputs[0]
+
+
+def _dequantize(values: NDArray[Any], tensor: dict[str, Any]) -> NDArray[np.float32]:
+    if values.dtype == np.float32:
+        return values
+    scale, zero_point = tensor["quantization"]
+    return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)

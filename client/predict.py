@@ -1,0 +1,19 @@
+"""Classify pictures: `python client/predict.py [--rest | --grpc | --tflite FILE] [IMAGE…]`; `--help` tells the rest.
+
+Runs as it lies here. Of other packages it needs Pillow, and requests, grpcio with protobuf, or ai-edge-litert.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    try:
+        from classifier_client import command
+    except ModuleNotFoundError as exc:
+        print(
+            f"predict.py: the library {exc.name} is not installed. Run: pip install {Path(__file__).parent}",
+            file=sys.stderr,
+        )
+        sys.exit(4)
+    sys.exit(command.main(samples_dir=Path(os.path.relpath(Path(__file__).parent / "samples"))))

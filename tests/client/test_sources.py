@@ -1,0 +1,67 @@
+"""One image or many, in any form: what is taken for which, and what it is called."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from client.classifier_client.sources import each
+
+
+def names(images: Any) -> list[str]:
+    return [name for name, _ in each(images)]
+
+
+@pytest.mark.parametrize(
+    ("image", "name"),
+    [
+        ("photos/a.jpg", "photos/a.jpg"),
+        (Path("photos") / "a.jpg", "photos/a.jpg"),
+        (b"encoded", "image 1"),
+        (bytearray(b"encoded"), "image 1"),
+        (memoryview(b"encoded"), "image 1"),
+        (io.BytesIO(b"encoded"), "image 1"),
+        (Image.new("RGB", (2, 2)), "image 1"),
+        (np.zeros((2, 2, 3), np.uint8), "image 1"),
+        (np.zeros((2, 2), np.uint8), "image 1"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_single_image_of_any_form_is_one_image(image: Any, name: str) -> None:
+    [(received, source)] = each(image)
+    assert received == name
+    assert source is image
+
+
+def test_files_and_pillow_images_are_called_after_their_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (2, 2)).save(path)
+    with path.open("rb") as file, Image.open(path) as image:
+        assert names([file, image]) == [str(path), str(path)]
+    with open(path, "rb", closefd=True) as file, open(file.fileno(), "rb", closefd=False) as nameless:  # noqa: PTH123
+        assert names(nameless) == ["image 1"]
+
+
+def test_images_without_a_name_are_called_after_their_place() -> None:
+    assert names([b"x", "b.jpg", b"y"]) == ["image 1", "b.jpg", "image 3"]
+    assert names(np.zeros((3, 2, 2, 3), np.uint8)) == ["image 1", "image 2", "image 3"]
+    assert names(()) == []
+
+
+def test_images_are_read_as_they_are_needed() -> None:
+    def endless() -> Any:
+        while True:
+            yield b"encoded"
+
+    images = each(endless())
+    assert [next(images)[0] for _ in range(3)] == ["image 1", "image 2", "image 3"]
+
+
+def test_what_is_no_image_is_an_error_of_the_caller() -> None:
+    with pytest.raises(TypeError, match=r"a path, bytes, a file .* Received: int in place 2\. Give one of these"):
+        names(["a.jpg", 3])
+    with pytest.raises(TypeError, match="int"):
+        names(3)

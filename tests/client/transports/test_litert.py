@@ -1,0 +1,143 @@
+"""A LiteRT file run by the client: float and quantized files answer alike, an unfit file is refused with a reason."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from client.classifier_client import Client, LiteRTTransport, ModelFileError
+from tests.client import litert_files
+from tests.client.litert_files import CLASS_NAMES, with_metadata
+
+SHAPE = (16, 16, 3)
+COLOURS = {"red": "red", "green": "lime", "blue": "blue"}
+
+
+@pytest.fixture(scope="module")
+def float_model() -> bytes:
+    return litert_files.convert(SHAPE)
+
+
+@pytest.fixture(scope="module")
+def uint8_model() -> bytes:
+    corners = [np.broadcast_to(np.float32(corner), (1, *SHAPE)) for corner in product((-1, 1), repeat=3)]
+    return litert_files.convert(SHAPE, representative=corners)
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[..., Path]:
+    def save(content: bytes, name: str = "colours.tflite") -> Path:
+        path = tmp_path / name
+        path.write_bytes(content)
+        return path
+
+    return save
+
+
+def classify(path: Path, images: Any) -> list[Any]:
+    with Client(LiteRTTransport(path)) as client:
+        return list(client.classify(images))
+
+
+def expected(pixels: tuple[int, int, int]) -> list[float]:
+    weights = np.exp(4 * (np.array(pixels) / 127.5 - 1))
+    return (weights / weights.sum()).tolist()
+
+
+@pytest.mark.parametrize("kind", ["float", "uint8"])
+def test_file_tells_colours_apart(kind: str, save: Any, float_model: bytes, uint8_model: bytes) -> None:
+    content = with_metadata(float_model) if kind == "float" else with_metadata(uint8_model, normalization=None)
+    path = save(content)
+    predictions = classify(path, [Image.new("RGB", (40, 30), colour) for colour in COLOURS.values()])
+    assert [prediction.label for prediction in predictions] == list(COLOURS)
+    assert all(prediction.latency_ms > 0 for prediction in predictions)
+    [prediction] = classify(path, Image.new("RGB", (40, 30), (150, 100, 125)))
+    # Quantized, the values before the softmax, -4 to 4, come in 256 steps.
+    tolerance = 1e-5 if kind == "float" else 0.04
+    for name, probability in zip(CLASS_NAMES, expected((150, 100, 125)), strict=True):
+        assert prediction.probabilities[name] == pytest.approx(probability, abs=tolerance)
+
+
+def test_normalization_is_the_files_own_and_may_differ_by_channel(save: Any, float_model: bytes) -> None:
+    path = save(with_metadata(float_model, normalization=((255.0, 0.0, 0.0), (127.5, 127.5, 255.0))))
+    [prediction] = classify(path, Image.new("RGB", (16, 16), (255, 0, 255)))
+    weights = np.exp([0.0, 0.0, 4.0])
+    assert list(prediction.probabilities.values()) == pytest.approx(sorted(weights / weights.sum(), reverse=True))
+    assert prediction.label == "blue"
+
+
+def test_version_is_that_of_the_spec_the_metadata_or_the_folder(save: Any, tmp_path: Path, float_model: bytes) -> None:
+    (tmp_path / "12").mkdir()
+    photo = Image.new("RGB", (8, 8))
+    for name, options, version in [
+        ("a.tflite", {}, ""),
+        ("12/a.tflite", {}, "12"),
+        ("12/b.tflite", {"version": "9"}, "9"),
+        ("12/c.tflite", {"version": "9", "spec": {"model_version": 7}}, "7"),
+    ]:
+        path = save(with_metadata(float_model, **options), name)
+        [prediction] = classify(path, photo)
+        assert prediction.model_version == version
+
+
+def test_one_transport_serves_several_threads(save: Any, float_model: bytes) -> None:
+    names = list(COLOURS) * 20
+    with Client(LiteRTTransport(save(with_metadata(float_model)))) as client, ThreadPoolExecutor(4) as pool:
+        images = [Image.new("RGB", (16, 16), COLOURS[name]) for name in names]
+        labels = pool.map(lambda image: next(iter(client.classify(image))).label, images)
+        assert list(labels) == names
+
+
+# --- unfit files
+
+
+def refuse(path: Path) -> str:
+    with pytest.raises(ModelFileError) as failure:
+        LiteRTTransport(path)
+    assert "\n" not in str(failure.value)
+    assert str(path) in str(failure.value)
+    return str(failure.value)
+
+
+def test_float_file_without_normalization_is_refused(save: Any, float_model: bytes) -> None:
+    assert "must say how it is normalized" in refuse(save(with_metadata(float_model, normalization=None)))
+
+
+@pytest.mark.parametrize("labels", [("red", "green"), (*CLASS_NAMES, "violet")])
+def test_labels_that_do_not_match_the_output_are_refused(labels: Any, save: Any, float_model: bytes) -> None:
+    message = refuse(save(with_metadata(float_model, labels=labels)))
+    assert f"Received: {len(labels)} labels for 3 values" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "received"),
+    [
+        ({"shape": (16, 8, 3)}, "float32 [1, 16, 8, 3]"),
+        ({"shape": (16, 16, 1)}, "float32 [1, 16, 16, 1]"),
+        ({"shape": SHAPE, "num_inputs": 2}, "float32 [1, 16, 16, 3], float32 [1, 16, 16, 3]"),
+    ],
+    ids=str,
+)
+def test_file_that_takes_no_square_picture_is_refused_with_what_it_takes(
+    options: dict[str, Any], received: str, save: Any
+) -> None:
+    message = refuse(save(with_metadata(litert_files.convert(**options))))
+    assert "must take one square RGB image" in message
+    assert f"Received: {received}" in message
+
+
+def test_file_whose_model_is_cut_out_is_refused(save: Any, float_model: bytes) -> None:
+    """The metadata is whole, and the interpreter says what is wrong."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(float_model, 0))
+    model.subgraphs = []
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    assert "LiteRT says" in refuse(save(with_metadata(bytes(builder.Output()))))

@@ -1,0 +1,103 @@
+"""What a LiteRT file says of itself is read as metadata writers write it, and a file that says nothing is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from client.classifier_client import ModelFileError
+from client.classifier_client.transports.litert_metadata import Metadata, read_metadata
+from tests.client import litert_files
+from tests.client.litert_files import CLASS_NAMES, with_metadata
+
+
+@pytest.fixture(scope="module")
+def model() -> bytes:
+    return litert_files.convert((4, 4, 3))
+
+
+def read(folder: Path, content: bytes) -> Metadata:
+    path = folder / "model.tflite"
+    path.write_bytes(content)
+    return read_metadata(path)
+
+
+def test_labels_and_normalization_are_read(tmp_path: Path, model: bytes) -> None:
+    content = with_metadata(model, normalization=((123.5, 116.0, 103.0), (1.0, 2.0, 4.0)))
+    assert read(tmp_path, content) == Metadata(CLASS_NAMES, (123.5, 116.0, 103.0), (1.0, 2.0, 4.0), "")
+
+
+def test_metadata_that_this_project_writes_is_read(tmp_path: Path, model: bytes) -> None:
+    from export import metadata
+
+    spec = {"class_names": CLASS_NAMES, "image_size_px": 4}
+    content = metadata.add(
+        model, name="colours", description="Tells colours apart.", version="3", class_names=CLASS_NAMES, spec=spec
+    )
+    assert read(tmp_path, content) == Metadata(CLASS_NAMES, (0.0,), (1.0,), "3")
+
+
+def test_labels_may_hold_any_letters_and_blank_lines_are_none(tmp_path: Path, model: bytes) -> None:
+    labels = ("Gänseblümchen", "ひまわり ", "", "two words", "")
+    assert read(tmp_path, with_metadata(model, labels=labels)).class_names == ("Gänseblümchen", "ひまわり", "two words")
+
+
+@pytest.mark.parametrize("where", ["inside", "beside"])
+def test_spec_that_names_other_classes_is_refused(where: str, tmp_path: Path, model: bytes) -> None:
+    spec = {"class_names": ["green", "red", "blue"], "model_version": 3}
+    if where == "beside":
+        (tmp_path / "model_spec.json").write_text(json.dumps(spec))
+    with pytest.raises(ModelFileError, match=r"must name the same classes\. Received: red, green, blue and green, red"):
+        read(tmp_path, with_metadata(model, spec=spec if where == "inside" else None))
+
+
+def test_spec_beside_the_file_goes_before_the_one_inside(tmp_path: Path, model: bytes) -> None:
+    (tmp_path / "model_spec.json").write_text(json.dumps({"class_names": CLASS_NAMES, "model_version": 4}))
+    assert read(tmp_path, with_metadata(model, spec={"model_version": 3})).model_version == "4"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"Received: an empty file"),
+        (b"# a text file", r"Received: a file that begins with b'# a text'"),
+        (b"\0\0\0\0TFL3", r"Received: (one with damaged metadata|a model without metadata)"),
+        (b"\xff\xff\xff\xffTFL3" + bytes(40), r"Received: one with damaged metadata"),
+    ],
+)
+def test_what_is_no_model_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=message):
+        read(tmp_path, content)
+
+
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"missing\.tflite cannot be read \(No such file or directory\)"):
+        read_metadata(tmp_path / "missing.tflite")
+    with pytest.raises(ModelFileError, match=r"cannot be read \(Is a directory\)"):
+        read_metadata(tmp_path)
+
+
+def test_model_without_metadata_or_labels_is_refused(tmp_path: Path, model: bytes) -> None:
+    with pytest.raises(ModelFileError, match=r"Received: a model without metadata, .*model\.tflite\. Export the model"):
+        read(tmp_path, model)
+    with pytest.raises(ModelFileError, match="Received: metadata without labels"):
+        read(tmp_path, with_metadata(model, labels=None))
+    with pytest.raises(ModelFileError, match="Received: metadata without labels"):
+        read(tmp_path, with_metadata(model, labels=[""]))
+
+
+def test_damaged_file_gives_an_error_or_metadata(tmp_path: Path, model: bytes) -> None:
+    content = with_metadata(model, spec={"model_version": 1})
+    rng = np.random.default_rng(4)
+    refused: list[Any] = []
+    for _ in range(400):
+        damaged = bytearray(content)
+        for _ in range(rng.integers(1, 20)):
+            damaged[rng.integers(8, len(damaged))] = rng.integers(256)
+        try:
+            read(tmp_path, bytes(damaged[: rng.integers(8, len(damaged))]) if rng.random() < 0.3 else bytes(damaged))
+        except ModelFileError as exc:
+            refused.append(exc)
+    assert len(refused) > 100
