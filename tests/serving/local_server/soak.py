@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,11 +72,12 @@ def to_request(model: str, *images: bytes) -> predict_pb2.PredictRequest:
 
 
 def save_gate(path: Path) -> None:
-    """Write a model that waits: it opens the named pipe whose path it is sent, which takes until somebody writes to it."""
+    """Write a model that waits: it writes to the named pipe whose path it is sent, which takes until somebody reads."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
     def wait(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": tf.ones([tf.size(image_bytes)]) + tf.cast(tf.size(tf.io.read_file(image_bytes[0])), tf.float32)}
+        with tf.control_dependencies([tf.io.write_file(image_bytes[0], "")]):
+            return {"probabilities": tf.ones([tf.size(image_bytes)])}
 
     module = tf.Module()
     tf.saved_model.save(module, str(path), signatures=wait)
@@ -84,13 +85,11 @@ def save_gate(path: Path) -> None:
 
 def open_gate(pipe: Path, is_done: Callable[[], bool]) -> None:
     """Let through whoever waits at a pipe, and who comes to it, until all is done."""
-
-    def let_through() -> bool:
-        with suppress(OSError):  # nobody waits just now
-            os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
-        return is_done()
-
-    wait_until(let_through)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        wait_until(is_done)
+    finally:
+        os.close(reader)
 
 
 def memory_bytes(server: Server, what: str = "VmRSS") -> int:
@@ -118,6 +117,10 @@ class Client:
 
     def predict(self, *images: bytes) -> Any:
         return self.stub.Predict(to_request(self.model, *images), timeout=CALL_S)
+
+    def begin(self, *images: bytes) -> list[Any]:
+        """Send a request for each image over gRPC; give the calls, which go on."""
+        return [self.stub.Predict.future(to_request(self.model, image), timeout=CALL_S) for image in images]
 
     def ask_rest(self, *images: bytes) -> list[float]:
         response = self.post(to_json(*images))

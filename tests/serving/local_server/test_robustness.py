@@ -2,6 +2,8 @@
 
 import base64
 import gzip
+import json
+import os
 import select
 import shutil
 import signal
@@ -96,6 +98,12 @@ def server(folder: Path, config: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
+def pipe(folder: Path, config: Path) -> Path:
+    """What the model `gate` waits at."""
+    return folder / "pipe"
+
+
+@pytest.fixture(scope="module")
 def client(server: Server) -> Iterator[soak.Client]:
     with soak.client_of(server, "flowers") as client:
         yield client
@@ -144,6 +152,28 @@ def busy(server: Server, pipe: Path) -> Iterator[None]:
         finally:
             soak.open_gate(pipe, lambda: all(call.done() for call in calls))
         assert [list(call.result().outputs["probabilities"].float_val) for call in calls] == [[1.0], [1.0]]
+
+
+def begin(server: Server, length: int) -> socket.socket:
+    """Send the head of a request, which announces a body of some length."""
+    connection = socket.create_connection(("127.0.0.1", server.rest_port), timeout=soak.CALL_S)
+    head = (
+        f"POST /v1/models/flowers:predict HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+    )
+    connection.sendall(head.encode())
+    return connection
+
+
+def read_body(connection: socket.socket) -> bytes:
+    answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    return answer.partition(b"\r\n\r\n")[2]
+
+
+def wait_until_queued(server: Server, client: soak.Client) -> None:
+    """Return when what was sent before waits for the model: what is asked later is answered by then."""
+    for _ in range(3):
+        client.ask_metadata()
+        server.get("/v1/models/flowers")
 
 
 def refused(call: Any, request: Any) -> tuple[Code, str]:
@@ -328,15 +358,24 @@ def test_an_image_that_cannot_be_read_is_the_callers_mistake(
     assert soak.memory_bytes(server, "VmHWM") - before < 100e6
 
 
-def test_one_bad_image_does_not_fail_the_good_ones_of_its_batch(server: Server, client: soak.Client) -> None:
+def test_one_bad_image_does_not_fail_the_good_ones_of_its_batch(
+    server: Server, client: soak.Client, pipe: Path
+) -> None:
     expected = client.ask_grpc(GOOD)
-    with ThreadPoolExecutor(8) as pool, busy(server, client):
-        before = num_batches(server)
-        asked = [pool.submit(client.ask_rest if i % 2 else client.ask_grpc, GOOD) for i in range(7)]
-        bad = pool.submit(refused, client.stub.Predict, soak.to_request("flowers", b"no image"))
-        answers = [each.result() for each in asked]
+    body = soak.to_json(GOOD)
+    with ExitStack() as stack:
+        with busy(server, pipe):
+            before = num_batches(server)
+            connections = [stack.enter_context(begin(server, len(body))) for _ in range(3)]
+            for connection in connections:
+                connection.sendall(body)
+            calls = client.begin(*[GOOD] * 2, b"no image", *[GOOD] * 2)
+            wait_until_queued(server, client)
+        *good, bad = calls[:2] + calls[3:] + calls[2:3]
+        assert bad.code() is Code.INVALID_ARGUMENT
+        answers = [list(call.result().outputs["probabilities"].float_val) for call in good]
+        answers += [json.loads(read_body(connection))["predictions"][0]["probabilities"] for connection in connections]
     assert np.allclose(answers, [expected] * 7, atol=soak.TOLERANCE)
-    assert bad.result()[0] is Code.INVALID_ARGUMENT
     assert num_batches(server) == before + 1
 
 
@@ -410,13 +449,6 @@ def test_a_wrong_comma_in_megabytes_costs_no_seconds(server: Server) -> None:
 # Clients.
 
 
-def begin(server: Server, length: int, *, path: str = "/v1/models/flowers:predict") -> socket.socket:
-    """Send the head of a request, which announces a body of some length."""
-    connection = socket.create_connection(("127.0.0.1", server.rest_port), timeout=soak.CALL_S)
-    connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode())
-    return connection
-
-
 def test_a_client_that_hangs_up_in_its_body_leaves_nothing_behind(server: Server) -> None:
     # All bodies together may take eight times the limit for one; these would be twice that.
     part = b'{"instances": ["' + b"x" * (MAX_REQUEST_BYTES - 1000)
@@ -428,20 +460,18 @@ def test_a_client_that_hangs_up_in_its_body_leaves_nothing_behind(server: Server
     assert server.log().count("Traceback") == 0
 
 
-def test_nothing_is_computed_for_a_client_that_hung_up(server: Server, client: soak.Client) -> None:
+def test_nothing_is_computed_for_a_client_that_hung_up(server: Server, client: soak.Client, pipe: Path) -> None:
     body = soak.to_json(GOOD)
     cancelled = counter(server, ":tensorflow:serving:request_count", status="CANCELLED")
-    with busy(server, client), ExitStack() as stack:
+    with busy(server, pipe), ExitStack() as stack:
         rows = num_rows(server)
         connections = [stack.enter_context(begin(server, len(body))) for _ in range(3)]
         for connection in connections:
             connection.sendall(body)
-        request = soak.to_request("flowers", GOOD)
-        calls = [client.stub.Predict.future(request, timeout=soak.CALL_S) for _ in range(3)]
-        # One more, with a deadline instead of hanging up. Whoever is answered after it found it in the queue.
-        late = client.stub.Predict.future(request, timeout=0.2)
-        client.ask_metadata()
-        server.get("/v1/models/flowers")
+        calls = client.begin(GOOD, GOOD, GOOD)
+        # One more, with a deadline instead of hanging up.
+        late = client.stub.Predict.future(soak.to_request("flowers", GOOD), timeout=0.2)
+        wait_until_queued(server, client)
         assert late.code() is Code.DEADLINE_EXCEEDED
         for connection in connections:
             connection.close()
@@ -722,30 +752,36 @@ def test_sigint_ends_a_server_that_is_loading(tmp_path: Path, export_dir: Path) 
     assert "Traceback" not in log_path.read_text()
 
 
-def test_sigterm_finishes_what_was_accepted(folder: Path, config: Path, tmp_path: Path) -> None:
+def test_sigterm_finishes_what_was_accepted(folder: Path, config: Path, pipe: Path, tmp_path: Path) -> None:
     (tmp_path / "monitoring.config").write_text("prometheus_config { enable: true }")
     with (
         start_server(
             tmp_path / "log",
-            model_name="flowers",
-            model_base_path=folder / "flowers",
+            model_name="gate",
+            model_base_path=folder / "gate",
+            enable_batching=True,
+            batching_parameters_file=folder / "batching.config",
             monitoring_config_file=tmp_path / "monitoring.config",
         ) as server,
-        soak.client_of(server, "flowers") as client,
-        ThreadPoolExecutor(2) as pool,
+        soak.client_of(server, "gate") as client,
+        ThreadPoolExecutor(1) as pool,
     ):
-        client.ask_rest(GOOD)
-        before = num_batches(server)
-        over_rest = pool.submit(client.ask_rest, *HEAVY)
-        over_grpc = pool.submit(client.ask_grpc, *HEAVY)
-        wait_until(lambda: num_batches(server) == before + 2)
+        over_rest = pool.submit(client.post, soak.to_json(bytes(pipe)))
+        wait_until(lambda: num_batches(server) == 1)
+        (over_grpc,) = client.begin(bytes(pipe))
+        wait_until(lambda: num_batches(server) == 2)
+        (waiting,) = client.begin(bytes(pipe))
+        client.ask_metadata()
         start = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         wait_until(lambda: not is_listening(server.rest_port))
-        assert not over_grpc.done()
         server.process.send_signal(signal.SIGTERM)
-        assert refused(client.stub.Predict, soak.to_request("flowers", GOOD))[0] is Code.UNAVAILABLE
-        assert len(over_rest.result()) == len(over_grpc.result()) == 8 * 5
+        assert refused(client.stub.Predict, soak.to_request("gate", bytes(pipe)))[0] is Code.UNAVAILABLE
+        assert not over_rest.done()
+        soak.open_gate(pipe, lambda: waiting.done() and over_grpc.done() and over_rest.done())
+        assert over_rest.result().json() == {"predictions": [1.0]}
+        for call in (over_grpc, waiting):
+            assert list(call.result().outputs["probabilities"].float_val) == [1.0]
         assert server.process.wait(END_S) == 0
         assert time.monotonic() - start < END_S
     assert "Traceback" not in server.log()
