@@ -31,6 +31,8 @@ def test_training_sets_ours_beside_the_original_recipe(capsys: pytest.CaptureFix
     )
 
 
+# The converter calibrates with an interpreter that calls itself deprecated.
+@pytest.mark.filterwarnings("ignore:\\s*Warning. tf.lite.Interpreter is deprecated:UserWarning")
 def test_serving_sets_the_server_beside_a_direct_call(
     export_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
