@@ -1,11 +1,12 @@
-"""`python -m benchmarks [augmentation] [training] [serving] [--data …] [--weights …] [--model …]`: one ratio a line."""
+"""`python -m benchmarks [NAME…] [--data …] [--weights …] [--model …] [--litert …]`: one ratio a line."""
 
 import argparse
 import logging
 import os
 from pathlib import Path
 
-NAMES = ("augmentation", "training", "serving")
+NAMES = ("augmentation", "training", "serving", "on_device")
+_SERVED = {"serving", "on_device"}
 
 
 def main() -> None:
@@ -17,6 +18,9 @@ def main() -> None:
     parser.add_argument("--weights", default="none", help="the backbone's: imagenet, a file, none")
     parser.add_argument("--epochs", type=int, default=10, help="of the original recipe (default: 10)")
     parser.add_argument("--model", type=Path, help="the SavedModel to serve (default: the newest of models/flowers)")
+    parser.add_argument(
+        "--litert", type=Path, help="its int8 LiteRT file (default: that of the newest in models/tflite)"
+    )
     options = parser.parse_args()
     for name in options.names:
         if name not in NAMES:
@@ -27,9 +31,13 @@ def main() -> None:
         parser.error(f"the data folder does not exist: {options.data}")
     names = options.names or NAMES
     model_dir = options.model or _newest(Path("models") / "flowers")
-    if "serving" in names and not model_dir.is_dir():
-        parser.error(f"serving needs a model, and there is none at {model_dir}: run make train, or give --model")
-    from benchmarks import augmentation, serving, training
+    file = options.litert or _newest(Path("models") / "tflite") / "flowers_int8.tflite"
+    if _SERVED.intersection(names) and not (model_dir.is_dir() and file.is_file()):
+        parser.error(
+            f"{' and '.join(sorted(_SERVED))} need a model and its LiteRT file, {model_dir} and {file}: "
+            "run make train, or give --model and --litert"
+        )
+    from benchmarks import augmentation, on_device, serving, training
     from components.model import ModelOptions
 
     if "augmentation" in names:
@@ -37,7 +45,9 @@ def main() -> None:
     if "training" in names:
         training.measure(options.data, ModelOptions(weights=options.weights), epochs=options.epochs)
     if "serving" in names:
-        serving.measure(options.data, model_dir)
+        serving.measure(options.data, model_dir, file)
+    if "on_device" in names:
+        on_device.measure(options.data, model_dir, file)
 
 
 def _newest(base_path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 Both sides answer in turns, so that a machine whose speed drifts slows both. The direct call is
 `tf.saved_model.load(…).signatures["serving_default"]` in this process, on encoded photos; the clients run in this
-process too, on the same processors as the server. The int8 model is made here, from the `images` signature.
+process too, on the same processors as the server.
 """
 
 import base64
@@ -37,14 +37,17 @@ NUM_STARTS = 3
 NUM_ROUNDS = 5
 CALLS_A_ROUND = 10
 ROUND_S = 6.0
-NUM_CALIBRATION = 40
+BATCHING = (
+    "--enable_batching",
+    f"--batching_parameters_file={Path(__file__).parent.parent / 'serving' / 'config' / 'batching.config'}",
+)
 
 Answer = Callable[[int], Any]
 """Asks for the i-th photo."""
 
 
-def measure(data: str, model_dir: Path) -> None:
-    """Print the ratios of a served model, a folder with a SavedModel in it."""
+def measure(data: str, model_dir: Path, file: Path) -> None:
+    """Print the ratios of a served model: a folder with a SavedModel in it, and the int8 LiteRT file made from it."""
     with ExitStack() as stack:
         folder = stack.enter_context(photos.folder(data))
         work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -52,13 +55,13 @@ def measure(data: str, model_dir: Path) -> None:
         _measure_start(model_dir, work)
         direct, direct_batch = _load(model_dir, encoded)
         shutil.copytree(model_dir, work / NAME / "1")
-        with _served(work / NAME, work / "float.log") as server:
+        with served(work / NAME, work / "float.log", *BATCHING) as server:
             _measure_latency(server, encoded, direct)
             _measure_throughput(server, encoded, direct_batch)
             pixels = [preprocessing.load(e, read_spec(model_dir)["image_size_px"]).numpy() for e in encoded]
             _measure_formats(server, encoded, pixels)
-            _add_int8(work / NAME / "1", [path.read_bytes() for path in sorted(folder.glob("train/*/*.jpg"))])
-            with _served(work / NAME, work / "int8.log", "--prefer_tflite_model") as quantized:
+            shutil.copy(file, work / NAME / "1" / "model.tflite")
+            with served(work / NAME, work / "int8.log", "--prefer_tflite_model") as quantized:
                 _measure_int8(server, quantized, pixels)
 
 
@@ -73,9 +76,9 @@ def _measure_start(model_dir: Path, work: Path) -> None:
         subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
         peer.append(time.perf_counter() - start)
         start = time.perf_counter()
-        with _served(work / "start", work / "start.log"):
+        with served(work / "start", work / "start.log"):
             ours.append(time.perf_counter() - start)
-    _report("serving, start to AVAILABLE (s)", min(ours), "importing TensorFlow and loading the model", min(peer))
+    report("serving, start to AVAILABLE (s)", min(ours), "importing TensorFlow and loading the model", min(peer))
 
 
 def _load(model_dir: Path, encoded: Sequence[bytes]) -> tuple[Answer, Callable[[int, int], None]]:
@@ -93,7 +96,8 @@ def _load(model_dir: Path, encoded: Sequence[bytes]) -> tuple[Answer, Callable[[
 
 
 @contextmanager
-def _served(base_path: Path, log_path: Path, *flags: str) -> Iterator[Server]:
+def served(base_path: Path, log_path: Path, *flags: str) -> Iterator[Server]:
+    """Serve a model with the local server."""
     with serve(model_name=NAME, base_path=base_path, log_path=log_path, engine="local", flags=flags) as server:
         yield server
 
@@ -159,11 +163,11 @@ def _post(session: requests.Session, server: Server, body: str) -> Any:
 def _measure_latency(server: Server, encoded: Sequence[bytes], direct: Answer) -> None:
     """Compare one photo at a time; the REST client's connection stands before its first request."""
     sides = {"direct": direct, "gRPC": _grpc_photos(server, encoded), "REST": _rest_photos(server, encoded)}
-    first_ms = _elapsed_ms(sides["REST"], 0)
+    first_ms = elapsed_ms(sides["REST"], 0)
     p50 = _median_ms(sides)
     for way in ("gRPC", "REST"):
-        _report(f"serving, p50 of a photo over {way} (ms)", p50[way], "a direct call", p50["direct"])
-    _report("serving, first request after the start (ms)", first_ms, "the median one", p50["REST"])
+        report(f"serving, p50 of a photo over {way} (ms)", p50[way], "a direct call", p50["direct"])
+    report("serving, first request after the start (ms)", first_ms, "the median one", p50["REST"])
 
 
 def _measure_throughput(server: Server, encoded: Sequence[bytes], direct_batch: Callable[[int, int], None]) -> None:
@@ -178,7 +182,7 @@ def _measure_throughput(server: Server, encoded: Sequence[bytes], direct_batch: 
     for _ in range(NUM_ROUNDS):
         peer.append(_rate(lambda i: direct_batch(i, best), best))
         ours.append(_crowd_rate(asks))
-    _report(
+    report(
         f"serving, photos a second of {NUM_CLIENTS} clients",
         statistics.median(ours),
         f"direct calls in batches of {best}",
@@ -188,7 +192,7 @@ def _measure_throughput(server: Server, encoded: Sequence[bytes], direct_batch: 
 
 def _measure_formats(server: Server, encoded: Sequence[bytes], pixels: Sequence[Any]) -> None:
     p50 = _median_ms({"bytes": _rest_photos(server, encoded), "pixels": _rest_pixels(server, pixels)})
-    _report("serving, p50 over REST of an encoded photo (ms)", p50["bytes"], "its pixels as JSON", p50["pixels"])
+    report("serving, p50 over REST of an encoded photo (ms)", p50["bytes"], "its pixels as JSON", p50["pixels"])
 
 
 def _measure_int8(server: Server, quantized: Server, pixels: Sequence[Any]) -> None:
@@ -200,29 +204,7 @@ def _measure_int8(server: Server, quantized: Server, pixels: Sequence[Any]) -> N
         for side, crowd in asks.items():
             rates[side].append(_crowd_rate(crowd))
     ours, peer = statistics.median(rates[quantized]), statistics.median(rates[server])
-    _report(f"serving, images a second of {NUM_CLIENTS} clients, int8", ours, "the float model", peer)
-
-
-def _add_int8(version_dir: Path, encoded: Sequence[bytes]) -> None:
-    """Write `model.tflite` beside a SavedModel: full int8, calibrated on training photos."""
-    import tensorflow as tf
-
-    size_px = read_spec(version_dir)["image_size_px"]
-    chosen = encoded[:: max(len(encoded) // NUM_CALIBRATION, 1)][:NUM_CALIBRATION]
-    samples = [preprocessing.load(photo, size_px).numpy()[np.newaxis] for photo in chosen]
-    module = tf.Module()
-    module.loaded = tf.saved_model.load(str(version_dir))
-
-    @tf.function(input_signature=[tf.TensorSpec([1, size_px, size_px, 3], tf.uint8, "images")])
-    def classify(images: Any) -> dict[str, Any]:
-        return {"probabilities": module.loaded.signatures["images"](images=images)["probabilities"]}
-
-    with tempfile.TemporaryDirectory() as single:
-        tf.saved_model.save(module, single, signatures={"images": classify})
-        converter = tf.lite.TFLiteConverter.from_saved_model(single, signature_keys=["images"])
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: ({"images": sample} for sample in samples)
-        (version_dir / "model.tflite").write_bytes(converter.convert())
+    report(f"serving, images a second of {NUM_CLIENTS} clients, int8", ours, "the float model", peer)
 
 
 def _median_ms(sides: dict[str, Answer]) -> dict[str, float]:
@@ -232,13 +214,14 @@ def _median_ms(sides: dict[str, Answer]) -> dict[str, float]:
         side(0)
     for i in range(NUM_ROUNDS * CALLS_A_ROUND):
         for name, side in sides.items():
-            times[name].append(_elapsed_ms(side, i))
+            times[name].append(elapsed_ms(side, i))
     return {name: statistics.median(found) for name, found in times.items()}
 
 
-def _elapsed_ms(ask: Answer, i: int) -> float:
+def elapsed_ms(ask: Callable[..., Any], *arguments: Any) -> float:
+    """Give the milliseconds that a call takes."""
     start = time.perf_counter()
-    ask(i)
+    ask(*arguments)
     return (time.perf_counter() - start) * 1000
 
 
@@ -258,5 +241,6 @@ def _crowd_rate(asks: Sequence[Answer]) -> float:
         return sum(pool.map(lambda ask: _rate(ask, 1), asks))
 
 
-def _report(what: str, ours: float, peer_name: str, peer: float) -> None:
-    print(f"{what}: ours {ours:.3g}, {peer_name} {peer:.3g}: ratio {ours / peer:.2f}", flush=True)
+def report(what: str, ours: float, peer_name: str, peer: float) -> None:
+    """Print one ratio."""
+    print(f"{what}: ours {ours:.3g}, {peer_name} {peer:.3g}: ratio {ours / peer:.3f}", flush=True)

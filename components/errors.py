@@ -21,5 +21,9 @@ class InfraValidationError(ComponentError):
     """A model cannot be tried in a server, which is not the same as a server that does not serve it."""
 
 
+class ParityError(ComponentError):
+    """The same photo gets different answers in different ways."""
+
+
 class PushError(ComponentError):
     """A model cannot be published or withdrawn."""

@@ -21,8 +21,8 @@ class ExportOptions:
     num_warmup_images: int = 2
 
     def __post_init__(self) -> None:
-        if not self.model_name.isidentifier():
-            raise ValueError(f"model_name must be letters, digits and _. Received: {self.model_name!r}")
+        if not self.model_name.isidentifier() or self.model_name == "tflite":
+            raise ValueError(f"model_name must be letters, digits and _, and not tflite. Received: {self.model_name!r}")
         if not 0 <= self.num_warmup_images <= 500:
             raise ValueError(f"num_warmup_images must be 0 to 500. Received: {self.num_warmup_images}")
 

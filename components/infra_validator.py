@@ -2,8 +2,8 @@
 
 Reads the test examples, the SavedModel, and the evaluator's `blessing.json` and `predictions.jsonl`. Starts the server,
 asks it over REST and gRPC, on both signatures, and holds each answer against what the evaluator saw. Writes
-`blessing.json`, in the evaluator's form, and `logs/server.log`. It exists because a model that is good in this process
-may still not load in the server, or answer otherwise there.
+`blessing.json`, in the evaluator's form, `answers.json` and `logs/server.log`. It exists because a model that is good
+in this process may still not load in the server, or answer otherwise there.
 """
 
 import base64
@@ -32,12 +32,16 @@ from serving.launcher import Server
 log = logging.getLogger(__name__)
 
 LOG = Path("logs") / "server.log"
+ANSWERS = "answers.json"
+"""Probabilities `[N, C]` of the first `N` test photos, by the way in which the server was asked."""
 _CALL_S = 30
 # A proxy of the environment is not for this machine.
 _CHANNEL_OPTIONS = [("grpc.enable_http_proxy", 0)]
 
 Answer = tuple[NDArray[np.float64], list[str]]
 """Probabilities `float64 [C]` and class names of one photo."""
+
+_Answers = dict[str, list[list[float]]]
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class InfraValidatorOptions:
     """
 
     engine: str = "auto"
-    num_examples: int = 3
+    num_examples: int = 8
     tolerance: float = 1e-3
     timeout_s: float = 120.0
 
@@ -105,12 +109,14 @@ def validate(
     the server is always stopped.
     """
     (out_dir / LOG).parent.mkdir(exist_ok=True)
+    answers: _Answers = {}
     if read_json(evaluation_dir / "blessing.json")["blessed"]:
-        checks = _try(examples_dir, export_dir, evaluation_dir, out_dir / LOG, options)
+        checks, answers = _try(examples_dir, export_dir, evaluation_dir, out_dir / LOG, options)
     else:
         checks = [_result("evaluator", False, "the evaluator did not bless the model, so no server was started")]
     blessed = all(check["passed"] for check in checks)
     write_json(out_dir / "blessing.json", {"blessed": blessed, "checks": checks})
+    write_json(out_dir / ANSWERS, answers)
     for check in checks:
         if not check["passed"]:
             log.warning("infra_validator: not blessed: %s", check["message"])
@@ -121,7 +127,7 @@ def validate(
 
 def _try(
     examples_dir: Path, export_dir: Path, evaluation_dir: Path, log_path: Path, options: InfraValidatorOptions
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], _Answers]:
     """Start a server on the candidate, ask it everything, and stop it."""
     spec = read_spec(export_dir)
     photos = _read_photos(examples_dir, evaluation_dir, options.num_examples, spec["image_size_px"])
@@ -134,17 +140,19 @@ def _try(
             engine=options.engine,
             timeout_s=options.timeout_s,
         ) as server:
-            loaded = _result("load", True, f"the server ({server.engine}) has the model AVAILABLE")
+            checks = [_result("load", True, f"the server ({server.engine}) has the model AVAILABLE")]
+            answers: _Answers = {}
             with grpc.insecure_channel(server.grpc_target, _CHANNEL_OPTIONS) as channel:
                 protocols = {"REST": partial(_ask_rest, server), "gRPC": partial(_ask_grpc, channel)}
-                answers = [
-                    _compare(protocol, signature, partial(ask, spec["model_name"], signature), photos, spec, options)
-                    for protocol, ask in protocols.items()
-                    for signature in ("serving_default", "images")
-                ]
-            return [loaded, *answers]
+                for protocol, ask in protocols.items():
+                    for signature in ("serving_default", "images"):
+                        ask_photo = partial(ask, spec["model_name"], signature)
+                        check, rows = _compare(protocol, signature, ask_photo, photos, spec, options)
+                        checks.append(check)
+                        answers[check["name"]] = rows
+            return checks, answers
     except ServerError as exc:
-        return [_result("load", False, f"{exc.reason} To try again: --force infra_validator")]
+        return [_result("load", False, f"{exc.reason} To try again: --force infra_validator")], {}
 
 
 def _read_photos(examples_dir: Path, evaluation_dir: Path, num_examples: int, size_px: int) -> list[_Photo]:
@@ -171,26 +179,28 @@ def _compare(
     photos: Sequence[_Photo],
     spec: dict[str, Any],
     options: InfraValidatorOptions,
-) -> dict[str, Any]:
-    """Ask about every photo and hold the answers against the evaluator's."""
+) -> tuple[dict[str, Any], list[list[float]]]:
+    """Ask about every photo, up to the first wrong answer, and hold the answers against the evaluator's."""
     name, way = f"{protocol.lower()}_{signature}", f"over {protocol} on {signature}"
     largest = 0.0
+    rows: list[list[float]] = []
     for photo in photos:
         try:
             probabilities, classes = ask(photo)
         except _AnswerError as exc:
-            return _result(name, False, f"no answer for {photo.filename} {way}: {exc}")
+            return _result(name, False, f"no answer for {photo.filename} {way}: {exc}"), rows
         if classes != spec["class_names"]:
-            return _result(name, False, f"the classes {way} must be {spec['class_names']}. Received: {classes}")
+            return _result(name, False, f"the classes {way} must be {spec['class_names']}. Received: {classes}"), rows
+        rows.append(probabilities.tolist())
         difference = float(np.abs(probabilities - photo.expected).max())
         if not difference <= options.tolerance:  # A NaN is a failure.
             message = (
                 f"a probability of {photo.filename} {way} differs by {difference:.1g} from the evaluator's, "
                 f"more than infra_validator.tolerance ({options.tolerance:g})"
             )
-            return _result(name, False, message)
+            return _result(name, False, message), rows
         largest = max(largest, difference)
-    return _result(name, True, f"{len(photos)} photos answered as in the evaluation, to {largest:.0e}")
+    return _result(name, True, f"{len(photos)} photos answered as in the evaluation, to {largest:.0e}"), rows
 
 
 def _ask_rest(server: Server, model_name: str, signature: str, photo: _Photo) -> Answer:

@@ -5,6 +5,7 @@ nothing global changes and drawing works in any thread. The same numbers give th
 """
 
 import io
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -145,6 +146,25 @@ def data(splits: dict[str, dict[str, Any]], class_names: Sequence[str]) -> bytes
     counts.legend(frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     brightness.set(xlim=(0, 1), xticks=(0, 0.5, 1))
     brightness.set_ylim(bottom=0)
+    return _png(figure)
+
+
+def on_device(models: dict[str, dict[str, Any]]) -> bytes:
+    """Draw accuracy over latency and over size, a point for each model, as a PNG.
+
+    Args:
+        models: `{name: {"accuracy" (0–1), "accuracy_interval", "latency_ms", "size_bytes"}}`.
+    """
+    figure = Figure(figsize=(8.4, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for axes, key, scale, label in ((left, "latency_ms", 1.0, "latency, ms"), (right, "size_bytes", 1e-6, "size, MB")):
+        _style(axes, xlabel=label, ylabel="accuracy" if axes is left else "")
+        for (name, row), color in zip(models.items(), itertools.cycle(COLORS)):
+            low, high = row["accuracy_interval"]
+            error = [[row["accuracy"] - low], [high - row["accuracy"]]]
+            axes.errorbar(row[key] * scale, row["accuracy"], yerr=error, fmt="o", color=color, capsize=3, label=name)
+        axes.set_xlim(left=0)
+    right.legend(frameon=False, fontsize=9)
     return _png(figure)
 
 

@@ -1,16 +1,20 @@
 """Publish blessed models where a server finds them, and take one back.
 
-    <models>/<name>/<version>/              complete, blessed SavedModels, nothing else: versions only grow
-    <models>/.withdrawn/<name>/<version>/   what a rollback took back
-    <models>/.staging/                      being copied; the rename out of it publishes
+    <models>/<name>/<version>/                complete, blessed SavedModels, nothing else: versions only grow
+    <models>/tflite/<version>/                its LiteRT files that passed their evaluation, and `model_spec.json`
+    <models>/.withdrawn/{<name>,tflite}/<version>/   what a rollback took back
+    <models>/.staging/                        being copied; the rename out of it publishes
 
-The lineage of a pushed model travels with it, in `assets.extra/lineage.json`.
+The lineage of a pushed model travels with it, in `assets.extra/lineage.json`. A version number is never used twice in a
+models folder, whatever the model's name: `tflite` holds files of all of them.
 """
 
 import logging
 import os
 import shutil
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +22,13 @@ from typing import Any
 from components import lineage
 from components.errors import PushError
 from components.files import exclusive, read_json, write_json
-from export.spec import read_spec
+from export.spec import read_spec, write_litert_spec
 
 log = logging.getLogger(__name__)
 
 LINEAGE = Path("assets.extra") / "lineage.json"
+LITERT = "tflite"
+_WITHDRAWN = ".withdrawn"
 _NEEDED = ("saved_model.pb", "variables/variables.index")
 _LOCK = ".lock"
 
@@ -61,14 +67,17 @@ def push(
     export_dir: Path,
     evaluation_dir: Path,
     infra_validation_dir: Path,
+    litert_dir: Path,
+    litert_evaluation_dir: Path,
+    parity_dir: Path,
     models_dir: Path,
     out_dir: Path,
     options: PusherOptions,
 ) -> dict[str, Any]:
     """Publish a model that both validators bless as the next version, once; writes `push.json`.
 
-    A model that is not blessed, or that a rollback took back, is not pushed: that is a result, with its reason. One
-    that already is the newest version stays what it is.
+    With it go the LiteRT files that passed their evaluation. A model that is not blessed, or that a rollback took back,
+    is not pushed: that is a result, with its reason. One that already is the newest version stays what it is.
 
     Raises:
         PushError: the model is blessed but not complete, or cannot be copied.
@@ -76,6 +85,10 @@ def push(
     name, digest = _identify(export_dir)
     validations = {"evaluation": evaluation_dir, "infra_validation": infra_validation_dir}
     objections = [found for folder in validations.values() if (found := _find_objection(folder))]
+    if not all(way["passed"] for way in read_json(parity_dir / "parity.json")["ways"]):
+        objections.append("the same photo gets different answers in different ways")
+    evaluated = read_json(litert_evaluation_dir / "evaluation.json")["files"]
+    files = {kind: file for kind, file in evaluated.items() if file["passed"]}
     version: int | None = None
     if objections:
         # The second validator has nothing of its own to say of a model that the first one refused.
@@ -87,13 +100,25 @@ def push(
                     f"A SavedModel must hold {file}. There is none in {export_dir}: run with --force export."
                 )
         with exclusive(models_dir / _LOCK):
-            pushed, withdrawn = versions(models_dir, name), versions(models_dir / ".withdrawn", name)
-            taken_back = [v for v in withdrawn if _digest(models_dir / ".withdrawn" / name / str(v)) == digest]
-            if pushed and _digest(models_dir / name / str(pushed[-1])) == digest:
+            pushed, withdrawn = versions(models_dir, name), versions(models_dir / _WITHDRAWN, name)
+            taken_back = [v for v in withdrawn if _digest(models_dir / _WITHDRAWN / name / str(v)) == digest]
+            newest = models_dir / name / str(pushed[-1]) if pushed else None
+            if newest and _digest(newest) == digest and _litert_digests(newest) == _digests(files):
                 version = pushed[-1]
             elif not taken_back or options.push_withdrawn:
-                version = max([0, *pushed, *withdrawn]) + 1
-                _publish(export_dir, validations, models_dir, name, version)
+                version = _next_version(models_dir)
+                origin = {
+                    "version": version,
+                    "pushed": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                    "model": lineage.trace(export_dir),
+                    **{validation: lineage.trace(folder) for validation, folder in validations.items()},
+                    "litert": lineage.trace(litert_evaluation_dir),
+                    "litert_files": _digests(files),
+                }
+                _publish_model(export_dir, models_dir, models_dir / name / str(version), origin)
+            # Also when whoever pushed the model was killed here.
+            if version is not None and files and not (litert := models_dir / LITERT / str(version)).exists():
+                _publish_litert(litert_dir, models_dir, litert, read_spec(export_dir), files)
         if version is None:
             reason = f"withdrawn by a rollback as version {taken_back[-1]}; pusher.push_withdrawn=true pushes it again"
         else:
@@ -101,7 +126,15 @@ def push(
     if version is None:
         log.warning("pusher: NOT PUSHED: %s", reason)
     path = str(models_dir / name / str(version)) if version is not None else None
-    result = {"pushed": version is not None, "version": version, "path": path, "reason": reason}
+    litert_path = str(models_dir / LITERT / str(version)) if version is not None and files else None
+    result = {
+        "pushed": version is not None,
+        "version": version,
+        "path": path,
+        "litert_path": litert_path,
+        "litert_files": [file["name"] for file in files.values()] if litert_path else [],
+        "reason": reason,
+    }
     write_json(out_dir / "push.json", result)
     return {"pushed": version is not None, "path": path or "none"}
 
@@ -123,9 +156,12 @@ def rollback(models_dir: Path, model_name: str) -> tuple[int, int]:
                 f"{f'version {pushed[0]} alone' if pushed else 'no version'}."
             )
         newest, previous = pushed[-1], pushed[-2]
-        place = models_dir / ".withdrawn" / model_name
-        place.mkdir(parents=True, exist_ok=True)
-        (models_dir / model_name / str(newest)).rename(place / str(newest))
+        # The SavedModel last: as long as it is there, the same command finishes what was interrupted.
+        for folder in (LITERT, model_name):
+            if (models_dir / folder / str(newest)).exists():
+                place = models_dir / _WITHDRAWN / folder
+                place.mkdir(parents=True, exist_ok=True)
+                (models_dir / folder / str(newest)).rename(place / str(newest))
     return newest, previous
 
 
@@ -152,34 +188,62 @@ def _find_objection(validation_dir: Path) -> str | None:
     return "; ".join(check["message"] for check in blessing["checks"] if not check["passed"]) or f"{path} says so"
 
 
-def _publish(export_dir: Path, validations: dict[str, Path], models_dir: Path, name: str, version: int) -> None:
-    staging_root = models_dir / ".staging"
-    # The lock is ours: whatever lies here was left by a process that was killed.
-    shutil.rmtree(staging_root, ignore_errors=True)
-    staging = staging_root / f"{name}-{version}"
-    try:
-        shutil.copytree(export_dir, staging, ignore=shutil.ignore_patterns(lineage.MANIFEST))
-        origin = {
-            "version": version,
-            "pushed": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "model": lineage.trace(export_dir),
-            **{validation: lineage.trace(folder) for validation, folder in validations.items()},
-        }
+def _litert_digests(pushed_dir: Path) -> dict[str, str]:
+    return read_json(pushed_dir / LINEAGE).get("litert_files", {})
+
+
+def _digests(files: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    return {file["name"]: file["sha256"] for file in files.values()}
+
+
+def _next_version(models_dir: Path) -> int:
+    used = [path.name for root in (models_dir, models_dir / _WITHDRAWN) for path in root.glob("*/*")]
+    return 1 + max((int(name) for name in used if name.isdecimal()), default=0)
+
+
+def _publish_model(export_dir: Path, models_dir: Path, target: Path, origin: dict[str, Any]) -> None:
+    with _staged(models_dir, target) as staging:
+        shutil.copytree(export_dir, staging, ignore=shutil.ignore_patterns(lineage.MANIFEST), dirs_exist_ok=True)
         write_json(staging / LINEAGE, origin)
+
+
+def _publish_litert(
+    litert_dir: Path, models_dir: Path, target: Path, spec: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]
+) -> None:
+    with _staged(models_dir, target) as staging:
+        for file in files.values():
+            shutil.copy2(litert_dir / file["name"], staging)
+        described = {
+            kind: {name: file[name] for name in ("name", "size_bytes", "sha256")} for kind, file in files.items()
+        }
+        write_litert_spec(staging, spec=spec, files=described)
+
+
+@contextmanager
+def _staged(models_dir: Path, target: Path) -> Iterator[Path]:
+    """Give a folder to fill that is `target` after the block: whole or not at all."""
+    root = models_dir / ".staging"
+    # The lock is ours: whatever lies here was left by a process that was killed.
+    shutil.rmtree(root, ignore_errors=True)
+    staging = root / f"{target.parent.name}-{target.name}"
+    try:
+        staging.mkdir(parents=True)
+        yield staging
         for path in staging.rglob("*"):
             _flush_to_disk(path)
-        (models_dir / name).mkdir(exist_ok=True)
-        staging.rename(models_dir / name / str(version))
-        _flush_to_disk(models_dir / name)
-    except shutil.Error as exc:
-        # It holds source, target and reason of every file that could not be copied.
-        _, target, reason = exc.args[0][0]
+        target.parent.mkdir(exist_ok=True)
+        staging.rename(target)
+        _flush_to_disk(target.parent)
+    except OSError as exc:
+        # shutil.Error holds source, target and reason of every file that could not be copied.
+        is_many = isinstance(exc, shutil.Error)
+        place, reason = exc.args[0][0][1:] if is_many else (exc.filename or target, exc.strerror)
         raise PushError(
-            f"A model is pushed whole or not at all, and {target} cannot be written: {reason}. "
+            f"A model is pushed whole or not at all, and {place} cannot be written: {reason}. "
             f"Free some space in {models_dir}; the same command goes on from here."
         ) from exc
     finally:
-        shutil.rmtree(staging_root, ignore_errors=True)
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -2,9 +2,9 @@
 
 Reads `examples.json` and the shards of the test split, `statistics.json`, `validation.json`, `history.json`,
 `training.json`, `metrics.json`, `predictions.jsonl`, the `blessing.json` of both validators, the server's log
-where it did not serve the model, and `push.json`. Writes `report.html`, a page that needs nothing but itself
-(pictures inlined, no script, no request), and `plots/*.png`. It exists so that a verdict can be judged without
-opening a single JSON file.
+where it did not serve the model, `evaluation.json` of the LiteRT files, `parity.json` and `push.json`. Writes
+`report.html`, a page that needs nothing but itself (pictures inlined, no script, no request), and `plots/*.png`. It
+exists so that a verdict can be judged without opening a single JSON file.
 """
 
 import base64
@@ -54,6 +54,8 @@ def build(
     training_dir: Path,
     evaluation_dir: Path,
     infra_validation_dir: Path,
+    litert_evaluation_dir: Path,
+    parity_dir: Path,
     push_dir: Path,
     out_dir: Path,
     options: ReportOptions,
@@ -75,6 +77,7 @@ def build(
         "validation": validation_dir,
         "training": training_dir,
         "metrics": evaluation_dir,
+        "parity": parity_dir,
         "push": push_dir,
     }
     read = {name: read_json(folder / f"{name}.json") for name, folder in folders.items()}
@@ -82,7 +85,18 @@ def build(
     history = read_json(training_dir / "history.json")
     blessings = [read_json(folder / "blessing.json") for folder in (evaluation_dir, infra_validation_dir)]
     blessed = all(blessing["blessed"] for blessing in blessings)
-    steps = (examples_dir, statistics_dir, validation_dir, training_dir, evaluation_dir, infra_validation_dir, push_dir)
+    on_device = read_json(litert_evaluation_dir / "evaluation.json")
+    steps = (
+        examples_dir,
+        statistics_dir,
+        validation_dir,
+        training_dir,
+        evaluation_dir,
+        infra_validation_dir,
+        litert_evaluation_dir,
+        parity_dir,
+        push_dir,
+    )
     manifests = [read_json(folder / "manifest.json") for folder in steps]
 
     names, matrix = metrics["class_names"], metrics["confusion_matrix"]
@@ -96,6 +110,8 @@ def build(
         "calibration": plots.calibration(metrics["calibration"]["bins"]),
         "data": plots.data(read["statistics"]["splits"], names),
     }
+    if on_device["files"]:
+        pictures["on_device"] = plots.on_device({"SavedModel": on_device["saved_model"], **on_device["files"]})
     verdict = "Blessed" if blessed else "Not blessed"
     verdict += f", pushed as version {push['version']}" if push["pushed"] else ", not pushed"
     page = _template().render(
@@ -108,6 +124,7 @@ def build(
         # The evaluation repeats both; whichever file admits a fallback is believed.
         data_fallback=examples["fallback"] or metrics["data"]["fallback"],
         weights_fallback=training["weights"]["fallback"] or metrics["weights"]["fallback"],
+        on_device=on_device,
         confusions=_find_confusions(matrix, names),
         mistakes=_describe_mistakes(wrong[: options.num_mistakes], shards, names),
         num_mistakes=len(wrong),

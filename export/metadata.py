@@ -22,7 +22,9 @@ from ai_edge_litert import schema_py_generated as schema
 from flatbuffers.number_types import Float32Flags, UOffsetTFlags
 from flatbuffers.table import Table
 
-LABELS, SPEC = "labels.txt", "model_spec.json"
+from export.spec import NAME as SPEC
+
+LABELS = "labels.txt"
 
 _MODEL_IDENTIFIER, _METADATA_IDENTIFIER = b"TFL3", b"M001"
 _BUFFER_NAME = b"TFLITE_METADATA"
@@ -129,10 +131,15 @@ def add(
     model.buffers.append(schema.BufferT(data=np.frombuffer(described, np.uint8)))
     file = io.BytesIO()
     file.write(pack(model))
+    packed = {
+        LABELS: "".join(f"{label}\n" for label in class_names),
+        SPEC: json.dumps(spec, indent=2, ensure_ascii=False) + "\n",
+    }
     with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:
-        # An entry without a date: the same model gives the same file.
-        archive.writestr(zipfile.ZipInfo(LABELS), "".join(f"{label}\n" for label in class_names))
-        archive.writestr(zipfile.ZipInfo(SPEC), json.dumps(spec, indent=2, ensure_ascii=False) + "\n")
+        for filename, text in packed.items():
+            entry = zipfile.ZipInfo(filename)  # without a date: the same model gives the same file
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, text)
     return file.getvalue()
 
 
@@ -273,6 +280,8 @@ def _write(builder: Any, value: str | Mapping[IntEnum, Any] | list[Any]) -> int:
 
 def _find(content: bytes) -> Any:
     """Give the root table of the metadata."""
+    if not schema.Model.ModelBufferHasIdentifier(content, 0):
+        raise LookupError("not a LiteRT file")
     model = schema.Model.GetRootAs(content)
     entry = next(e for e in map(model.Metadata, range(model.MetadataLength())) if e.Name() == _BUFFER_NAME)
     described = model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()

@@ -26,8 +26,10 @@ NOT_PUSHED = 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit status."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
-    # TensorFlow's own start-up messages say nothing that a user of the pipeline can act on.
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    # What the libraries say while they work is nothing that a user of the pipeline can act on.
+    for package in ("pipelines", "components", "export", "serving"):
+        logging.getLogger(package).setLevel(logging.INFO)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("absl").setLevel(logging.ERROR)
     folders = Folders(runs=options.runs_dir, models=options.models_dir)

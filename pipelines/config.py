@@ -11,7 +11,10 @@ from components.examples import ExamplesOptions
 from components.exporter import ExportOptions
 from components.features import FeaturesOptions
 from components.infra_validator import InfraValidatorOptions
+from components.litert_evaluator import LiteRTEvaluatorOptions
+from components.litert_exporter import LiteRTOptions
 from components.model import ModelOptions
+from components.parity import ParityOptions
 from components.pusher import PusherOptions
 from components.report import ReportOptions
 from components.trainer import TrainerOptions
@@ -32,6 +35,9 @@ class Config:
     export: ExportOptions = field(default_factory=ExportOptions)
     evaluator: EvaluatorOptions = field(default_factory=EvaluatorOptions)
     infra_validator: InfraValidatorOptions = field(default_factory=InfraValidatorOptions)
+    litert: LiteRTOptions = field(default_factory=LiteRTOptions)
+    litert_evaluator: LiteRTEvaluatorOptions = field(default_factory=LiteRTEvaluatorOptions)
+    parity: ParityOptions = field(default_factory=ParityOptions)
     pusher: PusherOptions = field(default_factory=PusherOptions)
     report: ReportOptions = field(default_factory=ReportOptions)
 

@@ -41,7 +41,7 @@ def of_code(*modules: str) -> str:
         if name in seen or source is None:
             continue
         tree = ast.parse(source.read_text())
-        waiting += _imports(tree)
+        waiting += _imports(tree, package=name if source.name == "__init__.py" else name.rpartition(".")[0])
         companions = sorted(p for p in source.parent.glob(f"{source.stem}.*") if p != source and p.is_file())
         seen[name] = of_value([_dump(tree), *(of_file(p) for p in companions)])
     return of_value(seen)
@@ -58,13 +58,15 @@ def _source_of(module: str) -> Path | None:
     return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
 
 
-def _imports(tree: ast.Module) -> list[str]:
+def _imports(tree: ast.Module, package: str) -> list[str]:
     names: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: package.count(".") + 2 - node.level] if node.level else []
+            module = ".".join([*above, *filter(None, [node.module])])
+            names += [module, *(f"{module}.{alias.name}" for alias in node.names)]
     return names
 
 

@@ -47,7 +47,7 @@ def as_tree(origin: dict[str, Any]) -> str:
         for number, child in enumerate(inputs):
             draw(child, indent + below, number == len(inputs) - 1)
 
-    parts = [origin[name] for name in ("model", "evaluation", "infra_validation") if name in origin]
+    parts = [origin[name] for name in ("model", "evaluation", "infra_validation", "litert") if name in origin]
     for number, part in enumerate(parts):
         draw(part, "", number == len(parts) - 1)
     return "\n".join(lines)

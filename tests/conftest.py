@@ -96,3 +96,44 @@ def export_dir(tmp_path_factory: pytest.TempPathFactory, examples_dir: Path, tra
         examples_dir=examples_dir, training_dir=training_dir, out_dir=folder, options=exporter.ExportOptions()
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def evaluation_dir(tmp_path_factory: pytest.TempPathFactory, examples_dir: Path, export_dir: Path) -> Path:
+    """What the evaluator says of `export_dir`, blessed whatever its accuracy."""
+    from components import evaluator
+    from components.files import write_json
+
+    folder = tmp_path_factory.mktemp("evaluation")
+    write_json(folder / "baseline.json", {"version": None, "path": None})
+    evaluator.evaluate(
+        examples_dir=examples_dir,
+        export_dir=export_dir,
+        baseline_dir=folder,
+        out_dir=folder,
+        options=evaluator.EvaluatorOptions(min_accuracy=0.0),
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def litert_dir(
+    tmp_path_factory: pytest.TempPathFactory,
+    examples_dir: Path,
+    training_dir: Path,
+    export_dir: Path,
+    evaluation_dir: Path,
+) -> Path:
+    """The LiteRT files of `training_dir`."""
+    from components import litert_exporter
+
+    folder = tmp_path_factory.mktemp("litert")
+    litert_exporter.convert(
+        examples_dir=examples_dir,
+        training_dir=training_dir,
+        export_dir=export_dir,
+        evaluation_dir=evaluation_dir,
+        out_dir=folder,
+        options=litert_exporter.LiteRTOptions(num_calibration_images=10),
+    )
+    return folder

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import augmentation, photos, serving, training
+from benchmarks import augmentation, on_device, photos, serving, training
 from components.model import ModelOptions
 
 
@@ -31,10 +31,8 @@ def test_training_sets_ours_beside_the_original_recipe(capsys: pytest.CaptureFix
     )
 
 
-# The converter calibrates with an interpreter that calls itself deprecated.
-@pytest.mark.filterwarnings("ignore:\\s*Warning. tf.lite.Interpreter is deprecated:UserWarning")
 def test_serving_sets_the_server_beside_a_direct_call(
-    export_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    export_dir: Path, litert_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {
         "NUM_STARTS": 1,
@@ -44,7 +42,19 @@ def test_serving_sets_the_server_beside_a_direct_call(
         "BATCH_SIZES": (1, 2),
     }.items():
         monkeypatch.setattr(serving, name, value)
-    serving.measure("synthetic", export_dir)
+    serving.measure("synthetic", export_dir, litert_dir / "flowers_int8.tflite")
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 7
-    assert all(re.fullmatch(r"serving, .*: ours \S+, .* \S+: ratio \d+\.\d\d", line) for line in lines)
+    assert all(re.fullmatch(r"serving, .*: ours \S+, .* \S+: ratio \d+\.\d\d\d", line) for line in lines)
+
+
+def test_on_device_sets_the_file_beside_the_saved_model(
+    export_dir: Path, litert_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"NUM_ROUNDS": 1, "CALLS_A_ROUND": 3, "NUM_STARTS": 1}.items():
+        monkeypatch.setattr(on_device, name, value)
+    on_device.measure("synthetic", export_dir, litert_dir / "flowers_int8.tflite")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert all(re.fullmatch(r"on_device, .*: ours \S+, .* \S+: ratio \d+\.\d\d\d", line) for line in lines)
+    assert "accuracy on 10 photos" in lines[2]

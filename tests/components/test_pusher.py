@@ -1,5 +1,6 @@
 """Only complete, blessed models are ever pushed, each once, and a version number is never used twice."""
 
+import hashlib
 import os
 import resource
 import shutil
@@ -30,7 +31,7 @@ VALIDATORS = ("evaluator", "infra_validator")
 
 
 class Candidates:
-    """Candidates as the `export` step and both validators leave them, and the folder they are pushed to."""
+    """Candidates as the steps before the pusher leave them, and the folder they are pushed to."""
 
     def __init__(self, folder: Path) -> None:
         self.artifacts = folder / "artifacts"
@@ -58,7 +59,30 @@ class Candidates:
             blessing = {"blessed": all(check["passed"] for check in made), "checks": made}
             write_json(self.blessing(validator, key), blessing)
             self._describe(validator, key, {"export_dir": "export"})
+        self.convert(key, name=name)
+        self.compare(key, passed=True)
         return export
+
+    def convert(self, key: str, *, name: str = "flowers", **passed: bool) -> None:
+        """Give a candidate a LiteRT file of each kind that is named, which passes its evaluation or does not."""
+        files = {}
+        for kind, good in passed.items():
+            file = self.artifacts / "litert" / key / f"{name}_{kind}.tflite"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(f"{kind} of {key}")
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            files[kind] = {
+                "name": file.name,
+                "sha256": digest,
+                "size_bytes": file.stat().st_size,
+                "passed": good,
+                "accuracy": 0.5,
+            }
+        write_json(self.artifacts / "litert_evaluator" / key / "evaluation.json", {"files": files})
+        self._describe("litert_evaluator", key, {})
+
+    def compare(self, key: str, *, passed: bool) -> None:
+        write_json(self.artifacts / "parity" / key / "parity.json", {"ways": [{"passed": passed}]})
 
     def blessing(self, validator: str, key: str) -> Path:
         return self.artifacts / validator / key / "blessing.json"
@@ -74,6 +98,9 @@ class Candidates:
             export_dir=self.artifacts / "export" / key,
             evaluation_dir=self.artifacts / "evaluator" / key,
             infra_validation_dir=self.artifacts / "infra_validator" / key,
+            litert_dir=self.artifacts / "litert" / key,
+            litert_evaluation_dir=self.artifacts / "litert_evaluator" / key,
+            parity_dir=self.artifacts / "parity" / key,
             models_dir=self.models,
             out_dir=self.out,
             options=PusherOptions(**options),
@@ -98,8 +125,9 @@ folder = Path({str(self.models.parent)!r})
 (folder / "out-{key}").mkdir()
 artifacts = folder / "artifacts"
 pusher.push(export_dir=artifacts / "export" / "{key}", evaluation_dir=artifacts / "evaluator" / "{key}",
-            infra_validation_dir=artifacts / "infra_validator" / "{key}", models_dir=folder / "models",
-            out_dir=folder / "out-{key}", options=pusher.PusherOptions())
+            infra_validation_dir=artifacts / "infra_validator" / "{key}", litert_dir=artifacts / "litert" / "{key}",
+            litert_evaluation_dir=artifacts / "litert_evaluator" / "{key}", parity_dir=artifacts / "parity" / "{key}",
+            models_dir=folder / "models", out_dir=folder / "out-{key}", options=pusher.PusherOptions())
 """
         return subprocess.Popen([sys.executable, "-c", call], cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
@@ -128,7 +156,14 @@ def wait_for(condition: Callable[[], bool], *, deadline_s: float = 30) -> None:
 def test_pusher_pushes_a_blessed_model_as_version_1(candidates):
     export = candidates.add("a")
     push = candidates.push("a")
-    assert push == {"pushed": True, "version": 1, "path": str(candidates.models / "flowers" / "1"), "reason": "blessed"}
+    assert push == {
+        "pushed": True,
+        "version": 1,
+        "path": str(candidates.models / "flowers" / "1"),
+        "litert_path": None,
+        "litert_files": [],
+        "reason": "blessed",
+    }
     assert_complete(candidates.models / "flowers" / "1", export)
 
 
@@ -139,6 +174,8 @@ def test_pusher_refuses_an_unblessed_model_and_says_why(candidates, caplog):
         "pushed": False,
         "version": None,
         "path": None,
+        "litert_path": None,
+        "litert_files": [],
         "reason": "not blessed: accuracy 0.5 is below evaluator.min_accuracy (0.6)",
     }
     assert list(candidates.models.iterdir()) == []
@@ -187,12 +224,74 @@ def test_an_earlier_model_that_is_trained_again_is_a_new_version(candidates):
     assert candidates.push("a")["version"] == 3
 
 
-def test_models_of_other_names_have_versions_of_their_own(candidates):
+def test_a_number_is_used_once_whatever_the_model_is_called(candidates):
     candidates.add("a")
     candidates.add("b", name="birds")
     assert candidates.push("a")["version"] == 1
-    assert candidates.push("b")["version"] == 1
-    assert candidates.versions("birds") == [1]
+    assert candidates.push("b")["version"] == 2
+    assert (candidates.versions(), candidates.versions("birds")) == ([1], [2])
+
+
+def test_pusher_refuses_a_model_that_answers_differently_in_different_ways(candidates):
+    candidates.add("a")
+    candidates.compare("a", passed=False)
+    assert candidates.push("a")["reason"] == "not blessed: the same photo gets different answers in different ways"
+    assert candidates.versions() == []
+
+
+# LiteRT files.
+
+
+def test_files_that_passed_are_pushed_with_the_model_and_described(candidates):
+    candidates.add("a")
+    candidates.convert("a", float32=True, dynamic=False, int8=True)
+    push = candidates.push("a")
+    folder = candidates.models / "tflite" / "1"
+    assert push["litert_path"] == str(folder)
+    assert push["litert_files"] == ["flowers_float32.tflite", "flowers_int8.tflite"]
+    assert {path.name for path in folder.iterdir()} == {*push["litert_files"], "model_spec.json"}
+    assert (folder / "flowers_int8.tflite").read_text() == "int8 of a"
+    spec = read_json(folder / "model_spec.json")
+    assert spec["model_name"] == "flowers"
+    assert spec["files"]["int8"] == {
+        "name": "flowers_int8.tflite",
+        "size_bytes": 9,
+        "sha256": hashlib.sha256(b"int8 of a").hexdigest(),
+        "input": "uint8",
+    }
+    assert spec["files"]["float32"]["input"] == "float32"
+    assert candidates.push("a") == push
+
+
+def test_other_files_of_the_same_model_are_a_new_version(candidates):
+    candidates.add("a")
+    candidates.convert("a", int8=True)
+    candidates.push("a")
+    candidates.convert("a", float32=True, int8=True)
+    assert candidates.push("a")["version"] == 2
+    assert candidates.versions("tflite") == candidates.versions() == [1, 2]
+
+
+def test_files_that_a_killed_push_left_out_come_with_the_next_one(candidates):
+    candidates.add("a")
+    candidates.convert("a", int8=True)
+    process = candidates.start(
+        "a", before="pusher._publish_litert = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    process.communicate(timeout=60)
+    assert (process.returncode, candidates.versions(), candidates.versions("tflite")) == (-9, [1], [])
+    assert candidates.push("a")["version"] == 1
+    assert candidates.versions("tflite") == [1]
+
+
+def test_a_rollback_withdraws_the_files_too(candidates):
+    for key in ("a", "b"):
+        candidates.add(key)
+        candidates.convert(key, int8=True)
+        candidates.push(key)
+    assert pusher.rollback(candidates.models, "flowers") == (2, 1)
+    assert candidates.versions("tflite") == candidates.versions() == [1]
+    assert pusher.versions(candidates.models / ".withdrawn", "tflite") == [2]
 
 
 @pytest.mark.parametrize("missing", ["saved_model.pb", "variables"])

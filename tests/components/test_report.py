@@ -61,7 +61,17 @@ class Inputs:
     def build(self, out: str = "out", options: ReportOptions | None = None) -> str:
         folders: dict[str, Any] = {
             f"{name}_dir": self.root / name
-            for name in ("examples", "statistics", "validation", "training", "evaluation", "infra_validation", "push")
+            for name in (
+                "examples",
+                "statistics",
+                "validation",
+                "training",
+                "evaluation",
+                "infra_validation",
+                "litert_evaluation",
+                "parity",
+                "push",
+            )
         }
         report.build(**folders, out_dir=self.root / out, options=options or ReportOptions())
         return (self.root / out / "report.html").read_text(encoding="utf-8")
@@ -100,6 +110,21 @@ def _manifest(step: str) -> dict[str, Any]:
         "versions": {"tensorflow": "2.21.0"},
         "inputs": {},
         "summary": {},
+    }
+
+
+def _file(kind: str, objections: list[str]) -> dict[str, Any]:
+    return {
+        "name": f"flowers_{kind}.tflite",
+        "accuracy": 0.5,
+        "accuracy_interval": [0.2, 0.8],
+        "num_examples": 8,
+        "agreement": 0.875,
+        "size_bytes": 24_800_000,
+        "latency_ms": 7.7,
+        "peak_memory_bytes": 120_000_000,
+        "passed": not objections,
+        "objections": objections,
     }
 
 
@@ -182,6 +207,31 @@ def _artifacts() -> dict[str, Any]:
             "blessed": True,
             "checks": [{"name": "rest_images", "passed": True, "message": "3 photos answered as in the evaluation"}],
         },
+        "litert_evaluation/evaluation.json": {
+            "saved_model": slice_ | {"size_bytes": 98_700_000, "latency_ms": 37.2, "peak_memory_bytes": 1_200_000_000},
+            "files": {"float32": _file("float32", []), "int8": _file("int8", ["it answers one class for everything"])},
+        },
+        "parity/parity.json": {
+            "reference": "keras",
+            "ways": [
+                {
+                    "way": "rest_images",
+                    "num_images": 8,
+                    "max_difference": 3.4e-7,
+                    "agreement": 1.0,
+                    "tolerance": 1e-3,
+                    "passed": True,
+                },
+                {
+                    "way": "litert_int8",
+                    "num_images": 8,
+                    "max_difference": 0.021,
+                    "agreement": 0.875,
+                    "tolerance": None,
+                    "passed": True,
+                },
+            ],
+        },
         "push/push.json": {
             "pushed": True,
             "version": 7,
@@ -207,11 +257,24 @@ def _text(page: str) -> str:
     return re.sub(r"\s+", " ", html.unescape(body))
 
 
+def test_report_tells_how_good_each_file_for_a_device_is(page: str) -> None:
+    text = _text(page)
+    assert "flowers_float32.tflite 50.0 % 20.0 % to 80.0 % 87.5 % 24.8 7.7 120 ✓ yes" in text
+    assert "✗ no: it answers one class for everything" in text
+    assert "rest images 3.4e-07 1e-03 100.0 %" in text
+    assert "litert int8 2.1e-02 – 87.5 %" in text
+
+
+def test_report_says_that_there_are_no_files_for_a_device(inputs: Inputs) -> None:
+    inputs.change("litert_evaluation/evaluation.json", saved_model=None, files={})
+    assert "There are no LiteRT files: the evaluator did not bless the model." in _text(inputs.build())
+
+
 def test_report_needs_nothing_but_itself(page: str) -> None:
     assert not re.search(r"<(script|link|iframe|object|base)\b", page)
     assert not re.search(r"https?://|url\(|@import", page)
     sources = re.findall(r"""\b(?:src|href|srcset|poster|action)\s*=\s*["']?([^"'\s>]*)""", page)
-    assert len(sources) == 5 + len(WRONG)
+    assert len(sources) == 6 + len(WRONG)
     assert all(source.startswith(("data:image/png;base64,", "data:image/jpeg;base64,")) for source in sources)
     assert "default-src 'none'" in page
 
@@ -234,7 +297,7 @@ def test_report_tells_verdict_numbers_and_timings(page: str) -> None:
     assert "0.625 is above 0.5" in text
     assert "3 photos answered as in the evaluation" in text
     assert "epochs, and fine-tuning followed for 3 epochs" in text
-    assert "Total 7 min 10 s" in text  # seven steps of 61.5 s
+    assert "Total 9 min 14 s" in text  # nine steps of 61.5 s
 
 
 @pytest.mark.parametrize(
@@ -381,7 +444,7 @@ def test_same_inputs_give_the_same_bytes(inputs: Inputs) -> None:
     first = {path.relative_to(inputs.root / "a"): path.read_bytes() for path in (inputs.root / "a").rglob("*.*")}
     second = {path.relative_to(inputs.root / "b"): path.read_bytes() for path in (inputs.root / "b").rglob("*.*")}
     assert first == second
-    names = ("accuracy", "loss", "model_results", "confusion_matrix", "calibration", "data")
+    names = ("accuracy", "loss", "model_results", "confusion_matrix", "calibration", "data", "on_device")
     assert set(first) == {Path("report.html"), *(Path("plots") / f"{name}.png" for name in names)}
     assert all(first[path].startswith(b"\x89PNG\r\n") for path in first if path.suffix == ".png")
     assert len(first[Path("report.html")]) < 2_000_000

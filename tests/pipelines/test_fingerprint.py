@@ -112,6 +112,20 @@ def test_an_import_inside_a_function_counts(change):
     assert change("steps/other.py", "LIMIT = 2\n") != before
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("steps/step.py", "from .other import LIMIT\n"),
+        ("steps/step.py", "from . import other\n"),
+        ("steps/deep/base.py", "from ..other import LIMIT\n\nSCALE = 2\n"),
+        ("steps/deep/__init__.py", "from ..other import LIMIT\n"),
+    ],
+)
+def test_a_relative_import_counts(change, name, text):
+    before = change(name, text + (STEP if name == "steps/step.py" else ""))
+    assert change("steps/other.py", "LIMIT = 2\n") != before
+
+
 def test_modules_that_import_each_other_are_digested(change):
     assert change("steps/deep/base.py", "from steps import step\n\nSCALE = 2\n")
 

@@ -61,25 +61,25 @@ FEW = (
     Moment("pusher", "models/.staging/*"),
 )
 MANY = (
-    Moment("examples"),
     _in("examples", "pool.bin"),
     _in("examples", "train-*.tfrecord"),
     Moment("validator", "runs/schemas/*.json"),
     _in("model", "backbone.weights.h5"),
     _in("features", "train-*.view0.npz"),
-    _in("features", "train-*.view1.npz"),
     _in("features", "validation-*.view0.npz"),
     Moment("trainer"),
     _in("trainer", "checkpoints/head_0/epoch-00001"),
     _in("trainer", "checkpoints/head_0/epoch-00002"),
-    _in("trainer", "checkpoints/head_1/epoch-00002"),
     _in("trainer", "model.keras"),
     _in("export", "variables"),
     _in("export", "saved_model.pb"),
     Moment("evaluator"),
     _in("infra_validator", "logs/server.log"),
+    _in("litert", "*.tflite"),
+    Moment("litert_evaluator"),
     Moment("pusher", "models/.staging/*/variables"),
     Moment("pusher", "models/flowers/1"),
+    Moment("pusher", "models/tflite/1"),
     _in("report", "plots/*.png"),
 )
 

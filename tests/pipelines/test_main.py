@@ -44,6 +44,12 @@ def serve(*, export_dir: Path, out_dir: Path) -> dict:
     return {}
 
 
+def convert(*, export_dir: Path, out_dir: Path) -> dict:
+    write_json(out_dir / "evaluation.json", {"files": {}})
+    write_json(out_dir / "parity.json", {"ways": []})
+    return {}
+
+
 def report(*, push_dir: Path, out_dir: Path) -> dict:
     (out_dir / "plots").mkdir()
     (out_dir / "plots" / "accuracy.png").touch()
@@ -64,10 +70,18 @@ STEPS = (
         options={"options": "evaluator"},
     ),
     Step(name="infra_validator", function=f"{MODULE}:serve", inputs={"export_dir": "export"}),
+    Step(name="litert", function=f"{MODULE}:convert", inputs={"export_dir": "export"}),
     Step(
         name="pusher",
         function="components.pusher:push",
-        inputs={"export_dir": "export", "evaluation_dir": "evaluator", "infra_validation_dir": "infra_validator"},
+        inputs={
+            "export_dir": "export",
+            "evaluation_dir": "evaluator",
+            "infra_validation_dir": "infra_validator",
+            "litert_dir": "litert",
+            "litert_evaluation_dir": "litert",
+            "parity_dir": "litert",
+        },
         options={"options": "pusher"},
         state={"models_dir": "models"},
     ),
@@ -133,7 +147,7 @@ def test_a_model_that_is_not_pushed_ends_with_3(toy_terminal):
 
 
 def test_a_run_that_ends_before_the_pusher_ends_well(toy_terminal):
-    assert toy_terminal("run", "--to", "infra_validator") == 0
+    assert toy_terminal("run", "--to", "litert") == 0
     assert toy_terminal.out == ""
     assert toy_terminal("run", "--from", "pusher") == 0
 
@@ -288,12 +302,13 @@ def test_show_draws_where_a_model_comes_from(toy_terminal):
     toy_terminal("run")
     toy_terminal("run", "--set", "export.num_warmup_images=1")
     assert toy_terminal("show") == 0
-    first, model, evaluation, _, served, above = toy_terminal.out.splitlines()
+    first, model, evaluation, _, served, above, converted, _ = toy_terminal.out.splitlines()
     assert re.fullmatch(r"flowers version 2, pushed \S+", first)
     assert re.fullmatch(r"├─ export [0-9a-f]{8}  size_mb 0\.1", model)
     assert re.fullmatch(r"├─ evaluator [0-9a-f]{8}  accuracy 0\.75", evaluation)
-    assert re.fullmatch(r"└─ infra_validator [0-9a-f]{8}", served)
-    assert re.fullmatch(r"   └─ export [0-9a-f]{8}  size_mb 0\.1", above)
+    assert re.fullmatch(r"├─ infra_validator [0-9a-f]{8}", served)
+    assert re.fullmatch(r"│  └─ export [0-9a-f]{8}  size_mb 0\.1", above)
+    assert re.fullmatch(r"└─ litert [0-9a-f]{8}", converted)
     assert toy_terminal("show", "1") == 0
     assert toy_terminal.out.startswith("flowers version 1, pushed ")
 

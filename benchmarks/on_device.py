@@ -1,0 +1,121 @@
+"""The LiteRT int8 file beside the SavedModel it was made from, and the thin client's start beside a heavy one's.
+
+Both models answer in turns, each from an encoded photo on: the SavedModel's `serving_default` decodes in its graph, the
+LiteRT file is fed by the thin client. Both clients ask the same local server about one photo over gRPC, each in a new
+process; the peer imports `tensorflow-serving-api`, as clients of TensorFlow Serving usually do.
+"""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import photos
+from benchmarks.serving import NAME, elapsed_ms, report, served
+from client.classifier_client import Client, ImageError, LiteRTTransport
+from export.spec import read_spec
+from serving.launcher import Server
+
+NUM_ROUNDS = 5
+CALLS_A_ROUND = 40
+NUM_STARTS = 5
+_PREDICT = Path(__file__).parent.parent / "client" / "predict.py"
+_PEER = """
+import sys
+import grpc
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+target, photo = sys.argv[1:]
+request = predict_pb2.PredictRequest()
+request.model_spec.name = "flowers"
+request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([open(photo, "rb").read()]))
+with grpc.insecure_channel(target) as channel:
+    answer = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request)
+    print(tf.make_ndarray(answer.outputs["probabilities"]))
+"""
+
+Classify = Callable[[bytes], int]
+"""An encoded photo's class."""
+
+
+def measure(data: str, model_dir: Path, file: Path) -> None:
+    """Print the ratios of a LiteRT file and of the client.
+
+    Args:
+        data: a folder `{train,validation,test}/<class>/*.jpg`, or `synthetic`.
+        model_dir: a SavedModel.
+        file: the LiteRT file that was made from it.
+    """
+    with photos.folder(data) as folder:
+        paths = sorted(folder.glob("test/*/*.jpg"))
+        _measure_model(model_dir, file, paths)
+        with tempfile.TemporaryDirectory() as work:
+            (Path(work) / NAME).mkdir()
+            (Path(work) / NAME / "1").symlink_to(model_dir.absolute())
+            with served(Path(work) / NAME, Path(work) / "server.log") as server:
+                _measure_start(server, paths[0])
+
+
+def _measure_model(model_dir: Path, file: Path, paths: Sequence[Path]) -> None:
+    names = read_spec(model_dir)["class_names"]
+    encoded = [path.read_bytes() for path in paths]
+    labels = np.array([names.index(path.parent.name) for path in paths])
+    sides = {"int8": _open_file(file, names), "SavedModel": _open_saved_model(model_dir)}
+    found = {side: np.array([classify(photo) for photo in encoded]) for side, classify in sides.items()}
+    times: dict[str, list[float]] = {side: [] for side in sides}
+    for number in range(NUM_ROUNDS):
+        for side, classify in sides.items():
+            for call in range(CALLS_A_ROUND):
+                photo = encoded[(number * CALLS_A_ROUND + call) % len(encoded)]
+                times[side].append(elapsed_ms(classify, photo))
+    ours, peer = (statistics.median(times[side]) for side in sides)
+    report("on_device, a photo decoded and classified (ms)", ours, "SavedModel", peer)
+    size = sum(path.stat().st_size for path in model_dir.rglob("*") if path.is_file())
+    report("on_device, size (MB)", file.stat().st_size / 1e6, "SavedModel", size / 1e6)
+    ours, peer = (float((found[side] == labels).mean()) for side in sides)
+    agreement = float((found["int8"] == found["SavedModel"]).mean())
+    report(f"on_device, accuracy on {len(labels)} photos, {agreement:.4f} in agreement", ours, "SavedModel", peer)
+
+
+def _open_file(file: Path, names: Sequence[str]) -> Classify:
+    client = Client(LiteRTTransport(file))
+
+    def classify(photo: bytes) -> int:
+        (result,) = client.classify(photo)
+        if isinstance(result, ImageError):
+            raise result
+        return names.index(result.label)
+
+    return classify
+
+
+def _open_saved_model(model_dir: Path) -> Classify:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(model_dir))
+
+    def classify(photo: bytes) -> int:
+        answer = loaded.signatures["serving_default"](image_bytes=tf.constant([photo]))
+        return int(answer["probabilities"].numpy()[0].argmax())
+
+    return classify
+
+
+def _measure_start(server: Server, photo: Path) -> None:
+    """Compare a photo's way from the command to the answer."""
+    ours = [sys.executable, str(_PREDICT), "--grpc", "--target", server.grpc_target, str(photo)]
+    peer = [sys.executable, "-c", _PEER, server.grpc_target, str(photo)]
+    run = partial(subprocess.run, check=True, capture_output=True, timeout=120)
+    times: dict[str, list[float]] = {"ours": [], "peer": []}
+    for _ in range(NUM_STARTS):
+        for side, command in {"ours": ours, "peer": peer}.items():
+            times[side].append(elapsed_ms(run, command))
+    ours_s, peer_s = (statistics.median(side) / 1000 for side in times.values())
+    report(
+        "on_device, from predict.py --grpc to the answer (s)", ours_s, "a client with tensorflow-serving-api", peer_s
+    )

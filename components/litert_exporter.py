@@ -1,0 +1,64 @@
+"""The `litert` step: the blessed classifier as LiteRT (TFLite) files, for phones and small computers.
+
+Reads the trained classifier, the spec of its SavedModel, the evaluator's `blessing.json`, and photos to calibrate on.
+Writes `<model name>_{float32,float16,dynamic,int8}.tflite`; nothing for a model that is not blessed.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components import examples, transform
+from components.files import read_json
+from export.spec import read_spec
+
+
+@dataclass(frozen=True)
+class LiteRTOptions:
+    """How the files are made.
+
+    Attributes:
+        num_calibration_images: training photos on which the int8 file's ranges are measured.
+    """
+
+    num_calibration_images: int = 100
+
+    def __post_init__(self) -> None:
+        if self.num_calibration_images < 1:
+            raise ValueError(f"num_calibration_images must be at least 1. Received: {self.num_calibration_images}")
+
+
+def convert(
+    *,
+    examples_dir: Path,
+    training_dir: Path,
+    export_dir: Path,
+    evaluation_dir: Path,
+    out_dir: Path,
+    options: LiteRTOptions,
+) -> dict[str, Any]:
+    """Convert a model that the evaluator blessed; that there is nothing to convert is a result, too."""
+    if not read_json(evaluation_dir / "blessing.json")["blessed"]:
+        return {"num_files": 0, "reason": "the evaluator did not bless the model"}
+    import keras
+    import numpy as np
+
+    from export import litert
+
+    spec = read_spec(export_dir)
+    # Examples stand in a mixed order: the first ones are of all classes.
+    photos = transform.read(examples.shards(examples_dir, "train"), image_size_px=spec["image_size_px"])
+    chosen = photos.take(options.num_calibration_images)
+    files = litert.convert(
+        keras.models.load_model(training_dir / "model.keras", compile=False),
+        calibration_images=np.stack([image for image, _ in chosen.as_numpy_iterator()]),
+        class_names=spec["class_names"],
+        spec=spec,
+        model_name=spec["model_name"],
+        out_dir=out_dir,
+    )
+    return {"num_files": len(files), **{f"{kind}_mb": _megabytes(path) for kind, path in files.items()}}
+
+
+def _megabytes(path: Path) -> float:
+    return round(path.stat().st_size / 1e6, 1)
