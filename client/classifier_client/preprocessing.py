@@ -26,6 +26,10 @@ MAX_PIXELS = 25_000_000
 MAX_BYTES = 80_000_000
 """Larger files are refused unread: 25 megapixels without any compression are 75 MB."""
 
+_DRAFT = 6
+"""A JPEG is decoded at a half, a quarter or an eighth of its size while that is this many times what is needed: a
+quarter of the memory, in half the time, and one grey level of difference."""
+
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 _DAMAGED = (
     OSError,
@@ -73,8 +77,10 @@ def load(source: Source, *, name: str, size_px: int) -> Image.Image:
                     raise ImageError(name, "it has no pixels; send an image")
                 if image.width * image.height > MAX_PIXELS:
                     raise ImageError(name, _too_many_pixels(f"{image.width} × {image.height}"))
+                draft = None if image is source else image.draft(None, (_DRAFT * size_px, _DRAFT * size_px))
+                box = draft[1] if draft else None  # Half a pixel less than all, where a side was odd.
                 # Turning the small picture gives the same as turning the large one, and costs nothing.
-                small = _to_rgb(image, name).resize((size_px, size_px), Image.Resampling.BILINEAR)
+                small = _to_rgb(image, name).resize((size_px, size_px), Image.Resampling.BILINEAR, box)
                 turn = _TURNS.get(_orientation(image))
                 return small if turn is None else small.transpose(turn)
     except Image.DecompressionBombError as exc:

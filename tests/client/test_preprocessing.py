@@ -146,6 +146,24 @@ def test_resizing_agrees_whatever_the_sizes(size: tuple[int, int], size_px: int,
     assert_same_picture(load(encoded, size_px), graph(encoded, size_px))
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("subsampling", [0, 2], ids=["4:4:4", "4:2:0"])
+def test_large_jpeg_that_is_not_decoded_in_full_gives_the_same_pixels(
+    mode: str, subsampling: int, graph: Any, encode: Encode
+) -> None:
+    noise = np.random.default_rng(0).integers(-15, 16, (2999, 4001, 3))
+    samples = np.asarray(draw(4001, 2999)).astype(int) + noise
+    image = Image.fromarray(samples.clip(0, 255).astype(np.uint8)).convert(mode)
+    photo = encode(image, "JPEG", quality=92, subsampling=subsampling)
+    assert_same_picture(load(photo), graph(photo, SIZE_PX))
+
+
+def test_large_pillow_image_is_left_as_it_is(encode: Encode) -> None:
+    with Image.open(io.BytesIO(encode(draw(3000, 2000), "JPEG"))) as image:
+        load(image)
+        assert image.size == (3000, 2000)
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "RGBA PNG"])
 def test_graph_changes_nothing_of_a_picture_that_is_done(kind: str, graph: Any, encode: Encode) -> None:
     """So the pixels may go as a PNG to the signature that decodes."""
