@@ -69,7 +69,8 @@ def evaluate(
         EvaluationError: a file cannot be run at all, or not in time.
     """
     spec = read_spec(export_dir)
-    files = {path.stem.removeprefix(f"{spec['model_name']}_"): path for path in sorted(litert_dir.glob("*.tflite"))}
+    by_size = sorted(litert_dir.glob("*.tflite"), key=lambda path: -path.stat().st_size)
+    files = {path.stem.removeprefix(f"{spec['model_name']}_"): path for path in by_size}
     evaluation: dict[str, Any] = {"saved_model": None, "files": {}}
     if files:
         with (evaluation_dir / "predictions.jsonl").open() as lines:

@@ -164,7 +164,7 @@ def on_device(models: dict[str, dict[str, Any]]) -> bytes:
             error = [[row["accuracy"] - low], [high - row["accuracy"]]]
             axes.errorbar(row[key] * scale, row["accuracy"], yerr=error, fmt="o", color=color, capsize=3, label=name)
         axes.set_xlim(left=0)
-    right.legend(frameon=False, fontsize=9)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
     return _png(figure)
 
 

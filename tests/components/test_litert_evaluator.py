@@ -40,7 +40,9 @@ def evaluate(tmp_path: Path, examples_dir: Path, export_dir: Path, evaluation_di
 
 def test_every_file_is_measured_on_the_whole_split(evaluate: Evaluate, litert_dir: Path, evaluation_dir: Path) -> None:
     found = evaluate(max_accuracy_drop=1, min_agreement=0)
-    assert list(found["files"]) == KINDS
+    assert sorted(found["files"]) == KINDS
+    sizes = [row["size_bytes"] for row in found["files"].values()]
+    assert sizes == sorted(sizes, reverse=True)
     measured = read_json(evaluation_dir / "metrics.json")
     assert found["saved_model"]["accuracy"] == measured["accuracy"]
     for kind, row in found["files"].items():

@@ -26,6 +26,7 @@ SPLITS = {
         "brightness": {"histogram": [0, 2, 9, 6, 0, 0, 0, 0, 0, 0]},
     }
 }
+ON_DEVICE = {"accuracy": 0.9, "accuracy_interval": [0.8, 0.95], "latency_ms": 7.0, "size_bytes": 24_000_000}
 DRAW: dict[str, Callable[[], bytes]] = {
     "accuracy": lambda: plots.learning_curve({"head": CURVES}, "accuracy"),
     "loss": lambda: plots.learning_curve({"head": CURVES, "fine_tune": CURVES}, "loss"),
@@ -33,6 +34,7 @@ DRAW: dict[str, Callable[[], bytes]] = {
     "confusion_matrix": lambda: plots.confusion_matrix(MATRIX, CLASSES),
     "calibration": lambda: plots.calibration(BINS),
     "data": lambda: plots.data(SPLITS, CLASSES),
+    "on_device": lambda: plots.on_device(dict.fromkeys(["SavedModel", "int8"], ON_DEVICE)),
 }
 
 

@@ -259,7 +259,7 @@ def _text(page: str) -> str:
 
 def test_report_tells_how_good_each_file_for_a_device_is(page: str) -> None:
     text = _text(page)
-    assert "flowers_float32.tflite 50.0 % 20.0 % to 80.0 % 87.5 % 24.8 7.7 120 ✓ yes" in text
+    assert "float32 50.0 % 20.0 % to 80.0 % 87.5 % 24.8 7.7 120 ✓ yes" in text
     assert "✗ no: it answers one class for everything" in text
     assert "rest images 3.4e-07 1e-03 100.0 %" in text
     assert "litert int8 2.1e-02 – 87.5 %" in text
