@@ -13,6 +13,7 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+_GOODBYE_S = 0.5
 _UPGRADE = re.compile(rb"\r\nUpgrade:", re.IGNORECASE)
 
 
@@ -76,6 +77,16 @@ class _Uvicorn(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        ending = asyncio.create_task(super().shutdown(sockets))
+        while not ending.done():
+            await asyncio.wait([ending], timeout=_GOODBYE_S)
+            # TLS ends when both sides say so, and a client that keeps its connection for later does not.
+            for transport in [connection.transport for connection in self.server_state.connections]:
+                if transport.is_closing() and not transport.get_write_buffer_size():
+                    transport.abort()
+        await ending
 
 
 class _Http(HttpToolsProtocol):

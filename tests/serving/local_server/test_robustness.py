@@ -811,42 +811,47 @@ def test_tls_lets_in_whom_it_should(folder: Path, config: Path, tmp_path: Path) 
     for name, blob in (("ca", authority.cert_pem), ("stranger", stranger.cert_pem)):
         blob.write_to_path(str(tmp_path / name))
     clients.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "client"))
-    with start_server(
-        tmp_path / "log",
-        model_name="flowers",
-        model_base_path=folder / "flowers",
-        ssl_config_file=tmp_path / "ssl.config",
-    ) as server:
+
+    def ask(server: Server, credentials: grpc.ChannelCredentials | None) -> Any:
+        channel = (
+            grpc.secure_channel(server.target, credentials) if credentials else grpc.insecure_channel(server.target)
+        )
+        with channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            return stub.Predict(soak.to_request("flowers", GOOD), timeout=soak.CALL_S)
+
+    ca, key, chain = authority.cert_pem.bytes(), clients.private_key_pem.bytes(), clients.cert_chain_pems[0].bytes()
+    good = {"verify": str(tmp_path / "ca"), "cert": str(tmp_path / "client")}
+    with (
+        start_server(
+            tmp_path / "log",
+            model_name="flowers",
+            model_base_path=folder / "flowers",
+            ssl_config_file=tmp_path / "ssl.config",
+        ) as server,
+        requests.Session() as session,
+    ):
+        session.trust_env = False
         assert "https://" in server.ready_line
         url = f"https://127.0.0.1:{server.rest_port}/v1/models/flowers"
-        with requests.Session() as session:
-            session.trust_env = False
-            good = {"verify": str(tmp_path / "ca"), "cert": str(tmp_path / "client")}
-            assert session.get(url, timeout=soak.CALL_S, **good).status_code == 200
-            answer = session.post(f"{url}:predict", data=soak.to_json(GOOD), timeout=soak.CALL_S, **good)
-            assert len(answer.json()["predictions"]) == 1
+        assert session.get(url, timeout=soak.CALL_S, **good).status_code == 200
         for wrong in ({**good, "verify": str(tmp_path / "stranger")}, {"verify": good["verify"]}):
             with pytest.raises(requests.ConnectionError):
                 requests.get(url, timeout=soak.CALL_S, **wrong)
         with pytest.raises(requests.ConnectionError):
             requests.get(url.replace("https", "http"), timeout=soak.CALL_S)
-
-        def ask(credentials: grpc.ChannelCredentials | None) -> Any:
-            channel = (
-                grpc.secure_channel(server.target, credentials) if credentials else grpc.insecure_channel(server.target)
-            )
-            with channel:
-                stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-                return stub.Predict(soak.to_request("flowers", GOOD), timeout=soak.CALL_S)
-
-        ca, key = authority.cert_pem.bytes(), clients.private_key_pem.bytes()
-        chain = clients.cert_chain_pems[0].bytes()
-        assert ask(grpc.ssl_channel_credentials(ca, key, chain)).model_spec.version.value == 1
+        assert ask(server, grpc.ssl_channel_credentials(ca, key, chain)).model_spec.version.value == 1
         for credentials in (
             grpc.ssl_channel_credentials(stranger.cert_pem.bytes(), key, chain),
             grpc.ssl_channel_credentials(ca),
             None,
         ):
             with pytest.raises(grpc.RpcError) as caught:
-                ask(credentials)
+                ask(server, credentials)
             assert caught.value.code() is Code.UNAVAILABLE
+        answer = session.post(f"{url}:predict", data=soak.to_json(GOOD), timeout=soak.CALL_S, **good)
+        assert len(answer.json()["predictions"]) == 1
+        # The session keeps its connection open, and the server does not wait for it.
+        start = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - start < END_S / 2
