@@ -2,6 +2,7 @@
 
 import importlib.metadata
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +31,14 @@ class ExportOptions:
 def export(*, examples_dir: Path, training_dir: Path, out_dir: Path, options: ExportOptions) -> dict[str, Any]:
     """Write the SavedModel with its signatures, warmup requests and `model_spec.json`."""
     import keras
-    import tensorflow as tf
 
     from components import transform
     from export import saved_model
 
     training, data = trainer.describe(training_dir), examples.describe(examples_dir)
     classifier = keras.models.load_model(training_dir / "model.keras", compile=False)
-    warmup = transform.records(examples.shards(examples_dir, "train")).take(options.num_warmup_images)
-    images = [
-        tf.train.Example.FromString(record).features.feature["image/encoded"].bytes_list.value[0]
-        for record in warmup.as_numpy_iterator()
-    ]
+    photos = transform.encoded(examples.shards(examples_dir, "train"))
+    images = list(islice(photos, options.num_warmup_images))
     spec = {
         "model_name": options.model_name,
         "backbone": training["backbone"],

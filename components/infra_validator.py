@@ -161,14 +161,13 @@ def _read_photos(examples_dir: Path, evaluation_dir: Path, num_examples: int, si
 
     from export import preprocessing
 
-    records = transform.records(examples.shards(examples_dir, "test")).take(num_examples)
+    encoded = islice(transform.encoded(examples.shards(examples_dir, "test")), num_examples)
     with (evaluation_dir / "predictions.jsonl").open() as lines:
         predictions = [json.loads(line) for line in islice(lines, num_examples)]
     photos = []
-    for record, prediction in zip(records.as_numpy_iterator(), predictions, strict=True):
-        encoded = tf.train.Example.FromString(record).features.feature["image/encoded"].bytes_list.value[0]
-        pixels = preprocessing.load(tf.constant(encoded), size_px).numpy()
-        photos.append(_Photo(prediction["filename"], encoded, pixels, np.array(prediction["probabilities"])))
+    for photo, prediction in zip(encoded, predictions, strict=True):
+        pixels = preprocessing.load(tf.constant(photo), size_px).numpy()
+        photos.append(_Photo(prediction["filename"], photo, pixels, np.array(prediction["probabilities"])))
     return photos
 
 

@@ -105,10 +105,7 @@ def evaluate(
 
 def _write_photos(examples_dir: Path, folder: Path) -> None:
     """Write the encoded test photos as files, named by their place."""
-    import tensorflow as tf
-
-    for place, record in enumerate(transform.records(examples.shards(examples_dir, "test")).as_numpy_iterator()):
-        encoded = tf.train.Example.FromString(record).features.feature["image/encoded"].bytes_list.value[0]
+    for place, encoded in enumerate(transform.encoded(examples.shards(examples_dir, "test"))):
         (folder / f"{place:08d}").write_bytes(encoded)
 
 

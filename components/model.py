@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AUTO, IMAGENET, NONE = "auto", "imagenet", "none"
+POOL = "pool"
+"""The layer between the last feature map and the features."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def build_extractor(name: str, *, image_size_px: int, weights: Path | None = Non
     backbone.trainable = False
     images = keras.Input((image_size_px, image_size_px, 3), dtype="uint8", name="images")
     pixels = _normalizer(name)(keras.ops.cast(images, "float32"))
-    features = keras.layers.GlobalAveragePooling2D(name="pool", dtype="float32")(backbone(pixels, training=False))
+    features = keras.layers.GlobalAveragePooling2D(name=POOL, dtype="float32")(backbone(pixels, training=False))
     return keras.Model(images, features, name="extractor")
 
 

@@ -6,6 +6,7 @@ accuracy shows as long as it is small.
 """
 
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +58,10 @@ def check(
         ParityError: two of them answer differently.
     """
     import keras
-    import tensorflow as tf
 
     from export import parity
 
-    records = transform.records(examples.shards(examples_dir, "test")).take(options.num_examples)
-    encoded = [
-        tf.train.Example.FromString(record).features.feature["image/encoded"].bytes_list.value[0]
-        for record in records.as_numpy_iterator()
-    ]
+    encoded = list(islice(transform.encoded(examples.shards(examples_dir, "test")), options.num_examples))
     name = read_spec(export_dir)["model_name"]
     files = {path.stem.removeprefix(f"{name}_"): path for path in sorted(litert_dir.glob("*.tflite"))}
     classifier = keras.models.load_model(training_dir / "model.keras", compile=False)

@@ -2,9 +2,9 @@
 
 Reads `examples.json` and the shards of the test split, `statistics.json`, `validation.json`, `history.json`,
 `training.json`, `metrics.json`, `predictions.jsonl`, the `blessing.json` of both validators, the server's log
-where it did not serve the model, `evaluation.json` of the LiteRT files, `parity.json` and `push.json`. Writes
-`report.html`, a page that needs nothing but itself (pictures inlined, no script, no request), and `plots/*.png`. It
-exists so that a verdict can be judged without opening a single JSON file.
+where it did not serve the model, `evaluation.json` of the LiteRT files, `parity.json`, `push.json`,
+`explanations.json` and its pictures. Writes `report.html`, a page that needs nothing but itself (pictures inlined, no
+script, no request), and `plots/*.png`. It exists so that a verdict can be judged without opening a single JSON file.
 """
 
 import base64
@@ -57,6 +57,7 @@ def build(
     litert_evaluation_dir: Path,
     parity_dir: Path,
     push_dir: Path,
+    explanation_dir: Path,
     out_dir: Path,
     options: ReportOptions,
 ) -> dict[str, int | float | str]:
@@ -96,6 +97,7 @@ def build(
         litert_evaluation_dir,
         parity_dir,
         push_dir,
+        explanation_dir,
     )
     manifests = [read_json(folder / "manifest.json") for folder in steps]
 
@@ -126,6 +128,7 @@ def build(
         weights_fallback=training["weights"]["fallback"] or metrics["weights"]["fallback"],
         on_device=on_device,
         confusions=_find_confusions(matrix, names),
+        explanations=_describe_explanations(explanation_dir, names),
         mistakes=_describe_mistakes(wrong[: options.num_mistakes], shards, names),
         num_mistakes=len(wrong),
         manifests=manifests,
@@ -169,6 +172,19 @@ def _describe_mistakes(
             "picture": _to_thumbnail(photos[each["position"]]),
         }
         for each in wrong
+    ]
+
+
+def _describe_explanations(explanation_dir: Path, class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what the page shows of each explained answer: names, probability and the picture."""
+    return [
+        {
+            **answer,
+            "true": class_names[answer["label"]],
+            "predicted": class_names[answer["predicted"]],
+            "picture": _to_data_uri((explanation_dir / answer["picture"]).read_bytes(), "image/jpeg"),
+        }
+        for answer in read_json(explanation_dir / "explanations.json")
     ]
 
 

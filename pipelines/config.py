@@ -8,6 +8,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from components.evaluator import EvaluatorOptions
 from components.examples import ExamplesOptions
+from components.explainer import ExplainerOptions
 from components.exporter import ExportOptions
 from components.features import FeaturesOptions
 from components.infra_validator import InfraValidatorOptions
@@ -39,6 +40,7 @@ class Config:
     litert_evaluator: LiteRTEvaluatorOptions = field(default_factory=LiteRTEvaluatorOptions)
     parity: ParityOptions = field(default_factory=ParityOptions)
     pusher: PusherOptions = field(default_factory=PusherOptions)
+    explainer: ExplainerOptions = field(default_factory=ExplainerOptions)
     report: ReportOptions = field(default_factory=ReportOptions)
 
 

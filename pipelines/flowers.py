@@ -113,6 +113,12 @@ STEPS = (
         state={"models_dir": "models"},
     ),
     Step(
+        name="explainer",
+        function="components.explainer:explain",
+        inputs={"examples_dir": "examples", "training_dir": "trainer", "evaluation_dir": "evaluator"},
+        options={"options": "explainer"},
+    ),
+    Step(
         name="report",
         function="components.report:build",
         inputs={
@@ -125,6 +131,7 @@ STEPS = (
             "litert_evaluation_dir": "litert_evaluator",
             "parity_dir": "parity",
             "push_dir": "pusher",
+            "explanation_dir": "explainer",
         },
         options={"options": "report"},
     ),

@@ -35,6 +35,7 @@ class Inputs:
             path.write_text(json.dumps(content), encoding="utf-8")
         for folder in sorted(path for path in root.iterdir()):
             (folder / "manifest.json").write_text(json.dumps(_manifest(folder.name)), encoding="utf-8")
+        Image.new("RGB", (448, 224)).save(root / "explanation" / "00.jpg")
         self.write_photos([f"photo-{index}.jpg" for index in range(len(LABELS))])
 
     def write_photos(self, filenames: list[str], shard_filenames: list[str] | None = None) -> None:
@@ -71,6 +72,7 @@ class Inputs:
                 "litert_evaluation",
                 "parity",
                 "push",
+                "explanation",
             )
         }
         report.build(**folders, out_dir=self.root / out, options=options or ReportOptions())
@@ -232,6 +234,16 @@ def _artifacts() -> dict[str, Any]:
                 },
             ],
         },
+        "explanation/explanations.json": [
+            {
+                "filename": "photo-4.jpg",
+                "label": 1,
+                "predicted": 2,
+                "probability": 0.95,
+                "position": 4,
+                "picture": "00.jpg",
+            }
+        ],
         "push/push.json": {
             "pushed": True,
             "version": 7,
@@ -265,16 +277,27 @@ def test_report_tells_how_good_each_file_for_a_device_is(page: str) -> None:
     assert "litert int8 2.1e-02 – 87.5 %" in text
 
 
+def test_report_shows_what_the_model_looked_at(page: str, inputs: Inputs) -> None:
+    assert "tulip 95.0 %, true rose photo-4.jpg" in _text(page)
+    (inputs.root / "explanation" / "explanations.json").write_text("[]")
+    assert "What it looked at" not in inputs.build()
+
+
 def test_report_says_that_there_are_no_files_for_a_device(inputs: Inputs) -> None:
     inputs.change("litert_evaluation/evaluation.json", saved_model=None, files={})
     assert "There are no LiteRT files: the evaluator did not bless the model." in _text(inputs.build())
+
+
+def _mistakes(page: str) -> str:
+    """Return the section of the worst mistakes."""
+    return page[page.index('id="mistakes"') : page.index('id="explanations"')]
 
 
 def test_report_needs_nothing_but_itself(page: str) -> None:
     assert not re.search(r"<(script|link|iframe|object|base)\b", page)
     assert not re.search(r"https?://|url\(|@import", page)
     sources = re.findall(r"""\b(?:src|href|srcset|poster|action)\s*=\s*["']?([^"'\s>]*)""", page)
-    assert len(sources) == 6 + len(WRONG)
+    assert len(sources) == 6 + 1 + len(WRONG)
     assert all(source.startswith(("data:image/png;base64,", "data:image/jpeg;base64,")) for source in sources)
     assert "default-src 'none'" in page
 
@@ -297,7 +320,7 @@ def test_report_tells_verdict_numbers_and_timings(page: str) -> None:
     assert "0.625 is above 0.5" in text
     assert "3 photos answered as in the evaluation" in text
     assert "epochs, and fine-tuning followed for 3 epochs" in text
-    assert "Total 9 min 14 s" in text  # nine steps of 61.5 s
+    assert "Total 10 min 15 s" in text  # ten steps of 61.5 s
 
 
 @pytest.mark.parametrize(
@@ -358,14 +381,14 @@ def test_report_is_loud_about_a_fallback(inputs: Inputs, name: str, values: dict
 
 
 def test_report_shows_the_most_confident_mistakes_first(page: str) -> None:
-    shown = re.findall(r"(photo-\d\.jpg)</code>", page)
+    shown = re.findall(r"(photo-\d\.jpg)</code>", _mistakes(page))
     assert shown == WRONG
     assert "predicted tulip 95.0 % true rose 2.5 % photo-4.jpg" in _text(page)
 
 
 def test_report_limits_the_mistakes_but_counts_them_all(inputs: Inputs) -> None:
     page = inputs.build(options=ReportOptions(num_mistakes=1))
-    assert re.findall(r"(photo-\d\.jpg)</code>", page) == WRONG[:1]
+    assert re.findall(r"(photo-\d\.jpg)</code>", _mistakes(page)) == WRONG[:1]
     assert "3 photos of 8 got a wrong name" in _text(page)
     assert "these are 1 of them" in _text(page)
 
@@ -417,7 +440,7 @@ def test_report_shows_missing_numbers_as_a_dash(inputs: Inputs) -> None:
 
 
 def test_report_makes_small_thumbnails(page: str) -> None:
-    for encoded in re.findall(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", page):
+    for encoded in re.findall(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", _mistakes(page)):
         assert Image.open(io.BytesIO(base64.b64decode(encoded))).size == (160, 120)
 
 
