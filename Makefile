@@ -11,12 +11,13 @@ SET     ?=
 MODEL   ?= flowers
 ENGINE  ?= auto
 
-.PHONY: train serve test lint bench lock clean help
+.PHONY: train serve notebooks test lint bench lock clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make train [DATA=folder|tf_flowers|synthetic|auto] [WEIGHTS=imagenet|file|none|auto] [SET="trainer.epochs=2 ..."]'
 	@echo 'make serve [MODEL=flowers] [ENGINE=docker|local|auto] [SERVE="--port 8500 ... -- server flags"]'
+	@echo 'make notebooks [DATA=... WEIGHTS=... SET=...]   run the notebooks'
 	@echo 'make test    the tests            make lint   style, types and import rules'
 	@echo 'make bench   ours beside a peer   make lock   renew the lock files'
 	@echo 'make clean   remove the environment and cached artifacts; pushed models stay'
@@ -26,6 +27,11 @@ train: $(VENV)/.installed
 
 serve: $(VENV)/.installed
 	@$(RUN) -m serving --model-name '$(MODEL)' --engine '$(ENGINE)' $(SERVE)
+
+# The drawn flowers are what the committed output shows: make notebooks DATA=synthetic WEIGHTS=none
+notebooks: $(VENV)/.installed-dev
+	SET='examples.source=$(DATA) model.weights=$(WEIGHTS) $(SET)' \
+	  $(VENV)/bin/jupyter execute --inplace $(sort $(wildcard notebooks/*.ipynb))
 
 test: $(VENV)/.installed-dev
 	$(RUN) -m pytest $(PYTEST)

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 BLUE, ORANGE, GREEN, GREY = "#2a6fbb", "#d9822b", "#3a9a6b", "#777777"
 COLORS = (BLUE, ORANGE, GREEN, "#9a5fb0", "#b8524f")
@@ -165,6 +166,24 @@ def on_device(models: dict[str, dict[str, Any]]) -> bytes:
             axes.errorbar(row[key] * scale, row["accuracy"], yerr=error, fmt="o", color=color, capsize=3, label=name)
         axes.set_xlim(left=0)
     figure.legend(*right.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
+    return _png(figure)
+
+
+def pictures(images: Sequence[NDArray[np.uint8]], titles: Sequence[str], *, num_columns: int = 6) -> bytes:
+    """Draw images in rows, each below its title, as a PNG.
+
+    Args:
+        images: `uint8 [height, width, 3]` each, RGB, 0–255.
+        titles: one for each of them.
+        num_columns: images in a row.
+    """
+    num_rows = -(-len(images) // num_columns)
+    figure = Figure(figsize=(1.15 * num_columns, 1.35 * num_rows), layout="constrained")
+    for axes in (grid := figure.subplots(num_rows, num_columns, squeeze=False)).flat:
+        axes.set_axis_off()
+    for axes, image, title in zip(grid.flat, images, titles):  # noqa: B905 (the last row may end early)
+        axes.imshow(image)
+        axes.set_title(title, fontsize=8, parse_math=False)
     return _png(figure)
 
 
