@@ -10,14 +10,17 @@ WEIGHTS ?= auto
 SET     ?=
 MODEL   ?= flowers
 ENGINE  ?= auto
+WEB     ?=
+NODE    := tests/serving/web
 
-.PHONY: train serve notebooks test lint bench lock clean help
+.PHONY: train serve web notebooks test lint bench lock clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make train [DATA=folder|tf_flowers|synthetic|auto] [WEIGHTS=imagenet|file|none|auto] [SET="trainer.epochs=2 ..."]'
 	@echo 'make serve [MODEL=flowers] [ENGINE=docker|local|auto] [SERVE="--port 8500 ... -- server flags"]'
 	@echo 'make notebooks [DATA=... WEIGHTS=... SET=...]   run the notebooks'
+	@echo 'make web [MODEL=flowers] [WEB="--port 8080 --rest localhost:8501 ..."]'
 	@echo 'make test    the tests            make lint   style, types and import rules'
 	@echo 'make bench   ours beside a peer   make lock   renew the lock files'
 	@echo 'make clean   remove the environment and cached artifacts; pushed models stay'
@@ -32,6 +35,9 @@ serve: $(VENV)/.installed
 notebooks: $(VENV)/.installed-dev
 	SET='examples.source=$(DATA) model.weights=$(WEIGHTS) $(SET)' \
 	  $(VENV)/bin/jupyter execute --inplace $(sort $(wildcard notebooks/*.ipynb))
+
+web: $(VENV)/.installed
+	@$(RUN) -m serving.web --model-name '$(MODEL)' $(WEB)
 
 test: $(VENV)/.installed-dev
 	$(RUN) -m pytest $(PYTEST)
@@ -48,9 +54,10 @@ bench: $(VENV)/.installed-dev
 lock: $(UV)
 	$(UV) pip compile -q --universal --python-version 3.10 --generate-hashes --no-header --no-annotate requirements.in -o requirements.txt
 	$(UV) pip compile -q --universal --python-version 3.10 --generate-hashes --no-header --no-annotate requirements-dev.in -o requirements-dev.txt
+	$(UV) pip compile -q --universal --python-version 3.10 --generate-hashes --no-header --no-annotate serving/web/requirements.in -o serving/web/requirements.txt
 
 clean:
-	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(NODE)/node_modules runs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 $(UV): requirements-uv.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or sys.exit( \
@@ -63,6 +70,8 @@ $(VENV)/.installed: requirements.txt $(UV)
 	$(UV) pip install --quiet --python $(RUN) --require-hashes -r requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+$(VENV)/.installed-dev: requirements-dev.txt $(NODE)/package-lock.json $(VENV)/.installed
 	$(UV) pip install --quiet --python $(RUN) --require-hashes -r requirements-dev.txt
+	@if command -v npm >/dev/null; then npm ci --prefix $(NODE) --ignore-scripts --no-audit --no-fund --silent; \
+	  else echo 'npm is not installed: the accessibility checks will be skipped'; fi
 	@touch $@

@@ -5,8 +5,6 @@ import gc
 import logging
 import os
 import signal
-import threading
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,14 +20,11 @@ from serving.local_server.model_config import ModelConfig
 from serving.local_server.rest_api import RestApi
 from serving.local_server.servable import LoadOptions, Servable, load
 from serving.local_server.service import Service
-from serving.local_server.settings import Settings, bracket, port_error, read_models
+from serving.local_server.settings import Settings, port_error, read_models
 from serving.local_server.warmup import warm_up
+from serving.process import GRACE_S, bracket, end_in_time
 
 log = logging.getLogger(__name__)
-
-# What was accepted gets so long to finish, and all of ending stays under the ten seconds that Docker gives.
-_GRACE_S = 7.0
-_END_S = 9.5
 
 
 async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
@@ -80,7 +75,7 @@ async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
             settings.rest_socket,
             settings.rest_context,
             head_timeout_s=flags.rest_api_timeout_in_ms / 1000,
-            grace_s=_GRACE_S,
+            grace_s=GRACE_S,
         )
 
     background: list[asyncio.Task[None]] = []
@@ -106,8 +101,8 @@ async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
         on_ready(_describe(settings, manager))
         await stopped
     log.info("stopping: no new requests, and those accepted are finished")
-    _end_in_time()
-    await asyncio.gather(grpc_api.stop(_GRACE_S), *([http.stop()] if http else []))
+    end_in_time()
+    await asyncio.gather(grpc_api.stop(GRACE_S), *([http.stop()] if http else []))
     for task in background:
         task.cancel()
     scheduler.close()
@@ -189,14 +184,3 @@ def _describe(settings: Settings, manager: ModelManager) -> str:
         scheme = "https" if settings.rest_context else "http"
         parts.append(f"REST {scheme}://{bracket(flags.host)}:{flags.rest_api_port}")
     return f"ready: {'; '.join(parts)}; serving {manager.describe()}"
-
-
-def _end_in_time() -> None:
-    """End the process when something does not let go: a model's operation cannot be interrupted."""
-
-    def end() -> None:
-        time.sleep(_END_S)
-        log.error("ending with requests unfinished")
-        os._exit(1)
-
-    threading.Thread(target=end, daemon=True).start()

@@ -12,6 +12,7 @@ from serving.local_server.batching import BatchingOptions
 from serving.local_server.errors import StartError, StatusError
 from serving.local_server.flags import Flags, read_channel_arguments
 from serving.local_server.model_config import ModelConfig
+from serving.process import bracket, take_port
 
 # TensorFlow Serving's own, where a MonitoringConfig names none.
 _METRICS_PATH = "/monitoring/prometheus/metrics"
@@ -122,21 +123,11 @@ def _name_grpc_addresses(flags: Flags) -> tuple[str, ...]:
     return tuple(addresses)
 
 
-def bracket(host: str) -> str:
-    """Write a host as an address has it: IPv6 in brackets."""
-    return f"[{host}]" if ":" in host else host
-
-
 def _take_port(host: str, port: int, *, flag: str) -> socket.socket:
-    # Named as TCP, or asyncio leaves Nagle's algorithm on, and answers wait 40 ms for a client's acknowledgement.
-    taken = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        taken.bind((host, port))
+        return take_port(host, port)
     except OSError as exc:
-        taken.close()
         raise port_error(host, port, flag, exc) from exc
-    return taken
 
 
 def port_error(host: str, port: int, flag: str, exc: OSError) -> StartError:

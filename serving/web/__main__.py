@@ -1,0 +1,154 @@
+"""The command behind `make web`: `python -m serving.web` shows the page in the foreground.
+
+Exit status: 0 when it was told to end, 1 when it cannot start, 2 for a wrong command line.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from client.classifier_client import ClassifierError, ConnectionOptions
+from serving.web.errors import StartError
+from serving.web.models import FileModel, Model, PushedModel, ServerModel
+from serving.web.settings import Limits, Settings
+
+TOKEN = "CLASSIFIER_WEB_TOKEN"
+SERVER_TOKEN = "CLASSIFIER_TOKEN"
+
+_EPILOG = f"""\
+Without --rest, --grpc or --tflite it takes the newest version in <models-dir>/tflite, and follows newer ones.
+{TOKEN} in the environment is the token that callers must show; {SERVER_TOKEN} the one that a server is shown.
+With a token the page asks for it; the API and /metrics want `Authorization: Bearer …`; the rest is open.
+Behind a proxy, FORWARDED_ALLOW_IPS names the addresses whose X-Forwarded-For is believed (default: 127.0.0.1).
+"""
+# A person waits: two attempts of a few seconds each are enough to know that a server is not there.
+_SERVER_TIMEOUT_S = 5
+_SERVER_RETRIES = 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until told to end; give the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    # What gRPC logs of a connection that fails is said by our own line.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    parser = _make_parser()
+    options = parser.parse_args(arguments)
+    try:
+        settings = _read_settings(options)
+        model = _open_model(options)
+    except ValueError as exc:
+        parser.error(str(exc))
+    except (StartError, ClassifierError) as exc:
+        return _fail(exc)
+    # Starlette takes a moment to import: not before all is known to be good.
+    from serving.web.server import serve
+
+    try:
+        asyncio.run(serve(model, settings, on_ready=lambda line: print(line, flush=True)))
+    except StartError as exc:
+        return _fail(exc)
+    return 0
+
+
+def _fail(error: Exception) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+
+
+def _read_settings(options: argparse.Namespace) -> Settings:
+    token = os.environ.get(TOKEN) or None
+    if options.token_file:
+        try:
+            token = options.token_file.read_text(encoding="utf-8").strip()
+        except OSError as exc:
+            raise StartError(f"--token-file must be readable. {options.token_file}: {exc.strerror}.") from exc
+    limits = Limits(max_at_work=options.max_at_work, photos_per_minute=options.photos_per_minute)
+    return Settings(
+        host=options.host,
+        port=options.port,
+        threshold=options.threshold,
+        runs_dir=options.runs_dir,
+        token=token,
+        num_workers=options.workers,
+        poll_s=options.poll_s,
+        limits=limits,
+    )
+
+
+def _open_model(options: argparse.Namespace) -> Model:
+    if options.tflite:
+        return FileModel(options.tflite)
+    if not (options.rest or options.grpc):
+        return PushedModel(options.models_dir, options.model_name)
+    server = ConnectionOptions(
+        timeout_s=_SERVER_TIMEOUT_S,
+        num_retries=_SERVER_RETRIES,
+        tls=options.tls or options.ca_file is not None,
+        ca_file=options.ca_file,
+        token=os.environ.get(SERVER_TOKEN),
+    )
+    name, models_dir = options.model_name, options.models_dir
+    if options.rest:
+        from client.classifier_client import RestTransport
+
+        transport = RestTransport(options.rest, name, options=server)
+        return ServerModel(transport, name=name, origin=f"REST {options.rest}", models_dir=models_dir)
+    from client.classifier_client import GrpcTransport
+
+    channel = GrpcTransport(options.grpc, name, options=server)
+    return ServerModel(channel, name=name, origin=f"gRPC {options.grpc}", models_dir=models_dir)
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.web",
+        description="Show a page that says what is on a photo.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--rest", metavar="HOST:PORT", help="ask a server over REST, such as localhost:8501")
+    way.add_argument("--grpc", metavar="HOST:PORT", help="ask a server over gRPC, such as localhost:8500")
+    way.add_argument("--tflite", metavar="FILE", type=Path, help="run this LiteRT file")
+    parser.add_argument("--tls", action="store_true", help="speak TLS with the server")
+    parser.add_argument(
+        "--ca-file", metavar="FILE", type=Path, help="PEM certificates that vouch for the server; implies --tls"
+    )
+    parser.add_argument("--model-name", default="flowers", help="default: flowers")
+    parser.add_argument("--models-dir", type=Path, default=Path("models"), help="pushed models (default: models)")
+    parser.add_argument(
+        "--runs-dir", type=Path, default=Path("runs"), help="runs of the pipeline, for the model card (default: runs)"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8080, help="0 takes a free one (default: 8080)")
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, help="below it the page says that it is not sure (default: 0.5)"
+    )
+    parser.add_argument("--token-file", metavar="FILE", type=Path, help="holds the token that callers must show")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="photos decoded at once (default: one a core)"
+    )
+    parser.add_argument(
+        "--max-at-work", type=int, default=Limits.max_at_work, help="requests at once (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--photos-per-minute",
+        type=int,
+        default=Limits.photos_per_minute,
+        help="of one client (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--poll-s",
+        type=float,
+        default=Settings.poll_s,
+        help="seconds between two looks for a newer version, or at the server (default: %(default)s)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""The application: routes, and what is answered when something fails."""
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serving.web.api import Api, to_json
+from serving.web.assets import SAMPLES_DIR, Assets
+from serving.web.classifier import Classifier
+from serving.web.errors import RequestError
+from serving.web.headers import Headers
+from serving.web.metrics import Metrics
+from serving.web.pages import Pages
+from serving.web.service import Service
+from serving.web.settings import Settings
+
+_SENTENCES = {
+    404: "There is no such page. Begin at the front page.",
+    405: "This address is asked in another way. /openapi.json describes how.",
+    500: "The service failed; its log says more. Try again later.",
+}
+
+
+def make_app(classifier: Classifier, settings: Settings, metrics: Metrics) -> Starlette:
+    """Make the application that serves a classifier."""
+    samples = Assets(SAMPLES_DIR, url="/samples")
+    service = Service(
+        classifier, settings, metrics, samples={name: asset.content for name, asset in samples.files.items()}
+    )
+    api, pages = Api(service), Pages(service, samples)
+    page_routes = pages.routes
+    page_paths = {route.path for route in page_routes}
+
+    def show(request: Request, error: RequestError) -> Response:
+        """Answer a person with a page, and a program with JSON."""
+        is_page = getattr(request.scope.get("route"), "path", "") in page_paths
+        wants_page = "text/html" in request.headers.get("accept", "")
+        return pages.show_error(error) if is_page or (wants_page and error.status == 404) else to_json(error)
+
+    async def answer_error(request: Request, exc: Exception) -> Response:
+        return show(request, _to_request_error(exc))
+
+    return Starlette(
+        routes=[*api.routes, *page_routes],
+        middleware=[Middleware(Headers, metrics=metrics, answer_failure=answer_error)],
+        exception_handlers=dict.fromkeys((RequestError, HTTPException), answer_error),
+    )
+
+
+def _to_request_error(exc: Exception) -> RequestError:
+    if isinstance(exc, RequestError):
+        return exc
+    status = exc.status_code if isinstance(exc, HTTPException) else 500
+    return RequestError(status, _SENTENCES.get(status, "The request cannot be answered."))

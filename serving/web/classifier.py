@@ -1,0 +1,153 @@
+"""Photos in, results out, off the event loop; and whether the model would answer."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from client.classifier_client import ClassifierError, ImageError, ServerError
+from serving.web.errors import RequestError
+from serving.web.metrics import Metrics
+from serving.web.model_info import ModelInfo
+from serving.web.models import Model
+from serving.web.unreadable import Unreadable, explain
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_RETRY_S = 5
+_GONE = "The model does not answer at the moment. Nothing is wrong with the photo; send it again shortly."
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What the model says of a photo.
+
+    Attributes:
+        image: the photo's name.
+        label: the most probable class.
+        probability: of that class, 0–1.
+        probabilities: of every class, the most probable first.
+        is_sure: whether the probability reaches the threshold.
+        model_version: of the model that answered.
+        latency_ms: from the photo's last byte to the answer: waiting, decoding and the model.
+    """
+
+    image: str
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+    is_sure: bool
+    model_version: str
+    latency_ms: float
+
+
+class Classifier:
+    """Classifies photos with one model.
+
+    Args:
+        model: what answers.
+        threshold: below it a result is not sure.
+        num_workers: photos that are decoded at the same time.
+        metrics: counts what happens.
+    """
+
+    def __init__(self, model: Model, *, threshold: float, num_workers: int, metrics: Metrics) -> None:
+        self.threshold = threshold
+        self._model = model
+        self._metrics = metrics
+        self._workers = ThreadPoolExecutor(num_workers, thread_name_prefix="photo")
+        self._is_ready: bool | None = None
+
+    @property
+    def info(self) -> ModelInfo:
+        """Tell of the model that answers."""
+        return self._model.info
+
+    @property
+    def is_ready(self) -> bool:
+        """Tell whether the model answered when it was last asked."""
+        return bool(self._is_ready)
+
+    async def classify(self, content: bytes, *, image: str) -> Classified | Unreadable:
+        """Classify one photo.
+
+        Args:
+            content: the encoded photo.
+            image: its name.
+
+        Raises:
+            RequestError: the model does not answer.
+        """
+        start_s = time.perf_counter()
+        try:
+            result = await self._call(self._model.classify, content)
+        except ClassifierError as exc:
+            self._metrics.photos.labels("no_answer").inc()
+            raise RequestError(503, _GONE, retry_after_s=_RETRY_S) from exc
+        if isinstance(result, ImageError):
+            unreadable = explain(image, content, result)
+            self._metrics.photos.labels(unreadable.code).inc()
+            return unreadable
+        latency_s = time.perf_counter() - start_s
+        is_sure = result.probability >= self.threshold
+        self._metrics.photos.labels("sure" if is_sure else "unsure").inc()
+        self._metrics.predictions.labels(result.label).inc()
+        self._metrics.photo_seconds.observe(latency_s)
+        return Classified(
+            image=image,
+            label=result.label,
+            probability=result.probability,
+            probabilities=result.probabilities,
+            is_sure=is_sure,
+            model_version=result.model_version,
+            latency_ms=round(latency_s * 1000, 1),
+        )
+
+    async def refresh(self) -> None:
+        """Look for a newer version of the model, and whether it answers."""
+        try:
+            await self._call(self._model.refresh)
+        except ClassifierError:
+            return  # Noted, and in the log.
+
+    async def watch(self, poll_s: float) -> None:
+        """Refresh again and again."""
+        while True:
+            await asyncio.sleep(poll_s)
+            await self.refresh()
+
+    def close(self) -> None:
+        """Let go of threads and connections; what is at work is finished."""
+        self._workers.shutdown(cancel_futures=True)
+        self._model.close()
+
+    async def run(self, function: Callable[..., T], *args: Any) -> T:
+        """Run a function beside the event loop, when a worker is free."""
+        return await asyncio.get_running_loop().run_in_executor(self._workers, function, *args)
+
+    async def _call(self, function: Callable[..., T], *args: Any) -> T:
+        """Run what asks the model, and note whether it answered."""
+        try:
+            result = await self.run(function, *args)
+        except ServerError as exc:
+            self._note(exc)
+            raise
+        if not isinstance(result, ImageError):  # Such a photo never reached the model.
+            self._note(None)
+        return result
+
+    def _note(self, error: ServerError | None) -> None:
+        is_ready = error is None
+        if is_ready is self._is_ready:
+            return
+        if error:
+            log.warning("the model does not answer: %s", error)
+        elif self._is_ready is False:
+            log.info("the model answers again")
+        self._is_ready = is_ready
+        self._metrics.model_ready.set(is_ready)

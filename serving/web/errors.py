@@ -1,0 +1,21 @@
+"""The failures of the web page's service that callers handle."""
+
+
+class StartError(Exception):
+    """The service cannot start. The message says the rule, what was received and what to do next."""
+
+
+class RequestError(Exception):
+    """A request that is not answered.
+
+    Args:
+        status: of HTTP.
+        message: one or two sentences for a person: the rule, what was received and what to do next.
+        retry_after_s: when it is worth trying again; `None` where it is not.
+    """
+
+    def __init__(self, status: int, message: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.retry_after_s = retry_after_s

@@ -1,0 +1,70 @@
+"""What every answer carries: headers that keep a browser from doing more than the page needs."""
+
+import time
+from collections.abc import Awaitable, Callable
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.web.metrics import Metrics
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+        "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
+}
+
+_NO_STORE = "no-store"
+_UNKNOWN = "other"
+
+
+class Headers:
+    """Adds the headers, and counts each request once it is answered, also where answering it failed.
+
+    An answer that says nothing of its own about it is not stored anywhere.
+
+    Args:
+        app: answers the requests.
+        metrics: counts them.
+        answer_failure: answers a request whose answering raised something; that goes on to the log.
+    """
+
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, answer_failure: Callable[[Request, Exception], Awaitable[Response]]
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._answer_failure = answer_failure
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start_s = time.perf_counter()
+        is_started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal is_started
+            if message["type"] == "http.response.start":
+                is_started = True
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                headers.setdefault("Cache-Control", _NO_STORE)
+                route = getattr(scope.get("route"), "path", _UNKNOWN)
+                self._metrics.requests.labels(route, message["status"]).inc()
+                self._metrics.request_seconds.labels(route).observe(time.perf_counter() - start_s)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception as exc:
+            if not is_started:
+                response = await self._answer_failure(Request(scope), exc)
+                await response(scope, receive, send_with_headers)
+            raise

@@ -1,0 +1,64 @@
+"""What the service counts, for Prometheus. No label holds anything that a client chose."""
+
+from collections.abc import Callable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """The counters of one service."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self.requests = Counter(
+            "classifier_web_requests", "Requests, by route and status.", ["route", "status"], registry=self._registry
+        )
+        self.request_seconds = Histogram(
+            "classifier_web_request_seconds",
+            "From a request's head to the end of its answer, uploading included.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self.photos = Counter(
+            "classifier_web_photos",
+            "Photos, by what became of them: sure, unsure, no_answer, or why they cannot be read.",
+            ["outcome"],
+            registry=self._registry,
+        )
+        self.photo_seconds = Histogram(
+            "classifier_web_photo_seconds",
+            "From a photo's last byte to its answer: waiting, decoding and the model.",
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self.predictions = Counter(
+            "classifier_web_predictions", "Photos, by their most probable class.", ["label"], registry=self._registry
+        )
+        self.model_ready = Gauge(
+            "classifier_web_model_ready", "Whether the model answers: 1 or 0.", registry=self._registry
+        )
+
+    def watch_work(self, num_at_work: Callable[[], float]) -> None:
+        """Show how many requests are at work, as a function tells."""
+        gauge = Gauge("classifier_web_requests_at_work", "Requests being read or answered.", registry=self._registry)
+        gauge.set_function(num_at_work)
+
+    def page(self) -> bytes:
+        """Write all metrics in Prometheus' text format."""
+        return generate_latest(self._registry)

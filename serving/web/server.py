@@ -1,0 +1,69 @@
+"""The service's life: listen, keep the model fresh, and end in good order."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+
+from serving.local_server.http_server import HttpServer
+from serving.process import GRACE_S, bracket, end_in_time, take_port
+from serving.web.app import make_app
+from serving.web.classifier import Classifier
+from serving.web.errors import StartError
+from serving.web.metrics import Metrics
+from serving.web.models import Model
+from serving.web.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_HEAD_TIMEOUT_S = 10
+
+
+async def serve(model: Model, settings: Settings, on_ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        model: what answers.
+        settings: what is shown, and to whom.
+        on_ready: called once with one line, the address and the model, when requests are answered.
+
+    Raises:
+        StartError: the port is taken.
+    """
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    metrics = Metrics()
+    try:
+        bound = take_port(settings.host, settings.port)
+    except OSError as exc:
+        raise _port_error(settings.host, settings.port, exc) from exc
+    classifier = Classifier(model, threshold=settings.threshold, num_workers=settings.num_workers, metrics=metrics)
+    http = HttpServer(
+        make_app(classifier, settings, metrics), bound, None, head_timeout_s=_HEAD_TIMEOUT_S, grace_s=GRACE_S
+    )
+    await classifier.refresh()
+    try:
+        await http.start()
+    except OSError as exc:
+        raise _port_error(settings.host, settings.port, exc) from exc
+    watching = asyncio.create_task(classifier.watch(settings.poll_s))
+    on_ready(_describe(settings.host, bound.getsockname()[1], model))
+    await stopping.wait()
+    log.info("stopping: no new requests, and those accepted are finished")
+    end_in_time()
+    await http.stop()
+    watching.cancel()
+    classifier.close()
+
+
+def _describe(host: str, port: int, model: Model) -> str:
+    version = f" version {model.info.version}" if model.info.version else ""
+    return f"ready: http://{bracket(host)}:{port}  ({model.info.name}{version}, {model.info.origin})"
+
+
+def _port_error(host: str, port: int, exc: OSError) -> StartError:
+    return StartError(
+        f"The web page listens on {host}:{port}, and cannot: {exc.strerror}. Is it running already? "
+        "Choose another --port, or another --host."
+    )

@@ -1,0 +1,134 @@
+"""What the API and the page share: let a request in, read it photo by photo, classify each."""
+
+import hmac
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeAlias, TypeVar
+
+from starlette.requests import Request
+
+from serving.web.classifier import Classified, Classifier
+from serving.web.errors import RequestError
+from serving.web.limits import Gate, RateLimiter, name_client
+from serving.web.metrics import Metrics
+from serving.web.settings import Settings
+from serving.web.unreadable import TOO_LARGE, Unreadable, too_large
+from serving.web.uploads import Field, Photo, read
+
+Result: TypeAlias = Classified | Unreadable
+T = TypeVar("T")
+
+_BEARER = "bearer "
+
+
+class Service:
+    """Answers requests that hold photos.
+
+    Args:
+        classifier: says what is on a photo.
+        settings: whom to let in, and how much.
+        metrics: counts what happens.
+        samples: encoded pictures by name, which a form may ask for instead of sending them.
+    """
+
+    def __init__(
+        self, classifier: Classifier, settings: Settings, metrics: Metrics, *, samples: Mapping[str, bytes]
+    ) -> None:
+        self.classifier = classifier
+        self.settings = settings
+        self.metrics = metrics
+        self.samples = samples
+        limits = settings.limits
+        self._gate = Gate(limits.max_at_work)
+        self._rate = RateLimiter(per_minute=limits.photos_per_minute, burst=limits.burst_photos)
+        metrics.watch_work(lambda: self._gate.num_inside)
+
+    def check_token(self, request: Request) -> None:
+        """Let a request with the right bearer token in; where none is set, let everybody in.
+
+        Raises:
+            RequestError: it has none, or another one, or tried too many.
+        """
+        if self.settings.token is None:
+            return
+        client = _name_client(request)
+        self._rate.check(client)
+        if not self._accepts(_read_bearer(request)):
+            raise self._turn_away(client)
+
+    async def answer(
+        self, request: Request, look: Callable[[Photo], Awaitable[T]], *, is_form: bool = False
+    ) -> list[T]:
+        """Let a request in, and look at each of its photos as it arrives.
+
+        Args:
+            request: holds photos, or names a sample in the field `sample`.
+            look: what to do with a photo.
+            is_form: a token may stand in the field `token`, before any photo: a form cannot send headers.
+
+        Returns:
+            What `look` gives for each photo, in their order.
+
+        Raises:
+            RequestError: the request is not answered.
+            ClientDisconnect: the client hung up.
+        """
+        client = _name_client(request)
+        self._rate.check(client)
+        with self._gate.enter():
+            is_allowed = self._accepts(_read_bearer(request))
+            if not (is_allowed or is_form):
+                raise self._turn_away(client)
+            results: list[T] = []
+            async for part in read(request, self.settings.limits):
+                if isinstance(part, Field) and part.name == "token":
+                    is_allowed = is_allowed or self._accepts(part.value.strip())
+                elif photo := self._find_photo(part):
+                    if not is_allowed:
+                        break
+                    self._rate.take(client)
+                    results.append(await look(photo))
+        if not is_allowed:
+            raise self._turn_away(client)
+        if not results:
+            raise RequestError(400, "There was no photo in the request. Choose one, and send it.")
+        return results
+
+    async def classify(self, photo: Photo) -> Result:
+        """Classify one photo.
+
+        Raises:
+            RequestError: the model does not answer.
+        """
+        if photo.content is None:
+            self.metrics.photos.labels(TOO_LARGE).inc()
+            return too_large(photo.name, self.settings.limits.max_photo_bytes)
+        return await self.classifier.classify(photo.content, image=photo.name)
+
+    def _accepts(self, token: str) -> bool:
+        return self.settings.token is None or hmac.compare_digest(token.encode(), self.settings.token.encode())
+
+    def _turn_away(self, client: str) -> RequestError:
+        """Count a wrong token as a photo, so that nobody tries many."""
+        self._rate.take(client)
+        return RequestError(401, "Photos are looked at for those who have the access token. Enter it, and try again.")
+
+    def _find_photo(self, part: Photo | Field) -> Photo | None:
+        """Give the photo that a part is, or the sample that it names."""
+        if isinstance(part, Photo):
+            return part
+        is_sample = part.name == "sample" and part.value in self.samples
+        return Photo(part.value, self.samples[part.value]) if is_sample else None
+
+
+def status_of(results: Sequence[Result]) -> int:
+    """Give the HTTP status: 200 where any photo has an answer, else 422."""
+    return 200 if any(isinstance(result, Classified) for result in results) else 422
+
+
+def _read_bearer(request: Request) -> str:
+    value = request.headers.get("authorization", "")
+    return value[len(_BEARER) :].strip() if value.lower().startswith(_BEARER) else ""
+
+
+def _name_client(request: Request) -> str:
+    return name_client(request.client.host if request.client else "")

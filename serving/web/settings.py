@@ -1,0 +1,78 @@
+"""What the service is started with."""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+MAX_THREADS = 64
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the service takes on; see also `MAX_PIXELS` of the client's preprocessing, 25 megapixels.
+
+    Attributes:
+        max_photo_bytes: of one encoded photo.
+        max_photos: in one request.
+        max_at_work: requests that are read or answered at the same time; one more is refused.
+        photos_per_minute: of one client, in the long run.
+        burst_photos: of one client, at once.
+        patience_s: for a client that sends nothing, and before `min_bytes_per_s` counts.
+        min_bytes_per_s: a client that sends more slowly is cut off.
+    """
+
+    max_photo_bytes: int = 10_000_000
+    max_photos: int = 20
+    max_at_work: int = 16
+    photos_per_minute: int = 240
+    burst_photos: int = 60
+    patience_s: float = 20
+    min_bytes_per_s: int = 16_000
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            if not getattr(self, each.name) > 0:
+                raise ValueError(f"{each.name} must be above 0. Received: {getattr(self, each.name)}")
+
+    @property
+    def max_request_bytes(self) -> int:
+        """Give what a whole form may take: all its photos, and 4 KB for what stands around each."""
+        return self.max_photos * (self.max_photo_bytes + 4_000)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the service shows and whom it lets in.
+
+    Attributes:
+        host: the address to listen on.
+        port: 0 takes a free one.
+        threshold: the page names no class that is less probable, 0–1.
+        runs_dir: the pipeline's runs; the one that pushed the model gives the model card its numbers.
+        token: callers must show it as a bearer token; `None` lets everybody in.
+        num_workers: photos that are decoded at the same time.
+        poll_s: between two looks for a newer version, or at the server.
+        limits: what it takes on.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    threshold: float = 0.5
+    runs_dir: Path = Path("runs")
+    token: str | None = field(default=None, repr=False)
+    num_workers: int = 2
+    poll_s: float = 5.0
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 1 << 16:
+            raise ValueError(f"port must be 0 to 65535. Received: {self.port}")
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold must be 0 to 1. Received: {self.threshold}")
+        if not 1 <= self.num_workers <= MAX_THREADS:
+            raise ValueError(f"num_workers must be 1 to {MAX_THREADS}. Received: {self.num_workers}")
+        if not self.poll_s > 0:
+            raise ValueError(f"poll_s must be above 0. Received: {self.poll_s}")
+        if self.token is not None and not (self.token.isascii() and self.token.isprintable() and self.token.strip()):
+            raise ValueError(
+                "A token must be printable ASCII without line ends. The one received is not; it is not shown."
+            )

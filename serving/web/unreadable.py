@@ -1,0 +1,57 @@
+"""What a person is told of a photo that cannot be looked at: a code for programs, and a sentence or two."""
+
+from dataclasses import dataclass
+
+from client.classifier_client import ImageError
+
+TOO_LARGE = "too_large"
+
+_SENTENCES = {
+    TOO_LARGE: "This photo is larger than {max_mb:.0f} MB. Send a smaller copy.",
+    "empty": "This file is empty. Choose the photo again.",
+    "too_many_pixels": "This photo has more than 25 megapixels. Send a smaller copy.",
+    "damaged": "This photo is damaged, or was cut short on its way. Send the original again.",
+    "heic": "This is a HEIC or AVIF picture, or a film, which cannot be read here. Send the photo as a JPEG.",
+    "not_an_image": "This file is not a photo that can be read here. Send a JPEG, PNG, GIF, BMP or WebP picture.",
+    "unreadable": "This photo cannot be read. Save it as a JPEG, and send that.",
+}
+CODES = tuple(_SENTENCES)
+
+# How the client's reasons begin.
+_REASONS = {
+    "empty": "empty",
+    "it has no pixels": "empty",
+    "an image may have at most": "too_many_pixels",
+    "damaged": "damaged",
+    "not a JPEG": "not_an_image",
+}
+_ISO_MEDIA = slice(4, 8), b"ftyp"  # ISO/IEC 14496-12, which HEIC, AVIF and MP4 share.
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A photo that cannot be looked at.
+
+    Attributes:
+        image: its name.
+        code: one of `CODES`.
+        error: what a person is told.
+    """
+
+    image: str
+    code: str
+    error: str
+
+
+def too_large(image: str, max_bytes: int) -> Unreadable:
+    """Say that a photo was too large to be read."""
+    return Unreadable(image, TOO_LARGE, _SENTENCES[TOO_LARGE].format(max_mb=max_bytes / 1e6))
+
+
+def explain(image: str, content: bytes, error: ImageError) -> Unreadable:
+    """Say why the client could not read a photo."""
+    code = next((code for start, code in _REASONS.items() if error.reason.startswith(start)), "unreadable")
+    where, magic = _ISO_MEDIA
+    if code == "not_an_image" and content[where] == magic:
+        code = "heic"
+    return Unreadable(image, code, _SENTENCES[code])

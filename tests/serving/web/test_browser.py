@@ -1,0 +1,241 @@
+"""A real browser on a real service: headless Chromium with its chromedriver (Debian: chromium chromium-driver)."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webdriver import WebDriver
+
+from serving.web.screenshots import SCREENS, ask_samples, find_browser, open_browser, set_screen
+from tests.client.fakes import FakeRest, free_port
+from tests.serving.web.browser import AXE, find_violations, read_cards, send_files, wait_for, wait_for_cards
+from tests.serving.web.conftest import ROOT, Page, picture, start_page
+
+pytestmark = pytest.mark.skipif(
+    find_browser() is None, reason="needs Chromium and chromedriver (Debian: chromium chromium-driver)"
+)
+needs_axe = pytest.mark.skipif(
+    not AXE.is_file(), reason="needs axe-core (npm ci --prefix tests/serving/web --ignore-scripts)"
+)
+RED, GREEN, BLUE, GREY = (250, 5, 5), (5, 250, 5), (5, 5, 250), (128, 128, 128)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[WebDriver]:
+    with open_browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def browser(chromium: WebDriver, page: Page) -> Iterator[WebDriver]:
+    """The page, freshly opened on a desktop; afterwards nothing was refused or written to the browser's console."""
+    set_screen(chromium, width_px=1280, height_px=900, is_dark=False, is_phone=False)
+    chromium.get_log("browser")
+    chromium.get(page.url)
+    yield chromium
+    complaints = [entry["message"] for entry in chromium.get_log("browser") if "status of 4" not in entry["message"]]
+    assert complaints == []
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    """Three photos, and a broken one in the second place."""
+    contents = {
+        "red.jpg": picture(RED),
+        "broken.jpg": picture(GREEN)[:200],
+        "green.png": picture(GREEN, kind="PNG"),
+        "grey.webp": picture(GREY, kind="WEBP"),
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    return [tmp_path / name for name in contents]
+
+
+@pytest.mark.parametrize("event", ["drop", "paste"])
+def test_dropped_and_pasted_photos_have_their_answers_and_a_broken_one_a_sentence(
+    browser: WebDriver, photos: list[Path], event: str
+) -> None:
+    send_files(browser, event, photos)
+    red, broken, green, grey = wait_for_cards(browser, 4)
+    assert [card.file for card in (red, broken, green, grey)] == [path.name for path in photos]
+    assert red.verdict.startswith("red 9")
+    assert set(red.bars) == {"red", "green", "blue"}
+    assert all(share.endswith("\u00a0%") for share in red.bars.values())
+    assert red.meta.startswith("Model version 1, ")
+    assert red.meta.endswith(" ms")
+    assert green.verdict.startswith("green 9")
+    assert (broken.state, broken.verdict, broken.bars) == ("failed", "No answer", {})
+    assert broken.note == "This photo is damaged, or was cut short on its way. Send the original again."
+    assert grey.verdict == "Not sure"
+    assert "The closest is" in grey.note
+
+
+def test_each_photo_shows_at_once(browser: WebDriver, photos: list[Path]) -> None:
+    send_files(browser, "drop", photos[:1])
+    image = browser.find_element(By.CSS_SELECTOR, ".card img")
+    wait_for(browser, lambda: image.get_property("naturalWidth") == 40)
+    assert image.get_attribute("alt") == "Your photo red.jpg"
+    wait_for_cards(browser, 1)
+
+
+def test_files_are_chosen_and_the_same_again(browser: WebDriver, photos: list[Path]) -> None:
+    for count in (1, 2):
+        browser.find_element(By.ID, "files").send_keys(str(photos[0]))
+        cards = wait_for_cards(browser, count)
+    assert [card.verdict[:3] for card in cards] == ["red", "red"]
+
+
+def test_a_sample_takes_one_click(browser: WebDriver) -> None:
+    ask_samples(browser, ("rose.jpg",))
+    (card,) = read_cards(browser)
+    assert card.file == "rose.jpg"
+    assert card.state in ("sure", "unsure")
+
+
+def test_more_photos_than_are_taken_are_left_out_with_a_note(browser: WebDriver, tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.png" for number in range(23)]
+    for file in files:
+        file.write_bytes(picture(BLUE, kind="PNG"))
+    send_files(browser, "drop", files)
+    cards = wait_for_cards(browser, 20)
+    assert {card.verdict[:4] for card in cards} == {"blue"}
+    assert browser.find_element(By.ID, "left-out").text == "The first 20 photos are looked at; 3 more are left out."
+
+
+def test_a_photo_that_is_too_large_is_not_even_sent(browser: WebDriver, tmp_path: Path) -> None:
+    (tmp_path / "large.jpg").write_bytes(b"\xff" * 10_000_001)
+    send_files(browser, "drop", [tmp_path / "large.jpg"])
+    (card,) = wait_for_cards(browser, 1)
+    assert card.note == "This photo is larger than 10 MB. Send a smaller copy."
+
+
+def test_a_name_with_html_stays_a_name(browser: WebDriver, tmp_path: Path) -> None:
+    name = "<img src=x onerror=alert(1)>.jpg"
+    (tmp_path / name).write_bytes(picture(RED))
+    send_files(browser, "drop", [tmp_path / name])
+    (card,) = wait_for_cards(browser, 1)
+    assert card.file == name
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".card img")) == 1
+
+
+def test_the_keyboard_is_enough(browser: WebDriver) -> None:
+    """Tab goes over every control, each is visible when it has the focus, and Enter asks about a sample."""
+    reached = []
+    for _ in range(12):
+        ActionChains(browser).send_keys(Keys.TAB).perform()
+        focused = browser.switch_to.active_element
+        reached.append(focused.get_attribute("id") or focused.get_attribute("value") or focused.text)
+        if focused.get_attribute("value") == "tulip.jpg":
+            ActionChains(browser).send_keys(Keys.ENTER).perform()
+            break
+    assert reached[0] == "Skip to the content"
+    assert "files" in reached
+    (card,) = wait_for_cards(browser, 1)
+    assert card.file == "tulip.jpg"
+
+
+def test_a_screen_reader_is_told(browser: WebDriver, photos: list[Path]) -> None:
+    announcer = browser.find_element(By.ID, "announcer")
+    assert announcer.get_attribute("aria-live") == "polite"
+    send_files(browser, "drop", photos[:1])
+    wait_for_cards(browser, 1)
+    assert str(announcer.get_property("textContent")).startswith("red.jpg: red, 9")
+
+
+@pytest.mark.parametrize("width_px", [360, 1280])
+def test_nothing_is_wider_than_the_screen(browser: WebDriver, photos: list[Path], page: Page, width_px: int) -> None:
+    set_screen(browser, width_px=width_px, height_px=800, is_dark=False, is_phone=width_px == 360)
+    for path in ("/", "/model"):
+        browser.get(page.url + path)
+        if path == "/":
+            send_files(browser, "drop", photos)
+            wait_for_cards(browser, 4)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width_px
+
+
+@needs_axe
+@pytest.mark.parametrize("is_dark", [False, True])
+@pytest.mark.parametrize("width_px", [360, 1280])
+def test_axe_finds_nothing(browser: WebDriver, photos: list[Path], page: Page, width_px: int, is_dark: bool) -> None:
+    set_screen(browser, width_px=width_px, height_px=800, is_dark=is_dark, is_phone=width_px == 360)
+    browser.get(page.url)
+    assert find_violations(browser) == []
+    send_files(browser, "drop", photos)
+    wait_for_cards(browser, 4)
+    assert find_violations(browser) == []
+    browser.get(page.url + "/model")
+    assert find_violations(browser) == []
+
+
+def test_the_page_asks_no_other_host(browser: WebDriver, page: Page, photos: list[Path]) -> None:
+    send_files(browser, "drop", photos[:1])
+    wait_for_cards(browser, 1)
+    asked = browser.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+    assert asked
+    assert {url for url in asked if not url.startswith((page.url, f"blob:{page.url}"))} == set()
+
+
+def test_without_javascript_a_form_answers(page: Page, photos: list[Path]) -> None:
+    with open_browser(has_script=False) as browser:
+        browser.get(page.url)
+        browser.find_element(By.ID, "files").send_keys("\n".join(map(str, photos)))
+        browser.find_element(By.CSS_SELECTOR, "button.no-script").click()
+        red, broken, green, grey = wait_for_cards(browser, 4)
+        assert not browser.find_elements(By.CSS_SELECTOR, "html.js")
+        assert len(browser.find_elements(By.CSS_SELECTOR, '.card img[src^="data:image/jpeg"]')) == 3
+        assert (red.file, red.verdict[:5], green.verdict[:7]) == ("red.jpg", "red 9", "green 9")
+        assert broken.note == "This photo is damaged, or was cut short on its way. Send the original again."
+        assert grey.verdict == "Not sure"
+        browser.find_element(By.CSS_SELECTOR, '[value="daisy.jpg"]').click()
+        (sample,) = wait_for_cards(browser, 1)
+        assert sample.file == "daisy.jpg"
+        browser.find_element(By.ID, "files").send_keys("\n".join([str(photos[0])] * 21))
+        browser.find_element(By.CSS_SELECTOR, "button.no-script").click()
+        wait_for(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "p[role=alert]"))
+        alert = browser.find_element(By.CSS_SELECTOR, "p[role=alert]")
+        assert alert.text == "A request may hold 20 photos, and this one holds more. Send fewer at once."
+
+
+def test_the_page_asks_for_the_token(chromium: WebDriver, photos: list[Path], models_dir: Path, tmp_path: Path) -> None:
+    env = {"CLASSIFIER_WEB_TOKEN": "secret"}
+    with start_page(tmp_path / "page.log", "--models-dir", models_dir, env=env) as page:
+        chromium.get(page.url)
+        send_files(chromium, "drop", photos[:1])
+        (card,) = wait_for_cards(chromium, 1)
+        assert card.note == "Photos are looked at for those who have the access token. Enter it, and try again."
+        chromium.switch_to.active_element.send_keys("secret")
+        assert chromium.find_element(By.ID, "token").get_property("value") == "secret"
+        chromium.find_element(By.CSS_SELECTOR, ".again").click()
+        wait_for(chromium, lambda: read_cards(chromium)[0].verdict.startswith("red 9"))
+
+
+def test_when_the_model_comes_back_waiting_photos_are_answered(
+    chromium: WebDriver, photos: list[Path], tmp_path: Path
+) -> None:
+    port = free_port()
+    with start_page(tmp_path / "page.log", "--rest", f"127.0.0.1:{port}", "--poll-s", 0.2) as page:
+        chromium.get(page.url)
+        gone = chromium.find_element(By.ID, "model-gone")
+        assert gone.is_displayed()
+        send_files(chromium, "drop", photos[:1])
+        wait_for(chromium, lambda: "The model does not answer" in read_cards(chromium)[0].note)
+        with FakeRest(port):
+            (card,) = wait_for_cards(chromium, 1)
+            assert card.verdict == "tulip 75.0 %"
+            wait_for(chromium, lambda: not gone.is_displayed())
+
+
+def test_the_screenshots_can_be_renewed(tmp_path: Path, models_dir: Path) -> None:
+    command = [sys.executable, "-m", "serving.web.screenshots", "--models-dir", models_dir, "--out", tmp_path]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    for name, screen in SCREENS.items():
+        path = tmp_path / f"web-{name}.png"
+        assert path.stat().st_size < 150_000
+        with Image.open(path) as image:
+            assert image.width == screen["width_px"]

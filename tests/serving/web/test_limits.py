@@ -1,0 +1,108 @@
+import pytest
+
+from serving.web.errors import RequestError
+from serving.web.limits import Gate, RateLimiter, name_client
+from serving.web.settings import Limits, Settings
+
+
+class Clock:
+    """A clock that tests turn."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def send(limiter: RateLimiter, client: str, num_photos: int) -> None:
+    limiter.check(client)
+    for _ in range(num_photos):
+        limiter.take(client)
+
+
+def test_a_client_that_sent_its_share_waits_and_others_do_not() -> None:
+    clock = Clock()
+    limiter = RateLimiter(per_minute=60, burst=3, clock=clock)
+    send(limiter, "a", 3)
+    with pytest.raises(RequestError, match=r"60 a minute.*Try again in 1 second\.") as caught:
+        limiter.check("a")
+    assert (caught.value.status, caught.value.retry_after_s) == (429, 1)
+    limiter.check("b")
+    clock.now_s = 1
+    limiter.check("a")
+
+
+def test_a_request_may_overdraw_and_the_next_one_pays() -> None:
+    clock = Clock()
+    limiter = RateLimiter(per_minute=60, burst=3, clock=clock)
+    send(limiter, "a", 20)
+    with pytest.raises(RequestError) as caught:
+        limiter.check("a")
+    assert caught.value.retry_after_s == 18
+    clock.now_s = 17.9
+    with pytest.raises(RequestError):
+        limiter.check("a")
+    clock.now_s = 18
+    limiter.check("a")
+
+
+def test_a_client_saves_no_more_than_a_burst() -> None:
+    clock = Clock()
+    limiter = RateLimiter(per_minute=60, burst=3, clock=clock)
+    clock.now_s = 1e6
+    send(limiter, "a", 3)
+    with pytest.raises(RequestError):
+        limiter.check("a")
+
+
+def test_millions_of_clients_take_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    from serving.web import limits
+
+    monkeypatch.setattr(limits, "_MAX_CLIENTS", 100)
+    limiter = RateLimiter(per_minute=60, burst=3, clock=Clock())
+    for number in range(1000):
+        send(limiter, str(number), 1)
+    assert len(limiter._buckets) == 100
+
+
+@pytest.mark.parametrize(
+    ("host", "client"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ("", ""),
+    ],
+)
+def test_what_counts_as_one_client(host: str, client: str) -> None:
+    assert name_client(host) == client
+
+
+def test_the_gate_lets_a_bounded_number_in() -> None:
+    gate = Gate(1)
+    with gate.enter():
+        assert gate.num_inside == 1
+        with pytest.raises(RequestError) as caught, gate.enter():
+            pass
+        assert (caught.value.status, caught.value.retry_after_s) == (503, 2)
+    assert gate.num_inside == 0
+    with gate.enter():
+        pass
+
+
+@pytest.mark.parametrize("name", ["max_photo_bytes", "max_photos", "max_at_work", "patience_s"])
+def test_limits_are_above_nothing(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be above 0. Received: 0"):
+        Limits(**{name: 0})
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"port": 70000}, {"threshold": 1.5}, {"num_workers": 0}, {"poll_s": 0}, {"token": "a\nb"}]
+)
+def test_settings_are_checked(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"must be"):
+        Settings(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_token_is_not_shown() -> None:
+    assert "secret" not in repr(Settings(token="secret"))

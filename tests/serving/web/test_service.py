@@ -1,0 +1,143 @@
+"""The service from outside: how it starts, follows new versions, bears a server that goes, and asks for a token."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.web import __main__ as command_line
+from tests.client.fakes import DIE, FakeGrpc, FakeRest, free_port
+from tests.serving.web.conftest import ROOT, picture, push, start_page, wait_until
+
+RED = picture((250, 5, 5))
+TOKEN = "a-long-secret"
+
+
+def test_it_prints_its_address_and_the_model_and_ends_when_told(tmp_path: Path, models_dir: Path) -> None:
+    with start_page(tmp_path / "page.log", "--models-dir", models_dir) as page:
+        file = models_dir / "tflite" / "1" / "flowers_int8.tflite"
+        assert page.ready_line == f"ready: {page.url}  (flowers version 1, {file})"
+        assert page.stop() == 0
+
+
+def test_one_file_is_enough(tmp_path: Path, models_dir: Path) -> None:
+    file = models_dir / "tflite" / "1" / "flowers_int8.tflite"
+    with start_page(tmp_path / "page.log", "--tflite", file) as page:
+        assert page.classify(("a.jpg", RED)).json()["results"][0]["label"] == "red"
+
+
+def test_a_version_that_is_pushed_while_it_runs_takes_over(tmp_path: Path, model: bytes) -> None:
+    push(tmp_path, model, 1)
+    with start_page(tmp_path / "page.log", "--models-dir", tmp_path, "--poll-s", 0.2) as page:
+        assert page.get("/readyz").json()["version"] == "1"
+        push(tmp_path, model, 2, data="synthetic")
+        wait_until(lambda: page.get("/readyz").json()["version"] == "2")
+        assert page.classify(("a.jpg", RED)).json()["results"][0]["model_version"] == "2"
+        assert "Trained on drawn flowers" in page.get("/").text
+
+
+def test_it_needs_nothing_of_tensorflow() -> None:
+    code = (
+        "import sys, serving.web.server, serving.web.__main__, client.classifier_client as c\n"
+        "c.LiteRTTransport, c.RestTransport, c.GrpcTransport\n"
+        "print(sorted(m for m in sys.modules if m.split('.')[0] in ('tensorflow', 'keras', 'tensorflow_serving')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(("way", "fake"), [("--rest", FakeRest), ("--grpc", FakeGrpc)])
+def test_a_server_that_goes_is_reported_and_found_again(tmp_path: Path, way: str, fake: Any) -> None:
+    port = free_port()
+    arguments = (way, f"127.0.0.1:{port}", "--models-dir", tmp_path, "--poll-s", 0.2)
+    with start_page(tmp_path / "page.log", *arguments) as page:
+        for _ in range(2):
+            gone = page.classify(("a.jpg", RED))
+            assert (gone.status_code, gone.headers["Retry-After"]) == (503, "5")
+            assert gone.json()["error"].startswith("The model does not answer at the moment.")
+            assert page.get("/healthz").status_code == 200
+            assert "The model does not answer at the moment." in page.post("/", files={"photo": RED}).text
+            with fake(port) as server:
+                wait_until(lambda: page.get("/readyz").status_code == 200)
+                (result,) = page.classify(("a.jpg", RED)).json()["results"]
+                assert (result["label"], result["model_version"]) == ("tulip", "1")
+                server.script.append(DIE)
+                wait_until(lambda: page.get("/readyz").status_code == 503)
+        assert page.log().count("the model answers again") == 2
+        assert "Traceback" not in page.log()
+
+
+def test_a_token_opens_the_api_and_the_form(tmp_path: Path, models_dir: Path) -> None:
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    with start_page(tmp_path / "page.log", "--models-dir", models_dir, "--token-file", tmp_path / "token") as page:
+        files = [("photo", ("a.jpg", RED))]
+        right, wrong = {"Authorization": f"Bearer {TOKEN}"}, {"Authorization": "Bearer other"}
+        for headers in ({}, wrong):
+            refused = page.post("/api/classify", data=RED, headers=headers)
+            assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
+            assert page.get("/metrics", headers=headers).status_code == 401
+            assert page.post("/", files=files, headers=headers).status_code == 401
+        assert page.post("/api/classify", data=RED, headers=right).status_code == 200
+        assert page.get("/metrics", headers=right).status_code == 200
+        assert 'type="password"' in page.get("/").text
+        for token, status in ((TOKEN, 200), ("other", 401)):
+            assert page.post("/", data={"token": token}, files=files).status_code == status
+            assert page.post("/", files={"token": (None, token), "sample": (None, "daisy.jpg")}).status_code == status
+        assert page.get("/openapi.json").json()["paths"]["/api/classify"]["post"]["security"] == [{"token": []}]
+        for path in ("/healthz", "/readyz", "/model"):
+            assert page.get(path).status_code == 200
+        page.stop()
+        assert TOKEN not in page.log()
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "serving.web", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+def test_no_model_is_an_error_that_says_make_train(tmp_path: Path) -> None:
+    status, said = run("--models-dir", str(tmp_path))
+    assert status == 1
+    assert said.startswith(f"error: The web page needs a model, and {tmp_path}/tflite holds no version")
+    assert "make train" in said
+
+
+def test_a_taken_port_is_an_error(tmp_path: Path, models_dir: Path) -> None:
+    with start_page(tmp_path / "page.log", "--models-dir", models_dir) as page:
+        status, said = run("--models-dir", str(models_dir), "--port", str(page.port))
+    assert status == 1
+    assert "Choose another --port" in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--threshold", "2"],
+        ["--rest", "nowhere"],
+        ["--rest", "localhost:8501", "--tflite", "a.tflite"],
+        ["--port", "many"],
+        ["--max-at-work", "0"],
+    ],
+)
+def test_a_wrong_command_ends_with_2_and_the_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(arguments)
+    assert ended.value.code == 2
+    assert "usage: python -m serving.web" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--tflite", "nothing.tflite"], ["--token-file", "nothing"]])
+def test_a_file_that_is_missing_is_an_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(arguments) == 1
+    assert capsys.readouterr().err.startswith("error: ")
