@@ -101,15 +101,21 @@ def run(
     try:
         for step in selected:
             step_started = time.monotonic()
-            artifact, reason = _run_step(
-                step,
-                config,
-                inputs={parameter: artifacts[name] for parameter, name in step.inputs.items()},
-                source=sources.get(step.name),
-                folders=folders,
-                store=store,
-                forced=step.name in selection.forced,
-            )
+            inputs = {parameter: artifacts[name] for parameter, name in step.inputs.items()}
+            missing = next((i for i in inputs.values() if i.is_missing and not step.accepts_missing), None)
+            if missing:
+                artifact, reason = missing, f"passed over: {missing.manifest['step']} could not be had"
+                log.warning("%s: %s", step.name, reason)
+            else:
+                artifact, reason = _run_step(
+                    step,
+                    config,
+                    inputs=inputs,
+                    source=sources.get(step.name),
+                    folders=folders,
+                    store=store,
+                    forced=step.name in selection.forced,
+                )
             artifacts[step.name] = artifact
             seconds = round(time.monotonic() - step_started, 2)
             code = artifact.manifest["code"]
@@ -147,11 +153,12 @@ def _run_step(
     made_from = json.loads(json.dumps(made_from))
     key = fingerprint.of_value(made_from)
     reusable = not step.state and not forced
-    if reusable and (cached := store.find(step.name, key)):
+    # What was missing may be there by now.
+    if reusable and (cached := store.find(step.name, key)) and not cached.is_missing:
         log.info("%s: cached (same code, options and inputs as on %s)", step.name, cached.manifest["created"])
         return cached, "cached"
     with store.lock(step.name, key):
-        if reusable and (cached := store.find(step.name, key)):
+        if reusable and (cached := store.find(step.name, key)) and not cached.is_missing:
             log.info("%s: cached (another run has just made it)", step.name)
             return cached, "cached"
         reason = "forced" if forced else _reason(step, made_from, store.newest(step.name))
@@ -184,6 +191,8 @@ def _reason(step: Step, made_from: Mapping[str, Any], last: Artifact | None) -> 
         return "never run before"
     if step.state:
         return "looks at what is there"
+    if last.is_missing:
+        return "could not be had before"
     before = {**last.manifest, "inputs": {p: r["digest"] for p, r in last.manifest["inputs"].items()}}
     changed = [name for name, value in made_from.items() if before.get(name) != value]
     if changed == ["options"]:
@@ -238,7 +247,12 @@ def _complete_run(run_dir: Path, artifacts: Mapping[str, Artifact]) -> None:
     links.mkdir()
     for name, artifact in artifacts.items():
         (links / name).symlink_to(os.path.relpath(artifact.path, links))
-    for step, names in {"evaluator": ["metrics.json"], "report": ["report.html", "plots"]}.items():
+    shown = {
+        "evaluator": ["metrics.json"],
+        "report": ["report.html", "plots"],
+        "comparison": ["comparison.html", "comparison.json", "plots"],
+    }
+    for step, names in shown.items():
         for source in (artifacts[step].path / name for name in names if step in artifacts):
             copy = shutil.copytree if source.is_dir() else shutil.copy2
             copy(source, run_dir / source.name)
