@@ -26,6 +26,10 @@ SPLITS = {
         "brightness": {"histogram": [0, 2, 9, 6, 0, 0, 0, 0, 0, 0]},
     }
 }
+ROWS = [
+    {"model": "tree", "learns_from": "edges", "accuracy": 0.2, "accuracy_interval": [0.1, 0.3]},
+    {"model": "net", "learns_from": "photos", "accuracy": 1.0, "accuracy_interval": [0.9, 1.0]},
+]
 DRAW: dict[str, Callable[[], bytes]] = {
     "accuracy": lambda: plots.learning_curve({"head": CURVES}, "accuracy"),
     "loss": lambda: plots.learning_curve({"head": CURVES, "fine_tune": CURVES}, "loss"),
@@ -33,6 +37,7 @@ DRAW: dict[str, Callable[[], bytes]] = {
     "confusion_matrix": lambda: plots.confusion_matrix(MATRIX, CLASSES),
     "calibration": lambda: plots.calibration(BINS),
     "data": lambda: plots.data(SPLITS, CLASSES),
+    "comparison": lambda: plots.comparison(ROWS),
 }
 
 
