@@ -11,11 +11,12 @@ SET     ?=
 MODEL   ?= flowers
 ENGINE  ?= auto
 
-.PHONY: train serve test lint bench lock clean help
+.PHONY: train compare serve test lint bench lock clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make train [DATA=folder|tf_flowers|synthetic|auto] [WEIGHTS=imagenet|file|none|auto] [SET="trainer.epochs=2 ..."]'
+	@echo 'make compare [DATA= WEIGHTS= SET=]   other models beside it, in one table'
 	@echo 'make serve [MODEL=flowers] [ENGINE=docker|local|auto] [SERVE="--port 8500 ... -- server flags"]'
 	@echo 'make test    the tests            make lint   style, types and import rules'
 	@echo 'make bench   ours beside a peer   make lock   renew the lock files'
@@ -23,6 +24,9 @@ help:
 
 train: $(VENV)/.installed
 	$(RUN) -m pipelines run --set 'examples.source=$(DATA)' 'model.weights=$(WEIGHTS)' $(SET)
+
+compare: $(VENV)/.installed
+	$(RUN) -m pipelines compare --set 'examples.source=$(DATA)' 'model.weights=$(WEIGHTS)' $(SET)
 
 serve: $(VENV)/.installed
 	@$(RUN) -m serving --model-name '$(MODEL)' --engine '$(ENGINE)' $(SERVE)
