@@ -13,11 +13,12 @@ ENGINE  ?= auto
 WEB     ?=
 NODE    := tests/serving/web
 
-.PHONY: train serve web notebooks test lint bench lock clean help
+.PHONY: train compare serve web notebooks test lint bench lock clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make train [DATA=folder|tf_flowers|synthetic|auto] [WEIGHTS=imagenet|file|none|auto] [SET="trainer.epochs=2 ..."]'
+	@echo 'make compare [DATA= WEIGHTS= SET=]   other models beside it, in one table'
 	@echo 'make serve [MODEL=flowers] [ENGINE=docker|local|auto] [SERVE="--port 8500 ... -- server flags"]'
 	@echo 'make notebooks [DATA=... WEIGHTS=... SET=...]   run the notebooks'
 	@echo 'make web [MODEL=flowers] [WEB="--port 8080 --rest localhost:8501 ..."]'
@@ -27,6 +28,9 @@ help:
 
 train: $(VENV)/.installed
 	$(RUN) -m pipelines run --set 'examples.source=$(DATA)' 'model.weights=$(WEIGHTS)' $(SET)
+
+compare: $(VENV)/.installed
+	$(RUN) -m pipelines compare --set 'examples.source=$(DATA)' 'model.weights=$(WEIGHTS)' $(SET)
 
 serve: $(VENV)/.installed
 	@$(RUN) -m serving --model-name '$(MODEL)' --engine '$(ENGINE)' $(SERVE)

@@ -55,9 +55,14 @@ _SLICES: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 def evaluate(
-    *, examples_dir: Path, export_dir: Path, baseline_dir: Path, out_dir: Path, options: EvaluatorOptions
+    *,
+    examples_dir: Path,
+    export_dir: Path,
+    out_dir: Path,
+    options: EvaluatorOptions,
+    baseline_dir: Path | None = None,
 ) -> dict[str, Any]:
-    """Measure the model and decide whether it is blessed.
+    """Measure the model and decide whether it is blessed; without a baseline it is compared with no other.
 
     Raises:
         EvaluationError: there is nothing to evaluate on, or the model cannot be called.
@@ -127,11 +132,15 @@ def _slice(
 
 
 def _measure_baseline(
-    baseline_dir: Path, spec: dict[str, Any], examples_dir: Path, labels: NDArray[np.int64], options: EvaluatorOptions
+    baseline_dir: Path | None,
+    spec: dict[str, Any],
+    examples_dir: Path,
+    labels: NDArray[np.int64],
+    options: EvaluatorOptions,
 ) -> dict[str, Any] | None:
     """Measure the last pushed model on the same photos; no accuracy where its classes are others."""
-    baseline = read_json(baseline_dir / "baseline.json")
-    if baseline["version"] is None:
+    baseline = read_json(baseline_dir / "baseline.json") if baseline_dir else None
+    if baseline is None or baseline["version"] is None:
         return None
     path = Path(baseline["path"])
     pushed = read_spec(path)

@@ -1,9 +1,9 @@
 """What the frozen backbone sees in each photo, computed once.
 
-Reads examples and the backbone; writes, for each shard of train and validation and each view, `<shard>.view<k>.npz`
-with `features` `float16 [N, D]` and `labels` `int64 [N]`. View 0 is the clean photo, views 1 to K (of train only) are
-augmented. With them on disk, another head trains in seconds. A file is complete as soon as it has its name, so a killed
-step goes on with the next one.
+Reads examples and the backbone; writes, for each shard of train and validation (or of test) and each view,
+`<shard>.view<k>.npz` with `features` `float16 [N, D]` and `labels` `int64 [N]`. View 0 is the clean photo, views 1 to K
+(of train only) are augmented. With them on disk, another head trains in seconds. A file is complete as soon as it has
+its name, so a killed step goes on with the next one.
 """
 
 import logging
@@ -57,14 +57,33 @@ def extract(
     options: FeaturesOptions,
     transform: TransformOptions,
 ) -> dict[str, int | str]:
-    """Run every example through the frozen backbone, in each of its views."""
+    """Run the examples to train and to validate on through the frozen backbone, in each of their views."""
+    num_views = {"train": 1 + options.num_augmented_views, "validation": 1}
+    return _extract(num_views, examples_dir, model_dir, out_dir, options, transform)
+
+
+def extract_test(
+    *, examples_dir: Path, model_dir: Path, out_dir: Path, options: FeaturesOptions
+) -> dict[str, int | str]:
+    """Run the test examples through the frozen backbone: for models that are compared and never pushed."""
+    return _extract({"test": 1}, examples_dir, model_dir, out_dir, options, TransformOptions())
+
+
+def _extract(
+    num_views: dict[str, int],
+    examples_dir: Path,
+    model_dir: Path,
+    out_dir: Path,
+    options: FeaturesOptions,
+    transform: TransformOptions,
+) -> dict[str, int | str]:
     from tqdm import tqdm
 
     precision = hardware.resolve_precision(options.precision)
     jobs = [
         (shard, view, out_dir / f"{shard.stem}.view{view}.npz")
-        for split in ("train", "validation")
-        for view in range(1 + options.num_augmented_views * (split == "train"))
+        for split, count in num_views.items()
+        for view in range(count)
         for shard in examples.shards(examples_dir, split)
     ]
     waiting = [job for job in jobs if not job[2].exists()]
@@ -81,7 +100,7 @@ def extract(
                 _save(path, features=features, labels=labels)
                 num_images += len(labels)
                 progress.update()
-    return {"num_views": 1 + options.num_augmented_views, "num_images": num_images, "precision": precision}
+    return {"num_views": max(num_views.values()), "num_images": num_images, "precision": precision}
 
 
 def load(features_dir: Path, split: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -6,6 +6,8 @@ from typing import Any
 from components.files import read_json
 
 MANIFEST = "manifest.json"
+MISSING = "missing.json"
+"""In an artifact that stands for something that cannot be had: `what` it is and the `reason`."""
 _SHOWN = ("step", "key", "digest", "created", "seconds", "code", "options", "source", "versions", "summary")
 
 

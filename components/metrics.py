@@ -80,6 +80,27 @@ def calibration(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> di
     return {"ece": error, "bins": bins}
 
 
+def summarize_classes(
+    predicted: NDArray[np.int64], labels: NDArray[np.int64], class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Give every number that depends on the predicted classes alone.
+
+    Args:
+        predicted: `int64 [N]`, indices into `class_names`.
+        labels: `int64 [N]`, likewise.
+        class_names: the C labels.
+    """
+    matrix = confusion_matrix(labels, predicted, len(class_names))
+    classes = per_class(matrix, class_names)
+    return {
+        **accuracy(predicted == labels),
+        "class_names": list(class_names),
+        "macro": {n: float(np.mean([c[n] for c in classes.values()])) for n in ("precision", "recall", "f1")},
+        "per_class": classes,
+        "confusion_matrix": matrix.tolist(),
+    }
+
+
 def summarize(
     probabilities: NDArray[np.float32], labels: NDArray[np.int64], class_names: Sequence[str]
 ) -> dict[str, Any]:
@@ -91,16 +112,9 @@ def summarize(
         class_names: the C labels.
     """
     predicted = probabilities.argmax(axis=1)
-    right = predicted == labels
-    matrix = confusion_matrix(labels, predicted, len(class_names))
-    classes = per_class(matrix, class_names)
     of_label = probabilities[np.arange(len(labels)), labels]
     return {
-        **accuracy(right),
+        **summarize_classes(predicted, labels, class_names),
         "loss": float(-np.log(np.maximum(of_label, 1e-7)).mean()),
-        "class_names": list(class_names),
-        "macro": {n: float(np.mean([c[n] for c in classes.values()])) for n in ("precision", "recall", "f1")},
-        "per_class": classes,
-        "confusion_matrix": matrix.tolist(),
-        "calibration": calibration(probabilities.max(axis=1), right),
+        "calibration": calibration(probabilities.max(axis=1), predicted == labels),
     }

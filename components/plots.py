@@ -187,6 +187,31 @@ def pictures(images: Sequence[NDArray[np.uint8]], titles: Sequence[str], *, num_
     return _png(figure)
 
 
+def comparison(rows: Sequence[dict[str, Any]]) -> bytes:
+    """Draw the accuracy of each model with its interval, a line each, as a PNG.
+
+    Args:
+        rows: `{"model", "learns_from", "accuracy" (0–1), "accuracy_interval"}`, from top to bottom; those that learn
+            from the same have one colour.
+    """
+    figure = Figure(figsize=(8.4, 0.34 * len(rows) + 1.2), layout="constrained")
+    axes = figure.add_subplot()
+    _style(axes, xlabel="accuracy on the test photos, with 95 % interval", ylabel="")
+    sources = list(dict.fromkeys(row["learns_from"] for row in rows))
+    for place, row in enumerate(rows):
+        low, high = row["accuracy_interval"]
+        error = [[row["accuracy"] - low], [high - row["accuracy"]]]
+        color = COLORS[sources.index(row["learns_from"]) % len(COLORS)]
+        axes.errorbar(row["accuracy"], place, xerr=error, fmt="o", color=color, capsize=3)
+        axes.annotate(
+            f"{100 * row['accuracy']:.1f}", (high, place), (5, 0), textcoords="offset points", va="center", fontsize=8
+        )
+    _name_ticks(axes, "y", [f"{row['model']} · {row['learns_from']}" for row in rows])
+    axes.set(xlim=(0, 1.05), ylim=(len(rows) - 0.5, -0.5))
+    axes.grid(visible=False, axis="y")
+    return _png(figure)
+
+
 def _draw_confusion(axes: Axes, matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> None:
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

@@ -7,20 +7,17 @@ where it did not serve the model, `evaluation.json` of the LiteRT files, `parity
 script, no request), and `plots/*.png`. It exists so that a verdict can be judged without opening a single JSON file.
 """
 
-import base64
 import io
 import json
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from PIL import Image, ImageOps
 
-from components import infra_validator, plots
+from components import infra_validator, page, plots
 from components.errors import ComponentError
 from components.files import read_json
 from serving.errors import read_tail
@@ -116,7 +113,7 @@ def build(
         pictures["on_device"] = plots.on_device({"SavedModel": on_device["saved_model"], **on_device["files"]})
     verdict = "Blessed" if blessed else "Not blessed"
     verdict += f", pushed as version {push['version']}" if push["pushed"] else ", not pushed"
-    page = _template().render(
+    html = page.template("report.html.j2").render(
         **read,
         verdict=verdict,
         history=history,
@@ -133,13 +130,13 @@ def build(
         num_mistakes=len(wrong),
         manifests=manifests,
         trainer=manifests[steps.index(training_dir)],
-        pictures={name: _to_data_uri(png, "image/png") for name, png in pictures.items()},
+        pictures={name: page.to_data_uri(png, "image/png") for name, png in pictures.items()},
     )
     (out_dir / "plots").mkdir(parents=True, exist_ok=True)
     for name, png in pictures.items():
         (out_dir / "plots" / f"{name}.png").write_bytes(png)
     # A file name that is not UTF-8 should cost a character, not the report.
-    num_bytes = (out_dir / "report.html").write_bytes(page.encode("utf-8", "replace"))
+    num_bytes = (out_dir / "report.html").write_bytes(html.encode("utf-8", "replace"))
     return {"verdict": verdict, "num_mistakes": len(wrong), "num_bytes": num_bytes}
 
 
@@ -182,7 +179,7 @@ def _describe_explanations(explanation_dir: Path, class_names: Sequence[str]) ->
             **answer,
             "true": class_names[answer["label"]],
             "predicted": class_names[answer["predicted"]],
-            "picture": _to_data_uri((explanation_dir / answer["picture"]).read_bytes(), "image/jpeg"),
+            "picture": page.to_data_uri((explanation_dir / answer["picture"]).read_bytes(), "image/jpeg"),
         }
         for answer in read_json(explanation_dir / "explanations.json")
     ]
@@ -221,7 +218,7 @@ def _to_thumbnail(encoded: bytes) -> str | None:
         return None
     buffer = io.BytesIO()
     upright.save(buffer, "JPEG", quality=80, comment=b"")
-    return _to_data_uri(buffer.getvalue(), "image/jpeg")
+    return page.to_data_uri(buffer.getvalue(), "image/jpeg")
 
 
 def _find_confusions(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> list[tuple[str, str, int]]:
@@ -233,32 +230,3 @@ def _find_confusions(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> l
         if count and row != column
     ]
     return sorted(cells, key=lambda cell: -cell[2])[:MAX_CONFUSIONS]
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": _percent, "number": _number, "duration": _duration}
-    return environment.get_template("report.html.j2")
-
-
-def _to_data_uri(content: bytes, mime: str) -> str:
-    return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{100 * value:.1f}\u00a0%"
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:,.{digits}f}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}\u00a0min {rest}\u00a0s" if minutes else f"{seconds:.1f}\u00a0s"

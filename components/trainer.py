@@ -119,14 +119,12 @@ def train(
     )
     classifier = model.build_classifier(extractor, head)
     if options.fine_tune:
-        tuned, histories["fine_tune"] = _fine_tune(
-            classifier, spec, examples_dir, out_dir, len(class_names), options, transform
-        )
+        tuned, histories["fine_tune"] = _fine_tune(classifier, spec, examples_dir, out_dir, options, transform)
         classifier.set_weights(tuned)
     classifier.save(out_dir / "model.keras")
     shutil.rmtree(out_dir / "checkpoints")
     last = histories[list(histories)[-1]]
-    best = _best_epoch(last)
+    best = best_epoch(last)
     description = {
         **spec,
         "class_names": class_names,
@@ -158,7 +156,7 @@ def _train_head(
         _fit_head(train, validation, num_classes, options, seed=options.seed + number, out_dir=out_dir)
         for number in range(options.num_heads)
     ]
-    accuracies = [history["val_accuracy"][_best_epoch(history)] for _, history in heads]
+    accuracies = [history["val_accuracy"][best_epoch(history)] for _, history in heads]
     log.info("trainer: validation accuracy of each head: %s", ", ".join(f"{a:.4f}" for a in accuracies))
     return heads[int(np.argmax(accuracies))]
 
@@ -190,22 +188,23 @@ def _fit_head(
         )
         model.center(head, rows)
         # A step takes a millisecond: a whole epoch goes to TensorFlow at once.
-        _compile(head, options.learning_rate, options.label_smoothing, steps_per_execution=num_steps)
+        compile_network(head, options.learning_rate, options.label_smoothing, steps_per_execution=num_steps)
     inputs, targets = tf.constant(rows), tf.constant(_one_hot(labels, num_classes))
-    history = _fit(
+    history = fit(
         head,
         lambda epoch: _shuffled(inputs, targets, batch_size=options.batch_size, seed=seed + epoch),
         (validation[0][:, 0], _one_hot(validation[1], num_classes)),
         phase=f"head_{seed}",
         epochs=options.epochs,
         num_steps=num_steps,
-        options=options,
+        early_stopping_patience=options.early_stopping_patience,
+        reduce_lr_patience=options.reduce_lr_patience,
         out_dir=out_dir,
     )
     return head, history
 
 
-def _best_epoch(history: dict[str, list[float]]) -> int:
+def best_epoch(history: dict[str, list[float]]) -> int:
     """Give the index of the epoch whose weights early stopping keeps."""
     return int(np.argmin(history["val_loss"]))
 
@@ -215,13 +214,11 @@ def _fine_tune(
     spec: dict[str, Any],
     examples_dir: Path,
     out_dir: Path,
-    num_classes: int,
     options: TrainerOptions,
     transform: TransformOptions,
 ) -> tuple[list[NDArray[np.float32]], dict[str, list[float]]]:
     """Train the last stages and the head on augmented photos; give the classifier's weights and the history."""
     import keras
-    import tensorflow as tf
 
     size_px = spec["image_size_px"]
     precision = hardware.resolve_precision(options.precision)
@@ -234,41 +231,60 @@ def _fine_tune(
             tuned = model.build_classifier(extractor, head)
             tuned.set_weights(classifier.get_weights())
             model.unfreeze(extractor, spec["backbone"], num_stages=options.fine_tune)
-            _compile(tuned, options.fine_tune_learning_rate, options.label_smoothing)
+            compile_network(tuned, options.fine_tune_learning_rate, options.label_smoothing)
     finally:
         keras.config.set_dtype_policy(previous)
-    layer = transforms.make_augmentation(transform)
-    shards = examples.shards(examples_dir, "train")
-    splits = examples.describe(examples_dir)["splits"]
+    epoch_batches, validation, num_steps = read_photos(
+        examples_dir, image_size_px=size_px, batch_size=options.batch_size, transform=transform, seed=options.seed
+    )
+    history = fit(
+        tuned,
+        epoch_batches,
+        validation,
+        phase="fine_tune",
+        epochs=options.fine_tune_epochs,
+        num_steps=num_steps,
+        early_stopping_patience=options.early_stopping_patience,
+        reduce_lr_patience=options.reduce_lr_patience,
+        out_dir=out_dir,
+    )
+    return tuned.get_weights(), history
+
+
+def read_photos(
+    examples_dir: Path, *, image_size_px: int, batch_size: int, transform: TransformOptions, seed: int
+) -> tuple[Callable[[int], "tf.data.Dataset"], "tf.data.Dataset", int]:
+    """Read photos to train a network on, batches of `uint8 [N, size, size, 3]` and one-hot labels `float32 [N, C]`.
+
+    Returns:
+        A function from an epoch's number to its augmented batches, in an order of its own; the clean batches of
+        validation; and how many batches an epoch has.
+    """
+    import tensorflow as tf
+
+    described = examples.describe(examples_dir)
+    num_classes, splits = len(described["class_names"]), described["splits"]
     num_examples = splits["train"]["num_examples"]
+    shards = examples.shards(examples_dir, "train")
+    layer = transforms.make_augmentation(transform)
 
     def with_one_hot(batches: tf.data.Dataset) -> tf.data.Dataset:
         return batches.map(lambda images, labels: (images, tf.one_hot(labels, num_classes)))
 
     def epoch_batches(epoch: int) -> tf.data.Dataset:
         shuffled = transforms.records(shards).shuffle(
-            min(num_examples, 10_000), seed=options.seed + epoch, reshuffle_each_iteration=False
+            min(num_examples, 10_000), seed=seed + epoch, reshuffle_each_iteration=False
         )
-        batches = transforms.parse(shuffled, image_size_px=size_px).batch(options.batch_size)
-        return with_one_hot(transforms.augment(batches, layer, seed=options.seed + epoch))
+        batches = transforms.parse(shuffled, image_size_px=image_size_px).batch(batch_size)
+        return with_one_hot(transforms.augment(batches, layer, seed=seed + epoch))
 
-    validation = transforms.read(examples.shards(examples_dir, "validation"), image_size_px=size_px).apply(
+    validation = transforms.read(examples.shards(examples_dir, "validation"), image_size_px=image_size_px).apply(
         tf.data.experimental.assert_cardinality(splits["validation"]["num_examples"])
     )
-    history = _fit(
-        tuned,
-        epoch_batches,
-        with_one_hot(validation.batch(options.batch_size)),
-        phase="fine_tune",
-        epochs=options.fine_tune_epochs,
-        num_steps=-(-num_examples // options.batch_size),
-        options=options,
-        out_dir=out_dir,
-    )
-    return tuned.get_weights(), history
+    return epoch_batches, with_one_hot(validation.batch(batch_size)), -(-num_examples // batch_size)
 
 
-def _compile(
+def compile_network(
     network: "keras.Model", learning_rate: float, label_smoothing: float, *, steps_per_execution: int = 1
 ) -> None:
     import keras
@@ -294,7 +310,7 @@ def _one_hot(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float32]
     return np.eye(num_classes, dtype=np.float32)[labels]
 
 
-def _fit(
+def fit(
     network: "keras.Model",
     epoch_batches: Callable[[int], "tf.data.Dataset"],
     validation: Any,
@@ -302,7 +318,8 @@ def _fit(
     phase: str,
     epochs: int,
     num_steps: int,
-    options: TrainerOptions,
+    early_stopping_patience: int,
+    reduce_lr_patience: int,
     out_dir: Path,
 ) -> dict[str, list[float]]:
     """Fit with early stopping and learning-rate reduction, going on from the newest checkpoint of the phase.
@@ -315,8 +332,8 @@ def _fit(
 
     from components.checkpoint import Checkpoint
 
-    stopping = keras.callbacks.EarlyStopping(patience=options.early_stopping_patience, restore_best_weights=True)
-    reducing = keras.callbacks.ReduceLROnPlateau(patience=options.reduce_lr_patience, factor=0.5)
+    stopping = keras.callbacks.EarlyStopping(patience=early_stopping_patience, restore_best_weights=True)
+    reducing = keras.callbacks.ReduceLROnPlateau(patience=reduce_lr_patience, factor=0.5)
     checkpoint = Checkpoint(out_dir / "checkpoints" / phase, {"stopping": stopping, "reducing": reducing})
     checkpoint.restore(network)
     first = checkpoint.num_epochs

@@ -1,4 +1,4 @@
-"""The command line: `python -m pipelines run | show | list | rollback`.
+"""The command line: `python -m pipelines run | compare | show | list | rollback`.
 
 Exit status: 0 when the model is pushed (or nothing had to be done), 1 when something failed, 2 for a wrong command,
 3 when the run finished and the model was not pushed, 130 when it was interrupted.
@@ -9,18 +9,25 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from components import pusher
+from components import comparison, pusher
 from components.errors import ComponentError
 from components.files import read_json
-from pipelines import local_runner, show
+from pipelines import compare, local_runner, show
+from pipelines.artifacts import Artifact
 from pipelines.config import Config, override
+from pipelines.declaration import Step
 from pipelines.flowers import STEPS
 from pipelines.local_runner import Folders, Selection
 
 NOT_PUSHED = 3
+
+
+class _WrongCommandError(Exception):
+    """What was typed does not fit the pipeline or its options."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folders = Folders(runs=options.runs_dir, models=options.models_dir)
     try:
         return options.command(options, folders)
+    except _WrongCommandError as exc:
+        return _fail(str(exc), status=2)
     except ComponentError as exc:
         return _fail(str(exc))
     except OSError as exc:
@@ -51,14 +60,20 @@ def _fail(message: str, *, status: int = 1) -> int:
     return status
 
 
-def _run(options: argparse.Namespace, folders: Folders) -> int:
+def _start(
+    steps: Sequence[Step], config: Config, options: argparse.Namespace, folders: Folders
+) -> tuple[Path, Mapping[str, Artifact]]:
     selection = Selection(first=options.first, last=options.last, forced=options.force)
     try:
-        config = override(Config(), options.set)
-        selection.check(STEPS)
+        config = override(config, options.set)
+        selection.check(steps)
     except ValueError as exc:
-        return _fail(str(exc), status=2)
-    run_dir, artifacts = local_runner.run(STEPS, config, folders=folders, selection=selection)
+        raise _WrongCommandError(str(exc)) from exc
+    return local_runner.run(steps, config, folders=folders, selection=selection)
+
+
+def _run(options: argparse.Namespace, folders: Folders) -> int:
+    run_dir, artifacts = _start(STEPS, Config(), options, folders)
     if "report" in artifacts:
         print(f"Report: {run_dir / 'report.html'}")
     if "pusher" not in artifacts:
@@ -69,6 +84,15 @@ def _run(options: argparse.Namespace, folders: Folders) -> int:
         return 0
     print(f"Not pushed: {push['reason']}")
     return NOT_PUSHED
+
+
+def _compare(options: argparse.Namespace, folders: Folders) -> int:
+    folders = replace(folders, latest=compare.LATEST)
+    run_dir, artifacts = _start(compare.STEPS, compare.CompareConfig(), options, folders)
+    if "comparison" in artifacts:
+        print(comparison.as_table(read_json(artifacts["comparison"].path / "comparison.json")["rows"]))
+        print(f"Comparison: {run_dir / 'comparison.html'}")
+    return 0
 
 
 def _show(options: argparse.Namespace, folders: Folders) -> int:
@@ -97,14 +121,21 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--models-dir", type=Path, default=Path("models"), help="pushed models (default: models)")
     named = argparse.ArgumentParser(add_help=False)
     named.add_argument("--model-name", default="flowers", help="default: flowers")
-    commands = parser.add_subparsers(required=True, metavar="run|show|list|rollback")
+    commands = parser.add_subparsers(required=True, metavar="run|compare|show|list|rollback")
 
-    run = commands.add_parser("run", parents=[common], help="run the pipeline; what is cached is not run again")
-    run.add_argument("--set", nargs="+", action="extend", default=[], metavar="SECTION.OPTION=VALUE")
-    run.add_argument("--from", dest="first", metavar="STEP", help="begin here, with what the newest run made before it")
-    run.add_argument("--to", dest="last", metavar="STEP", help="end after this step")
-    run.add_argument("--force", nargs="+", action="extend", default=[], metavar="STEP", help="run even when cached")
+    steps = argparse.ArgumentParser(add_help=False)
+    steps.add_argument("--set", nargs="+", action="extend", default=[], metavar="SECTION.OPTION=VALUE")
+    steps.add_argument("--from", dest="first", metavar="STEP", help="begin here, with what the newest run made before")
+    steps.add_argument("--to", dest="last", metavar="STEP", help="end after this step")
+    steps.add_argument("--force", nargs="+", action="extend", default=[], metavar="STEP", help="run even when cached")
+
+    run = commands.add_parser("run", parents=[common, steps], help="run the pipeline; what is cached is not run again")
     run.set_defaults(command=_run)
+
+    compare_ = commands.add_parser(
+        "compare", parents=[common, steps], help="other models beside it, on the same photos"
+    )
+    compare_.set_defaults(command=_compare)
 
     show_ = commands.add_parser("show", parents=[common, named], help="where a pushed model comes from")
     show_.add_argument("version", nargs="?", type=int, help="default: the newest")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from components.files import TORN, exclusive, read_json, write_json
-from components.lineage import MANIFEST
+from components.lineage import MANIFEST, MISSING
 from pipelines import fingerprint
 
 
@@ -31,6 +31,11 @@ class Artifact:
     @property
     def digest(self) -> str:
         return self.manifest["digest"]
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it only says why something cannot be had."""
+        return MISSING in self.manifest["files"]
 
     @property
     def reference(self) -> dict[str, str]:

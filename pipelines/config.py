@@ -4,7 +4,7 @@ import ast
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from components.evaluator import EvaluatorOptions
 from components.examples import ExamplesOptions
@@ -44,7 +44,10 @@ class Config:
     report: ReportOptions = field(default_factory=ReportOptions)
 
 
-def override(config: Config, assignments: Iterable[str]) -> Config:
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+def override(config: AnyConfig, assignments: Iterable[str]) -> AnyConfig:
     """Apply `section.option=value` assignments, the last one winning; what fits together is taken in any order.
 
     Raises:

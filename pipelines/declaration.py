@@ -26,6 +26,8 @@ class Step:
         state: parameter name to the folder, kept between runs, that the step reads and writes. A step with state is run
             every time and finds out for itself that nothing is to be done.
         resumable: whether the step goes on from what a killed attempt left in its output folder.
+        accepts_missing: whether the step does without an input that cannot be had (its folder holds `missing.json`);
+            any other step is passed over, and what it would have made is missing, too.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Step:
     programs: Sequence[str] = ()
     state: Mapping[str, str] = field(default_factory=dict)
     resumable: bool = False
+    accepts_missing: bool = False
 
 
 def load(reference: str) -> Callable[..., Any]:

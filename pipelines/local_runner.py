@@ -28,10 +28,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Folders:
-    """Where things are kept: `runs` holds runs, artifacts and schemas, `models` what is pushed."""
+    """Where things are kept: `runs` holds runs, artifacts and schemas, `models` what is pushed.
+
+    In `runs` the link `latest` points to the newest run of the pipeline.
+    """
 
     runs: Path = Path("runs")
     models: Path = Path("models")
+    latest: str = "latest"
 
     @property
     def artifacts(self) -> Path:
@@ -101,21 +105,27 @@ def run(
     try:
         for step in selected:
             step_started = time.monotonic()
-            artifact, reason = _run_step(
-                step,
-                config,
-                inputs={parameter: artifacts[name] for parameter, name in step.inputs.items()},
-                source=sources.get(step.name),
-                folders=folders,
-                store=store,
-                forced=step.name in selection.forced,
-            )
+            inputs = {parameter: artifacts[name] for parameter, name in step.inputs.items()}
+            missing = next((i for i in inputs.values() if i.is_missing and not step.accepts_missing), None)
+            if missing:
+                artifact, reason = missing, f"passed over: {missing.manifest['step']} could not be had"
+                log.warning("%s: %s", step.name, reason)
+            else:
+                artifact, reason = _run_step(
+                    step,
+                    config,
+                    inputs=inputs,
+                    source=sources.get(step.name),
+                    folders=folders,
+                    store=store,
+                    forced=step.name in selection.forced,
+                )
             artifacts[step.name] = artifact
             seconds = round(time.monotonic() - step_started, 2)
             code = artifact.manifest["code"]
             record["steps"][step.name] = {**artifact.reference, "code": code, "seconds": seconds, "reason": reason}
             write_json(run_dir / "run.json", record)
-        _complete_run(run_dir, artifacts)
+        _complete_run(run_dir, artifacts, folders.latest)
         record["status"] = "finished"
     except BaseException as exc:
         record |= {"status": "failed", "error": f"{type(exc).__name__}: {exc}"}
@@ -147,11 +157,12 @@ def _run_step(
     made_from = json.loads(json.dumps(made_from))
     key = fingerprint.of_value(made_from)
     reusable = not step.state and not forced
-    if reusable and (cached := store.find(step.name, key)):
+    # What was missing may be there by now.
+    if reusable and (cached := store.find(step.name, key)) and not cached.is_missing:
         log.info("%s: cached (same code, options and inputs as on %s)", step.name, cached.manifest["created"])
         return cached, "cached"
     with store.lock(step.name, key):
-        if reusable and (cached := store.find(step.name, key)):
+        if reusable and (cached := store.find(step.name, key)) and not cached.is_missing:
             log.info("%s: cached (another run has just made it)", step.name)
             return cached, "cached"
         reason = "forced" if forced else _reason(step, made_from, store.newest(step.name))
@@ -184,6 +195,8 @@ def _reason(step: Step, made_from: Mapping[str, Any], last: Artifact | None) -> 
         return "never run before"
     if step.state:
         return "looks at what is there"
+    if last.is_missing:
+        return "could not be had before"
     before = {**last.manifest, "inputs": {p: r["digest"] for p, r in last.manifest["inputs"].items()}}
     changed = [name for name, value in made_from.items() if before.get(name) != value]
     if changed == ["options"]:
@@ -211,7 +224,7 @@ def _selected(steps: Sequence[Step], selection: Selection) -> Sequence[Step]:
 def _reused(steps: Sequence[Step], selection: Selection, folders: Folders, store: ArtifactStore) -> dict[str, Artifact]:
     """Take the artifacts of the steps before `--from` as the newest run left them."""
     before = steps[: [s.name for s in steps].index(selection.first)] if selection.first else ()
-    latest = folders.runs / "latest" / "run.json"
+    latest = folders.runs / folders.latest / "run.json"
     references = read_json(latest)["steps"] if before and latest.exists() else {}
     artifacts = {}
     for step in before:
@@ -232,21 +245,26 @@ def _start_run(runs: Path) -> Path:
     return run_dir
 
 
-def _complete_run(run_dir: Path, artifacts: Mapping[str, Artifact]) -> None:
-    """Put what a person looks for into the run's folder and point `latest` to it."""
+def _complete_run(run_dir: Path, artifacts: Mapping[str, Artifact], latest: str) -> None:
+    """Put what a person looks for into the run's folder and let the link `latest` point to it."""
     links = run_dir / "steps"
     links.mkdir()
     for name, artifact in artifacts.items():
         (links / name).symlink_to(os.path.relpath(artifact.path, links))
-    for step, names in {"evaluator": ["metrics.json"], "report": ["report.html", "plots"]}.items():
+    shown = {
+        "evaluator": ["metrics.json"],
+        "report": ["report.html", "plots"],
+        "comparison": ["comparison.html", "comparison.json", "plots"],
+    }
+    for step, names in shown.items():
         for source in (artifacts[step].path / name for name in names if step in artifacts):
             copy = shutil.copytree if source.is_dir() else shutil.copy2
             copy(source, run_dir / source.name)
-    with exclusive(run_dir.parent / ".latest.lock"):
-        temporary = run_dir.parent / ".latest"
+    with exclusive(run_dir.parent / f".{latest}.lock"):
+        temporary = run_dir.parent / f".{latest}"
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(run_dir.name)
-        temporary.replace(run_dir.parent / "latest")
+        temporary.replace(run_dir.parent / latest)
 
 
 def runs(folder: Path) -> Iterator[dict[str, Any]]:

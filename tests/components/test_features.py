@@ -63,6 +63,26 @@ def test_validation_photos_have_only_their_clean_view(features_dir: Path) -> Non
     assert features.load(features_dir, "validation")[0].shape == (5, 1, 48)
 
 
+def test_features_of_the_test_split_are_a_step_of_their_own(
+    features_dir: Path, examples_dir: Path, model_dir: Path, tmp_path: Path
+) -> None:
+    assert not list(features_dir.glob("test-*"))
+    features.extract_test(
+        examples_dir=examples_dir,
+        model_dir=model_dir,
+        out_dir=tmp_path,
+        options=FeaturesOptions(num_augmented_views=1, batch_size=8, precision="float32"),
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["test-00000-of-00001.view0.npz"]
+    found, labels = features.load(tmp_path, "test")
+    photos = transform.read(examples.shards(examples_dir, "test"), image_size_px=32)
+    images, expected_labels = (np.stack(column) for column in zip(*photos.as_numpy_iterator(), strict=True))
+    np.testing.assert_array_equal(labels, expected_labels)
+    extractor = model.build_extractor("small_cnn", image_size_px=32, weights=model_dir / "backbone.weights.h5")
+    # They are stored in float16, which keeps 11 bits: 5e-4 of the value.
+    np.testing.assert_allclose(found[:, 0], extractor.predict(images, verbose=0), rtol=1e-3, atol=1e-4)
+
+
 def test_features_are_the_same_in_every_run_and_a_lost_file_alone_is_made_again(
     features_dir: Path, examples_dir: Path, model_dir: Path, tmp_path: Path
 ) -> None:

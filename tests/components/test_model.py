@@ -14,27 +14,29 @@ from components.errors import WeightsError
 from components.model import ModelOptions
 
 REAL_WEIGHTS = Path(__file__).parents[3] / "shared" / "weights" / "resnet50_notop.weights.h5"
+NUM_FEATURES = {"small_cnn": 48, "resnet50": 2048, "mobilenet_v2": 1280, "efficientnet_v2_b0": 1280}
+EACH = pytest.mark.parametrize("name", NUM_FEATURES)
 BOTH = pytest.mark.parametrize("name", ["small_cnn", "resnet50"])
 
 
 @pytest.fixture(scope="module")
 def extractors() -> dict[str, keras.Model]:
-    """Both backbones with random weights at 32 px."""
+    """Each backbone with random weights at 32 px."""
     keras.utils.set_random_seed(0)
-    return {name: model.build_extractor(name, image_size_px=32) for name in ("small_cnn", "resnet50")}
+    return {name: model.build_extractor(name, image_size_px=32) for name in NUM_FEATURES}
 
 
 @pytest.fixture
 def unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let Keras find no published weights."""
-    build = keras.applications.resnet50.ResNet50
+    build = keras.applications.ResNet50
 
     def refuse(*, weights: str | None = None, **options: Any) -> keras.Model:
         if weights:
             raise Exception("URL fetch failure on https://storage.googleapis.com/…: no network")
         return build(weights=None, **options)
 
-    monkeypatch.setattr(keras.applications.resnet50, "ResNet50", refuse)
+    monkeypatch.setattr(keras.applications, "ResNet50", refuse)
 
 
 def fetch(out_dir: Path, **options: Any) -> dict[str, Any]:
@@ -120,6 +122,15 @@ def test_imagenet_weights_that_cannot_be_had_are_an_error(unreachable: None, tmp
         fetch(tmp_path, weights="imagenet")
 
 
+def test_weights_that_cannot_be_had_are_explained_to_who_can_do_without(unreachable: None, tmp_path: Path) -> None:
+    options = ModelOptions(backbone="resnet50", image_size_px=32, weights="imagenet")
+    model.fetch_or_explain(out_dir=tmp_path, options=options)
+    assert [path.name for path in tmp_path.iterdir()] == ["missing.json"]
+    missing = json.loads((tmp_path / "missing.json").read_text())
+    assert missing["what"] == "resnet50"
+    assert "no network" in missing["reason"]
+
+
 def test_auto_takes_random_weights_offline_and_says_why(
     unreachable: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -142,14 +153,14 @@ def test_real_resnet50_weights_fit(tmp_path: Path) -> None:
 # --- networks
 
 
-@BOTH
+@EACH
 def test_extractor_takes_uint8_pixels_and_gives_float32_features(name: str, extractors: dict[str, Any]) -> None:
     extractor = extractors[name]
     assert extractor.input.dtype == "uint8"
     assert extractor.input_shape == (None, 32, 32, 3)
     features = extractor.predict(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8), verbose=0)
     assert features.dtype == np.float32
-    assert features.shape == (2, {"small_cnn": 48, "resnet50": 2048}[name])
+    assert features.shape == (2, NUM_FEATURES[name])
     assert np.isfinite(features).all()
     assert (features[0] != features[1]).any()
     assert not extractor.trainable_variables
@@ -164,11 +175,48 @@ def test_extractor_normalizes_colours_as_resnet50_was_trained(extractors: dict[s
     np.testing.assert_allclose(extractor.predict(image, verbose=0), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "mean", "scale"),
+    [
+        ("mobilenet_v2", [127.5, 127.5, 127.5], [127.5, 127.5, 127.5]),
+        ("efficientnet_v2_b0", [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]),
+    ],
+)
+def test_extractor_normalizes_colours_as_the_device_backbones_were_trained(
+    name: str, mean: list[float], scale: list[float], extractors: dict[str, Any]
+) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
+    expected = extractors[name].get_layer(name).predict((image - np.array(mean)) / scale, verbose=0).mean(axis=(1, 2))
+    np.testing.assert_allclose(extractors[name].predict(image, verbose=0), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_normalization_of_efficientnet_v2_b0_is_the_one_keras_puts_inside() -> None:
+    whole = keras.applications.EfficientNetV2B0(weights=None, include_top=False, input_shape=(32, 32, 3))
+    image = np.random.default_rng(1).integers(0, 256, (1, 32, 32, 3)).astype(np.float32)
+    inside = keras.Model(whole.input, whole.get_layer("normalization").output).predict(image, verbose=0)
+    outside = keras.applications.imagenet_utils.preprocess_input(image.copy(), mode="torch")
+    np.testing.assert_allclose(inside, outside, atol=1e-5)
+
+
 @pytest.fixture
 def frozen_again(extractors: dict[str, keras.Model]) -> Iterator[dict[str, keras.Model]]:
     yield extractors
     for name, extractor in extractors.items():
         extractor.get_layer(name).trainable = False
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "efficientnet_v2_b0"])
+def test_every_layer_of_a_device_backbone_belongs_to_a_stage(name: str, frozen_again: dict[str, keras.Model]) -> None:
+    extractor = frozen_again[name]
+    stages = model.BACKBONES[name].stages
+    model.unfreeze(extractor, name, num_stages=len(stages))
+    for layer in extractor.get_layer(name).layers:
+        is_normalization = isinstance(layer, keras.layers.BatchNormalization)
+        assert layer.trainable != is_normalization or not layer.weights, layer.name
+    model.unfreeze(extractor, name, num_stages=2)
+    learning = [each.name for each in extractor.get_layer(name).layers if each.weights and each.trainable]
+    assert learning
+    assert all(each.startswith(stages[-2:]) for each in learning)
 
 
 @BOTH
@@ -203,7 +251,10 @@ def test_classifier_joins_extractor_and_head(extractors: dict[str, keras.Model])
 @pytest.mark.parametrize(
     ("wrong", "rule"),
     [
-        ({"backbone": "resnet51"}, "backbone must be one of resnet50, small_cnn. Received: 'resnet51'"),
+        (
+            {"backbone": "resnet51"},
+            "backbone must be one of resnet50, mobilenet_v2, efficientnet_v2_b0, small_cnn. Received: 'resnet51'",
+        ),
         ({"image_size_px": 31}, "image_size_px must be at least 32 for resnet50. Received: 31"),
     ],
     ids=str,

@@ -27,6 +27,10 @@ SPLITS = {
     }
 }
 ON_DEVICE = {"accuracy": 0.9, "accuracy_interval": [0.8, 0.95], "latency_ms": 7.0, "size_bytes": 24_000_000}
+ROWS = [
+    {"model": "tree", "learns_from": "edges", "accuracy": 0.2, "accuracy_interval": [0.1, 0.3]},
+    {"model": "net", "learns_from": "photos", "accuracy": 1.0, "accuracy_interval": [0.9, 1.0]},
+]
 DRAW: dict[str, Callable[[], bytes]] = {
     "accuracy": lambda: plots.learning_curve({"head": CURVES}, "accuracy"),
     "loss": lambda: plots.learning_curve({"head": CURVES, "fine_tune": CURVES}, "loss"),
@@ -36,6 +40,7 @@ DRAW: dict[str, Callable[[], bytes]] = {
     "data": lambda: plots.data(SPLITS, CLASSES),
     "pictures": lambda: plots.pictures([np.full((4, 6, 3), 90, np.uint8)] * 3, ["a", "b", "$c"], num_columns=2),
     "on_device": lambda: plots.on_device(dict.fromkeys(["SavedModel", "int8"], ON_DEVICE)),
+    "comparison": lambda: plots.comparison(ROWS),
 }
 
 

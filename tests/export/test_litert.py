@@ -15,7 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-from components import examples, transform
+from components import examples, model, transform
 from export import litert, metadata
 from export.spec import read_spec
 from serving.local_server.litert import LiteRTServable
@@ -174,6 +174,38 @@ def test_channels_in_another_order_and_padding_are_folded_exactly(
     np.testing.assert_allclose(found, whole.predict(pictures, verbose=0), atol=1e-5)
     for weights, kept in zip(whole.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weights, kept)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "efficientnet_v2_b0"])
+def test_backbones_for_the_device_are_converted(
+    convert: Callable[..., dict[str, Path]], photos: Callable[[str], NDArray[np.uint8]], tmp_path: Path, name: str
+) -> None:
+    """Random weights make fifty layers amplify any rounding, so that int8 need not agree here; trained ones damp it."""
+    keras.utils.set_random_seed(0)
+    extractor = model.build_extractor(name, image_size_px=32)
+    _give_moments(extractor, name, photos("train"))
+    dense = keras.layers.Dense(5, activation="softmax", kernel_initializer=keras.initializers.RandomNormal(stddev=0.01))
+    whole = keras.Model(extractor.input, dense(extractor.output))
+    files = convert(tmp_path, whole)
+    expected = whole.predict(photos("test"), verbose=0)
+    assert np.ptp(expected, axis=0).max() > 0.01, "the answers must depend on the photo"
+    np.testing.assert_allclose(answer(files["float32"], photos("test")), expected, atol=1e-2)
+    found = answer(files["int8"], photos("test"))
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+    assert np.ptp(found, axis=0).max() > 0.01
+    assert files["int8"].stat().st_size < files["float32"].stat().st_size / 2
+
+
+def _give_moments(extractor: keras.Model, name: str, pictures: NDArray[np.uint8]) -> None:
+    """Let batch normalization take the moments of some pictures: with those of no picture, signals die out."""
+    backbone = extractor.get_layer(name)
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    backbone.trainable = True
+    before = extractor.operations[extractor.operations.index(backbone) - 1].output
+    backbone(keras.Model(extractor.input, before)(pictures), training=True)
+    backbone.trainable = False
 
 
 def test_classifier_that_cannot_be_folded_is_refused(convert: Callable[..., dict[str, Path]], tmp_path: Path) -> None:

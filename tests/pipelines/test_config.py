@@ -115,7 +115,10 @@ def test_an_assignment_without_a_value_shows_an_example(assignment):
         ("trainer.learning_rate=1e400", f"trainer: learning_rate must be above 0 and at most 1. Received: {math.inf}"),
         ("trainer.hidden_units=(64,0)", "trainer: hidden_units must be at least 1 each. Received: (64, 0)"),
         ("evaluator.min_accuracy=1.5", "evaluator: min_accuracy must be 0 to 1. Received: 1.5"),
-        ("model.backbone=vgg", "model: backbone must be one of resnet50, small_cnn. Received: 'vgg'"),
+        (
+            "model.backbone=vgg",
+            "model: backbone must be one of resnet50, mobilenet_v2, efficientnet_v2_b0, small_cnn. Received: 'vgg'",
+        ),
         (
             "export.model_name=my model",
             "export: model_name must be letters, digits and _, and not tflite. Received: 'my model'",

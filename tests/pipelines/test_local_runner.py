@@ -378,3 +378,43 @@ def test_a_run_whose_process_is_gone_is_listed_as_killed(tmp_path: Path):
         record = {"run": name, "status": "running", "process": process}
         (tmp_path / name / "run.json").write_text(json.dumps(record))
     assert [r["status"] for r in local_runner.runs(tmp_path)] == ["killed", "running"]
+
+
+# What cannot be had.
+
+
+LENDING = (*toy.STEPS, toy.BORROW, toy.MULTIPLY_BORROWED, toy.GATHER)
+
+
+@pytest.fixture
+def lent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "lent.txt"
+    monkeypatch.setenv("TOY_LENT", str(path))
+    return path
+
+
+def test_what_needs_a_missing_input_is_passed_over_and_the_rest_goes_on(toy_pipeline, lent):
+    artifacts = toy_pipeline.run(LENDING)
+    assert toy_pipeline.executed() == ["read", "count", "multiply", "borrow", "gather"]
+    reason = {"what": "the lent", "reason": "lent.txt is not there"}
+    assert read_json(artifacts["gather"].path / "gathered.json") == [10, reason]
+    record = toy_pipeline.record()
+    assert record["status"] == "finished"
+    assert reasons(record)["multiply_borrowed"] == "passed over: borrow could not be had"
+
+
+def test_what_was_missing_is_looked_for_again_and_nothing_else_is_run(toy_pipeline, lent):
+    toy_pipeline.run(LENDING)
+    toy_pipeline.executed()
+    toy_pipeline.run(LENDING)
+    assert toy_pipeline.executed() == ["borrow"]
+    assert reasons(toy_pipeline.record())["borrow"] == "could not be had before"
+
+
+def test_what_was_missing_and_is_there_now_is_made(toy_pipeline, lent):
+    toy_pipeline.run(LENDING)
+    toy_pipeline.executed()
+    lent.touch()
+    artifacts = toy_pipeline.run(LENDING)
+    assert toy_pipeline.executed() == ["borrow", "multiply", "gather"]
+    assert read_json(artifacts["gather"].path / "gathered.json") == [10, 10]

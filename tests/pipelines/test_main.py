@@ -173,6 +173,7 @@ def test_an_interrupted_run_ends_with_130_and_says_how_to_go_on(terminal, monkey
             ["--set", "trainer.epochs"],
             "--set takes section.option=value. Received: 'trainer.epochs'. Example: trainer.epochs=2",
         ),
+        (["--set", "classical.num_trees=2"], "Unknown option 'classical.num_trees'."),
         (["--from", "trianer"], "The pipeline has no step 'trianer'. Its steps: examples, statistics, "),
         (["--to", "trianer"], "The pipeline has no step 'trianer'. Its steps: examples, statistics, "),
         (["--force", "trianer"], "The pipeline has no step 'trianer'. Its steps: examples, statistics, "),

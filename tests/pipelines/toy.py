@@ -8,12 +8,13 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from components.errors import DataError
 from components.files import read_json, write_json
+from components.lineage import MISSING
 from pipelines.artifacts import ArtifactStore
 from pipelines.declaration import Step
 from pipelines.local_runner import Folders, run
@@ -79,6 +80,25 @@ def visit(*, count_dir: Path, models_dir: Path, out_dir: Path) -> dict[str, Any]
     return {}
 
 
+def borrow(*, count_dir: Path, out_dir: Path) -> dict[str, Any]:
+    """Give the number of words, as long as `TOY_LENT` names a file that is there."""
+    note("borrow")
+    lent = Path(os.environ["TOY_LENT"])
+    if not lent.exists():
+        write_json(out_dir / MISSING, {"what": "the lent", "reason": f"{lent.name} is not there"})
+    else:
+        write_json(out_dir / "count.json", read_json(count_dir / "count.json"))
+    return {}
+
+
+def gather(*, mine: Path, lent: Path, out_dir: Path) -> dict[str, Any]:
+    """Take two results, or the reason why one is missing."""
+    note("gather")
+    kept = lent / MISSING if (lent / MISSING).exists() else lent / "result.json"
+    write_json(out_dir / "gathered.json", [read_json(mine / "result.json"), read_json(kept)])
+    return {}
+
+
 def stumble(*, count_dir: Path, out_dir: Path) -> dict[str, Any]:
     """Write a part, be killed as long as `TOY_KILL` is set, write the rest; say which parts were there before."""
     note("stumble")
@@ -109,6 +129,14 @@ VISIT = Step(name="visit", function=f"{MODULE}:visit", inputs={"count_dir": "cou
 STUMBLE = Step(name="stumble", function=f"{MODULE}:stumble", inputs={"count_dir": "count"})
 GO_ON = Step(name="stumble", function=f"{MODULE}:stumble", inputs={"count_dir": "count"}, resumable=True)
 LINGER = Step(name="linger", function=f"{MODULE}:linger", inputs={"count_dir": "count"})
+BORROW = Step(name="borrow", function=f"{MODULE}:borrow", inputs={"count_dir": "count"})
+MULTIPLY_BORROWED = replace(MULTIPLY, name="multiply_borrowed", inputs={"count_dir": "borrow"})
+GATHER = Step(
+    name="gather",
+    function=f"{MODULE}:gather",
+    inputs={"mine": "multiply", "lent": "multiply_borrowed"},
+    accepts_missing=True,
+)
 STEPS = (READ, COUNT, MULTIPLY)
 
 

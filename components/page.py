@@ -1,0 +1,38 @@
+"""What the pages have in common: their look (`page.css`), how templates are filled, how numbers are written."""
+
+import base64
+import math
+from pathlib import Path
+
+import jinja2
+
+
+def template(name: str) -> jinja2.Template:
+    """Read a page's template, `<name>.html.j2`, from this folder; values are escaped, an unknown name is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "number": number, "duration": duration}
+    return environment.get_template(name)
+
+
+def to_data_uri(content: bytes, mime: str) -> str:
+    """Put a picture into an address, so that the page needs no other file."""
+    return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{100 * value:.1f}\u00a0%"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:,.{digits}f}"
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}\u00a0min {rest}\u00a0s" if minutes else f"{seconds:.1f}\u00a0s"

@@ -1,0 +1,156 @@
+"""The comparison: other models beside the flowers pipeline's own, all on one split. Nothing is pushed.
+
+What the flowers pipeline declares stands here as it is there, so each finds the other's artifacts. Some of its steps
+stand here once more under a prefix, with options of their own.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from components.classical import ClassicalOptions
+from components.depthwise import DepthwiseOptions
+from components.edges import EdgesOptions
+from components.evaluator import EvaluatorOptions
+from components.model import IMAGENET, ModelOptions
+from components.trainer import TrainerOptions
+from pipelines import flowers
+from pipelines.config import Config
+from pipelines.declaration import Step
+
+LATEST = "latest_comparison"
+"""The link to the newest comparison; `latest` goes on pointing to the newest run that made a model."""
+
+_FLOWERS = {step.name: step for step in flowers.STEPS}
+_JUDGING = ("export", "evaluator", "litert", "litert_evaluator")
+_BACKBONES = ("mobilenet_v2", "efficientnet_v2_b0")
+"""Chosen for the device: see `components.model.BACKBONES`."""
+
+
+def _backbone(name: str) -> ModelOptions:
+    return ModelOptions(backbone=name, weights=IMAGENET)
+
+
+@dataclass(frozen=True)
+class CompareConfig(Config):
+    """The options of the flowers pipeline, and those of the other models.
+
+    `fine_tuning` trains the last stage for two epochs, each over a minute on two cores: with the rest, the comparison
+    stays below 25 minutes. `judging` blesses whatever accuracy: a model is converted to be compared, not pushed.
+    """
+
+    edges: EdgesOptions = field(default_factory=EdgesOptions)
+    classical: ClassicalOptions = field(default_factory=ClassicalOptions)
+    depthwise: DepthwiseOptions = field(default_factory=DepthwiseOptions)
+    fine_tuning: TrainerOptions = field(default_factory=lambda: TrainerOptions(fine_tune=1, fine_tune_epochs=2))
+    mobilenet_v2: ModelOptions = field(default_factory=lambda: _backbone("mobilenet_v2"))
+    efficientnet_v2_b0: ModelOptions = field(default_factory=lambda: _backbone("efficientnet_v2_b0"))
+    judging: EvaluatorOptions = field(default_factory=lambda: EvaluatorOptions(min_accuracy=0.0))
+
+
+def _again(
+    prefix: str, names: Iterable[str], *, made: Iterable[str] = (), sections: Mapping[str, str] | None = None
+) -> Iterator[Step]:
+    """Declare steps of the flowers pipeline once more, as `<prefix>_<name>`.
+
+    Args:
+        prefix: of their names.
+        names: of the steps.
+        made: steps already declared under the prefix. From these and from each other they read; anything else is the
+            flowers pipeline's.
+        sections: the section of the configuration that takes the place of another.
+    """
+    names = tuple(names)
+    sections = {"evaluator": "judging", **(sections or {})}
+    for name in names:
+        step = _FLOWERS[name]
+        inputs = {p: f"{prefix}_{i}" if i in (*names, *made) else i for p, i in step.inputs.items() if i != "baseline"}
+        options = {parameter: sections.get(section, section) for parameter, section in step.options.items()}
+        yield replace(step, name=f"{prefix}_{name}", inputs=inputs, options=options)
+
+
+def _row(prefix: str = "", features: str | None = None) -> Step:
+    """Declare the step that describes a network, trained under a prefix, on features if any."""
+    inputs = {
+        "training_dir": f"{prefix}trainer",
+        "evaluation_dir": f"{prefix}evaluator",
+        "litert_evaluation_dir": f"{prefix}litert_evaluator",
+    }
+    return Step(
+        name=f"{prefix}row",
+        function="components.rows:describe_network",
+        inputs={**inputs, **({"features_dir": features} if features else {})},
+    )
+
+
+def _other_backbone(name: str) -> Iterator[Step]:
+    """Declare the whole way of another backbone, which is passed over where its weights cannot be had."""
+    for step in _again(name, ("model", "features", "trainer", *_JUDGING), sections={"model": name}):
+        is_first = step.name == f"{name}_model"
+        yield replace(step, function="components.model:fetch_or_explain") if is_first else step
+    yield _row(f"{name}_", features=f"{name}_features")
+
+
+STEPS = (
+    *(_FLOWERS[name] for name in ("examples", "statistics", "validator", "model", "features", "trainer")),
+    *(_FLOWERS[name] for name in ("export", "baseline", "evaluator", "litert", "litert_evaluator")),
+    _row(features="features"),
+    Step(
+        name="edges",
+        function="components.edges:extract",
+        inputs={"examples_dir": "examples", "validation_dir": "validator"},
+        options={"options": "edges"},
+        resumable=True,
+    ),
+    Step(
+        name="classical_on_edges",
+        function="components.classical:compare_on_edges",
+        inputs={"examples_dir": "examples", "edges_dir": "edges"},
+        options={"options": "classical"},
+        resumable=True,
+    ),
+    Step(
+        name="test_features",
+        function="components.features:extract_test",
+        inputs={"examples_dir": "examples", "model_dir": "model"},
+        options={"options": "features"},
+        resumable=True,
+    ),
+    Step(
+        name="classical_on_features",
+        function="components.classical:compare_on_features",
+        inputs={
+            "examples_dir": "examples",
+            "model_dir": "model",
+            "features_dir": "features",
+            "test_features_dir": "test_features",
+        },
+        options={"options": "classical"},
+        resumable=True,
+    ),
+    Step(
+        name="depthwise_trainer",
+        function="components.depthwise:train",
+        inputs={"examples_dir": "examples", "validation_dir": "validator"},
+        options={"options": "depthwise", "transform": "transform"},
+        resumable=True,
+    ),
+    *_again("depthwise", _JUDGING, made=("trainer",)),
+    _row("depthwise_"),
+    *_again("fine_tuned", ("trainer", *_JUDGING), sections={"trainer": "fine_tuning"}),
+    _row("fine_tuned_", features="features"),
+    *(step for name in _BACKBONES for step in _other_backbone(name)),
+    Step(
+        name="comparison",
+        function="components.comparison:build",
+        inputs={
+            "examples_dir": "examples",
+            "edges": "classical_on_edges",
+            "depthwise": "depthwise_row",
+            "features": "classical_on_features",
+            "resnet50": "row",
+            "fine_tuned": "fine_tuned_row",
+            **{name: f"{name}_row" for name in _BACKBONES},
+        },
+        accepts_missing=True,
+    ),
+)
