@@ -34,8 +34,9 @@ def _backbone(name: str) -> ModelOptions:
 class CompareConfig(Config):
     """The options of the flowers pipeline, and those of the other models.
 
-    `fine_tuning` trains the last stage for two epochs, each over a minute on two cores: with the rest, the comparison
-    stays below 25 minutes. `judging` blesses whatever accuracy: a model is converted to be compared, not pushed.
+    `fine_tuning` trains the last stage for two epochs, about two minutes each on two busy cores, so that the comparison
+    stays below 25 minutes there. A tenfold rate did worse on validation (flower_photos: 0.902, here 0.928, the head
+    alone 0.953). `judging` blesses whatever accuracy: a model is converted to be compared, not pushed.
     """
 
     edges: EdgesOptions = field(default_factory=EdgesOptions)
