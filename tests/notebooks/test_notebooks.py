@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+COMPARE = ROOT / "notebooks" / "3_compare.ipynb"
 SETTINGS = (
     "examples.source=synthetic",
     "examples.num_synthetic_per_class=20",
@@ -22,18 +23,26 @@ SETTINGS = (
     "litert_evaluator.max_accuracy_drop=1",
     "litert_evaluator.min_agreement=0",
 )
+COMPARE_SETTINGS = (
+    *SETTINGS,
+    "edges.image_size_px=64",
+    "depthwise.image_size_px=32",
+    "depthwise.epochs=1",
+    "fine_tuning.fine_tune_epochs=1",
+    "judging.min_accuracy=1",
+)
 
 
-def test_notebooks_run(tmp_path: Path) -> None:
-    """In an empty project: what one of them makes is what the next one takes."""
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "client").symlink_to(ROOT / "client")
-    copies = [tmp_path / "notebooks" / path.name for path in NOTEBOOKS]
-    for path, copy in zip(NOTEBOOKS, copies, strict=True):
+def run(folder: Path, notebooks: list[Path], settings: tuple[str, ...]) -> None:
+    """Run notebooks one after the other in a project that is empty but for them."""
+    (folder / "notebooks").mkdir()
+    (folder / "client").symlink_to(ROOT / "client")
+    copies = [folder / "notebooks" / path.name for path in notebooks]
+    for path, copy in zip(notebooks, copies, strict=True):
         copy.write_bytes(path.read_bytes())
     done = subprocess.run(
         [sys.executable, "-m", "jupyter", "execute", "--inplace", *copies],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "SET": " ".join(SETTINGS)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "SET": " ".join(settings)},
         capture_output=True,
         text=True,
         timeout=300,
@@ -42,6 +51,16 @@ def test_notebooks_run(tmp_path: Path) -> None:
     for copy in copies:
         for cell in nbformat.read(copy, as_version=4).cells:
             assert cell.cell_type != "code" or cell.execution_count
+
+
+def test_notebooks_run(tmp_path: Path) -> None:
+    """What one of them makes is what the next one takes."""
+    run(tmp_path, [path for path in NOTEBOOKS if path != COMPARE], SETTINGS)
+
+
+@pytest.mark.slow
+def test_the_comparison_runs(tmp_path: Path) -> None:
+    run(tmp_path, [COMPARE], COMPARE_SETTINGS)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

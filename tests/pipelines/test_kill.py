@@ -37,6 +37,7 @@ SETTINGS = (
     "features.num_augmented_views=1",
     "trainer.epochs=3",
     "trainer.num_heads=2",
+    "litert.num_calibration_images=4",
     "evaluator.min_accuracy=0.1",
 )
 ORDER = [step.name for step in STEPS]
@@ -56,7 +57,6 @@ def _in(step: str, name: str) -> Moment:
 
 
 FEW = (
-    _in("features", "train-*.view0.npz"),
     _in("trainer", "checkpoints/head_0/epoch-00001"),
     Moment("pusher", "models/.staging/*"),
 )
