@@ -31,6 +31,7 @@ def test_training_sets_ours_beside_the_original_recipe(capsys: pytest.CaptureFix
     )
 
 
+@pytest.mark.slow
 def test_serving_sets_the_server_beside_a_direct_call(
     export_dir: Path, litert_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -176,6 +176,7 @@ def test_channels_in_another_order_and_padding_are_folded_exactly(
         np.testing.assert_array_equal(weights, kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mobilenet_v2", "efficientnet_v2_b0"])
 def test_backbones_for_the_device_are_converted(
     convert: Callable[..., dict[str, Path]], photos: Callable[[str], NDArray[np.uint8]], tmp_path: Path, name: str

@@ -57,6 +57,7 @@ def _in(step: str, name: str) -> Moment:
 
 
 FEW = (
+    _in("features", "train-*.view0.npz"),
     _in("trainer", "checkpoints/head_0/epoch-00001"),
     Moment("pusher", "models/.staging/*"),
 )
