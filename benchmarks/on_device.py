@@ -18,6 +18,7 @@ import numpy as np
 from benchmarks import photos
 from benchmarks.serving import NAME, elapsed_ms, report, served
 from client.classifier_client import Client, ImageError, LiteRTTransport
+from components.files import size_bytes
 from export.spec import read_spec
 from serving.launcher import Server
 
@@ -75,8 +76,7 @@ def _measure_model(model_dir: Path, file: Path, paths: Sequence[Path]) -> None:
                 times[side].append(elapsed_ms(classify, photo))
     ours, peer = (statistics.median(times[side]) for side in sides)
     report("on_device, a photo decoded and classified (ms)", ours, "SavedModel", peer)
-    size = sum(path.stat().st_size for path in model_dir.rglob("*") if path.is_file())
-    report("on_device, size (MB)", file.stat().st_size / 1e6, "SavedModel", size / 1e6)
+    report("on_device, size (MB)", file.stat().st_size / 1e6, "SavedModel", size_bytes(model_dir) / 1e6)
     ours, peer = (float((found[side] == labels).mean()) for side in sides)
     agreement = float((found["int8"] == found["SavedModel"]).mean())
     report(f"on_device, accuracy on {len(labels)} photos, {agreement:.4f} in agreement", ours, "SavedModel", peer)

@@ -143,6 +143,7 @@ def _read_images(examples_dir: Path, positions: Sequence[int], size_px: int) -> 
 
     from export import preprocessing
 
+    wanted = set(positions)
     photos = enumerate(transform.encoded(examples.shards(examples_dir, "test")))
-    found = {position: encoded for position, encoded in photos if position in set(positions)}
+    found = {position: encoded for position, encoded in photos if position in wanted}
     return np.stack([preprocessing.load(tf.constant(found[position]), size_px).numpy() for position in positions])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from components import examples, trainer
+from components.files import size_bytes
 
 
 @dataclass(frozen=True)
@@ -56,5 +57,4 @@ def export(*, examples_dir: Path, training_dir: Path, out_dir: Path, options: Ex
         warmup_images=images,
         out_dir=out_dir,
     )
-    size = sum(path.stat().st_size for path in out_dir.rglob("*") if path.is_file())
-    return {"signatures": "serving_default images", "size_mb": round(size / 1e6, 1)}
+    return {"signatures": "serving_default images", "size_mb": round(size_bytes(out_dir) / 1e6, 1)}

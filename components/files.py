@@ -22,6 +22,11 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def size_bytes(folder: Path) -> int:
+    """Give what all files below a folder take together."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Give a file to write to that takes the place of `path` when the block ends."""

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components import examples, metrics, transform
+from components import examples, litert_exporter, metrics, transform
 from components.errors import EvaluationError
-from components.files import write_json
+from components.files import size_bytes, write_json
 from export.spec import read_spec
 
 log = logging.getLogger(__name__)
@@ -69,8 +69,8 @@ def evaluate(
         EvaluationError: a file cannot be run at all, or not in time.
     """
     spec = read_spec(export_dir)
-    by_size = sorted(litert_dir.glob("*.tflite"), key=lambda path: -path.stat().st_size)
-    files = {path.stem.removeprefix(f"{spec['model_name']}_"): path for path in by_size}
+    found = litert_exporter.find(litert_dir, spec["model_name"])
+    files = dict(sorted(found.items(), key=lambda item: -item[1].stat().st_size))
     evaluation: dict[str, Any] = {"saved_model": None, "files": {}}
     if files:
         with (evaluation_dir / "predictions.jsonl").open() as lines:
@@ -90,8 +90,7 @@ def evaluate(
                     **_judge(predicted, labels, expected, options),
                 }
             measured = _run_worker(options, export_dir, photos_dir, NUM_SAVED_MODEL_PHOTOS)
-            size_bytes = sum(path.stat().st_size for path in export_dir.rglob("*") if path.is_file())
-            evaluation["saved_model"] = _describe(expected == labels, size_bytes, measured)
+            evaluation["saved_model"] = _describe(expected == labels, size_bytes(export_dir), measured)
     write_json(out_dir / "evaluation.json", evaluation)
     for row in evaluation["files"].values():
         for objection in row["objections"]:
@@ -130,10 +129,10 @@ def _predicted(answers: Sequence[dict[str, float] | None], class_names: Sequence
     return np.where(np.isfinite(rows).all(axis=1), np.nan_to_num(rows).argmax(axis=1), -1)
 
 
-def _describe(right: NDArray[np.bool_], size_bytes: int, measured: dict[str, Any]) -> dict[str, Any]:
+def _describe(right: NDArray[np.bool_], num_bytes: int, measured: dict[str, Any]) -> dict[str, Any]:
     return {
         **metrics.accuracy(right),
-        "size_bytes": size_bytes,
+        "size_bytes": num_bytes,
         **{name: measured[name] for name in ("latency_ms", "peak_memory_bytes")},
     }
 

@@ -60,5 +60,10 @@ def convert(
     return {"num_files": len(files), **{f"{kind}_mb": _megabytes(path) for kind, path in files.items()}}
 
 
+def find(litert_dir: Path, model_name: str) -> dict[str, Path]:
+    """Give the files that `convert` wrote, by their kind (`int8`, …); none for a model that was not blessed."""
+    return {path.stem.removeprefix(f"{model_name}_"): path for path in sorted(litert_dir.glob("*.tflite"))}
+
+
 def _megabytes(path: Path) -> float:
     return round(path.stat().st_size / 1e6, 1)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from components import examples, transform
+from components import examples, litert_exporter, transform
 from components.errors import ParityError
 from components.files import read_json, write_json
 from components.infra_validator import ANSWERS
@@ -62,8 +62,7 @@ def check(
     from export import parity
 
     encoded = list(islice(transform.encoded(examples.shards(examples_dir, "test")), options.num_examples))
-    name = read_spec(export_dir)["model_name"]
-    files = {path.stem.removeprefix(f"{name}_"): path for path in sorted(litert_dir.glob("*.tflite"))}
+    files = litert_exporter.find(litert_dir, read_spec(export_dir)["model_name"])
     classifier = keras.models.load_model(training_dir / "model.keras", compile=False)
     answers = parity.ask(classifier, export_dir, files, encoded)
     served = read_json(infra_validation_dir / ANSWERS)
