@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
 UV     := $(VENV)/bin/uv
+COMPILE = $(UV) pip compile -q --universal --python-version 3.10 --generate-hashes --no-header --no-annotate
 
 DATA    ?= auto
 WEIGHTS ?= auto
@@ -13,7 +14,7 @@ ENGINE  ?= auto
 WEB     ?=
 NODE    := tests/serving/web
 
-.PHONY: train compare serve web notebooks test lint bench lock clean help
+.PHONY: train compare serve web notebooks scale test lint bench lock clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +23,7 @@ help:
 	@echo 'make serve [MODEL=flowers] [ENGINE=docker|local|auto] [SERVE="--port 8500 ... -- server flags"]'
 	@echo 'make notebooks [DATA=... WEIGHTS=... SET=...]   run the notebooks'
 	@echo 'make web [MODEL=flowers] [WEB="--port 8080 --rest localhost:8501 ..."]'
+	@echo 'make scale   what Kubeflow, Beam and buckets need: docs/scale.md'
 	@echo 'make test    the tests            make lint   style, types and import rules'
 	@echo 'make bench   ours beside a peer   make lock   renew the lock files'
 	@echo 'make clean   remove the environment and cached artifacts; pushed models stay'
@@ -43,6 +45,8 @@ notebooks: $(VENV)/.installed-dev
 web: $(VENV)/.installed
 	@$(RUN) -m serving.web --model-name '$(MODEL)' $(WEB)
 
+scale: $(VENV)/.installed-scale
+
 test: $(VENV)/.installed-dev
 	$(RUN) -m pytest $(PYTEST)
 
@@ -56,9 +60,10 @@ bench: $(VENV)/.installed-dev
 	$(RUN) -m benchmarks $(BENCH)
 
 lock: $(UV)
-	$(UV) pip compile -q --universal --python-version 3.10 --generate-hashes --no-header --no-annotate requirements.in -o requirements.txt
-	$(UV) pip compile -q --universal --python-version 3.10 --generate-hashes --no-header --no-annotate requirements-dev.in -o requirements-dev.txt
-	$(UV) pip compile -q --universal --python-version 3.10 --generate-hashes --no-header --no-annotate serving/web/requirements.in -o serving/web/requirements.txt
+	$(COMPILE) requirements-scale.in -o requirements-scale.txt
+	$(COMPILE) -c requirements-scale.txt requirements.in -o requirements.txt
+	$(COMPILE) requirements-dev.in -o requirements-dev.txt
+	$(COMPILE) serving/web/requirements.in -o serving/web/requirements.txt
 
 clean:
 	rm -rf $(VENV) $(NODE)/node_modules runs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
@@ -72,6 +77,10 @@ $(UV): requirements-uv.txt
 
 $(VENV)/.installed: requirements.txt $(UV)
 	$(UV) pip install --quiet --python $(RUN) --require-hashes -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-scale: requirements-scale.txt $(VENV)/.installed
+	$(UV) pip install --quiet --python $(RUN) --require-hashes -r requirements-scale.txt
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(NODE)/package-lock.json $(VENV)/.installed
