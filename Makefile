@@ -12,6 +12,7 @@ SET     ?=
 MODEL   ?= flowers
 ENGINE  ?= auto
 WEB     ?=
+PYTEST  ?= -n auto --maxprocesses 4 --dist loadfile
 NODE    := tests/serving/web
 
 .PHONY: train compare serve web notebooks scale test lint bench lock clean help
