@@ -1,4 +1,4 @@
-"""The command line: `python -m pipelines run | compare | show | list | rollback`.
+"""The command line: `python -m pipelines run | compare | show | list | rollback | compile`.
 
 Exit status: 0 when the model is pushed (or nothing had to be done), 1 when something failed, 2 for a wrong command,
 3 when the run finished and the model was not pushed, 130 when it was interrupted.
@@ -12,15 +12,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from components import comparison, pusher
 from components.errors import ComponentError
 from components.files import read_json
-from pipelines import compare, local_runner, show
+from pipelines import compare, kubeflow, local_runner, show
 from pipelines.artifacts import Artifact
 from pipelines.config import Config, override
 from pipelines.declaration import Step
 from pipelines.flowers import STEPS
+from pipelines.kubeflow import KubeflowOptions
 from pipelines.local_runner import Folders, Selection
 
 NOT_PUSHED = 3
@@ -112,6 +114,31 @@ def _rollback(options: argparse.Namespace, folders: Folders) -> int:
     return 0
 
 
+def _compile(options: argparse.Namespace, _: Folders) -> int:
+    try:
+        config = override(Config(), options.set)
+        target = KubeflowOptions(
+            image=options.image,
+            retries=options.retries,
+            gpus=_pairs("--gpu", options.gpu, example="trainer=1"),
+            accelerator=options.accelerator,
+            state=_pairs("--state", options.state, example="models=/mnt/models"),
+        )
+        num_parameters = kubeflow.compile_pipeline(STEPS, config, target, options.output)
+    except ValueError as exc:
+        raise _WrongCommandError(str(exc)) from exc
+    print(f"Compiled: {options.output} ({len(STEPS)} steps, {num_parameters} parameters)")
+    return 0
+
+
+def _pairs(flag: str, texts: Sequence[str], *, example: str) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts]
+    for name, _, value in pairs:
+        if not (name and value):
+            raise ValueError(f"{flag} takes NAME=VALUE, such as {example}. Received: {name!r}")
+    return {name: value for name, _, value in pairs}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines", description="Train, judge and push an image classifier."
@@ -121,10 +148,11 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--models-dir", type=Path, default=Path("models"), help="pushed models (default: models)")
     named = argparse.ArgumentParser(add_help=False)
     named.add_argument("--model-name", default="flowers", help="default: flowers")
-    commands = parser.add_subparsers(required=True, metavar="run|compare|show|list|rollback")
+    commands = parser.add_subparsers(required=True, metavar="run|compare|show|list|rollback|compile")
 
-    steps = argparse.ArgumentParser(add_help=False)
-    steps.add_argument("--set", nargs="+", action="extend", default=[], metavar="SECTION.OPTION=VALUE")
+    overrides = argparse.ArgumentParser(add_help=False)
+    overrides.add_argument("--set", nargs="+", action="extend", default=[], metavar="SECTION.OPTION=VALUE")
+    steps = argparse.ArgumentParser(add_help=False, parents=[overrides])
     steps.add_argument("--from", dest="first", metavar="STEP", help="begin here, with what the newest run made before")
     steps.add_argument("--to", dest="last", metavar="STEP", help="end after this step")
     steps.add_argument("--force", nargs="+", action="extend", default=[], metavar="STEP", help="run even when cached")
@@ -147,6 +175,21 @@ def _parser() -> argparse.ArgumentParser:
 
     rollback = commands.add_parser("rollback", parents=[common, named], help="withdraw the newest pushed model")
     rollback.set_defaults(command=_rollback)
+
+    compile_ = commands.add_parser(
+        "compile", parents=[overrides], help="the pipeline as a file that Kubeflow Pipelines runs"
+    )
+    several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
+    default = KubeflowOptions()
+    compile_.add_argument("--output", type=Path, default=Path("flowers.yaml"), help="default: flowers.yaml")
+    compile_.add_argument("--image", default=default.image, help=f"default: {default.image}")
+    compile_.add_argument("--gpu", **several, metavar="STEP=N", help="graphics cards of a step")
+    compile_.add_argument("--accelerator", default=default.accelerator, help=f"default: {default.accelerator}")
+    compile_.add_argument("--retries", type=int, default=default.retries, help=f"default: {default.retries}")
+    compile_.add_argument(
+        "--state", **several, metavar="NAME=FOLDER", help="where models and schemas are kept, as a container sees it"
+    )
+    compile_.set_defaults(command=_compile, runs_dir=Path("runs"), models_dir=Path("models"))
     return parser
 
 

@@ -81,18 +81,12 @@ class ArtifactStore:
 
         The artifact that is there already is given back where it has the very same content.
         """
-        (partial / MANIFEST).unlink(missing_ok=True)
-        paths = sorted(p for p in partial.rglob("*") if p.is_file())
-        files = {
-            p.relative_to(partial).as_posix(): {"size": p.stat().st_size, "sha256": fingerprint.of_file(p)}
-            for p in paths
-        }
-        digest = fingerprint.of_value({name: f["sha256"] for name, f in files.items() if not name.startswith("logs/")})
+        manifest = sealed(partial, manifest)
         existing = self.find(manifest["step"], manifest["key"])
-        if existing and existing.digest == digest:
+        if existing and existing.digest == manifest["digest"]:
             shutil.rmtree(partial)
             return existing
-        write_json(partial / MANIFEST, {**manifest, "digest": digest, "files": files})
+        write_json(partial / MANIFEST, manifest)
         place = partial.with_suffix("")
         generation = 1
         while place.exists():
@@ -104,6 +98,17 @@ class ArtifactStore:
     def _newest_first(self, step: str) -> list[Artifact]:
         found = [_read(p.parent) for p in (self.root / step).glob(f"*/{MANIFEST}") if p.parent.suffix != ".partial"]
         return sorted((a for a in found if a), key=lambda a: (a.manifest["created"], a.path.name), reverse=True)
+
+
+def sealed(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Complete a manifest with the files of a folder, their digests and the digest of all of them."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    paths = sorted(p for p in folder.rglob("*") if p.is_file())
+    files = {
+        p.relative_to(folder).as_posix(): {"size": p.stat().st_size, "sha256": fingerprint.of_file(p)} for p in paths
+    }
+    digest = fingerprint.of_value({name: f["sha256"] for name, f in files.items() if not name.startswith("logs/")})
+    return {**manifest, "digest": digest, "files": files}
 
 
 def _read(path: Path) -> Artifact | None:

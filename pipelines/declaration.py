@@ -28,6 +28,8 @@ class Step:
         resumable: whether the step goes on from what a killed attempt left in its output folder.
         accepts_missing: whether the step does without an input that cannot be had (its folder holds `missing.json`);
             any other step is passed over, and what it would have made is missing, too.
+        kind: what comes out, in the words of Kubeflow Pipelines: `Dataset`, `Model`, `Metrics`, `HTML` (a folder with a
+            page to show) or any `Artifact`.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Step:
     state: Mapping[str, str] = field(default_factory=dict)
     resumable: bool = False
     accepts_missing: bool = False
+    kind: str = "Artifact"
 
 
 def load(reference: str) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ STEPS = (
         function="components.examples:build",
         options={"options": "examples"},
         source="components.examples:describe_source",
+        kind="Dataset",
     ),
     Step(name="statistics", function="components.statistics:compute", inputs={"examples_dir": "examples"}),
     Step(
@@ -22,6 +23,7 @@ STEPS = (
         function="components.model:fetch",
         options={"options": "model"},
         source="components.model:describe_source",
+        kind="Model",
     ),
     Step(
         name="features",
@@ -29,6 +31,7 @@ STEPS = (
         inputs={"examples_dir": "examples", "validation_dir": "validator", "model_dir": "model"},
         options={"options": "features", "transform": "transform"},
         resumable=True,
+        kind="Dataset",
     ),
     Step(
         name="trainer",
@@ -36,12 +39,14 @@ STEPS = (
         inputs={"examples_dir": "examples", "features_dir": "features", "model_dir": "model"},
         options={"options": "trainer", "transform": "transform"},
         resumable=True,
+        kind="Model",
     ),
     Step(
         name="export",
         function="components.exporter:export",
         inputs={"examples_dir": "examples", "training_dir": "trainer"},
         options={"options": "export"},
+        kind="Model",
     ),
     Step(
         name="baseline",
@@ -54,6 +59,7 @@ STEPS = (
         function="components.evaluator:evaluate",
         inputs={"examples_dir": "examples", "export_dir": "export", "baseline_dir": "baseline"},
         options={"options": "evaluator"},
+        kind="Metrics",
     ),
     Step(
         name="infra_validator",
@@ -73,6 +79,7 @@ STEPS = (
             "evaluation_dir": "evaluator",
         },
         options={"options": "litert"},
+        kind="Model",
     ),
     Step(
         name="litert_evaluator",
@@ -85,6 +92,7 @@ STEPS = (
         },
         options={"options": "litert_evaluator"},
         programs=("components.litert_worker",),
+        kind="Metrics",
     ),
     Step(
         name="parity",
@@ -134,5 +142,6 @@ STEPS = (
             "explanation_dir": "explainer",
         },
         options={"options": "report"},
+        kind="HTML",
     ),
 )

@@ -5,7 +5,6 @@ them. A step whose code, options and inputs are those of an earlier artifact is 
 started again with the same command: finished steps are cached, the one it was in begins anew or goes on, as declared.
 """
 
-import json
 import logging
 import os
 import secrets
@@ -22,6 +21,7 @@ from pipelines import fingerprint
 from pipelines.artifacts import Artifact, ArtifactStore
 from pipelines.config import Config
 from pipelines.declaration import Step, load
+from pipelines.step import describe_origin, execute
 
 log = logging.getLogger(__name__)
 
@@ -146,15 +146,8 @@ def _run_step(
     forced: bool,
 ) -> tuple[Artifact, str]:
     options = _options(step, config)
-    made_from = {
-        "code": fingerprint.of_code(step.function.partition(":")[0], *step.programs),
-        "options": {name: asdict(value) for name, value in options.items()},
-        "source": source,
-        "inputs": {parameter: artifact.digest for parameter, artifact in inputs.items()},
-        "versions": fingerprint.versions(),
-    }
-    # As JSON has it, so that it compares equal to what a manifest gives back.
-    made_from = json.loads(json.dumps(made_from))
+    digests = {parameter: artifact.digest for parameter, artifact in inputs.items()}
+    made_from = describe_origin(step, options, source=source, inputs=digests)
     key = fingerprint.of_value(made_from)
     reusable = not step.state and not forced
     # What was missing may be there by now.
@@ -168,24 +161,16 @@ def _run_step(
         reason = "forced" if forced else _reason(step, made_from, store.newest(step.name))
         log.info("%s: started (%s)", step.name, reason)
         partial = store.start(step.name, key, keep=step.resumable and not forced)
-        started = time.monotonic()
-        state = {parameter: folders.state(name) for parameter, name in step.state.items()}
-        summary = load(step.function)(
-            **{parameter: artifact.path for parameter, artifact in inputs.items()}, **options, **state, out_dir=partial
+        manifest = execute(
+            step,
+            options,
+            made_from,
+            inputs={parameter: artifact.path for parameter, artifact in inputs.items()},
+            references={parameter: artifact.reference for parameter, artifact in inputs.items()},
+            state={parameter: folders.state(name) for parameter, name in step.state.items()},
+            out_dir=partial,
         )
-        seconds = round(time.monotonic() - started, 2)
-        manifest = {
-            "step": step.name,
-            "key": key,
-            "created": _now(),
-            "seconds": seconds,
-            "summary": summary,
-            **made_from,
-            "inputs": {parameter: artifact.reference for parameter, artifact in inputs.items()},
-        }
         artifact = store.publish(partial, manifest)
-    numbers = ", ".join(f"{name} {value}" for name, value in summary.items())
-    log.info("%s: finished in %.1f s%s", step.name, seconds, f" ({numbers})" if numbers else "")
     return artifact, reason
 
 

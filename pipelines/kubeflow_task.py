@@ -1,0 +1,102 @@
+"""What one task of the compiled pipeline does, in its container.
+
+Reads and writes folders as the local runner does, with the same manifest in them. A task sees only its own inputs, so
+its manifest holds the whole lineage of each of them. Needs nothing of KFP: its executor calls `run`.
+"""
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Protocol
+
+from components import lineage
+from components.errors import ComponentError
+from components.files import TORN, write_json
+from pipelines.artifacts import sealed
+from pipelines.config import Config, override
+from pipelines.declaration import Step, load
+from pipelines.flowers import STEPS
+from pipelines.step import describe_origin, execute
+
+log = logging.getLogger(__name__)
+
+
+class KubeflowArtifact(Protocol):
+    """What is used of an artifact as KFP's executor gives it: where it lies, and what its page shows of it."""
+
+    path: str
+    metadata: dict[str, Any]
+
+
+def run(name: str, *, output: KubeflowArtifact, page: KubeflowArtifact | None = None, **arguments: Any) -> None:
+    """Carry out a step of the flowers pipeline.
+
+    Args:
+        name: of the step.
+        output: the folder to be made; its metadata takes the few numbers worth a log line.
+        page: takes a copy of the step's HTML page, which Kubeflow shows.
+        arguments: an artifact for each input, a value for each option and a folder for each state, named as
+            `option_parameters` and `state_parameter` say.
+
+    Raises:
+        ValueError: an option has a value that the step refuses.
+        ComponentError: the step cannot go on.
+    """
+    step = next(step for step in STEPS if step.name == name)
+    config = override(Config(), _assignments(step, arguments))
+    options = {parameter: getattr(config, section) for parameter, section in step.options.items()}
+    source = load(step.source)(**options) if step.source else None
+    inputs = {parameter: Path(arguments[parameter].path) for parameter in step.inputs}
+    origins = {parameter: lineage.trace(path) for parameter, path in inputs.items()}
+    made_from = describe_origin(step, options, source=source, inputs={p: o["digest"] for p, o in origins.items()})
+    state = {p: _open_folder(arguments[state_parameter(folder)]) for p, folder in step.state.items()}
+    out_dir = Path(output.path)
+    # Where a bucket is mounted, a retry finds what the failed attempt has written.
+    if not step.resumable:
+        shutil.rmtree(out_dir, ignore_errors=True)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    for torn in out_dir.rglob(TORN):
+        torn.unlink()
+    log.info("%s: started", name)
+    manifest = execute(step, options, made_from, inputs=inputs, references=origins, state=state, out_dir=out_dir)
+    write_json(out_dir / lineage.MANIFEST, sealed(out_dir, manifest))
+    output.metadata.update(manifest["summary"])
+    if page:
+        shutil.copyfile(next(out_dir.glob("*.html")), page.path)
+
+
+def option_parameters(step: Step, config: Config) -> Iterator[tuple[str, str, str]]:
+    """Give each option of a step: the pipeline's parameter for it, its section and its name."""
+    for section in step.options.values():
+        for option in fields(getattr(config, section)):
+            yield f"{section}_{option.name}", section, option.name
+
+
+def state_parameter(folder: str) -> str:
+    """Name the pipeline's parameter for a folder that is kept between runs."""
+    return f"{folder}_dir"
+
+
+def _assignments(step: Step, arguments: Mapping[str, Any]) -> Iterator[str]:
+    """Write options as a person would type them, so that they are checked in the same way."""
+    for parameter, section, option in option_parameters(step, Config()):
+        value = arguments[parameter]
+        yield f"{section}.{option}={[_number(v) for v in value] if isinstance(value, list) else _number(value)}"
+
+
+def _number(value: Any) -> Any:
+    """Give an integer back as one: KFP carries every number as a float."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _open_folder(text: str) -> Path:
+    if "://" in text:
+        raise ComponentError(
+            "A folder kept between runs must be a path that the containers see: a mounted volume or bucket, such as "
+            f"/gcs/bucket/models. Received: {text!r}"
+        )
+    path = Path(text)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
