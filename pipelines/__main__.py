@@ -122,6 +122,7 @@ def _compile(options: argparse.Namespace, _: Folders) -> int:
             retries=options.retries,
             gpus=_pairs("--gpu", options.gpu, example="trainer=1"),
             accelerator=options.accelerator,
+            volumes=_pairs("--volume", options.volume, example="flowers=/mnt/flowers"),
             state=_pairs("--state", options.state, example="models=/mnt/models"),
         )
         num_parameters = kubeflow.compile_pipeline(STEPS, config, target, options.output)
@@ -186,6 +187,9 @@ def _parser() -> argparse.ArgumentParser:
     compile_.add_argument("--gpu", **several, metavar="STEP=N", help="graphics cards of a step")
     compile_.add_argument("--accelerator", default=default.accelerator, help=f"default: {default.accelerator}")
     compile_.add_argument("--retries", type=int, default=default.retries, help=f"default: {default.retries}")
+    compile_.add_argument(
+        "--volume", **several, metavar="CLAIM=FOLDER", help="persistent volume claims, mounted in every container"
+    )
     compile_.add_argument(
         "--state", **several, metavar="NAME=FOLDER", help="where models and schemas are kept, as a container sees it"
     )

@@ -7,12 +7,14 @@ image that the top-level Dockerfile builds.
 
 import inspect
 import linecache
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from components.errors import ComponentError
+from components.files import whole
 from pipelines import fingerprint
 from pipelines.config import Config
 from pipelines.declaration import Step, load
@@ -49,6 +51,7 @@ class KubeflowOptions:
         retries: how often a failed task is tried again, waiting twice as long each time.
         gpus: the number of graphics cards, by step, as it is typed.
         accelerator: what the cluster calls the cards.
+        volumes: the folder that a persistent volume claim is mounted on, by its name.
         state: the folder, as a container sees it, by the name of the state; one that is not given here is given with
             every run.
     """
@@ -57,6 +60,7 @@ class KubeflowOptions:
     retries: int = 2
     gpus: Mapping[str, str] = field(default_factory=dict)
     accelerator: str = "nvidia.com/gpu"
+    volumes: Mapping[str, str] = field(default_factory=dict)
     state: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -90,80 +94,89 @@ def compile_pipeline(steps: Sequence[Step], config: Config, options: KubeflowOpt
         from kfp import compiler, dsl
     except ImportError as exc:
         raise ComponentError("compile needs kfp, which is not installed. Run: make scale") from exc
-    parameters, descriptions = _parameters(steps, config, options)
-    components = {step.name: _component(step, steps, config, options.image) for step in steps}
+    taken = {step.name: _parameters(step, config, options.state) for step in steps}
+    components = {step.name: _component(step, steps, taken[step.name], options.image) for step in steps}
+    parameters = {name: parameter for found in taken.values() for name, parameter in found.items()}
+    # In a signature, those without a default come first.
+    names = sorted(parameters, key=lambda name: parameters[name].default is not inspect.Parameter.empty)
 
     def connect(*channels: Any) -> None:
-        given = dict(zip(parameters, channels, strict=True))
+        given = dict(zip(names, channels, strict=True))
         tasks: dict[str, Any] = {}
         for step in steps:
-            task = components[step.name](
+            tasks[step.name] = components[step.name](
                 **{parameter: tasks[name].outputs["output"] for parameter, name in step.inputs.items()},
-                **{name: given[name] for name in _parameter_names(step, config)},
+                **{name: given[name] for name in taken[step.name]},
             )
-            tasks[step.name] = task
-            processors, memory = _RESOURCES.get(step.name, _LEAST)
-            task.set_display_name(step.name).set_cpu_request(processors).set_memory_request(memory)
-            task.set_retry(options.retries, backoff_duration="30s", backoff_factor=2)
-            # A step with state looks at what is there, each time.
-            task.set_caching_options(not step.state)
-            if count := options.gpus.get(step.name):
-                task.set_accelerator_type(options.accelerator).set_accelerator_limit(count)
+            _configure(tasks[step.name], step, options)
 
-    connect.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
-    lines = (f"    {name}: {text}" for name, text in descriptions.items())
-    connect.__doc__ = "\n".join((f"{DESCRIPTION}\n\nArgs:", *lines))
+    connect.__signature__ = inspect.Signature([parameters[name] for name in names])  # type: ignore[attr-defined]
+    connect.__doc__ = "\n".join((f"{DESCRIPTION}\n\nArgs:", *_describe(steps, config)))
     pipeline = dsl.pipeline(name=NAME)(connect)
+    with TemporaryDirectory() as folder:
+        compiled = Path(folder, "pipeline.yaml")
+        compiler.Compiler().compile(pipeline, str(compiled))
+        text = compiled.read_text(encoding="utf-8")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        compiler.Compiler().compile(pipeline, str(output))
+        with whole(output) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as exc:
         raise ComponentError(f"{output} cannot be written: {exc.strerror}. Choose another file: --output") from exc
     return len(parameters)
 
 
-def _parameters(
-    steps: Sequence[Step], config: Config, options: KubeflowOptions
-) -> tuple[dict[str, inspect.Parameter], dict[str, str]]:
-    """Give the pipeline's parameters, those without a default first, and what is said of each."""
+def _configure(task: Any, step: Step, options: KubeflowOptions) -> None:
+    """Say of a task what it needs of the cluster, and what happens when it fails or was done before."""
+    processors, memory = _RESOURCES.get(step.name, _LEAST)
+    task.set_display_name(step.name).set_cpu_request(processors).set_memory_request(memory)
+    task.set_retry(options.retries, backoff_duration="30s", backoff_factor=2)
+    # A step with state looks at what is there, each time.
+    task.set_caching_options(not step.state)
+    if count := options.gpus.get(step.name):
+        task.set_accelerator_type(options.accelerator).set_accelerator_limit(count)
+    if options.volumes:
+        # As kfp-kubernetes writes it. In every task: also one without state may be told of a folder in it.
+        task.platform_config["kubernetes"] = {
+            "pvcMount": [
+                {"mountPath": folder, "constant": claim, "pvcNameParameter": {"runtimeValue": {"constant": claim}}}
+                for claim, folder in options.volumes.items()
+            ]
+        }
+
+
+def _parameters(step: Step, config: Config, state: Mapping[str, str]) -> dict[str, inspect.Parameter]:
+    """Give the parameters that a step takes of the pipeline: its options, and the folders kept between runs."""
+
+    def parameter(name: str, default: Any) -> inspect.Parameter:
+        default = list(default) if isinstance(default, tuple) else default
+        kind = str if default is inspect.Parameter.empty else type(default)
+        return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=kind, default=default)
+
+    folders = {state_parameter(name): state.get(name, inspect.Parameter.empty) for name in step.state.values()}
+    options = {name: getattr(getattr(config, section), option) for name, section, option in option_parameters(step)}
+    return {name: parameter(name, default) for name, default in (folders | options).items()}
+
+
+def _describe(steps: Sequence[Step], config: Config) -> Iterator[str]:
+    """Give the lines of a docstring that say what each parameter is."""
     import docstring_parser  # of kfp
 
-    found: dict[str, inspect.Parameter] = {}
-    descriptions: dict[str, str] = {}
     for step in steps:
         for folder in step.state.values():
-            name = state_parameter(folder)
-            default = options.state.get(folder, inspect.Parameter.empty)
-            found[name] = _parameter(name, str, default)
-            descriptions[name] = f"folder of the {folder}, kept between runs, as a container sees it"
-        for name, section, option in option_parameters(step, config):
-            value = getattr(getattr(config, section), option)
-            value = list(value) if isinstance(value, tuple) else value
-            found[name] = _parameter(name, type(value), value)
+            yield f"    {state_parameter(folder)}: folder of the {folder}, kept between runs, as a container sees it"
+        for name, section, option in option_parameters(step):
             attributes = docstring_parser.parse(type(getattr(config, section)).__doc__ or "").params
-            described = {a.arg_name: a.description for a in attributes}
-            descriptions[name] = " ".join((described.get(option) or "").split())
-    return dict(sorted(found.items(), key=lambda item: item[1].default is not inspect.Parameter.empty)), descriptions
+            text = next((a.description or "" for a in attributes if a.arg_name == option), "")
+            yield f"    {name}: {' '.join(text.split())}"
 
 
-def _parameter(name: str, kind: type, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=kind, default=default)
-
-
-def _parameter_names(step: Step, config: Config) -> list[str]:
-    return [name for name, _, _ in option_parameters(step, config)] + [state_parameter(f) for f in step.state.values()]
-
-
-def _component(step: Step, steps: Sequence[Step], config: Config, image: str) -> Any:
+def _component(step: Step, steps: Sequence[Step], parameters: Mapping[str, inspect.Parameter], image: str) -> Any:
     """Make the KFP component of a step: a function that hands all it is given to `kubeflow_task.run`."""
     from kfp import dsl
 
     types = {s.name: "Artifact" if s.kind == "HTML" else s.kind for s in steps}
     annotations = {parameter: f"dsl.Input[dsl.{types[name]}]" for parameter, name in step.inputs.items()}
-    for name, section, option in option_parameters(step, config):
-        value = getattr(getattr(config, section), option)
-        annotations[name] = "list" if isinstance(value, tuple) else type(value).__name__
-    annotations |= {state_parameter(folder): "str" for folder in step.state.values()}
+    annotations |= {name: parameter.annotation.__name__ for name, parameter in parameters.items()}
     annotations["output"] = f"dsl.Output[dsl.{types[step.name]}]"
     if step.kind == "HTML":
         annotations["page"] = "dsl.Output[dsl.HTML]"

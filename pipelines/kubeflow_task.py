@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_type_hints
 
 from components import lineage
 from components.errors import ComponentError
@@ -67,10 +67,10 @@ def run(name: str, *, output: KubeflowArtifact, page: KubeflowArtifact | None = 
         shutil.copyfile(next(out_dir.glob("*.html")), page.path)
 
 
-def option_parameters(step: Step, config: Config) -> Iterator[tuple[str, str, str]]:
+def option_parameters(step: Step) -> Iterator[tuple[str, str, str]]:
     """Give each option of a step: the pipeline's parameter for it, its section and its name."""
     for section in step.options.values():
-        for option in fields(getattr(config, section)):
+        for option in fields(get_type_hints(Config)[section]):
             yield f"{section}_{option.name}", section, option.name
 
 
@@ -81,7 +81,7 @@ def state_parameter(folder: str) -> str:
 
 def _assignments(step: Step, arguments: Mapping[str, Any]) -> Iterator[str]:
     """Write options as a person would type them, so that they are checked in the same way."""
-    for parameter, section, option in option_parameters(step, Config()):
+    for parameter, section, option in option_parameters(step):
         value = arguments[parameter]
         yield f"{section}.{option}={[_number(v) for v in value] if isinstance(value, list) else _number(value)}"
 

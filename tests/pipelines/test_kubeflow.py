@@ -3,10 +3,12 @@
 The tasks run in a copy of the folders that the image holds, as the Dockerfile names them.
 """
 
+import json
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import yaml
 from components.files import read_json
 from components.lineage import read_manifest
 from pipelines import __main__ as command_line
-from pipelines import kubeflow, local_runner
+from pipelines import fingerprint, kubeflow, local_runner
 from pipelines.config import Config, override
 from pipelines.flowers import STEPS
 from pipelines.kubeflow import KubeflowOptions
@@ -27,6 +29,10 @@ TINY = ("model.backbone=small_cnn", "model.weights=none", "model.image_size_px=3
 DRAWN = ("examples.source=synthetic", "examples.num_synthetic_per_class=10", "examples.seed=1")
 IMAGE = "registry.example/flowers-python:7"
 """KFP's runner warns of an image whose name does not say Python."""
+FLAGS = (
+    *("--image", IMAGE, "--gpu", "trainer=2", "--volume", "claim=/mnt/f", "--state", "models=/mnt/f/models"),
+    *("--set", "trainer.epochs=3", "trainer.hidden_units=8,4"),
+)
 
 pytestmark = [
     pytest.mark.usefixtures("own_logging"),
@@ -34,14 +40,23 @@ pytestmark = [
 ]
 
 
-def compile_with(output: Path, *arguments: str) -> dict[str, Any]:
-    """Compile on the command line and give the file as KFP's schema reads it: an unknown field fails."""
+def parse(file: Path) -> dict[str, Any]:
+    """Give a compiled file as KFP's schema reads it: an unknown field fails."""
     from google.protobuf import json_format
     from kfp.pipeline_spec import pipeline_spec_pb2
 
-    assert command_line.main(["compile", "--output", str(output), "--image", IMAGE, *arguments]) == 0
-    spec = json_format.ParseDict(yaml.safe_load(output.read_text()), pipeline_spec_pb2.PipelineSpec())
+    first, *_ = yaml.safe_load_all(file.read_text())
+    spec = json_format.ParseDict(first, pipeline_spec_pb2.PipelineSpec())
     return json_format.MessageToDict(spec)
+
+
+def by_task(spec: dict[str, Any]) -> dict[str, Any]:
+    return {task["taskInfo"]["name"]: task for task in spec["root"]["dag"]["tasks"].values()}
+
+
+def containers(spec: dict[str, Any]) -> dict[str, Any]:
+    executors = spec["deploymentSpec"]["executors"]
+    return {step.name: executors[f"exec-{step.name.replace('_', '-')}"]["container"] for step in STEPS}
 
 
 def run_locally(file: Path, root: Path) -> Path:
@@ -53,12 +68,35 @@ def run_locally(file: Path, root: Path) -> Path:
     return next(root.iterdir())
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """What the command line wrote, what it printed, and which engines it had loaded before and after."""
+
+    file: Path
+    printed: str
+    loaded: list[list[str]]
+
+
 @pytest.fixture(scope="module")
-def spec(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    output = tmp_path_factory.mktemp("compiled") / "flowers.yaml"
-    return compile_with(
-        output, "--gpu", "trainer=2", "--set", "trainer.epochs=3", "trainer.hidden_units=8,4", "--state", "models=/m"
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    file = tmp_path_factory.mktemp("compiled") / "flowers.yaml"
+    script = (
+        "import json, sys\n"
+        "from pipelines.__main__ import main\n"
+        "loaded = lambda: [name for name in ('kfp', 'tensorflow') if name in sys.modules]\n"
+        "before = loaded()\n"
+        "status = main(sys.argv[1:])\n"
+        "print(json.dumps([before, loaded()]))\n"
+        "sys.exit(status)\n"
     )
+    command = [sys.executable, "-c", script, "compile", "--output", str(file), *FLAGS]
+    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    return Compiled(file, printed[0], json.loads(printed[1]))
+
+
+@pytest.fixture(scope="module")
+def spec(compiled: Compiled) -> dict[str, Any]:
+    return parse(compiled.file)
 
 
 @pytest.fixture
@@ -78,13 +116,16 @@ def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return app
 
 
+def test_compile_says_what_it_wrote_and_loads_kfp_alone(compiled):
+    assert compiled.printed == f"Compiled: {compiled.file} (16 steps, 59 parameters)"
+    assert compiled.loaded == [[], ["kfp"]]
+
+
 def test_every_step_is_a_container_that_waits_for_its_inputs(spec):
-    tasks = {task["taskInfo"]["name"]: task for task in spec["root"]["dag"]["tasks"].values()}
+    tasks = by_task(spec)
     assert sorted(tasks) == sorted(step.name for step in STEPS)
-    executors = spec["deploymentSpec"]["executors"]
     for step in STEPS:
-        key = step.name.replace("_", "-")
-        container = executors[f"exec-{key}"]["container"]
+        container = containers(spec)[step.name]
         assert container["image"] == IMAGE
         assert "pip install" not in " ".join(container["command"])
         found = tasks[step.name].get("inputs", {}).get("artifacts", {})
@@ -116,7 +157,7 @@ def test_options_are_parameters_with_the_configuration_as_defaults(spec):
     }
     assert parameters["examples_source"]["defaultValue"] == "auto"
     assert parameters["transform_horizontal_flip"]["defaultValue"] is True
-    assert parameters["models_dir"]["defaultValue"] == "/m"
+    assert parameters["models_dir"]["defaultValue"] == "/mnt/f/models"
     # Where the schemas are kept was not said, so every run must say it.
     assert not parameters["schemas_dir"].get("isOptional")
     config = Config()
@@ -126,27 +167,37 @@ def test_options_are_parameters_with_the_configuration_as_defaults(spec):
 
 
 def test_caching_retries_and_resources_are_those_of_each_step(spec):
-    tasks = {task["taskInfo"]["name"]: task for task in spec["root"]["dag"]["tasks"].values()}
+    tasks = by_task(spec)
     cached = {name for name, task in tasks.items() if task["cachingOptions"].get("enableCache")}
     assert cached == {step.name for step in STEPS} - {"validator", "baseline", "pusher"}
     assert {task["retryPolicy"]["maxRetryCount"] for task in tasks.values()} == {2}
-    executors = spec["deploymentSpec"]["executors"]
-    resources = {name.removeprefix("exec-"): e["container"]["resources"] for name, e in executors.items()}
-    accelerated = {name: r["accelerator"] for name, r in resources.items() if "accelerator" in r}
-    assert list(accelerated) == ["trainer"]
-    assert accelerated["trainer"]["resourceType"] == "nvidia.com/gpu"
-    assert accelerated["trainer"]["resourceCount"] == "2"
+    resources = {name: container["resources"] for name, container in containers(spec).items()}
+    accelerators = {name: r["accelerator"] for name, r in resources.items() if "accelerator" in r}
+    assert {name: (a["resourceType"], a["resourceCount"]) for name, a in accelerators.items()} == {
+        "trainer": ("nvidia.com/gpu", "2")
+    }
     assert resources["trainer"]["memoryRequest"] > resources["statistics"]["memoryRequest"]
 
 
-def test_a_step_that_changes_is_another_to_the_cache(tmp_path, monkeypatch):
-    before = compile_with(tmp_path / "before.yaml")["deploymentSpec"]["executors"]
-    of_code = kubeflow.fingerprint.of_code
+def test_a_volume_is_mounted_in_every_container(compiled):
+    _, platform = yaml.safe_load_all(compiled.file.read_text())
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert len(executors) == len(STEPS)
+    # What kfp-kubernetes 2.17 writes.
+    name = {"runtimeValue": {"constant": "claim"}}
+    mount = {"mountPath": "/mnt/f", "constant": "claim", "pvcNameParameter": name}
+    assert all(executor == {"pvcMount": [mount]} for executor in executors.values())
+
+
+def test_a_step_that_changes_is_another_to_the_cache(spec, tmp_path, monkeypatch):
+    of_code = fingerprint.of_code
     monkeypatch.setattr(
-        kubeflow.fingerprint, "of_code", lambda *modules: "new" if "components.model" in modules else of_code(*modules)
+        fingerprint, "of_code", lambda *names: "new" if "components.model" in names else of_code(*names)
     )
-    after = compile_with(tmp_path / "after.yaml")["deploymentSpec"]["executors"]
-    assert [name for name in after if after[name] != before[name]] == ["exec-model"]
+    output = tmp_path / "flowers.yaml"
+    kubeflow.compile_pipeline(STEPS, Config(), KubeflowOptions(), output)
+    before, after = containers(spec), containers(parse(output))
+    assert [name for name in after if after[name]["command"] != before[name]["command"]] == ["model"]
 
 
 @pytest.mark.parametrize(
@@ -180,17 +231,6 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert command_line.main(["compile", "--output", str(tmp_path / "file" / "flowers.yaml")]) == 1
     assert "Choose another file: --output" in capsys.readouterr().err
-
-
-def test_kfp_is_loaded_when_needed_and_tensorflow_not_at_all(tmp_path):
-    script = (
-        "import sys\n"
-        "from pipelines.__main__ import main\n"
-        "assert 'kfp' not in sys.modules\n"
-        f"assert main(['compile', '--output', {str(tmp_path / 'flowers.yaml')!r}]) == 0\n"
-        "assert 'kfp' in sys.modules and 'tensorflow' not in sys.modules\n"
-    )
-    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 
 def test_the_image_is_locked_and_without_root():
@@ -229,11 +269,12 @@ def test_the_whole_pipeline_ends_in_the_metrics_of_the_local_runner(image, tmp_p
     generous = ("evaluator.min_accuracy=0", "litert_evaluator.min_agreement=0", "litert_evaluator.max_accuracy_drop=1")
     assignments = (*options, *generous, "examples.num_synthetic_per_class=20")
     file = tmp_path / "flowers.yaml"
-    state = (f"models={tmp_path / 'models'}", f"schemas={tmp_path / 'schemas'}")
-    compile_with(file, "--set", *assignments, "--state", *state)
+    config = override(Config(), assignments)
+    state = {name: str(tmp_path / name) for name in ("models", "schemas")}
+    kubeflow.compile_pipeline(STEPS, config, KubeflowOptions(image=IMAGE, state=state), file)
     outputs = run_locally(file, tmp_path / "root")
     folders = Folders(runs=tmp_path / "runs", models=tmp_path / "local_models")
-    run_dir, artifacts = local_runner.run(STEPS, override(Config(), assignments), folders=folders)
+    run_dir, artifacts = local_runner.run(STEPS, config, folders=folders)
 
     assert read_json(outputs / "evaluator" / "output" / "metrics.json") == read_json(run_dir / "metrics.json")
     for step in STEPS:

@@ -1,0 +1,105 @@
+"""What a task does with what KFP gives it: options checked, folders as the local runner leaves them, one manifest."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kfp import dsl
+
+from components.errors import ComponentError
+from components.files import read_json, write_json
+from components.lineage import read_manifest
+from components.trainer import TrainerOptions
+from pipelines import kubeflow_task, local_runner
+from pipelines.config import Config
+from pipelines.declaration import Step
+from pipelines.local_runner import Folders
+
+MODULE = __name__
+# As KFP carries them: every number a float, a tuple a list.
+NUMBERS = {name: float(v) if type(v) is int else v for name, v in asdict(TrainerOptions()).items()}
+ARGUMENTS = {f"trainer_{name}": v for name, v in (NUMBERS | {"hidden_units": [256.0]}).items()}
+
+
+def note(*, out_dir: Path, options: TrainerOptions, models_dir: Path) -> dict[str, Any]:
+    """Write down what there was before, and what the step is given."""
+    found = sorted(path.name for path in out_dir.iterdir())
+    write_json(out_dir / "options.json", asdict(options))
+    (out_dir / "found.txt").write_text(" ".join(found))
+    (out_dir / "page.html").write_text("<!doctype html>")
+    (models_dir / "visited").touch()
+    return {"num_epochs": options.epochs}
+
+
+def read(*, notes_dir: Path, out_dir: Path) -> dict[str, Any]:
+    (out_dir / "epochs.txt").write_text(str(read_json(notes_dir / "options.json")["epochs"]))
+    return {}
+
+
+NOTE = Step(name="note", function=f"{MODULE}:note", options={"options": "trainer"}, state={"models_dir": "models"})
+READ = Step(name="read", function=f"{MODULE}:read", inputs={"notes_dir": "note"})
+
+
+@pytest.fixture(autouse=True)
+def steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubeflow_task, "STEPS", (NOTE, READ))
+
+
+def artifact(folder: Path) -> dsl.Artifact:
+    return dsl.Artifact(uri=str(folder))
+
+
+def run_note(folder: Path, **changes: Any) -> dsl.Artifact:
+    output = artifact(folder / "notes")
+    kubeflow_task.run("note", output=output, **{**ARGUMENTS, "models_dir": str(folder / "models"), **changes})
+    return output
+
+
+def test_a_task_leaves_the_manifest_of_the_local_runner(tmp_path):
+    notes, read = run_note(tmp_path), artifact(tmp_path / "read")
+    kubeflow_task.run("read", output=read, notes_dir=notes)
+    folders = Folders(runs=tmp_path / "runs", models=tmp_path / "local_models")
+    _, artifacts = local_runner.run((NOTE, READ), Config(), folders=folders)
+    for name, made in (("note", notes), ("read", read)):
+        expected = artifacts[name].manifest
+        manifest = read_manifest(Path(made.path))
+        assert set(manifest) == set(expected)
+        for entry in set(expected) - {"created", "seconds", "inputs"}:
+            assert manifest[entry] == expected[entry], entry
+    # Another task sees no other folder than its inputs: what made these is said in full.
+    origin = read_manifest(Path(read.path))["inputs"]["notes_dir"]
+    assert {**origin, **artifacts["note"].reference} == origin
+    assert origin["options"]["options"]["epochs"] == TrainerOptions().epochs
+
+
+def test_the_summary_is_the_metadata_that_kubeflow_shows(tmp_path):
+    assert run_note(tmp_path).metadata == {"num_epochs": 10}
+
+
+def test_the_page_is_copied_to_where_kubeflow_shows_it(tmp_path):
+    run_note(tmp_path, page=dsl.HTML(uri=str(tmp_path / "page")))
+    assert (tmp_path / "page").read_text() == "<!doctype html>"
+
+
+def test_an_option_that_the_step_refuses_stops_the_task(tmp_path):
+    with pytest.raises(ValueError, match=r"epochs must be at least 1. Received: 0"):
+        run_note(tmp_path, trainer_epochs=0.0)
+    with pytest.raises(ValueError, match=r"trainer.epochs takes a value of type int. Received: '1.5'"):
+        run_note(tmp_path, trainer_epochs=1.5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_that_is_no_folder_stops_the_task(tmp_path):
+    with pytest.raises(ComponentError, match=r"must be a path that the containers see.*Received: 's3://bucket/models'"):
+        run_note(tmp_path, models_dir="s3://bucket/models")
+
+
+@pytest.mark.parametrize(("resumable", "found"), [(False, ""), (True, "half")], ids=["anew", "resumed"])
+def test_a_retry_goes_on_only_where_the_step_can(tmp_path, monkeypatch, resumable, found):
+    monkeypatch.setattr(kubeflow_task, "STEPS", (replace(NOTE, resumable=resumable),))
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "half").touch()
+    (tmp_path / "notes" / ".torn.1.tmp").touch()
+    run_note(tmp_path)
+    assert (tmp_path / "notes" / "found.txt").read_text() == found
