@@ -2,7 +2,7 @@
 
 Reads a declaration and a configuration; writes one YAML file. Options become the pipeline's parameters, with the
 configuration as their defaults, inputs and outputs typed artifacts. Each task calls `pipelines.kubeflow_task` in the
-image that the top-level Dockerfile builds.
+image that the top-level Dockerfile builds. One more task, `sources`, says what the steps will find outside.
 """
 
 import inspect
@@ -18,18 +18,16 @@ from components.files import whole
 from pipelines import fingerprint
 from pipelines.config import Config
 from pipelines.declaration import Step, load
-from pipelines.kubeflow_task import option_parameters, state_parameter
+from pipelines.kubeflow_task import describe_sources, option_parameters, source_parameter, state_parameter
 
 NAME = "flowers"
+SOURCES = "sources"
 DESCRIPTION = "From labelled photos to a pushed, reported model."
 
-_RESOURCES = {
-    # The backbone runs on every core; fine-tuning keeps its activations for a whole batch.
-    "features": ("4", "8G"),
-    "trainer": ("4", "16G"),
-}
+# Processors and memory. With ResNet50 at 224 px no step takes more than 3 GB; features are computed of every photo on
+# every core, and fine-tuning keeps activations for as many of the backbone's stages as it is asked to train.
 _LEAST = ("1", "4G")
-"""Processors and memory of any other step: TensorFlow and one model in memory."""
+_RESOURCES = {"features": ("4", "4G"), "trainer": ("4", "8G")}
 
 _TASK = """\
 def {name}({parameters}):
@@ -38,7 +36,7 @@ def {name}({parameters}):
     arguments = locals()
     from pipelines import kubeflow_task
 
-    kubeflow_task.run({name!r}, **arguments)
+    kubeflow_task.{call}
 """
 
 
@@ -95,20 +93,29 @@ def compile_pipeline(steps: Sequence[Step], config: Config, options: KubeflowOpt
     except ImportError as exc:
         raise ComponentError("compile needs kfp, which is not installed. Run: make scale") from exc
     taken = {step.name: _parameters(step, config, options.state) for step in steps}
-    components = {step.name: _component(step, steps, taken[step.name], options.image) for step in steps}
+    components = {step.name: _step_component(step, steps, taken[step.name], options.image) for step in steps}
+    sourced = [step for step in steps if step.source]
+    of_sources = {name: parameter for step in sourced for name, parameter in taken[step.name].items()}
     parameters = {name: parameter for found in taken.values() for name, parameter in found.items()}
     # In a signature, those without a default come first.
     names = sorted(parameters, key=lambda name: parameters[name].default is not inspect.Parameter.empty)
 
     def connect(*channels: Any) -> None:
         given = dict(zip(names, channels, strict=True))
+        sources: Mapping[str, Any] = {}
+        if sourced:
+            task = _sources_component(sourced, of_sources, options.image)(**{name: given[name] for name in of_sources})
+            _configure(task, SOURCES, options, cached=False)
+            sources = task.outputs
         tasks: dict[str, Any] = {}
         for step in steps:
             tasks[step.name] = components[step.name](
                 **{parameter: tasks[name].outputs["output"] for parameter, name in step.inputs.items()},
                 **{name: given[name] for name in taken[step.name]},
+                **({source_parameter(step): sources[source_parameter(step)]} if step.source else {}),
             )
-            _configure(tasks[step.name], step, options)
+            # A step with state looks at what is there, each time.
+            _configure(tasks[step.name], step.name, options, cached=not step.state)
 
     connect.__signature__ = inspect.Signature([parameters[name] for name in names])  # type: ignore[attr-defined]
     connect.__doc__ = "\n".join((f"{DESCRIPTION}\n\nArgs:", *_describe(steps, config)))
@@ -125,14 +132,13 @@ def compile_pipeline(steps: Sequence[Step], config: Config, options: KubeflowOpt
     return len(parameters)
 
 
-def _configure(task: Any, step: Step, options: KubeflowOptions) -> None:
+def _configure(task: Any, name: str, options: KubeflowOptions, *, cached: bool) -> None:
     """Say of a task what it needs of the cluster, and what happens when it fails or was done before."""
-    processors, memory = _RESOURCES.get(step.name, _LEAST)
-    task.set_display_name(step.name).set_cpu_request(processors).set_memory_request(memory)
+    processors, memory = _RESOURCES.get(name, _LEAST)
+    task.set_display_name(name).set_cpu_request(processors).set_memory_request(memory)
     task.set_retry(options.retries, backoff_duration="30s", backoff_factor=2)
-    # A step with state looks at what is there, each time.
-    task.set_caching_options(not step.state)
-    if count := options.gpus.get(step.name):
+    task.set_caching_options(cached)
+    if count := options.gpus.get(name):
         task.set_accelerator_type(options.accelerator).set_accelerator_limit(count)
     if options.volumes:
         # As kfp-kubernetes writes it. In every task: also one without state may be told of a folder in it.
@@ -170,23 +176,51 @@ def _describe(steps: Sequence[Step], config: Config) -> Iterator[str]:
             yield f"    {name}: {' '.join(text.split())}"
 
 
-def _component(step: Step, steps: Sequence[Step], parameters: Mapping[str, inspect.Parameter], image: str) -> Any:
-    """Make the KFP component of a step: a function that hands all it is given to `kubeflow_task.run`."""
-    from kfp import dsl
+def _sources_component(steps: Sequence[Step], parameters: Mapping[str, inspect.Parameter], image: str) -> Any:
+    """Make the KFP component that describes the sources of steps."""
+    annotations = {name: parameter.annotation.__name__ for name, parameter in parameters.items()}
+    annotations |= {source_parameter(step): "dsl.OutputPath(str)" for step in steps}
+    modules = [_module(step.source) for step in steps if step.source]
+    return _component(SOURCES, annotations, describe_sources, modules, "describe_sources(**arguments)", image)
 
+
+def _step_component(step: Step, steps: Sequence[Step], parameters: Mapping[str, inspect.Parameter], image: str) -> Any:
+    """Make the KFP component of a step."""
     types = {s.name: "Artifact" if s.kind == "HTML" else s.kind for s in steps}
     annotations = {parameter: f"dsl.Input[dsl.{types[name]}]" for parameter, name in step.inputs.items()}
     annotations |= {name: parameter.annotation.__name__ for name, parameter in parameters.items()}
+    if step.source:
+        annotations[source_parameter(step)] = "str"
     annotations["output"] = f"dsl.Output[dsl.{types[step.name]}]"
     if step.kind == "HTML":
         annotations["page"] = "dsl.Output[dsl.HTML]"
+    modules = [_module(step.function), *step.programs]
+    return _component(step.name, annotations, load(step.function), modules, f"run({step.name!r}, **arguments)", image)
+
+
+def _module(reference: str) -> str:
+    return reference.partition(":")[0]
+
+
+def _component(
+    name: str,
+    annotations: Mapping[str, str],
+    function: Callable[..., Any],
+    modules: Sequence[str],
+    call: str,
+    image: str,
+) -> Any:
+    """Make a KFP component: a function that hands all it is given to one of `kubeflow_task`."""
+    from kfp import dsl
+
     source = _TASK.format(
-        name=step.name,
-        parameters="".join(f"\n    {name}: {kind}," for name, kind in annotations.items()) + "\n",
-        description=(inspect.getdoc(load(step.function)) or "").partition("\n")[0],
-        code=fingerprint.of_code(step.function.partition(":")[0], *step.programs),
+        name=name,
+        parameters="".join(f"\n    {parameter}: {kind}," for parameter, kind in annotations.items()) + "\n",
+        description=(inspect.getdoc(function) or "").partition("\n")[0],
+        code=fingerprint.of_code(*modules),
+        call=call,
     )
-    return dsl.component(base_image=image, install_kfp_package=False)(_define(step.name, source, {"dsl": dsl}))
+    return dsl.component(base_image=image, install_kfp_package=False)(_define(name, source, {"dsl": dsl}))
 
 
 def _define(name: str, source: str, namespace: dict[str, Any]) -> Callable[..., None]:

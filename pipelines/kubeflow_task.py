@@ -1,9 +1,10 @@
-"""What one task of the compiled pipeline does, in its container.
+"""What the tasks of the compiled pipeline do, each in its container: the sources are described, steps carried out.
 
 Reads and writes folders as the local runner does, with the same manifest in them. A task sees only its own inputs, so
-its manifest holds the whole lineage of each of them. Needs nothing of KFP: its executor calls `run`.
+its manifest holds the whole lineage of each of them. Needs nothing of KFP, whose executor calls these functions.
 """
 
+import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,25 @@ class KubeflowArtifact(Protocol):
     metadata: dict[str, Any]
 
 
+def describe_sources(**arguments: Any) -> None:
+    """Describe what steps read from outside the pipeline, before any of them runs.
+
+    The descriptions are parameters of these steps: Kubeflow's cache knows a step again as long as its source is the
+    same.
+
+    Args:
+        arguments: a value for each option of the steps, and a file for each description, named as `option_parameters`
+            and `source_parameter` say.
+
+    Raises:
+        ValueError: an option has a value that the step refuses.
+        ComponentError: a source cannot be had.
+    """
+    for step in STEPS:
+        if step.source and (file := arguments.get(source_parameter(step))):
+            Path(file).write_text(json.dumps(load(step.source)(**_options(step, arguments))))
+
+
 def run(name: str, *, output: KubeflowArtifact, page: KubeflowArtifact | None = None, **arguments: Any) -> None:
     """Carry out a step of the flowers pipeline.
 
@@ -37,17 +57,16 @@ def run(name: str, *, output: KubeflowArtifact, page: KubeflowArtifact | None = 
         name: of the step.
         output: the folder to be made; its metadata takes the few numbers worth a log line.
         page: takes a copy of the step's HTML page, which Kubeflow shows.
-        arguments: an artifact for each input, a value for each option and a folder for each state, named as
-            `option_parameters` and `state_parameter` say.
+        arguments: an artifact for each input, a value for each option, a folder for each state and the description of
+            the source, named as `option_parameters`, `state_parameter` and `source_parameter` say.
 
     Raises:
         ValueError: an option has a value that the step refuses.
         ComponentError: the step cannot go on.
     """
     step = next(step for step in STEPS if step.name == name)
-    config = override(Config(), _assignments(step, arguments))
-    options = {parameter: getattr(config, section) for parameter, section in step.options.items()}
-    source = load(step.source)(**options) if step.source else None
+    options = _options(step, arguments)
+    source = json.loads(arguments[source_parameter(step)]) if step.source else None
     inputs = {parameter: Path(arguments[parameter].path) for parameter in step.inputs}
     origins = {parameter: lineage.trace(path) for parameter, path in inputs.items()}
     made_from = describe_origin(step, options, source=source, inputs={p: o["digest"] for p, o in origins.items()})
@@ -77,6 +96,16 @@ def option_parameters(step: Step) -> Iterator[tuple[str, str, str]]:
 def state_parameter(folder: str) -> str:
     """Name the pipeline's parameter for a folder that is kept between runs."""
     return f"{folder}_dir"
+
+
+def source_parameter(step: Step) -> str:
+    """Name the parameter for what is said of a step's source."""
+    return f"source_of_{step.name}"
+
+
+def _options(step: Step, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    config = override(Config(), _assignments(step, arguments))
+    return {parameter: getattr(config, section) for parameter, section in step.options.items()}
 
 
 def _assignments(step: Step, arguments: Mapping[str, Any]) -> Iterator[str]:

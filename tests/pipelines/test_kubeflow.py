@@ -123,7 +123,7 @@ def test_compile_says_what_it_wrote_and_loads_kfp_alone(compiled):
 
 def test_every_step_is_a_container_that_waits_for_its_inputs(spec):
     tasks = by_task(spec)
-    assert sorted(tasks) == sorted(step.name for step in STEPS)
+    assert sorted(tasks) == sorted(["sources", *(step.name for step in STEPS)])
     for step in STEPS:
         container = containers(spec)[step.name]
         assert container["image"] == IMAGE
@@ -133,12 +133,24 @@ def test_every_step_is_a_container_that_waits_for_its_inputs(spec):
         assert producers == {parameter: name.replace("_", "-") for parameter, name in step.inputs.items()}
 
 
+def test_a_step_that_reads_from_outside_is_told_what_is_there(spec):
+    """Kubeflow's cache goes by a task's parameters: with other photos in the same folder, it has another one."""
+    tasks = by_task(spec)
+    assert not tasks["sources"].get("dependentTasks")
+    wired = {name: task.get("inputs", {}).get("parameters", {}) for name, task in tasks.items()}
+    told = {name: p[f"source_of_{name}"] for name, p in wired.items() if f"source_of_{name}" in p}
+    assert set(told) == {step.name for step in STEPS if step.source}
+    assert told["examples"]["taskOutputParameter"] == {
+        "producerTask": "sources",
+        "outputParameterKey": "source_of_examples",
+    }
+
+
 def test_artifacts_are_typed(spec):
+    definitions = {name.removeprefix("comp-"): c["outputDefinitions"] for name, c in spec["components"].items()}
     outputs = {
-        name.removeprefix("comp-"): {
-            o: a["artifactType"]["schemaTitle"] for o, a in c["outputDefinitions"]["artifacts"].items()
-        }
-        for name, c in spec["components"].items()
+        name: {output: a["artifactType"]["schemaTitle"] for output, a in d.get("artifacts", {}).items()}
+        for name, d in definitions.items()
     }
     assert outputs["examples"] == {"output": "system.Dataset"}
     assert outputs["export"] == {"output": "system.Model"}
@@ -169,7 +181,7 @@ def test_options_are_parameters_with_the_configuration_as_defaults(spec):
 def test_caching_retries_and_resources_are_those_of_each_step(spec):
     tasks = by_task(spec)
     cached = {name for name, task in tasks.items() if task["cachingOptions"].get("enableCache")}
-    assert cached == {step.name for step in STEPS} - {"validator", "baseline", "pusher"}
+    assert cached == {step.name for step in STEPS} - {"sources", "validator", "baseline", "pusher"}
     assert {task["retryPolicy"]["maxRetryCount"] for task in tasks.values()} == {2}
     resources = {name: container["resources"] for name, container in containers(spec).items()}
     accelerators = {name: r["accelerator"] for name, r in resources.items() if "accelerator" in r}
@@ -182,7 +194,7 @@ def test_caching_retries_and_resources_are_those_of_each_step(spec):
 def test_a_volume_is_mounted_in_every_container(compiled):
     _, platform = yaml.safe_load_all(compiled.file.read_text())
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    assert len(executors) == len(STEPS)
+    assert {name.removeprefix("exec-").replace("-", "_") for name in executors} == {"sources", *(s.name for s in STEPS)}
     # What kfp-kubernetes 2.17 writes.
     name = {"runtimeValue": {"constant": "claim"}}
     mount = {"mountPath": "/mnt/f", "constant": "claim", "pvcNameParameter": name}

@@ -37,7 +37,19 @@ def read(*, notes_dir: Path, out_dir: Path) -> dict[str, Any]:
     return {}
 
 
-NOTE = Step(name="note", function=f"{MODULE}:note", options={"options": "trainer"}, state={"models_dir": "models"})
+def look(options: TrainerOptions) -> dict[str, Any]:
+    if options.seed == 13:
+        raise ComponentError("There is nothing to be seen with seed 13.")
+    return {"seen": ["with", options.seed]}
+
+
+NOTE = Step(
+    name="note",
+    function=f"{MODULE}:note",
+    options={"options": "trainer"},
+    source=f"{MODULE}:look",
+    state={"models_dir": "models"},
+)
 READ = Step(name="read", function=f"{MODULE}:read", inputs={"notes_dir": "note"})
 
 
@@ -52,7 +64,10 @@ def artifact(folder: Path) -> dsl.Artifact:
 
 def run_note(folder: Path, **changes: Any) -> dsl.Artifact:
     output = artifact(folder / "notes")
-    kubeflow_task.run("note", output=output, **{**ARGUMENTS, "models_dir": str(folder / "models"), **changes})
+    description = folder / "source_of_note"
+    kubeflow_task.describe_sources(**{**ARGUMENTS, "source_of_note": str(description), **changes})
+    given = {"models_dir": str(folder / "models"), "source_of_note": description.read_text()}
+    kubeflow_task.run("note", output=output, **{**ARGUMENTS, **given, **changes})
     return output
 
 
@@ -87,6 +102,12 @@ def test_an_option_that_the_step_refuses_stops_the_task(tmp_path):
         run_note(tmp_path, trainer_epochs=0.0)
     with pytest.raises(ValueError, match=r"trainer.epochs takes a value of type int. Received: '1.5'"):
         run_note(tmp_path, trainer_epochs=1.5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_source_that_cannot_be_had_stops_the_pipeline_before_any_step(tmp_path):
+    with pytest.raises(ComponentError, match="nothing to be seen"):
+        run_note(tmp_path, trainer_seed=13.0)
     assert list(tmp_path.iterdir()) == []
 
 
