@@ -285,3 +285,26 @@ def test_the_web_page_asks_the_service_of_the_server() -> None:
     rest = {each["name"]: each["port"] for each in find("Service", host)["spec"]["ports"]}["rest"]
     assert int(port) == rest
     assert ports(find("Deployment", "web")["spec"]["template"]) == {"http": options.port}
+
+
+def test_the_bulk_job_runs_a_command_that_there_is() -> None:
+    pytest.importorskip("pipelines.infer")
+    from pipelines.__main__ import _parser
+
+    job = find("Job", "bulk", "bulk")
+    assert container(job)["command"] == ["python", "-m", "pipelines", "infer"]
+    options = _parser().parse_args(["infer", *container(job)["args"]])
+    writable = [m["mountPath"] for m in container(job)["volumeMounts"] if not m.get("readOnly")]
+    read_only = [m["mountPath"] for m in container(job)["volumeMounts"] if m.get("readOnly")]
+    assert str(options.output).startswith(tuple(writable))
+    assert str(options.model).startswith(tuple(read_only))
+    assert options.num_workers == int(container(job)["resources"]["limits"]["cpu"])
+    (rule,) = (r for r in job["spec"]["podFailurePolicy"]["rules"] if r["action"] == "FailJob")
+    assert rule["onExitCodes"]["containerName"] == container(job)["name"]
+    assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never", "or the rules would not be looked at"
+
+
+def test_a_bulk_job_is_started_again_and_cleaned_up() -> None:
+    spec = find("Job", "bulk", "bulk")["spec"]
+    assert spec["backoffLimit"] > 0
+    assert spec["ttlSecondsAfterFinished"] > 0
