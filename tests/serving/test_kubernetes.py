@@ -222,7 +222,7 @@ def test_a_container_that_stays_is_probed_at_ports_that_it_has(manifests: list[M
     assert all("startupProbe" in sidecar for sidecar in template["spec"].get("initContainers", ()))
 
 
-def test_the_cluster_refuses_a_pod_with_more_rights() -> None:
+def test_the_namespace_holds_its_pods_to_the_restricted_standard() -> None:
     labels = find("Namespace", "flowers")["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
 
@@ -238,10 +238,7 @@ def test_the_server_is_composes_and_the_local_server_knows_its_flags(caplog: pyt
     flags = parse(server["args"])
     assert not caplog.messages, "each flag means something"
     assert {"grpc": flags.port, "rest": flags.rest_api_port} == ports(find("Deployment", "server")["spec"]["template"])
-    (monitoring,) = (
-        protos.read(KUBERNETES.parent / "config" / Path(name).name, protos.MonitoringConfig)
-        for name in [flags.monitoring_config_file]
-    )
+    monitoring = protos.read(KUBERNETES.parent / "config" / "monitoring.config", protos.MonitoringConfig)
     assert server["livenessProbe"]["httpGet"]["path"] == monitoring.prometheus_config.path
     annotations = find("Deployment", "server")["spec"]["template"]["metadata"]["annotations"]
     assert annotations["prometheus.io/path"] == monitoring.prometheus_config.path
