@@ -5,8 +5,7 @@ right and where it rises downwards. Scaling, recompression and small changes of 
 "Kind of Like That", 2013).
 """
 
-from collections import defaultdict
-from collections.abc import Iterator
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,24 +23,53 @@ def difference_hash(grey: NDArray[np.uint8]) -> NDArray[np.uint32]:
     return np.packbits(rises).view(np.uint32)
 
 
-def near_pairs(hashes: NDArray[np.uint32], *, max_bits: int) -> Iterator[tuple[int, int]]:
-    """Give the pairs of rows of `uint32 [N, 4]` that differ in at most `max_bits` bits.
+def shadowed(hashes: NDArray[np.uint32], ranks: NDArray[np.intp], *, max_bits: int) -> dict[int, int]:
+    """Find the rows that look the same as one of a higher rank.
 
-    Two hashes that differ in fewer bits than there are bands agree in a whole band, so only rows that share a band
-    are compared: linear in N where few photos are alike. Hence `max_bits` is at most 3.
+    Args:
+        hashes: `uint32 [N, 4]`.
+        ranks: `[N]`.
+        max_bits: hashes that differ in at most so many bits, 0 to 3, look the same.
+
+    Returns:
+        Each such row, with a row of a higher rank that it looks like.
+    """
+    # Rows of one hash and rank share their fate, so the first stands for all: many plain pictures cost no more than
+    # others do.
+    _, firsts, groups = np.unique(
+        np.column_stack([hashes, ranks.astype(np.uint32)]), axis=0, return_index=True, return_inverse=True
+    )
+    chosen = np.sort(firsts)
+    winners: dict[int, int] = {}
+    for pair in chosen[near_pairs(hashes[chosen], max_bits=max_bits)].tolist():
+        lower, upper = sorted(pair, key=ranks.__getitem__)
+        if ranks[lower] < ranks[upper]:
+            winners.setdefault(lower, upper)
+    return {row: winners[first] for row, first in enumerate(firsts[groups].tolist()) if first in winners}
+
+
+def near_pairs(hashes: NDArray[np.uint32], *, max_bits: int) -> NDArray[np.intp]:
+    """Find the pairs of rows of `uint32 [N, 4]` that differ in at most `max_bits` bits: `[P, 2]`, the lower row first.
+
+    Two hashes that differ in m bits agree in all but m of their four bands, so only rows that agree in so many are
+    compared: linear in N where few photos are alike. Hence `max_bits` is at most 3, and one band of four tells little:
+    photos with a white sky share it. Pairs that agree in an earlier band stand first.
     """
     if not 0 <= max_bits < _NUM_BANDS:
         raise ValueError(f"max_bits must be 0 to {_NUM_BANDS - 1}. Received: {max_bits}")
-    seen: set[tuple[int, int]] = set()
-    for band in range(_NUM_BANDS):
-        buckets: dict[int, list[int]] = defaultdict(list)
-        for row, value in enumerate(hashes[:, band].tolist()):
-            for other in buckets[value]:
-                if (other, row) not in seen and _distance(hashes[other], hashes[row]) <= max_bits:
-                    seen.add((other, row))
-                    yield other, row
-            buckets[value].append(row)
-
-
-def _distance(one: NDArray[np.uint32], other: NDArray[np.uint32]) -> int:
-    return int(np.unpackbits((one ^ other).view(np.uint8)).sum())
+    found = [np.empty((0, 2), np.intp)]
+    for bands in combinations(range(_NUM_BANDS), _NUM_BANDS - max_bits):
+        order = np.lexsort(hashes[:, bands].T)
+        ordered = hashes[order][:, bands]
+        run = np.concatenate([[0], np.cumsum((ordered[1:] != ordered[:-1]).any(axis=1))])
+        places, step = np.arange(len(run)), 0
+        while len(places):  # those of a run are compared with the next one, the one after that, and so on
+            step += 1
+            places = places[: np.searchsorted(places, len(run) - step)]
+            places = places[run[places] == run[places + step]]
+            pairs = np.column_stack([order[places], order[places + step]])
+            distances = np.bitwise_count(hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]]).sum(axis=1)
+            found.append(np.sort(pairs[distances <= max_bits], axis=1))
+    unique = np.unique(np.concatenate(found), axis=0)
+    first_band = (hashes[unique[:, 0]] == hashes[unique[:, 1]]).argmax(axis=1)
+    return unique[np.lexsort((unique[:, 0], unique[:, 1], first_band))]

@@ -71,7 +71,7 @@ class ExamplesOptions:
             raise ValueError(f"seed must be at least 0. Received: {self.seed}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """A readable photo on its way into a split; `offset` and `length` say where its bytes wait."""
 
@@ -284,20 +284,23 @@ def _carve_missing_splits(candidates: Sequence[Candidate], source: Source, optio
             rest = [c for c in group if c.sha256 not in moved]
             below = [c for c in rest if int(c.sha256[:13], 16) / 16**13 < limit]
             moved |= {c.sha256: split for c in below or rest[:1]}
-    return [replace(c, split=moved.get(c.sha256, c.split)) for c in candidates]
+    return [replace(c, split=moved[c.sha256]) if c.sha256 in moved else c for c in candidates]
 
 
 def _drop_near_duplicates(candidates: Sequence[Candidate], *, max_bits: int) -> tuple[list[Candidate], list[Exclusion]]:
     """Of a picture that stands in two splits, drop the one in the split that judges less: train, then validation."""
-    hashes = np.array([np.frombuffer(c.hash, np.uint32) for c in candidates])
-    dropped: dict[int, Exclusion] = {}
-    for pair in duplicates.near_pairs(hashes, max_bits=max_bits):
-        lower, upper = sorted(pair, key=lambda row: SPLITS.index(candidates[row].split))
-        loser, winner = candidates[lower], candidates[upper]
-        if loser.split != winner.split:
+    hashes = np.frombuffer(b"".join(c.hash for c in candidates), np.uint32).reshape(-1, 4)
+    ranks = np.array([SPLITS.index(c.split) for c in candidates])
+    winners = duplicates.shadowed(hashes, ranks, max_bits=max_bits)
+    kept, excluded = [], []
+    for row, candidate in enumerate(candidates):
+        if row in winners:
+            winner = candidates[winners[row]]
             reason = f"looks the same as {winner.name} in {winner.split}"
-            dropped.setdefault(lower, Exclusion(loser.name, loser.split, "near_duplicate", reason))
-    return [c for row, c in enumerate(candidates) if row not in dropped], list(dropped.values())
+            excluded.append(Exclusion(candidate.name, candidate.split, "near_duplicate", reason))
+        else:
+            kept.append(candidate)
+    return kept, excluded
 
 
 def _write_split(

@@ -7,9 +7,10 @@ its name, so a killed step goes on with the next one.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,12 +95,14 @@ def _extract(
         run = _make_runner(model_dir, precision)
         image_size_px = model.describe(model_dir)["image_size_px"]
         with tqdm(total=len(waiting), desc="features", unit="file", disable=None, leave=False) as progress:
-            for shard, view, path in waiting:
-                batches = _view(shard, view, transform, image_size_px=image_size_px, batch_size=options.batch_size)
-                features, labels = _run_all(run, batches)
-                _save(path, features=features, labels=labels)
-                num_images += len(labels)
-                progress.update()
+            for view, group in groupby(waiting, key=lambda job: job[1]):
+                shards, _, paths = zip(*group, strict=True)
+                batches = _read(shards, view, transform, image_size_px=image_size_px, batch_size=options.batch_size)
+                for path, batches_of_shard in zip(paths, batches, strict=True):
+                    features, labels = _run_all(run, batches_of_shard)
+                    _save(path, features=features, labels=labels)
+                    num_images += len(labels)
+                    progress.update()
     return {"num_views": max(num_views.values()), "num_images": num_images, "precision": precision}
 
 
@@ -114,16 +117,29 @@ def load(features_dir: Path, split: str) -> tuple[NDArray[np.float32], NDArray[n
     return np.stack(columns, axis=1), labels
 
 
-def _view(
-    shard: Path, view: int, options: TransformOptions, *, image_size_px: int, batch_size: int
-) -> "tf.data.Dataset":
+def _read(
+    shards: Sequence[Path], view: int, options: TransformOptions, *, image_size_px: int, batch_size: int
+) -> "Iterator[Iterator[tuple[tf.Tensor, tf.Tensor]]]":
+    """Read the batches of each shard, one shard after the other.
 
-    batches = transform.read([shard], image_size_px=image_size_px).batch(batch_size)
-    if view:
-        # A seed of its own for each shard and view: `train-00003-of-00006` gives 3.
-        seed = int(shard.stem.split("-")[1]) * 1000 + view
-        batches = transform.augment(batches, transform.make_augmentation(options), seed=seed)
-    return batches
+    One pipeline reads them all: one for each shard would be traced each time, and leave megabytes behind.
+    """
+    import tensorflow as tf
+
+    # A seed of its own for each shard and view: `train-00003-of-00006` gives 3.
+    seeds = [int(shard.stem.split("-")[1]) * 1000 + view for shard in shards]
+    layer = transform.make_augmentation(options) if view else None
+
+    def read(place: tf.Tensor, name: tf.Tensor, seed: tf.Tensor) -> "tf.data.Dataset":
+        batches = transform.parse(tf.data.TFRecordDataset(name), image_size_px=image_size_px).batch(batch_size)
+        if layer:
+            batches = transform.augment(batches, layer, seed=seed)
+        return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(place).repeat(), batches))
+
+    names = [str(shard) for shard in shards]
+    placed = tf.data.Dataset.from_tensor_slices((range(len(names)), names, seeds)).flat_map(read)
+    for _, group in groupby(placed, key=lambda each: int(each[0])):
+        yield (batch for _, batch in group)
 
 
 def _make_runner(model_dir: Path, precision: str) -> Callable[["tf.Tensor"], "tf.Tensor"]:
@@ -167,7 +183,9 @@ def _bfloat16_graphs(on: bool) -> Iterator[None]:
         tf.config.optimizer.set_experimental_options({name: before})
 
 
-def _run_all(run: Callable[["tf.Tensor"], "tf.Tensor"], batches: "tf.data.Dataset") -> tuple[Any, Any]:
+def _run_all(
+    run: Callable[["tf.Tensor"], "tf.Tensor"], batches: "Iterator[tuple[tf.Tensor, tf.Tensor]]"
+) -> tuple[Any, Any]:
     # A shard is decoded before it goes through the backbone: both want every processor, and taking turns is a third
     # faster than running side by side.
     images, labels = zip(*batches, strict=True)

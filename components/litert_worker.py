@@ -29,7 +29,7 @@ def main(model: Path, photos_dir: Path, num_photos: int | None = None) -> None:
     measured: dict[str, Any] = {
         "answers": answers,
         "latency_ms": statistics.median(times_ms),
-        "peak_memory_bytes": _peak_memory_bytes(),
+        "peak_memory_bytes": peak_memory_bytes(),
     }
     print(json.dumps(measured))
 
@@ -59,7 +59,7 @@ def _open_saved_model(folder: Path) -> Classify:
     return classify
 
 
-def _peak_memory_bytes() -> int:
+def peak_memory_bytes() -> int:
     """Give the most memory that this process has held (Linux: `VmHWM`; `ru_maxrss` counts its parent there)."""
     try:
         status = Path("/proc/self/status").read_text()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import augmentation, on_device, photos, serving, training
+from benchmarks import augmentation, growth, on_device, photos, serving, training
 from components.model import ModelOptions
 
 
@@ -59,3 +59,15 @@ def test_on_device_sets_the_file_beside_the_saved_model(
     assert len(lines) == 4
     assert all(re.fullmatch(r"on_device, .*: ours \S+, .* \S+: ratio \d+\.\d\d\d", line) for line in lines)
     assert "accuracy on 10 photos" in lines[2]
+
+
+@pytest.mark.slow
+def test_growth_sets_many_photos_beside_few(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"NUM_PHOTOS": 60, "FACTOR": 2, "NUM_ROUNDS": 1}.items():
+        monkeypatch.setattr(growth, name, value)
+    growth.measure(ModelOptions(backbone="small_cnn", weights="none", image_size_px=32))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["growth, examples", "growth, statistics", "growth, features"]
+    assert all(re.search(r"ratio \d+\.\d\d in time, \d+\.\d{3} in memory", line) for line in lines)

@@ -124,7 +124,11 @@ def test_several_shards_are_read_in_their_order(
     )
     assert len(examples.shards(parted, "train")) == 2
     (tmp_path / "features").mkdir()
+    calls: list[int] = []
+    parse = transform.parse
+    monkeypatch.setattr(transform, "parse", lambda *args, **options: calls.append(1) or parse(*args, **options))
     extract(parted, model_dir, tmp_path / "features", num_augmented_views=0)
+    assert len(calls) == 1, "one pipeline, or each shard would leave its own behind"
     found, labels = features.load(tmp_path / "features", "train")
     whole, whole_labels = features.load(features_dir, "train")
     np.testing.assert_array_equal(labels, whole_labels)
