@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[3]
 START_S = 120
 CALL_S = 30
 STOP_S = 20
-WAIT_S = 30
+WAIT_S = 60
 
 
 @dataclass
