@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from client.classifier_client import Client, ClassifierError, ImageError, Prediction, Transport
+from client.classifier_client import Client, ImageError, Prediction, Transport
 from client.classifier_client.command import SUFFIXES, expand
 from components.errors import InferenceError
 from components.predictions import Part, PredictionFolder, is_url, open_filesystem
@@ -90,10 +90,10 @@ def list_images(place: str) -> list[str]:
     if is_url(place):
         files, path = open_filesystem(place)
         if files.isdir(path):
-            found = [p for p in files.find(path) if Path(p).suffix.lower() in SUFFIXES and Path(p).name[0] != "."]
+            found = [name for name in files.find(path) if Path(name).suffix.lower() in SUFFIXES]
         else:
             found = files.glob(path)
-        images = [files.unstrip_protocol(p) for p in found]
+        images = [files.unstrip_protocol(name) for name in found if not Path(name).name.startswith(".")]
     else:
         try:
             images = [image for image in expand(place) if isinstance(image, str) and Path(image).is_file()]

@@ -14,6 +14,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,7 @@ class PredictionFolder:
         listing = b"".join(lines)
         manifest = {
             "model": dict(model),
-            "images": {"num_images": len(images), "sha256": hashlib.sha256(listing).hexdigest()},
+            "list_of_images": {"num_images": len(images), "sha256": hashlib.sha256(listing).hexdigest()},
             "part_size": part_size,
         }
         names = self._names()
@@ -100,19 +101,19 @@ class PredictionFolder:
             if not overwrite:
                 changed = " and ".join(key.replace("_", " ") for key in manifest if before.get(key) != manifest[key])
                 raise InferenceError(
-                    f"An output goes on with the model, images and part size that it was begun with. In {self.place} "
-                    f"there is another {changed}. Choose another --output, or --overwrite to begin anew."
+                    "An output goes on with the model, list of images and part size that it was begun with. "
+                    f"{self.place} was begun with another {changed}. Choose another --output, or --overwrite."
                 )
-            self._files.rm(self._path(_MANIFEST))
-            for name in names - {_MANIFEST}:
+            # The manifest last: a folder without one is none of ours.
+            for name in (*sorted(names - {_LOCK, _MANIFEST}), _MANIFEST):
                 self._files.rm(self._path(name))
             names = set()
-        if _MANIFEST not in names:
-            if foreign := sorted(names - {_IMAGES, _LOCK}):
-                raise InferenceError(
-                    f"The output must be a new folder, or one with predictions. {self.place} holds {foreign[0]}. "
-                    "Choose another --output."
-                )
+        if _MANIFEST not in names and (foreign := sorted(names - {_IMAGES, _LOCK})):
+            raise InferenceError(
+                f"The output must be a new folder, or one with predictions. {self.place} holds {foreign[0]}. "
+                "Choose another --output."
+            )
+        if not {_IMAGES, _MANIFEST} <= names:
             self.write(_IMAGES, listing)
             self.write(_MANIFEST, json.dumps(manifest, indent=2).encode())
         if not is_url(self.place):
@@ -138,13 +139,17 @@ class PredictionFolder:
         from pyarrow import parquet
 
         num_rows = num_errors = 0
-        for name in sorted(name for name in self._names() if name.startswith("part-")):
-            footer = parquet.read_metadata(io.BytesIO(self.read(name)))
+        with ThreadPoolExecutor() as threads:
+            contents = list(threads.map(self.read, [name for name in self._names() if name.startswith("part-")]))
+        for content in contents:
+            footer = parquet.read_metadata(io.BytesIO(content))
             groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
-            errors = [g.column(c) for g in groups for c in range(g.num_columns) if g.column(c).path_in_schema == "error"]
+            errors = [
+                g.column(c) for g in groups for c in range(g.num_columns) if g.column(c).path_in_schema == "error"
+            ]
             num_rows += footer.num_rows
             num_errors += sum(column.num_values - column.statistics.null_count for column in errors)
-        num_images = json.loads(self.read(_MANIFEST))["images"]["num_images"]
+        num_images = json.loads(self.read(_MANIFEST))["list_of_images"]["num_images"]
         if num_rows != num_images:
             raise InferenceError(
                 f"Every image has one row. {self.place} has {num_rows} rows for {num_images} images: something else "

@@ -154,7 +154,9 @@ def _parser() -> argparse.ArgumentParser:
     infer = commands.add_parser("infer", parents=[common], help="classify many images; what is done is not done again")
     infer.add_argument("--input", required=True, metavar="FOLDER|PATTERN|URL", help="the images")
     infer.add_argument("--output", required=True, metavar="FOLDER|URL", help="predictions.parquet, a folder")
-    infer.add_argument("--model", metavar="FILE|FOLDER|URL", help="default: the newest int8 LiteRT file in --models-dir")
+    infer.add_argument(
+        "--model", metavar="FILE|FOLDER|URL", help="default: the newest int8 LiteRT file in --models-dir"
+    )
     infer.add_argument("--engine", choices=("auto", "local", "beam"), default="auto", help="default: Beam for many")
     infer.add_argument("--workers", dest="num_workers", type=int, default=0, metavar="N", help="default: one a core")
     infer.add_argument("--part-size", type=int, default=256, metavar="N", help="images in a file (default: 256)")

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from client.classifier_client import Client, ClassifierError
+from client.classifier_client import ClassifierError, Client
 from components.bulk_inference import Classifier, classify_part, find_model, list_images
 from components.errors import InferenceError
 from components.predictions import Part, PredictionFolder

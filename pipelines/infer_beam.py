@@ -6,7 +6,7 @@ written, and kept, as soon as they are there. Images that are grouped into files
 for the last one, and a pipeline that is killed would have nothing to go on from.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -77,4 +77,6 @@ def run(
             )
     except Exception as exc:  # Beam's runners raise what they like, and with it the text of a worker's failure.
         said = str(exc).strip().splitlines() or [type(exc).__name__]
-        raise InferenceError(f"The Beam pipeline failed: {said[-1]} What is done is kept: the same command goes on.") from exc
+        raise InferenceError(
+            f"The Beam pipeline failed: {said[-1]} What is done is kept: the same command goes on."
+        ) from exc
