@@ -71,7 +71,12 @@ class PredictionFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder against other runs on this machine; a bucket has no locks."""
+        """Hold the folder against other runs on this machine; a bucket has no locks.
+
+        Raises:
+            InferenceError: the folder holds something else.
+        """
+        self._check(self._names())
         with nullcontext() if is_url(self.place) else exclusive(Path(self.place) / _LOCK):
             yield
 
@@ -108,11 +113,7 @@ class PredictionFolder:
             for name in (*sorted(names - {_LOCK, _MANIFEST}), _MANIFEST):
                 self._files.rm(self._path(name))
             names = set()
-        if _MANIFEST not in names and (foreign := sorted(names - {_IMAGES, _LOCK})):
-            raise InferenceError(
-                f"The output must be a new folder, or one with predictions. {self.place} holds {foreign[0]}. "
-                "Choose another --output."
-            )
+        self._check(names)
         if not {_IMAGES, _MANIFEST} <= names:
             self.write(_IMAGES, listing)
             self.write(_MANIFEST, json.dumps(manifest, indent=2).encode())
@@ -169,6 +170,13 @@ class PredictionFolder:
         else:
             with whole(Path(self.place) / name) as temporary:
                 temporary.write_bytes(content)
+
+    def _check(self, names: set[str]) -> None:
+        if _MANIFEST not in names and (foreign := sorted(names - {_IMAGES, _LOCK})):
+            raise InferenceError(
+                f"The output must be a new folder, or one with predictions. {self.place} holds {foreign[0]}. "
+                "Choose another --output."
+            )
 
     def _names(self) -> set[str]:
         self._files.invalidate_cache()

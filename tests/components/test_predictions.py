@@ -89,6 +89,13 @@ def test_a_folder_of_other_things_is_never_touched(place, overwrite):
     assert PredictionFolder(place).read("thesis.txt") == b"years of work"
 
 
+def test_not_even_a_lock_is_left_in_a_folder_of_other_things(tmp_path):
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(InferenceError, match="Choose another"), PredictionFolder(str(tmp_path)).lock():
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
 def test_what_a_killed_writer_left_is_removed(tmp_path):
     plan(str(tmp_path))
     (tmp_path / ".part-00000-of-00003.parquet.77.tmp").touch()
