@@ -31,3 +31,7 @@ class PushError(ComponentError):
 
 class InferenceError(ComponentError):
     """Images cannot be classified in bulk, which is not the same as an image that cannot be read."""
+
+
+class BeamError(ComponentError):
+    """Apache Beam is not there, or what it runs failed."""

@@ -23,6 +23,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from client.classifier_client import ClassifierError, Client
+from components import beam
 from components.bulk_inference import Classifier, classify_part, find_model, list_images
 from components.errors import InferenceError
 from components.predictions import Part, PredictionFolder
@@ -116,28 +117,16 @@ def _run(
     is_large = len(parts) * options.part_size >= BEAM_FROM
     with _progress(folder, len(parts)):
         if options.engine == BEAM or (options.engine == AUTO and (is_large or options.beam_options)):
-            _run_beam(classifier, folder, parts, num_workers, options)
+            beam.require(f"--engine beam, the default from {BEAM_FROM} images on,")
+            from pipelines import infer_beam
+
+            infer_beam.run(classifier, folder, parts, num_workers=num_workers, options=options.beam_options)
         elif min(num_workers, len(parts)) == 1:
             client = _open(Classifier(classifier.model))
             for part in parts:
                 classify_part(client, folder, part)
         else:
             _run_processes(classifier, folder, parts, num_workers)
-
-
-def _run_beam(
-    classifier: Classifier, folder: PredictionFolder, parts: Sequence[Part], num_workers: int, options: InferOptions
-) -> None:
-    try:
-        from pipelines import infer_beam
-    except ModuleNotFoundError as exc:
-        if (exc.name or "").partition(".")[0] != "apache_beam":
-            raise
-        raise InferenceError(
-            f"{BEAM_FROM} images and more, and Beam's own options, need apache-beam, which is not installed. "
-            "Run: make scale. Or choose --engine local."
-        ) from exc
-    infer_beam.run(classifier, folder, parts, num_workers=num_workers, beam_options=options.beam_options)
 
 
 def _run_processes(classifier: Classifier, folder: PredictionFolder, parts: Sequence[Part], num_workers: int) -> None:
