@@ -18,7 +18,7 @@ from typing import Any
 from client.classifier_client import Client, ImageError, Prediction, Transport
 from client.classifier_client.command import SUFFIXES, expand
 from components.errors import InferenceError
-from components.predictions import Part, PredictionFolder, is_url, open_filesystem
+from components.predictions import Part, PredictionFolder, is_url, open_filesystem, reaching
 from components.pusher import LITERT
 
 _SERVERS = ("rest://", "grpc://")
@@ -41,25 +41,21 @@ class Classifier:
     num_threads: int | None = None
 
     def open(self) -> Client:
-        return Client(self.open_transport())
-
-    def open_transport(self) -> Transport:
         """Open the way to the model, and make sure that it leads there.
 
         Raises:
             ClassifierError: it does not.
-            OSError: the file cannot be fetched.
+            InferenceError, OSError: the file cannot be fetched.
         """
         transport = self._open_transport()
         transport.image_size_px()
-        return transport
+        return Client(transport)
 
     def identify(self) -> dict[str, str]:
         """Say what the predictions of two runs must have in common: the model's content, or the server's address."""
         if self.model.startswith(_SERVERS):
             return {"server": self.model}
-        files, path = open_filesystem(self.model)
-        return {"sha256": hashlib.sha256(files.cat_file(path)).hexdigest()}
+        return {"sha256": hashlib.sha256(_read(self.model)).hexdigest()}
 
     def _open_transport(self) -> Transport:
         if self.model.startswith(_SERVERS):
@@ -72,12 +68,11 @@ class Classifier:
 
         if not is_url(self.model):
             return LiteRTTransport(self.model, num_threads=self.num_threads)
-        files, path = open_filesystem(self.model)
         with tempfile.TemporaryDirectory() as folder:
             # The file's folder may be named for the model's version.
-            copy = Path(folder).joinpath(*Path(path).parts[-2:])
+            copy = Path(folder).joinpath(*self.model.split("/")[-2:])
             copy.parent.mkdir(exist_ok=True)
-            copy.write_bytes(files.cat_file(path))
+            copy.write_bytes(_read(self.model))
             return LiteRTTransport(copy, num_threads=self.num_threads)
 
 
@@ -89,10 +84,11 @@ def list_images(place: str) -> list[str]:
     """
     if is_url(place):
         files, path = open_filesystem(place)
-        if files.isdir(path):
-            found = [name for name in files.find(path) if Path(name).suffix.lower() in SUFFIXES]
-        else:
-            found = files.glob(path)
+        with reaching(place):
+            if files.isdir(path):
+                found = [name for name in files.find(path) if Path(name).suffix.lower() in SUFFIXES]
+            else:
+                found = files.glob(path)
         images = [files.unstrip_protocol(name) for name in found if not Path(name).name.startswith(".")]
     else:
         try:
@@ -165,11 +161,16 @@ def _classify(client: Client, images: Sequence[str]) -> Iterator[Prediction | Im
 
 
 def _fetch(url: str) -> bytes | ImageError:
-    files, path = open_filesystem(url)
     try:
-        content: bytes = files.cat_file(path)
+        return _read(url)
     except (FileNotFoundError, PermissionError) as exc:
         return ImageError(url, f"cannot be read ({exc}); check the URL")
+
+
+def _read(place: str) -> bytes:
+    files, path = open_filesystem(place)
+    with reaching(place):
+        content: bytes = files.cat_file(path)
     return content
 
 

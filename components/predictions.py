@@ -58,6 +58,25 @@ def open_filesystem(place: str) -> tuple["AbstractFileSystem", str]:
         raise InferenceError(f"A URL is of a known kind, such as s3:// or gs://. Received: {place} ({exc}).") from exc
 
 
+@contextmanager
+def reaching(place: str) -> Iterator[None]:
+    """Turn what only a store's own libraries raise into an error of ours.
+
+    Raises:
+        InferenceError: the store cannot be used.
+        OSError: a file cannot be read or written, as anywhere.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as exc:
+        raise InferenceError(
+            f"{place} cannot be used: {exc}. Check the address, what you may do there and the network; what is done is "
+            "kept: the same command goes on."
+        ) from exc
+
+
 class PredictionFolder:
     """The folder. It can be pickled: each process that works on it has its own.
 
@@ -160,13 +179,15 @@ class PredictionFolder:
         return {"num_images": num_rows, "num_errors": num_errors}
 
     def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
-        content: bytes = self._files.cat_file(self._path(name), start=start, end=end)
+        with reaching(self.place):
+            content: bytes = self._files.cat_file(self._path(name), start=start, end=end)
         return content
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file whole: here by a rename; an object in a bucket is never seen in halves."""
         if is_url(self.place):
-            self._files.pipe_file(self._path(name), content)
+            with reaching(self.place):
+                self._files.pipe_file(self._path(name), content)
         else:
             with whole(Path(self.place) / name) as temporary:
                 temporary.write_bytes(content)
@@ -181,7 +202,8 @@ class PredictionFolder:
     def _names(self) -> set[str]:
         self._files.invalidate_cache()
         try:
-            found: list[Any] = self._files.ls(self._root, detail=False)
+            with reaching(self.place):
+                found: list[Any] = self._files.ls(self._root, detail=False)
         except FileNotFoundError:
             return set()
         return {str(path).rstrip("/").rpartition("/")[2] for path in found}

@@ -31,7 +31,6 @@ from components.predictions import Part, PredictionFolder
 log = logging.getLogger(__name__)
 
 AUTO, LOCAL, BEAM = "auto", "local", "beam"
-ENGINES = (AUTO, LOCAL, BEAM)
 BEAM_FROM = 10_000
 """Images from which on `auto` takes Beam: its start of several seconds is below a tenth of the time then."""
 
@@ -101,8 +100,8 @@ def infer(images: str, model: str, output: str, *, models_dir: Path, options: In
         raise InferenceError(f"{exc} What is done is kept: the same command goes on.") from exc
     except OSError as exc:
         raise InferenceError(
-            f"The output must be a folder that can be written. {exc.filename or output}: {exc.strerror or exc}. "
-            "Mend that, or choose another --output; what is done is kept."
+            f"{exc.filename or output} cannot be read or written: {exc.strerror or exc}. Mend that, or choose another "
+            "--output; what is done is kept: the same command goes on."
         ) from exc
     seconds = time.monotonic() - started
     speed = f", {num_missing / seconds:.0f} images/s" if parts else ""
@@ -122,9 +121,9 @@ def _run(
 
             infer_beam.run(classifier, folder, parts, num_workers=num_workers, options=options.beam_options)
         elif min(num_workers, len(parts)) == 1:
-            client = _open(Classifier(classifier.model))
-            for part in parts:
-                classify_part(client, folder, part)
+            with Classifier(classifier.model).open() as client:
+                for part in parts:
+                    classify_part(client, folder, part)
         else:
             _run_processes(classifier, folder, parts, num_workers)
 
@@ -164,7 +163,7 @@ def _work(classifier: Classifier, folder: PredictionFolder, part: Part) -> None:
 
 @cache
 def _open(classifier: Classifier) -> Client:
-    """Give this process its client."""
+    """Give a worker its client."""
     return classifier.open()
 
 

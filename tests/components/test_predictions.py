@@ -112,3 +112,13 @@ def test_a_library_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(InferenceError, match=r"s3fs.*Run: make scale"):
         PredictionFolder("s3://bucket/out")
+
+
+def test_what_a_store_raises_becomes_an_error_of_ours(monkeypatch):
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no credentials")
+
+    folder = PredictionFolder("memory://bucket/out")
+    monkeypatch.setattr(folder._files, "ls", refuse)
+    with pytest.raises(InferenceError, match=r"memory://bucket/out cannot be used: no credentials\. Check"):
+        folder.plan(IMAGES, model=MODEL, part_size=2)
