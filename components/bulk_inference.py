@@ -10,6 +10,7 @@ import io
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -45,7 +46,7 @@ class Classifier:
 
         Raises:
             ClassifierError: it does not.
-            InferenceError, OSError: the file cannot be fetched.
+            InferenceError: the file cannot be fetched.
         """
         transport = self._open_transport()
         transport.image_size_px()
@@ -55,7 +56,7 @@ class Classifier:
         """Say what the predictions of two runs must have in common: the model's content, or the server's address."""
         if self.model.startswith(_SERVERS):
             return {"server": self.model}
-        return {"sha256": hashlib.sha256(_read(self.model)).hexdigest()}
+        return {"sha256": hashlib.sha256(self._read()).hexdigest()}
 
     def _open_transport(self) -> Transport:
         if self.model.startswith(_SERVERS):
@@ -72,8 +73,14 @@ class Classifier:
             # The file's folder may be named for the model's version.
             copy = Path(folder).joinpath(*self.model.split("/")[-2:])
             copy.parent.mkdir(exist_ok=True)
-            copy.write_bytes(_read(self.model))
+            copy.write_bytes(self._read())
             return LiteRTTransport(copy, num_threads=self.num_threads)
+
+    def _read(self) -> bytes:
+        try:
+            return _read(self.model)
+        except FileNotFoundError as exc:
+            raise InferenceError(f"--model must be a file that is there. Received: {self.model} ({exc}).") from exc
 
 
 def list_images(place: str) -> list[str]:
@@ -83,8 +90,9 @@ def list_images(place: str) -> list[str]:
         InferenceError: there are none.
     """
     if is_url(place):
+        found: list[str] = []
         files, path = open_filesystem(place)
-        with reaching(place):
+        with suppress(FileNotFoundError), reaching(place):
             if files.isdir(path):
                 found = [name for name in files.find(path) if Path(name).suffix.lower() in SUFFIXES]
             else:
@@ -163,7 +171,7 @@ def _classify(client: Client, images: Sequence[str]) -> Iterator[Prediction | Im
 def _fetch(url: str) -> bytes | ImageError:
     try:
         return _read(url)
-    except (FileNotFoundError, PermissionError) as exc:
+    except FileNotFoundError as exc:
         return ImageError(url, f"cannot be read ({exc}); check the URL")
 
 

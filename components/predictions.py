@@ -60,17 +60,17 @@ def open_filesystem(place: str) -> tuple["AbstractFileSystem", str]:
 
 @contextmanager
 def reaching(place: str) -> Iterator[None]:
-    """Turn what only a store's own libraries raise into an error of ours.
+    """Turn what a store raises into an error of ours.
 
     Raises:
         InferenceError: the store cannot be used.
-        OSError: a file cannot be read or written, as anywhere.
+        FileNotFoundError: it can, and there is no such file.
     """
     try:
         yield
-    except OSError:
+    except FileNotFoundError:
         raise
-    except Exception as exc:
+    except Exception as exc:  # each store raises what its own libraries raise
         raise InferenceError(
             f"{place} cannot be used: {exc}. Check the address, what you may do there and the network; what is done is "
             "kept: the same command goes on."
