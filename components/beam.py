@@ -48,6 +48,4 @@ def run(elements: Sequence[Any], transform: Any, *, num_workers: int, options: S
             _ = pipeline | "Elements" >> beam.Create(elements) | "Spread" >> beam.Reshuffle() | "Work" >> transform
     except Exception as exc:  # Beam's runners raise what they like, and with it the text of a worker's failure.
         said = str(exc).strip().splitlines() or [type(exc).__name__]
-        raise BeamError(
-            f"The Beam pipeline failed: {said[-1]} What is done is kept: the same command goes on."
-        ) from exc
+        raise BeamError(f"The Beam pipeline failed: {said[-1]} Mend that and run the same command again.") from exc

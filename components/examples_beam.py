@@ -37,8 +37,10 @@ def examine(source: Source, work_dir: Path, *, beam_options: str) -> Iterator[tu
 
     slices = [(work_dir / str(number), photos) for number, photos in enumerate(source.photos.slices(SLICE_SIZE))]
     beam.run(slices, Map(_examine_slice), num_workers=0, options=shlex.split(beam_options))
-    for path, _ in slices:
-        yield from pickle.loads(path.read_bytes())
+    for path, photos in slices:
+        with path.open("rb") as file:
+            for _ in photos.files:
+                yield pickle.load(file)
         path.unlink()
     work_dir.rmdir()
 
@@ -46,5 +48,6 @@ def examine(source: Source, work_dir: Path, *, beam_options: str) -> Iterator[tu
 def _examine_slice(work: tuple[Path, FolderPhotos]) -> None:
     path, photos = work
     look = _make_examiner()
-    with whole(path) as temporary:
-        temporary.write_bytes(pickle.dumps([look(photo) for photo in photos]))
+    with whole(path) as temporary, temporary.open("wb") as file:
+        for photo in photos:
+            pickle.dump(look(photo), file)
