@@ -5,8 +5,8 @@ import logging
 import os
 from pathlib import Path
 
-NAMES = ("augmentation", "training", "serving", "on_device", "web", "growth")
-_SERVED = {"serving", "on_device", "web"}
+NAMES = ("augmentation", "training", "serving", "on_device", "web", "bulk_inference", "growth")
+_SERVED = {"serving", "on_device", "web", "bulk_inference"}
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
             f"{' and '.join(sorted(_SERVED))} need a model and its LiteRT file, {model_dir} and {file}: "
             "run make train, or give --model and --litert"
         )
-    from benchmarks import augmentation, growth, on_device, serving, training, web
+    from benchmarks import augmentation, bulk_inference, growth, on_device, serving, training, web
     from components.model import ModelOptions
 
     if "augmentation" in names:
@@ -50,6 +50,8 @@ def main() -> None:
         on_device.measure(options.data, model_dir, file)
     if "web" in names:
         web.measure(options.data, file)
+    if "bulk_inference" in names:
+        bulk_inference.measure(file)
     if "growth" in names:
         growth.measure()
 

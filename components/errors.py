@@ -27,3 +27,11 @@ class ParityError(ComponentError):
 
 class PushError(ComponentError):
     """A model cannot be published or withdrawn."""
+
+
+class InferenceError(ComponentError):
+    """Images cannot be classified in bulk, which is not the same as an image that cannot be read."""
+
+
+class BeamError(ComponentError):
+    """Apache Beam is not there, or what it runs failed."""

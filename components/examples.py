@@ -28,6 +28,7 @@ from components.sources import SPLITS, Photo, Source
 
 log = logging.getLogger(__name__)
 
+LOCAL, BEAM = "local", "beam"
 EXAMPLES_PER_SHARD = 512
 _SERVED_FORMATS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "GIF": "gif", "BMP": "bmp"}
 
@@ -43,6 +44,8 @@ class ExamplesOptions:
         near_duplicate_bits: pictures whose 128-bit hashes differ in at most this many bits (0–3) count as the same.
         num_synthetic_per_class: drawn flowers of each kind.
         seed: of the drawn flowers.
+        engine: what checks the photos: this machine (`local`), or a Beam pipeline (`beam`), which reads a folder.
+        beam_options: options of Beam as on a command line, such as `--runner=FlinkRunner --flink_master=host:8081`.
     """
 
     source: str = sources.AUTO
@@ -51,8 +54,12 @@ class ExamplesOptions:
     near_duplicate_bits: int = 2
     num_synthetic_per_class: int = 300
     seed: int = 0
+    engine: str = LOCAL
+    beam_options: str = ""
 
     def __post_init__(self) -> None:
+        if self.engine not in (LOCAL, BEAM):
+            raise ValueError(f"engine must be {LOCAL} or {BEAM}. Received: {self.engine!r}")
         if not (self.validation_fraction > 0 and self.test_fraction > 0):
             raise ValueError(
                 "validation_fraction and test_fraction must be above 0. "
@@ -113,7 +120,13 @@ def build(*, out_dir: Path, options: ExamplesOptions) -> dict[str, int | str]:
         options.source, num_synthetic_per_class=options.num_synthetic_per_class, seed=options.seed
     )
     pool = out_dir / "pool.bin"
-    candidates, excluded = _read_all(source, pool)
+    if options.engine == BEAM:
+        from components import examples_beam
+
+        examined = examples_beam.examine(source, out_dir / "examined", beam_options=options.beam_options)
+    else:
+        examined = _examine(source)
+    candidates, excluded = _read_all(examined, source.num_photos, pool)
     if not candidates:
         raise DataError(
             f"None of the {len(excluded)} files of {source.resolved} is an image that can be read. "
@@ -157,22 +170,30 @@ def shards(examples_dir: Path, split: str) -> list[Path]:
     return [examples_dir / name for name in describe(examples_dir)["splits"][split]["shards"]]
 
 
-def _read_all(source: Source, pool: Path) -> tuple[list[Candidate], list[Exclusion]]:
-    """Check every photo, with all processors, and keep the bytes of the good ones in one file on disk."""
-    examine = _make_examiner()
+def _read_all(
+    examined: Iterable[tuple[Candidate | Exclusion, bytes]], num_photos: int, pool: Path
+) -> tuple[list[Candidate], list[Exclusion]]:
+    """Part the good photos from the others, and keep their bytes in one file on disk."""
     candidates: list[Candidate] = []
     excluded: list[Exclusion] = []
-    progress = tqdm(total=source.num_photos, desc="reading photos", unit="photo", delay=2, leave=False, disable=None)
-    with pool.open("wb") as file, ThreadPoolExecutor() as threads, progress:
-        for batch in _batches(source.photos, 64):
-            for found, encoded in threads.map(examine, batch):
-                progress.update()
-                if isinstance(found, Exclusion):
-                    excluded.append(found)
-                else:
-                    candidates.append(replace(found, offset=file.tell(), length=len(encoded)))
-                    file.write(encoded)
+    progress = tqdm(total=num_photos, desc="reading photos", unit="photo", delay=2, leave=False, disable=None)
+    with pool.open("wb") as file, progress:
+        for found, encoded in examined:
+            progress.update()
+            if isinstance(found, Exclusion):
+                excluded.append(found)
+            else:
+                candidates.append(replace(found, offset=file.tell(), length=len(encoded)))
+                file.write(encoded)
     return candidates, excluded
+
+
+def _examine(source: Source) -> Iterator[tuple[Candidate | Exclusion, bytes]]:
+    """Check every photo, with all processors."""
+    examine = make_examiner()
+    with ThreadPoolExecutor() as threads:
+        for batch in _batches(source.photos, 64):
+            yield from threads.map(examine, batch)
 
 
 def _batches(photos: Iterable[Photo], size: int) -> Iterator[list[Photo]]:
@@ -181,7 +202,7 @@ def _batches(photos: Iterable[Photo], size: int) -> Iterator[list[Photo]]:
         yield batch
 
 
-def _make_examiner() -> Callable[[Photo], tuple[Candidate | Exclusion, bytes]]:
+def make_examiner() -> Callable[[Photo], tuple[Candidate | Exclusion, bytes]]:
     """Make the check of one photo: its header first, then the very decoding that training and serving use."""
     import tensorflow as tf
 

@@ -9,7 +9,7 @@ import logging
 import re
 import urllib.parse
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,6 +65,34 @@ class Source:
     photos: Iterable[Photo]
 
 
+@dataclass(frozen=True)
+class FolderPhotos:
+    """Photos of a folder, read as they are asked for; small to send to another process, and in slices.
+
+    Attributes:
+        folder: on a disk.
+        class_names: the labels.
+        files: of each photo its path below the folder, its split and its class.
+    """
+
+    folder: Path
+    class_names: tuple[str, ...]
+    files: tuple[tuple[str, str, str], ...]
+
+    def __iter__(self) -> Iterator[Photo]:
+        for name, split, class_name in self.files:
+            try:
+                encoded = (self.folder / name).read_bytes()
+            except OSError as exc:
+                log.warning("%s cannot be read: %s", self.folder / name, exc)
+                encoded = b""
+            yield Photo(name, self.class_names.index(class_name), split, encoded)
+
+    def slices(self, size: int) -> Iterator["FolderPhotos"]:
+        for first in range(0, len(self.files), size):
+            yield replace(self, files=self.files[first : first + size])
+
+
 def describe(source: str) -> dict[str, str | int]:
     """Say what a source holds without reading its photos: names, sizes and times of a folder's files.
 
@@ -117,17 +145,8 @@ def open_source(source: str, *, num_synthetic_per_class: int, seed: int) -> Sour
 
 def _open_folder(folder: Path) -> Source:
     class_names, splits, files = _list_folder(folder)
-
-    def photos() -> Iterator[Photo]:
-        for name, split, class_name in files:
-            try:
-                encoded = (folder / name).read_bytes()
-            except OSError as exc:
-                log.warning("%s cannot be read: %s", folder / name, exc)
-                encoded = b""
-            yield Photo(name, class_names.index(class_name), split, encoded)
-
-    return Source(str(folder), None, class_names, splits, len(files), photos())
+    photos = FolderPhotos(folder, class_names, tuple(files))
+    return Source(str(folder), None, class_names, splits, len(files), photos)
 
 
 def _list_folder(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], list[tuple[str, str, str]]]:

@@ -1,4 +1,4 @@
-"""The command line: `python -m pipelines run | compare | show | list | rollback | compile`.
+"""The command line: `python -m pipelines run | compare | infer | show | list | rollback | compile`.
 
 Exit status: 0 when the model is pushed (or nothing had to be done), 1 when something failed, 2 for a wrong command,
 3 when the run finished and the model was not pushed, 130 when it was interrupted.
@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,20 @@ def _compare(options: argparse.Namespace, folders: Folders) -> int:
     return 0
 
 
+def _infer(options: argparse.Namespace, folders: Folders) -> int:
+    from pipelines import infer
+
+    names = [field.name for field in fields(infer.InferOptions)]
+    try:
+        chosen = infer.InferOptions(**{name: getattr(options, name) for name in names})
+    except ValueError as exc:
+        raise _WrongCommandError(str(exc)) from exc
+    model = options.model or str(folders.models)
+    summary = infer.infer(options.input, model, options.output, models_dir=folders.models, options=chosen)
+    print(f"Predictions: {options.output} ({summary['num_images']} images, {summary['num_errors']} errors)")
+    return 0
+
+
 def _show(options: argparse.Namespace, folders: Folders) -> int:
     origin = show.read_lineage(folders.models, options.model_name, options.version)
     print(json.dumps(origin, indent=2) if options.json else show.as_tree(origin))
@@ -149,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--models-dir", type=Path, default=Path("models"), help="pushed models (default: models)")
     named = argparse.ArgumentParser(add_help=False)
     named.add_argument("--model-name", default="flowers", help="default: flowers")
-    commands = parser.add_subparsers(required=True, metavar="run|compare|show|list|rollback|compile")
+    commands = parser.add_subparsers(required=True, metavar="run|compare|infer|show|list|rollback|compile")
 
     overrides = argparse.ArgumentParser(add_help=False)
     overrides.add_argument("--set", nargs="+", action="extend", default=[], metavar="SECTION.OPTION=VALUE")
@@ -165,6 +179,19 @@ def _parser() -> argparse.ArgumentParser:
         "compare", parents=[common, steps], help="other models beside it, on the same photos"
     )
     compare_.set_defaults(command=_compare)
+
+    infer = commands.add_parser("infer", parents=[common], help="classify many images; what is done is not done again")
+    infer.add_argument("--input", required=True, metavar="FOLDER|PATTERN|URL", help="the images")
+    infer.add_argument("--output", required=True, metavar="FOLDER|URL", help="predictions.parquet, a folder")
+    infer.add_argument(
+        "--model", metavar="FILE|FOLDER|URL", help="default: the newest int8 LiteRT file in --models-dir"
+    )
+    infer.add_argument("--engine", choices=("auto", "local", "beam"), default="auto", help="default: Beam for many")
+    infer.add_argument("--workers", dest="num_workers", type=int, default=0, metavar="N", help="default: one a core")
+    infer.add_argument("--part-size", type=int, default=256, metavar="N", help="images in a file (default: 256)")
+    infer.add_argument("--overwrite", action="store_true", help="begin anew where the output is of something else")
+    infer.add_argument("beam_options", nargs="*", metavar="-- BEAM_OPTION", help="such as --runner=DataflowRunner")
+    infer.set_defaults(command=_infer)
 
     show_ = commands.add_parser("show", parents=[common, named], help="where a pushed model comes from")
     show_.add_argument("version", nargs="?", type=int, help="default: the newest")

@@ -137,3 +137,20 @@ def litert_dir(
         options=litert_exporter.LiteRTOptions(num_calibration_images=10),
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def colour_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of models with one version, an int8 LiteRT file that tells red, green and blue apart."""
+    import itertools
+
+    from tests.client import litert_files
+
+    shape = (16, 16, 3)
+    corners = [np.broadcast_to(np.float32(corner), (1, *shape)) for corner in itertools.product((-1, 1), repeat=3)]
+    content = litert_files.convert(shape, representative=corners)
+    folder = tmp_path_factory.mktemp("models")
+    file = folder / "tflite" / "3" / "colours_int8.tflite"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(litert_files.with_metadata(content, normalization=None))
+    return folder

@@ -22,7 +22,7 @@ OK, SOME_UNREADABLE, WRONG_USE, NO_ANSWER, UNUSABLE, INTERRUPTED = 0, 1, 2, 3, 4
 Results: TypeAlias = Iterator[Prediction | ImageError]
 
 _TOKEN = "CLASSIFIER_TOKEN"
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 _TABLE_TOP_K = 3
 _MANY = 16
 _BAR_CHARS = 30
@@ -97,9 +97,9 @@ def expand(name: str) -> Iterator[str | BinaryIO]:
     if name == "-":
         yield sys.stdin.buffer
     elif path.is_dir():
-        found = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
+        found = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
         if not found:
-            raise ValueError(f"A folder must hold pictures ({', '.join(_SUFFIXES)}). There are none in {name}.")
+            raise ValueError(f"A folder must hold pictures ({', '.join(SUFFIXES)}). There are none in {name}.")
         yield from found
     elif glob.has_magic(name) and not path.exists():
         found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 (Path's takes no absolute patterns)

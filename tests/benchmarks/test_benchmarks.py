@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import augmentation, growth, on_device, photos, serving, training
+from benchmarks import augmentation, bulk_inference, growth, on_device, photos, serving, training
 from components.model import ModelOptions
 
 
@@ -59,6 +59,18 @@ def test_on_device_sets_the_file_beside_the_saved_model(
     assert len(lines) == 4
     assert all(re.fullmatch(r"on_device, .*: ours \S+, .* \S+: ratio \d+\.\d\d\d", line) for line in lines)
     assert "accuracy on 10 photos" in lines[2]
+
+
+@pytest.mark.slow
+def test_bulk_inference_sets_the_command_beside_a_plain_loop(
+    litert_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"NUM_IMAGES": 40, "NUM_FEW": 10, "PEER_SHARE": 10, "_NUM_DRAWN": 1}.items():
+        monkeypatch.setattr(bulk_inference, name, value)
+    bulk_inference.measure(litert_dir / "flowers_int8.tflite")
+    speed, memory = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"bulk_inference, images a second of 40: ours \S+, a plain loop \S+: ratio \d+\.\d\d\d", speed)
+    assert re.fullmatch(r"bulk_inference, peak memory for 40 \(MB\): ours \d+, for 10 \d+: ratio \d+\.\d\d\d", memory)
 
 
 @pytest.mark.slow

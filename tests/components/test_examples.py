@@ -72,13 +72,13 @@ class Built:
         return [{name: value.numpy() for name, value in example.items()} for example in parsed]
 
 
-make_examiner = functools.cache(examples._make_examiner)
+make_examiner = functools.cache(examples.make_examiner)
 
 
 @pytest.fixture
 def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Built]:
     # The check of a photo keeps no state, and its graph takes a second to trace: once is enough.
-    monkeypatch.setattr(examples, "_make_examiner", make_examiner)
+    monkeypatch.setattr(examples, "make_examiner", make_examiner)
 
     def build(source: Path | str, **options: Any) -> Built:
         out_dir = tmp_path / f"examples-{len(list(tmp_path.glob('examples-*')))}"

@@ -1,0 +1,51 @@
+"""Run a transform with Apache Beam: here in several processes, or where Beam's own options say.
+
+Beam is an extra package and takes seconds to import, so it is imported when it is used.
+"""
+
+import importlib.util
+from collections.abc import Sequence
+from typing import Any
+
+from components.errors import BeamError
+
+
+def require(wanted_by: str) -> None:
+    """Make sure that Beam is there.
+
+    Raises:
+        BeamError: it is not installed.
+    """
+    if importlib.util.find_spec("apache_beam") is None:
+        raise BeamError(f"{wanted_by} needs apache-beam, which is not installed. Run: make scale")
+
+
+def run(elements: Sequence[Any], transform: Any, *, num_workers: int, options: Sequence[str] = ()) -> None:
+    """Apply a transform to elements that can be pickled, and wait for the end.
+
+    Args:
+        elements: what the workers share among themselves.
+        transform: a `PTransform`; what it gives is let go.
+        num_workers: processes of the direct runner.
+        options: of Beam; they go before the ones here.
+
+    Raises:
+        BeamError: the pipeline failed.
+    """
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    given = [
+        f"--direct_num_workers={num_workers}",
+        "--direct_running_mode=multi_processing",
+        # Nothing here has triggers; but with this option the direct runner does its work itself, instead of trying to
+        # fetch another runner from the net.
+        "--allow_unsafe_triggers",
+        "--default_sdk_harness_log_level=ERROR",
+    ]
+    try:
+        with beam.Pipeline(options=PipelineOptions([*given, *options])) as pipeline:
+            _ = pipeline | "Elements" >> beam.Create(elements) | "Spread" >> beam.Reshuffle() | "Work" >> transform
+    except Exception as exc:  # Beam's runners raise what they like, and with it the text of a worker's failure.
+        said = str(exc).strip().splitlines() or [type(exc).__name__]
+        raise BeamError(f"The Beam pipeline failed: {said[-1]} Mend that and run the same command again.") from exc
