@@ -285,7 +285,6 @@ def test_the_web_page_asks_the_service_of_the_server() -> None:
 
 
 def test_the_bulk_job_runs_a_command_that_there_is() -> None:
-    pytest.importorskip("pipelines.infer")
     from pipelines.__main__ import _parser
 
     job = find("Job", "bulk", "bulk")
