@@ -35,3 +35,7 @@ class InferenceError(ComponentError):
 
 class BeamError(ComponentError):
     """Apache Beam is not there, or what it runs failed."""
+
+
+class StorageError(ComponentError):
+    """A place at a URL cannot be reached, read or written."""

@@ -16,8 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components import examples, metrics, transform
+from components.cache import fetch_folder
 from components.errors import EvaluationError
 from components.files import read_json, write_json
+from components.model_store import MARKER
+from components.storage import is_url
 from export.spec import read_spec
 
 log = logging.getLogger(__name__)
@@ -142,7 +145,7 @@ def _measure_baseline(
     baseline = read_json(baseline_dir / "baseline.json") if baseline_dir else None
     if baseline is None or baseline["version"] is None:
         return None
-    path = Path(baseline["path"])
+    path = fetch_folder(baseline["path"], marker=MARKER) if is_url(baseline["path"]) else Path(baseline["path"])
     pushed = read_spec(path)
     measured: dict[str, Any] = {"version": baseline["version"], "accuracy": None, "num_examples": len(labels)}
     if pushed["class_names"] == spec["class_names"]:

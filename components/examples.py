@@ -38,7 +38,7 @@ class ExamplesOptions:
     """What to learn from, and how it is divided where the source brings no splits of its own.
 
     Attributes:
-        source: a folder, a TensorFlow Datasets name, `synthetic`, or `auto`.
+        source: a folder or its URL, a TensorFlow Datasets name, `synthetic`, or `auto`.
         validation_fraction: share of the photos held back to watch training.
         test_fraction: share of the photos held back to judge the model.
         near_duplicate_bits: pictures whose 128-bit hashes differ in at most this many bits (0–3) count as the same.

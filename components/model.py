@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from components.cache import fetch_file
 from components.errors import WeightsError
 from components.files import read_json, write_json
 from components.lineage import MISSING
+from components.storage import is_url
 
 if TYPE_CHECKING:
     import keras
@@ -74,7 +76,8 @@ class ModelOptions:
 
     Attributes:
         backbone: a name in `BACKBONES`.
-        weights: `imagenet`, a weights file, `none` (random), or `auto`: ImageNet's where they can be had, else random.
+        weights: `imagenet`, a weights file or its URL, `none` (random), or `auto`: ImageNet's where they can be had,
+            else random.
         image_size_px: side of the square that photos are resized to.
         seed: of random weights.
     """
@@ -99,16 +102,21 @@ def describe_source(options: ModelOptions) -> dict[str, str]:
 
     Raises:
         WeightsError: the file does not exist.
+        StorageError: it cannot be fetched from its URL.
     """
     if options.weights in (AUTO, IMAGENET, NONE):
         return {"kind": options.weights}
-    path = Path(options.weights).expanduser()
+    path = _weights_file(options)
     if not path.is_file():
         raise WeightsError(
             f"The weights file does not exist: {options.weights} (looked for {path.absolute()}). "
             f"Give a file saved by Keras, {IMAGENET}, {NONE} or {AUTO}."
         )
     return {"kind": "file", "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def _weights_file(options: ModelOptions) -> Path:
+    return fetch_file(options.weights) if is_url(options.weights) else Path(options.weights).expanduser()
 
 
 def fetch(*, out_dir: Path, options: ModelOptions) -> dict[str, str | int]:
@@ -267,8 +275,9 @@ def _load_weights(backbone: "keras.Model", options: ModelOptions) -> str | None:
             log.warning("WEIGHTS FELL BACK TO RANDOM ONES. %s", reason)
             return reason
         return None
+    path = _weights_file(options)
     try:
-        backbone.load_weights(Path(options.weights).expanduser())
+        backbone.load_weights(path)
     except Exception as exc:  # h5py, Keras and zipfile each raise their own for a file that does not fit
         raise WeightsError(
             f"The weights do not fit {options.backbone} without its top: {options.weights} "

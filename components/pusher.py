@@ -1,36 +1,28 @@
 """Publish blessed models where a server finds them, and take one back.
 
-    <models>/<name>/<version>/                complete, blessed SavedModels, nothing else: versions only grow
-    <models>/tflite/<version>/                its LiteRT files that passed their evaluation, and `model_spec.json`
-    <models>/.withdrawn/{<name>,tflite}/<version>/   what a rollback took back
-    <models>/.staging/                        being copied; the rename out of it publishes
-
-The lineage of a pushed model travels with it, in `assets.extra/lineage.json`. A version number is never used twice in a
-models folder, whatever the model's name: `tflite` holds files of all of them.
+Reads a candidate and what was said of it; writes to the models' place (`components.model_store`) and `push.json`. The
+lineage of a pushed model travels with it, in `assets.extra/lineage.json`. A version number is never used twice in a
+place, whatever the model's name: `tflite` holds files of all of them.
 """
 
 import logging
-import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from components import lineage
 from components.errors import PushError
-from components.files import exclusive, read_json, write_json
+from components.files import read_json, write_json
+from components.model_store import LINEAGE, LITERT, MARKER, WITHDRAWN, ModelBucket, ModelFolder, open_models
+from components.storage import Bucket, is_url
 from export.spec import read_spec, write_litert_spec
 
 log = logging.getLogger(__name__)
 
-LINEAGE = Path("assets.extra") / "lineage.json"
-LITERT = "tflite"
-_WITHDRAWN = ".withdrawn"
-_NEEDED = ("saved_model.pb", "variables/variables.index")
-_LOCK = ".lock"
+_NEEDED = (MARKER, "variables/variables.index")
 
 
 @dataclass(frozen=True)
@@ -44,22 +36,26 @@ class PusherOptions:
     push_withdrawn: bool = False
 
 
-def versions(models_dir: Path, model_name: str) -> list[int]:
+def versions(models_dir: Path | Bucket, model_name: str) -> list[int]:
     """Give the pushed versions of a model, the oldest first."""
-    return sorted(int(p.name) for p in (models_dir / model_name).glob("*") if p.name.isdecimal())
+    return open_models(models_dir).versions(model_name)
 
 
-def find_baseline(*, export_dir: Path, models_dir: Path, out_dir: Path) -> dict[str, Any]:
+def find_baseline(*, export_dir: Path, models_dir: Path | Bucket, out_dir: Path) -> dict[str, Any]:
     """Find the model a candidate must not be worse than: the newest pushed one that is not the candidate itself.
 
-    Writes `baseline.json` with its `version` and `path`, null where there is none.
+    Writes `baseline.json` with its `version` and `path` (which may be a URL), null where there is none.
     """
+    models = open_models(models_dir)
     name, digest = _identify(export_dir)
-    others = [v for v in versions(models_dir, name) if _digest(models_dir / name / str(v)) != digest]
-    version = others[-1] if others else None
-    baseline = {"version": version, "path": str((models_dir / name / str(version)).absolute()) if others else None}
-    write_json(out_dir / "baseline.json", baseline)
-    return {"version": version if others else "none"}
+    newest_first = reversed(models.versions(name))
+    version = next((v for v in newest_first if _digest(models, name, v) != digest), None)
+    path = None if version is None else models.path(name, version)
+    write_json(
+        out_dir / "baseline.json",
+        {"version": version, "path": path if path is None or is_url(path) else str(Path(path).absolute())},
+    )
+    return {"version": "none" if version is None else version}
 
 
 def push(
@@ -70,7 +66,7 @@ def push(
     litert_dir: Path,
     litert_evaluation_dir: Path,
     parity_dir: Path,
-    models_dir: Path,
+    models_dir: Path | Bucket,
     out_dir: Path,
     options: PusherOptions,
 ) -> dict[str, Any]:
@@ -82,6 +78,7 @@ def push(
     Raises:
         PushError: the model is blessed but not complete, or cannot be copied.
     """
+    models = open_models(models_dir)
     name, digest = _identify(export_dir)
     validations = {"evaluation": evaluation_dir, "infra_validation": infra_validation_dir}
     objections = [found for folder in validations.values() if (found := _find_objection(folder))]
@@ -99,14 +96,14 @@ def push(
                 raise PushError(
                     f"A SavedModel must hold {file}. There is none in {export_dir}: run with --force export."
                 )
-        with exclusive(models_dir / _LOCK):
-            pushed, withdrawn = versions(models_dir, name), versions(models_dir / _WITHDRAWN, name)
-            taken_back = [v for v in withdrawn if _digest(models_dir / _WITHDRAWN / name / str(v)) == digest]
-            newest = models_dir / name / str(pushed[-1]) if pushed else None
-            if newest and _digest(newest) == digest and _litert_digests(newest) == _digests(files):
+        with models.lock():
+            pushed, withdrawn = models.versions(name), f"{WITHDRAWN}/{name}"
+            taken_back = [v for v in models.versions(withdrawn) if _digest(models, withdrawn, v) == digest]
+            newest = models.lineage(name, pushed[-1]) if pushed else None
+            if newest and newest["model"]["digest"] == digest and newest.get("litert_files", {}) == _digests(files):
                 version = pushed[-1]
             elif not taken_back or options.push_withdrawn:
-                version = _next_version(models_dir)
+                version = models.new_version(name, digest)
                 origin = {
                     "version": version,
                     "pushed": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -115,18 +112,20 @@ def push(
                     "litert": lineage.trace(litert_evaluation_dir),
                     "litert_files": _digests(files),
                 }
-                _publish_model(export_dir, models_dir, models_dir / name / str(version), origin)
+                with models.staged(name, version) as staging:
+                    _fill_model(staging, export_dir, origin)
             # Also when whoever pushed the model was killed here.
-            if version is not None and files and not (litert := models_dir / LITERT / str(version)).exists():
-                _publish_litert(litert_dir, models_dir, litert, read_spec(export_dir), files)
+            if version is not None and files and version not in models.versions(LITERT):
+                with models.staged(LITERT, version) as staging:
+                    _fill_litert(staging, litert_dir, read_spec(export_dir), files)
         if version is None:
             reason = f"withdrawn by a rollback as version {taken_back[-1]}; pusher.push_withdrawn=true pushes it again"
         else:
             reason = "blessed"
     if version is None:
         log.warning("pusher: NOT PUSHED: %s", reason)
-    path = str(models_dir / name / str(version)) if version is not None else None
-    litert_path = str(models_dir / LITERT / str(version)) if version is not None and files else None
+    path = models.path(name, version) if version is not None else None
+    litert_path = models.path(LITERT, version) if version is not None and files else None
     result = {
         "pushed": version is not None,
         "version": version,
@@ -139,7 +138,7 @@ def push(
     return {"pushed": version is not None, "path": path or "none"}
 
 
-def rollback(models_dir: Path, model_name: str) -> tuple[int, int]:
+def rollback(models_dir: Path | Bucket, model_name: str) -> tuple[int, int]:
     """Withdraw the newest version, so that servers go back to the one before it.
 
     Returns:
@@ -148,21 +147,21 @@ def rollback(models_dir: Path, model_name: str) -> tuple[int, int]:
     Raises:
         PushError: there is no earlier version to go back to.
     """
-    with exclusive(models_dir / _LOCK):
-        pushed = versions(models_dir, model_name)
-        if len(pushed) < 2:
-            raise PushError(
-                f"A rollback needs an earlier version to go back to. {models_dir / model_name} holds "
-                f"{f'version {pushed[0]} alone' if pushed else 'no version'}."
-            )
-        newest, previous = pushed[-1], pushed[-2]
+    models = open_models(models_dir)
+    with models.lock():
+        pushed = models.versions(model_name)
+        newest = models.half_withdrawn(model_name)
+        if newest is None:
+            if len(pushed) < 2:
+                raise PushError(
+                    f"A rollback needs an earlier version to go back to. {models_dir}/{model_name} holds "
+                    f"{f'version {pushed[0]} alone' if pushed else 'no version'}."
+                )
+            newest = pushed.pop()
         # The SavedModel last: as long as it is there, the same command finishes what was interrupted.
-        for folder in (LITERT, model_name):
-            if (models_dir / folder / str(newest)).exists():
-                place = models_dir / _WITHDRAWN / folder
-                place.mkdir(parents=True, exist_ok=True)
-                (models_dir / folder / str(newest)).rename(place / str(newest))
-    return newest, previous
+        for name in (LITERT, model_name):
+            models.withdraw(name, newest)
+    return newest, pushed[-1]
 
 
 def _identify(export_dir: Path) -> tuple[str, str]:
@@ -171,10 +170,10 @@ def _identify(export_dir: Path) -> tuple[str, str]:
     return name, lineage.read_manifest(export_dir)["digest"]
 
 
-def _digest(pushed_dir: Path) -> str | None:
+def _digest(models: ModelFolder | ModelBucket, name: str, version: int) -> str | None:
     """Give the digest of the candidate that a pushed model was; `None` for one that we did not push."""
-    path = pushed_dir / LINEAGE
-    return read_json(path)["model"]["digest"] if path.is_file() else None
+    origin = models.lineage(name, version)
+    return origin["model"]["digest"] if origin else None
 
 
 def _find_objection(validation_dir: Path) -> str | None:
@@ -188,67 +187,19 @@ def _find_objection(validation_dir: Path) -> str | None:
     return "; ".join(check["message"] for check in blessing["checks"] if not check["passed"]) or f"{path} says so"
 
 
-def _litert_digests(pushed_dir: Path) -> dict[str, str]:
-    return read_json(pushed_dir / LINEAGE).get("litert_files", {})
-
-
 def _digests(files: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return {file["name"]: file["sha256"] for file in files.values()}
 
 
-def _next_version(models_dir: Path) -> int:
-    used = [path.name for root in (models_dir, models_dir / _WITHDRAWN) for path in root.glob("*/*")]
-    return 1 + max((int(name) for name in used if name.isdecimal()), default=0)
+def _fill_model(staging: Path, export_dir: Path, origin: dict[str, Any]) -> None:
+    shutil.copytree(export_dir, staging, ignore=shutil.ignore_patterns(lineage.MANIFEST), dirs_exist_ok=True)
+    write_json(staging / LINEAGE, origin)
 
 
-def _publish_model(export_dir: Path, models_dir: Path, target: Path, origin: dict[str, Any]) -> None:
-    with _staged(models_dir, target) as staging:
-        shutil.copytree(export_dir, staging, ignore=shutil.ignore_patterns(lineage.MANIFEST), dirs_exist_ok=True)
-        write_json(staging / LINEAGE, origin)
-
-
-def _publish_litert(
-    litert_dir: Path, models_dir: Path, target: Path, spec: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]
+def _fill_litert(
+    staging: Path, litert_dir: Path, spec: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    with _staged(models_dir, target) as staging:
-        for file in files.values():
-            shutil.copy2(litert_dir / file["name"], staging)
-        described = {
-            kind: {name: file[name] for name in ("name", "size_bytes", "sha256")} for kind, file in files.items()
-        }
-        write_litert_spec(staging, spec=spec, files=described)
-
-
-@contextmanager
-def _staged(models_dir: Path, target: Path) -> Iterator[Path]:
-    """Give a folder to fill that is `target` after the block: whole or not at all."""
-    root = models_dir / ".staging"
-    # The lock is ours: whatever lies here was left by a process that was killed.
-    shutil.rmtree(root, ignore_errors=True)
-    staging = root / f"{target.parent.name}-{target.name}"
-    try:
-        staging.mkdir(parents=True)
-        yield staging
-        for path in staging.rglob("*"):
-            _flush_to_disk(path)
-        target.parent.mkdir(exist_ok=True)
-        staging.rename(target)
-        _flush_to_disk(target.parent)
-    except OSError as exc:
-        # shutil.Error holds source, target and reason of every file that could not be copied.
-        is_many = isinstance(exc, shutil.Error)
-        place, reason = exc.args[0][0][1:] if is_many else (exc.filename or target, exc.strerror)
-        raise PushError(
-            f"A model is pushed whole or not at all, and {place} cannot be written: {reason}. "
-            f"Free some space in {models_dir}; the same command goes on from here."
-        ) from exc
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
-
-
-def _flush_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    for file in files.values():
+        shutil.copy2(litert_dir / file["name"], staging)
+    described = {kind: {name: file[name] for name in ("name", "size_bytes", "sha256")} for kind, file in files.items()}
+    write_litert_spec(staging, spec=spec, files=described)

@@ -1,4 +1,4 @@
-"""Where labelled photos come from: a folder, a TensorFlow Datasets name, or the project's own drawings.
+"""Where labelled photos come from: a folder, here or at a URL, a TensorFlow Datasets name, or drawings of our own.
 
 A source gives its class names and its photos one at a time, as encoded bytes, in an order that does not change.
 """
@@ -8,12 +8,14 @@ import io
 import logging
 import re
 import urllib.parse
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.errors import DataError
+from components.storage import Bucket, is_url
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
@@ -25,6 +27,9 @@ SPLITS = ("train", "validation", "test")
 _SPLIT_FOLDERS = {**{s: s for s in SPLITS}, "val": "validation", "valid": "validation"}
 _DATASET_NAME = re.compile(r"[a-z][a-z0-9_]*(/[\w.\-]+)?(:[\w.\-]+)?")
 _PROBE_TIMEOUT_S = 10
+
+Listing = tuple[tuple[str, ...], tuple[str, ...], list[tuple[str, str, str]]]
+"""The class names, the splits, and each file as (path below the folder, split, class), sorted."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Source:
     """Labelled photos, ready to be read.
 
     Attributes:
-        resolved: what was really taken: a path, a data set's full name, or `synthetic`.
+        resolved: what was really taken: a path or URL, a data set's full name, or `synthetic`.
         fallback: why it is not what the user may have hoped for, or `None`.
         class_names: the labels, in the order of their indices.
         splits: the splits that the source brings; `train` alone where it has none of its own.
@@ -94,22 +99,24 @@ class FolderPhotos:
 
 
 def describe(source: str) -> dict[str, str | int]:
-    """Say what a source holds without reading its photos: names, sizes and times of a folder's files.
+    """Say what a source holds without reading its photos: names, sizes and times (or versions) of a folder's files.
 
     Raises:
         DataError: the folder does not exist or holds no classes, or the source is neither a folder nor a valid name.
+        StorageError: the URL cannot be read.
     """
     if source in (AUTO, SYNTHETIC):
         return {"kind": source}
+    if is_url(source):
+        bucket = Bucket(source)
+        bucket.check_readable()
+        found = bucket.files()
+        names = [name for name, _, _ in _list_names(bucket, found)[2]]
+        return _describe_files(f"{name} {found[name].size_bytes} {found[name].version}" for name in names)
     path = Path(source).expanduser()
     if path.is_dir():
         files = [path / name for name, _, _ in _list_folder(path)[2]]
-        stats = [f"{f.relative_to(path)} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files]
-        return {
-            "kind": "folder",
-            "num_files": len(files),
-            "digest": hashlib.sha256("\n".join(stats).encode()).hexdigest(),
-        }
+        return _describe_files(f"{f.relative_to(path)} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files)
     if path.exists():
         raise DataError(
             f"A data source is a folder with one subfolder for each class. Received a file: {source}. "
@@ -123,11 +130,18 @@ def describe(source: str) -> dict[str, str | int]:
     return {"kind": "tfds", "name": source}
 
 
+def _describe_files(stats: Iterable[str]) -> dict[str, str | int]:
+    lines = list(stats)
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return {"kind": "folder", "num_files": len(lines), "digest": digest}
+
+
 def open_source(source: str, *, num_synthetic_per_class: int, seed: int) -> Source:
     """Open a source; `auto` takes TensorFlow Datasets' flowers or, where they cannot be had, the drawn ones.
 
     Raises:
         DataError: a named source cannot be had.
+        StorageError: the URL cannot be read.
     """
     if source == SYNTHETIC:
         return _open_synthetic(num_synthetic_per_class, seed)
@@ -138,6 +152,8 @@ def open_source(source: str, *, num_synthetic_per_class: int, seed: int) -> Sour
             reason = f"{exc} Trained on drawn flowers instead: good for trying the pipeline, not for photos."
             log.warning("DATA FELL BACK TO DRAWN FLOWERS. %s", reason)
             return _open_synthetic(num_synthetic_per_class, seed, fallback=reason)
+    if is_url(source):
+        return _open_bucket(Bucket(source))
     if Path(source).expanduser().is_dir():
         return _open_folder(Path(source).expanduser())
     return _open_dataset(source)
@@ -149,33 +165,66 @@ def _open_folder(folder: Path) -> Source:
     return Source(str(folder), None, class_names, splits, len(files), photos)
 
 
-def _list_folder(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], list[tuple[str, str, str]]]:
-    """Give the class names, the splits and each file as (path below the folder, split, class), sorted."""
-    split_folders = [d for d in _subfolders(folder) if d.name in _SPLIT_FOLDERS]
-    roots = {_SPLIT_FOLDERS[d.name]: d for d in split_folders}
+def _open_bucket(bucket: Bucket) -> Source:
+    class_names, splits, files = _list_names(bucket, bucket.files())
+
+    def photos() -> Iterator[Photo]:
+        contents = bucket.read_each(name for name, _, _ in files)
+        for (name, split, class_name), encoded in zip(files, contents, strict=True):
+            if encoded is None:
+                log.warning("%s/%s is not there any more", bucket, name)
+            yield Photo(name, class_names.index(class_name), split, encoded or b"")
+
+    return Source(str(bucket), None, class_names, splits, len(files), photos())
+
+
+def _list_folder(folder: Path) -> Listing:
+    def files(name: str) -> list[str]:
+        return [
+            file.relative_to(folder).as_posix()
+            for file in sorted((folder / name).rglob("*"))
+            if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder / name).parts)
+        ]
+
+    return _arrange(str(folder.absolute()), lambda name: [d.name for d in _subfolders(folder / name)], files)
+
+
+def _list_names(bucket: Bucket, names: Iterable[str]) -> Listing:
+    """List the files of a store, where a folder is but a part of their names."""
+    subfolders: dict[str, set[str]] = defaultdict(set)
+    files: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(name.split("/") for name in names):
+        if not any(part.startswith(".") for part in path):
+            for depth in range(min(len(path) - 1, 2)):
+                subfolders["/".join(path[:depth])].add(path[depth])
+                files["/".join(path[: depth + 1])].append("/".join(path))
+    return _arrange(str(bucket), lambda folder: sorted(subfolders[folder]), lambda folder: files[folder])
+
+
+def _arrange(place: str, subfolders: Callable[[str], list[str]], files: Callable[[str], list[str]]) -> Listing:
+    """Tell classes and splits by the names of folders; both functions take a path below the place."""
+    split_folders = [name for name in subfolders("") if name in _SPLIT_FOLDERS]
+    roots = {_SPLIT_FOLDERS[name]: f"{name}/" for name in split_folders}
     if "train" not in roots:
-        roots = {"train": folder}
+        roots = {"train": ""}
     elif len(roots) < len(split_folders):
-        names = ", ".join(d.name for d in split_folders)
-        raise DataError(f"Each split has one folder. Found {names} in {folder.absolute()}: put val and valid together.")
-    class_names = tuple(sorted({d.name for root in roots.values() for d in _subfolders(root)}))
+        names = ", ".join(split_folders)
+        raise DataError(f"Each split has one folder. Found {names} in {place}: put val and valid together.")
+    class_names = tuple(sorted({name for root in roots.values() for name in subfolders(root.rstrip("/"))}))
     if not class_names:
         raise DataError(
             f"A data folder needs one subfolder for each class, or train, validation and test with those inside. "
-            f"Found none in {folder.absolute()}."
+            f"Found none in {place}."
         )
-    files = [
-        (file.relative_to(folder).as_posix(), split, class_dir.name)
+    found = [
+        (file, split, class_name)
         for split, root in roots.items()
-        for class_dir in _subfolders(root)
-        for file in sorted(class_dir.rglob("*"))
-        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(class_dir).parts)
+        for class_name in subfolders(root.rstrip("/"))
+        for file in files(f"{root}{class_name}")
     ]
-    if not files:
-        raise DataError(
-            f"The class folders hold no files: {folder.absolute()}. Put photos into {', '.join(class_names)}."
-        )
-    return class_names, tuple(s for s in SPLITS if s in roots), files
+    if not found:
+        raise DataError(f"The class folders hold no files: {place}. Put photos into {', '.join(class_names)}.")
+    return class_names, tuple(s for s in SPLITS if s in roots), found
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The command line: `python -m pipelines run | compare | infer | show | list | rollback | compile`.
+"""The command line: `python -m pipelines run | compare | infer | show | list | rollback | fetch | compile`.
 
 Exit status: 0 when the model is pushed (or nothing had to be done), 1 when something failed, 2 for a wrong command,
 3 when the run finished and the model was not pushed, 130 when it was interrupted.
@@ -14,7 +14,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from components import comparison, pusher
+from components import comparison, model_store, pusher, storage
 from components.errors import ComponentError
 from components.files import read_json
 from pipelines import compare, kubeflow, local_runner, show
@@ -22,8 +22,9 @@ from pipelines.artifacts import Artifact
 from pipelines.config import Config, override
 from pipelines.declaration import Step
 from pipelines.flowers import STEPS
+from pipelines.folders import Folders
 from pipelines.kubeflow import KubeflowOptions
-from pipelines.local_runner import Folders, Selection
+from pipelines.local_runner import Selection
 
 NOT_PUSHED = 3
 
@@ -41,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger(package).setLevel(logging.INFO)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("absl").setLevel(logging.ERROR)
-    folders = Folders(runs=options.runs_dir, models=options.models_dir)
     try:
+        folders = Folders.at(storage.place(options.runs_dir), storage.place(options.models_dir))
         return options.command(options, folders)
     except _WrongCommandError as exc:
         return _fail(str(exc), status=2)
@@ -106,6 +107,11 @@ def _infer(options: argparse.Namespace, folders: Folders) -> int:
     except ValueError as exc:
         raise _WrongCommandError(str(exc)) from exc
     model = options.model or str(folders.models)
+    if isinstance(folders.models, storage.Bucket):
+        raise _WrongCommandError(
+            f"infer reads models of this machine. Received: {folders.models}. Bring the newest here first: "
+            f"fetch --models-dir {folders.models}"
+        )
     summary = infer.infer(options.input, model, options.output, models_dir=folders.models, options=chosen)
     print(f"Predictions: {options.output} ({summary['num_images']} images, {summary['num_errors']} errors)")
     return 0
@@ -118,6 +124,7 @@ def _show(options: argparse.Namespace, folders: Folders) -> int:
 
 
 def _list(options: argparse.Namespace, folders: Folders) -> int:
+    folders.fetch_records()
     print(show.as_table(local_runner.runs(folders.runs), folders.runs))
     return 0
 
@@ -125,6 +132,12 @@ def _list(options: argparse.Namespace, folders: Folders) -> int:
 def _rollback(options: argparse.Namespace, folders: Folders) -> int:
     withdrawn, newest = pusher.rollback(folders.models, options.model_name)
     print(f"Withdrew version {withdrawn} of {options.model_name}; version {newest} is the newest now.")
+    return 0
+
+
+def _fetch(options: argparse.Namespace, folders: Folders) -> int:
+    version = model_store.fetch(folders.models, options.model_name, options.to)
+    print(f"Version {version} of {options.model_name} is the newest in {options.to} now.")
     return 0
 
 
@@ -159,11 +172,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m pipelines", description="Train, judge and push an image classifier."
     )
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--runs-dir", type=Path, default=Path("runs"), help="runs and artifacts (default: runs)")
-    common.add_argument("--models-dir", type=Path, default=Path("models"), help="pushed models (default: models)")
+    common.add_argument("--runs-dir", default="runs", help="runs and artifacts, a folder or a URL (default: runs)")
+    common.add_argument("--models-dir", default="models", help="pushed models, a folder or a URL (default: models)")
     named = argparse.ArgumentParser(add_help=False)
     named.add_argument("--model-name", default="flowers", help="default: flowers")
-    commands = parser.add_subparsers(required=True, metavar="run|compare|infer|show|list|rollback|compile")
+    commands = parser.add_subparsers(required=True, metavar="run|compare|infer|show|list|rollback|fetch|compile")
 
     overrides = argparse.ArgumentParser(add_help=False)
     overrides.add_argument("--set", nargs="+", action="extend", default=[], metavar="SECTION.OPTION=VALUE")
@@ -204,6 +217,10 @@ def _parser() -> argparse.ArgumentParser:
     rollback = commands.add_parser("rollback", parents=[common, named], help="withdraw the newest pushed model")
     rollback.set_defaults(command=_rollback)
 
+    fetch = commands.add_parser("fetch", parents=[common, named], help="bring the newest model from a URL to a folder")
+    fetch.add_argument("--to", type=Path, default=Path("models"), help="a folder of models (default: models)")
+    fetch.set_defaults(command=_fetch)
+
     compile_ = commands.add_parser(
         "compile", parents=[overrides], help="the pipeline as a file that Kubeflow Pipelines runs"
     )
@@ -220,7 +237,7 @@ def _parser() -> argparse.ArgumentParser:
     compile_.add_argument(
         "--state", **several, metavar="NAME=FOLDER", help="where models and schemas are kept, as a container sees it"
     )
-    compile_.set_defaults(command=_compile, runs_dir=Path("runs"), models_dir=Path("models"))
+    compile_.set_defaults(command=_compile, runs_dir="runs", models_dir="models")
     return parser
 
 

@@ -6,19 +6,27 @@
 The key says what the output was made from, the manifest's digest what came out. A step that is run again and makes the
 same files does not make its followers run. An artifact is never changed or replaced: a forced step adds another one
 under the same key. Files under `logs/` are kept but are not content: they may hold clock times.
+
+The store may have a second place, at a URL: <url>/<step>/<key>-<digest of all files>/, its manifest.json written last.
+What is made here is uploaded; what others made is found by its manifest, and its files come when a step needs them.
 """
 
 import json
+import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.errors import StorageError
 from components.files import TORN, exclusive, read_json, write_json
 from components.lineage import MANIFEST, MISSING
+from components.storage import Bucket
 from pipelines import fingerprint
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,21 +52,38 @@ class Artifact:
 
 
 class ArtifactStore:
-    """Finds, locks and publishes artifacts below `root`."""
+    """Finds, locks and publishes artifacts below `root`, and in `bucket` where there is one."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, bucket: Bucket | None = None) -> None:
         self.root = root
+        self._bucket = bucket
 
     def find(self, step: str, key: str) -> Artifact | None:
         """Give the newest intact artifact of a key: its manifest reads and every file has its size."""
-        return next((a for a in self._newest_first(step) if a.manifest["key"] == key and _is_intact(a)), None)
+        self._learn(step, key)
+        return next((a for a in self._newest_first(step) if a.manifest["key"] == key and self._is_kept(a)), None)
 
     def newest(self, step: str) -> Artifact | None:
         return next(iter(self._newest_first(step)), None)
 
     def get(self, reference: dict[str, str]) -> Artifact | None:
+        self._learn(reference["step"], reference["key"])
         artifact = _read(self.root / reference["step"] / reference["key"])
-        return artifact if artifact and _is_intact(artifact) else None
+        return artifact if artifact and self._is_kept(artifact) else None
+
+    def fetch(self, artifact: Artifact) -> Artifact:
+        """Give an artifact with its files here: those that are only at the URL are downloaded.
+
+        Raises:
+            StorageError: they cannot be had.
+        """
+        if self._bucket and not _is_intact(artifact):
+            log.info("%s: fetching its output from %s", artifact.manifest["step"], self._bucket)
+            self._place(artifact).download(artifact.manifest["files"], artifact.path)
+            if not _is_intact(artifact):
+                step, place = artifact.manifest["step"], self._place(artifact)
+                raise StorageError(f"Files at {place} are not as they were written. Run with --force {step}.")
+        return artifact
 
     @contextmanager
     def lock(self, step: str, key: str) -> Iterator[None]:
@@ -84,16 +109,49 @@ class ArtifactStore:
         manifest = sealed(partial, manifest)
         existing = self.find(manifest["step"], manifest["key"])
         if existing and existing.digest == manifest["digest"]:
-            shutil.rmtree(partial)
-            return existing
+            with suppress(StorageError):  # lost at the URL: this one stands beside it
+                existing = self.fetch(existing)
+                shutil.rmtree(partial)
+                return existing
         write_json(partial / MANIFEST, manifest)
-        place = partial.with_suffix("")
+        # Two machines may make the same step at once: under one name only the very same files may meet, logs and all.
+        suffix = f"-{fingerprint.of_value(manifest['files'])}" if self._bucket else ""
+        name = f"{manifest['key']}{suffix}"
+        place = partial.with_name(name)
         generation = 1
         while place.exists():
             generation += 1
-            place = partial.with_name(f"{manifest['key']}-{generation}")
+            place = partial.with_name(f"{name}-{generation}")
         partial.rename(place)
-        return Artifact(place, read_json(place / MANIFEST))
+        artifact = Artifact(place, read_json(place / MANIFEST))
+        if self._bucket:
+            self._place(artifact).upload(place, marker=MANIFEST)
+        return artifact
+
+    def _learn(self, step: str, key: str) -> None:
+        """Write down here the manifests of a key's artifacts that are complete at the URL."""
+        for name in self._bucket.names(step) if self._bucket else ():
+            path = self.root / step / name / MANIFEST
+            if self._bucket and name.startswith(key) and not path.exists():
+                manifest = self._bucket.read_json(f"{step}/{name}/{MANIFEST}")
+                if manifest is not None:
+                    write_json(path, manifest)
+
+    def _is_kept(self, artifact: Artifact) -> bool:
+        """Say whether an artifact can be had; one whose upload was interrupted is uploaded."""
+        is_here = _is_intact(artifact)
+        if self._bucket is None:
+            return is_here
+        place = self._place(artifact)
+        is_there = place.find(MANIFEST) is not None
+        if is_here and not is_there:
+            place.upload(artifact.path, marker=MANIFEST)
+        return is_here or is_there
+
+    def _place(self, artifact: Artifact) -> Bucket:
+        if self._bucket is None:
+            raise ValueError("The store has no URL.")
+        return self._bucket / f"{artifact.manifest['step']}/{artifact.path.name}"
 
     def _newest_first(self, step: str) -> list[Artifact]:
         found = [_read(p.parent) for p in (self.root / step).glob(f"*/{MANIFEST}") if p.parent.suffix != ".partial"]

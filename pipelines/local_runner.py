@@ -3,46 +3,31 @@
 Reads a declaration and a configuration; writes artifacts below `<runs>/artifacts` and a folder for each run beside
 them. A step whose code, options and inputs are those of an earlier artifact is not run again. A run that was killed is
 started again with the same command: finished steps are cached, the one it was in begins anew or goes on, as declared.
+Where the runs are kept at a URL, steps work in a local folder, and what they make is uploaded.
 """
 
 import logging
 import os
 import secrets
 import shutil
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from components.errors import ComponentError
+from components.errors import ComponentError, StorageError
 from components.files import exclusive, read_json, write_json
 from pipelines import fingerprint
 from pipelines.artifacts import Artifact, ArtifactStore
 from pipelines.config import Config
 from pipelines.declaration import Step, load
+from pipelines.folders import Folders
 from pipelines.step import describe_origin, execute
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Folders:
-    """Where things are kept: `runs` holds runs, artifacts and schemas, `models` what is pushed.
-
-    In `runs` the link `latest` points to the newest run of the pipeline.
-    """
-
-    runs: Path = Path("runs")
-    models: Path = Path("models")
-    latest: str = "latest"
-
-    @property
-    def artifacts(self) -> Path:
-        return self.runs / "artifacts"
-
-    def state(self, name: str) -> Path:
-        return {"models": self.models, "schemas": self.runs / "schemas"}[name]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,15 +69,15 @@ def run(
     selection.check(steps)
     selected = _selected(steps, selection)
     sources = {s.name: load(s.source)(**_options(s, config)) for s in selected if s.source}
-    store = ArtifactStore(folders.artifacts)
+    folders.prepare(name for step in selected for name in step.state.values())
+    store = folders.store
     artifacts = _reused(steps, selection, folders, store)
-    for name in {name for step in selected for name in step.state.values()}:
-        folders.state(name).mkdir(parents=True, exist_ok=True)
     run_dir = _start_run(folders.runs)
     record: dict[str, Any] = {
         "run": run_dir.name,
         "status": "running",
         "process": os.getpid(),
+        "host": socket.gethostname(),
         "started": _now(),
         "config": asdict(config),
         "seeds": {f"{n}.seed": o["seed"] for n, o in asdict(config).items() if "seed" in o},
@@ -100,7 +85,7 @@ def run(
         "sources": sources,
         "steps": {name: {**a.reference, "reused": True} for name, a in artifacts.items()},
     }
-    write_json(run_dir / "run.json", record)
+    _keep(record, run_dir, folders)
     started = time.monotonic()
     try:
         for step in selected:
@@ -124,14 +109,16 @@ def run(
             seconds = round(time.monotonic() - step_started, 2)
             code = artifact.manifest["code"]
             record["steps"][step.name] = {**artifact.reference, "code": code, "seconds": seconds, "reason": reason}
-            write_json(run_dir / "run.json", record)
-        _complete_run(run_dir, artifacts, folders.latest)
-        record["status"] = "finished"
+            _keep(record, run_dir, folders)
+        _complete_run(run_dir, artifacts, folders)
+        _keep({**record, "status": "finished", "seconds": round(time.monotonic() - started, 2)}, run_dir, folders)
     except BaseException as exc:
-        record |= {"status": "failed", "error": f"{type(exc).__name__}: {exc}"}
+        seconds = round(time.monotonic() - started, 2)
+        failed = {**record, "status": "failed", "error": f"{type(exc).__name__}: {exc}", "seconds": seconds}
+        # What went wrong is what counts, also when its record cannot be uploaded.
+        with suppress(StorageError):
+            _keep(failed, run_dir, folders)
         raise
-    finally:
-        write_json(run_dir / "run.json", {**record, "seconds": round(time.monotonic() - started, 2)})
     return run_dir, artifacts
 
 
@@ -161,15 +148,18 @@ def _run_step(
         reason = "forced" if forced else _reason(step, made_from, store.newest(step.name))
         log.info("%s: started (%s)", step.name, reason)
         partial = store.start(step.name, key, keep=step.resumable and not forced)
-        manifest = execute(
-            step,
-            options,
-            made_from,
-            inputs={parameter: artifact.path for parameter, artifact in inputs.items()},
-            references={parameter: artifact.reference for parameter, artifact in inputs.items()},
-            state={parameter: folders.state(name) for parameter, name in step.state.items()},
-            out_dir=partial,
-        )
+        with ExitStack() as kept:
+            for name in step.state.values():
+                kept.enter_context(folders.mirrored(name))
+            manifest = execute(
+                step,
+                options,
+                made_from,
+                inputs={parameter: store.fetch(artifact).path for parameter, artifact in inputs.items()},
+                references={parameter: artifact.reference for parameter, artifact in inputs.items()},
+                state={parameter: folders.state(name) for parameter, name in step.state.items()},
+                out_dir=partial,
+            )
         artifact = store.publish(partial, manifest)
     return artifact, reason
 
@@ -209,8 +199,10 @@ def _selected(steps: Sequence[Step], selection: Selection) -> Sequence[Step]:
 def _reused(steps: Sequence[Step], selection: Selection, folders: Folders, store: ArtifactStore) -> dict[str, Artifact]:
     """Take the artifacts of the steps before `--from` as the newest run left them."""
     before = steps[: [s.name for s in steps].index(selection.first)] if selection.first else ()
-    latest = folders.runs / folders.latest / "run.json"
-    references = read_json(latest)["steps"] if before and latest.exists() else {}
+    if not before:
+        return {}
+    latest = folders.fetch_latest()
+    references = read_json(latest)["steps"] if latest.exists() else {}
     artifacts = {}
     for step in before:
         artifact = store.get(references[step.name]) if step.name in references else None
@@ -230,7 +222,12 @@ def _start_run(runs: Path) -> Path:
     return run_dir
 
 
-def _complete_run(run_dir: Path, artifacts: Mapping[str, Artifact], latest: str) -> None:
+def _keep(record: Mapping[str, Any], run_dir: Path, folders: Folders) -> None:
+    write_json(run_dir / "run.json", record)
+    folders.share(run_dir / "run.json")
+
+
+def _complete_run(run_dir: Path, artifacts: Mapping[str, Artifact], folders: Folders) -> None:
     """Put what a person looks for into the run's folder and let the link `latest` point to it."""
     links = run_dir / "steps"
     links.mkdir()
@@ -241,22 +238,26 @@ def _complete_run(run_dir: Path, artifacts: Mapping[str, Artifact], latest: str)
         "report": ["report.html", "plots"],
         "comparison": ["comparison.html", "comparison.json", "plots"],
     }
-    for step, names in shown.items():
-        for source in (artifacts[step].path / name for name in names if step in artifacts):
+    for step in shown.keys() & artifacts.keys():
+        artifact = folders.store.fetch(artifacts[step])
+        for source in (artifact.path / name for name in shown[step]):
             copy = shutil.copytree if source.is_dir() else shutil.copy2
             copy(source, run_dir / source.name)
-    with exclusive(run_dir.parent / f".{latest}.lock"):
-        temporary = run_dir.parent / f".{latest}"
+    folders.share(*(path for path in run_dir.rglob("*") if path.is_file()))
+    with exclusive(folders.runs / f".{folders.latest}.lock"):
+        temporary = folders.runs / f".{folders.latest}"
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(run_dir.name)
-        temporary.replace(run_dir.parent / latest)
+        temporary.replace(folders.runs / folders.latest)
+    folders.share_latest(run_dir.name)
 
 
 def runs(folder: Path) -> Iterator[dict[str, Any]]:
     """Give the record of every run below a folder, the oldest first; one whose process is gone is `killed`."""
     for path in sorted(folder.glob("*-*/run.json")):
         record = read_json(path)
-        if record["status"] == "running" and not _is_alive(record["process"]):
+        is_ours = record.get("host", socket.gethostname()) == socket.gethostname()
+        if record["status"] == "running" and is_ours and not _is_alive(record["process"]):
             record["status"] = "killed"
         yield record
 

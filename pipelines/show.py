@@ -4,28 +4,32 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from components import pusher
 from components.errors import PushError
 from components.files import read_json
+from components.model_store import LINEAGE, open_models
+from components.storage import Bucket
 
 
-def read_lineage(models_dir: Path, model_name: str, version: int | None = None) -> dict[str, Any]:
+def read_lineage(models_dir: Path | Bucket, model_name: str, version: int | None = None) -> dict[str, Any]:
     """Read the lineage of a pushed model, the newest by default.
 
     Raises:
         PushError: there is no such version, or it was not pushed by this pipeline.
     """
-    pushed = pusher.versions(models_dir, model_name)
+    models = open_models(models_dir)
+    pushed = models.versions(model_name)
     if not pushed or version not in (None, *pushed):
         held = ", ".join(map(str, pushed)) or "none"
         raise PushError(
             f"No pushed model {model_name}{f' version {version}' if version is not None else ''} in {models_dir}; "
             f"versions there: {held}. Train one with `make train`."
         )
-    path = models_dir / model_name / str(version or pushed[-1]) / pusher.LINEAGE
-    if not path.is_file():
-        raise PushError(f"The model was not pushed by this pipeline: it has no {path}.")
-    return {"model_name": model_name, **read_json(path)}
+    shown = version or pushed[-1]
+    origin = models.lineage(model_name, shown)
+    if origin is None:
+        path = models.path(model_name, shown)
+        raise PushError(f"The model was not pushed by this pipeline: it has no {path}/{LINEAGE.as_posix()}.")
+    return {"model_name": model_name, **origin}
 
 
 def as_tree(origin: dict[str, Any]) -> str:

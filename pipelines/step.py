@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from components.storage import Bucket
 from pipelines import fingerprint
 from pipelines.declaration import Step, load
 
@@ -45,7 +46,7 @@ def execute(
     *,
     inputs: Mapping[str, Path],
     references: Mapping[str, Any],
-    state: Mapping[str, Path],
+    state: Mapping[str, Path | Bucket],
     out_dir: Path,
 ) -> dict[str, Any]:
     """Call a step's function and give the manifest of what it wrote, still without its files.
@@ -56,7 +57,7 @@ def execute(
         made_from: what `describe_origin` says; its digest is the key of the output.
         inputs: folders, by parameter.
         references: what the manifest says of each input, by parameter.
-        state: folders kept between runs, by parameter.
+        state: what is kept between runs, a folder or a URL, by parameter.
         out_dir: the folder that the step writes to.
     """
     started = time.monotonic()

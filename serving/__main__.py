@@ -11,6 +11,7 @@ from pathlib import Path
 
 from serving import launcher
 from serving.errors import ServerError
+from serving.folders import local_folder
 
 _WITH = {"docker": f"{launcher.IMAGE} in Docker", "local": "the local server"}
 _WHY = {
@@ -63,7 +64,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Whatever follows -- is handed to the server: -- --file_system_poll_wait_seconds=10",
     )
     parser.add_argument("--model-name", default="flowers", help="default: flowers")
-    parser.add_argument("--models-dir", type=Path, default=Path("models"), help="pushed models (default: models)")
+    parser.add_argument(
+        "--models-dir", type=local_folder, default=Path("models"), help="pushed models (default: models)"
+    )
     parser.add_argument(
         "--engine", choices=launcher.ENGINES, default="auto", help="auto (default): Docker where an engine answers"
     )

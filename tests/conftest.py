@@ -1,13 +1,18 @@
 """What many tests share: encoded pictures, and small artifacts made once a session with the real steps."""
 
 import io
-from collections.abc import Callable
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.s3 import S3
 
 IMAGE_SIZE_PX = 32
 
@@ -154,3 +159,37 @@ def colour_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file.parent.mkdir(parents=True)
     file.write_bytes(litert_files.with_metadata(content, normalization=None))
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_client() -> Iterator[Any]:
+    """Give a client of a server that speaks S3."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it logs every request
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+    yield boto3.client("s3", endpoint_url=f"http://{host}:{port}", **keys)
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    """An empty bucket, which `s3://` leads to, and a cache of its own."""
+    import s3fs
+
+    settings = {
+        "AWS_ENDPOINT_URL": s3_client.meta.endpoint_url,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "PIPELINE_CACHE": str(tmp_path / "cache"),
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    yield S3(s3_client, f"bucket-{secrets.token_hex(4)}")
+    if os.environ["AWS_ENDPOINT_URL"] != s3_client.meta.endpoint_url:
+        s3fs.S3FileSystem.clear_instance_cache()

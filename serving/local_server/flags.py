@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from serving.folders import url_complaint
 from serving.local_server.errors import StartError
 
 log = logging.getLogger(__name__)
@@ -135,6 +136,8 @@ def _check(flags: Flags) -> None:
             "The server needs a model: --model_name and --model_base_path, or --model_config_file. Received: "
             f"--model_name={flags.model_name} --model_base_path={flags.model_base_path}. Add what is missing."
         )
+    if "://" in flags.model_base_path:
+        raise StartError(url_complaint(flags.model_base_path))
     if flags.batching_parameters_file and not flags.enable_batching:
         raise StartError(
             "--batching_parameters_file is for --enable_batching, which is not given. Received: "

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from client.classifier_client import ClassifierError, ConnectionOptions
+from serving.folders import local_folder
 from serving.web.errors import StartError
 from serving.web.models import FileModel, Model, PushedModel, ServerModel
 from serving.web.settings import Limits, Settings
@@ -119,7 +120,9 @@ def _make_parser() -> argparse.ArgumentParser:
         "--ca-file", metavar="FILE", type=Path, help="PEM certificates that vouch for the server; implies --tls"
     )
     parser.add_argument("--model-name", default="flowers", help="default: flowers")
-    parser.add_argument("--models-dir", type=Path, default=Path("models"), help="pushed models (default: models)")
+    parser.add_argument(
+        "--models-dir", type=local_folder, default=Path("models"), help="pushed models (default: models)"
+    )
     parser.add_argument(
         "--runs-dir", type=Path, default=Path("runs"), help="runs of the pipeline, for the model card (default: runs)"
     )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from components import evaluator, examples, metrics, transform
 from components.errors import EvaluationError
 from components.evaluator import EvaluatorOptions
+from components.storage import Bucket
 from export.spec import read_spec
 
 NO_BASELINE = {"version": None, "path": None}
@@ -72,7 +73,7 @@ def write_spec(folder: Path, class_names: list[str]) -> None:
 
 @pytest.fixture
 def evaluate(tmp_path: Path, examples_dir: Path) -> Callable[..., dict[str, Any]]:
-    def evaluate(export_dir: Path, *, baseline: Path | None = None, **options: Any) -> dict[str, Any]:
+    def evaluate(export_dir: Path, *, baseline: Path | str | None = None, **options: Any) -> dict[str, Any]:
         """Give the summary, with the contents of the files that were written."""
         baseline_dir, out_dir = tmp_path / "baseline", tmp_path / "evaluation"
         baseline_dir.mkdir(exist_ok=True)
@@ -162,6 +163,12 @@ def test_model_worse_than_the_pushed_one_is_not_blessed(
     assert list(failed(result)) == ([] if blessed else ["baseline"])
     if not blessed:
         assert "is below that of the pushed version 7 on the same photos (0.8000)" in failed(result)["baseline"]
+
+
+def test_a_baseline_at_a_url_is_measured_as_one_here(save, evaluate, s3):
+    Bucket(s3.url).upload(save("old", 8), "models/flowers/7", marker="saved_model.pb")
+    result = evaluate(save("new", 9), baseline=f"{s3.url}/models/flowers/7")
+    assert result["metrics"]["baseline"] == {"version": 7, "accuracy": 0.8, "num_examples": 10}
 
 
 def test_model_of_other_classes_than_the_pushed_one_is_not_blessed(save: Any, evaluate: Any) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from components import model
-from components.errors import WeightsError
+from components.errors import StorageError, WeightsError
 from components.model import ModelOptions
 
 REAL_WEIGHTS = Path(__file__).parents[3] / "shared" / "weights" / "resnet50_notop.weights.h5"
@@ -113,6 +113,17 @@ def test_weights_file_counts_by_its_content(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
     a, b, c = (model.describe_source(ModelOptions(weights=str(tmp_path / f"{n}.h5"))) for n in "abc")
     assert a == b != c
+
+
+def test_a_weights_file_at_a_url_counts_by_its_content(tmp_path, s3):
+    (tmp_path / "here.weights.h5").write_bytes(b"weights")
+    s3.put("there.weights.h5", b"weights")
+    here, there = (
+        ModelOptions(weights=f"{place}") for place in (tmp_path / "here.weights.h5", f"{s3.url}/there.weights.h5")
+    )
+    assert model.describe_source(there) == model.describe_source(here)
+    with pytest.raises(StorageError, match=rf"There is no file at {s3.url}/none.weights.h5"):
+        model.describe_source(ModelOptions(weights=f"{s3.url}/none.weights.h5"))
 
 
 def test_imagenet_weights_that_cannot_be_had_are_an_error(unreachable: None, tmp_path: Path) -> None:

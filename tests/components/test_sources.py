@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import requests
 import tensorflow_datasets as tfds
 
 from components import sources, synthetic
-from components.errors import DataError
+from components.errors import DataError, StorageError
 from components.sources import Photo, Source
+from tests.s3 import S3
 
 
 def fill(folder: Path, *names: str) -> Path:
@@ -127,6 +129,70 @@ def test_description_of_a_folder_changes_with_its_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["tf_flowers", "mnist", "caltech_birds2011", "imagenet_resized/32x32:0.1.0"])
 def test_data_set_name_is_described_without_being_fetched(name: str) -> None:
     assert sources.describe(name) == {"kind": "tfds", "name": name}
+
+
+# --- folders at a URL
+
+
+def upload(s3: S3, folder: Path) -> str:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            s3.put(f"photos/{path.relative_to(folder).as_posix()}", path.read_bytes())
+    return f"{s3.url}/photos"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("tulip/b.jpg", "tulip/a.jpg", "rose/z.png", "rose/a-b/1.jpg", "rose/a/2.jpg"),
+        ("train/a/1", "train/b/2", "val/a/3", "test/b/4", "test/c/5"),
+        ("a/2019/may/1.jpg", "a/.hidden.jpg", "a/.cache/2.jpg", ".git/x", "readme.txt", "b/1.jpg"),
+        ("test/1", "exam/2"),
+    ],
+)
+def test_folder_at_a_url_gives_what_the_same_folder_here_gives(s3: S3, tmp_path: Path, names: tuple[str, ...]) -> None:
+    folder = fill(tmp_path / "photos", *names)
+    here, there = open_source(folder), open_source(upload(s3, folder))
+    assert there.resolved == f"{s3.url}/photos"
+    assert replace(there, resolved="", photos=()) == replace(here, resolved="", photos=())
+    assert list(there.photos) == list(here.photos)
+
+
+def test_description_of_a_url_changes_with_a_files_content(s3: S3, tmp_path: Path) -> None:
+    url = upload(s3, fill(tmp_path, "a/1.jpg", "a/2.jpg"))
+    before = sources.describe(url)
+    assert before["kind"] == "folder"
+    assert before["num_files"] == 2
+    assert sources.describe(url) == before
+    s3.put("photos/a/2.jpg", b"a/3.jpg")  # as long as before
+    assert sources.describe(url)["digest"] != before["digest"]
+
+
+def test_a_photo_that_is_gone_meanwhile_is_an_empty_one(
+    s3: S3, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = upload(s3, fill(tmp_path, "a/1.jpg", "a/2.jpg"))
+    source = open_source(url)
+    s3.client.delete_object(Bucket=s3.name, Key="photos/a/1.jpg")
+    assert [photo.encoded for photo in source.photos] == [b"", b"a/2.jpg"]
+    assert f"{url}/a/1.jpg is not there any more" in caplog.text
+
+
+def test_a_store_that_fails_while_photos_are_read_is_an_error(s3: S3, tmp_path: Path) -> None:
+    url = upload(s3, fill(tmp_path, "a/1.jpg", "a/2.jpg"))
+    s3.forbid("s3:GetObject")
+    with pytest.raises(StorageError, match=rf"{url} cannot be used"):
+        list(open_source(url).photos)
+
+
+def test_url_without_photos_or_without_a_server_is_an_error(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        DataError, match=rf"A data folder needs one subfolder for each class.*Found none in {s3.url}/no"
+    ):
+        sources.describe(f"{s3.url}/no")
+    s3.unplug(monkeypatch)
+    with pytest.raises(StorageError, match="Could not connect"):
+        sources.describe(f"{s3.url}/photos")
 
 
 # --- drawn flowers

@@ -15,7 +15,8 @@ from components.files import read_json
 from pipelines import local_runner
 from pipelines.artifacts import Artifact
 from pipelines.declaration import Step
-from pipelines.local_runner import Folders, Selection
+from pipelines.folders import Folders
+from pipelines.local_runner import Selection
 from tests.pipelines import toy
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -21,8 +21,8 @@ from pipelines import __main__ as command_line
 from pipelines import fingerprint, kubeflow, local_runner
 from pipelines.config import Config, override
 from pipelines.flowers import STEPS
+from pipelines.folders import Folders
 from pipelines.kubeflow import KubeflowOptions
-from pipelines.local_runner import Folders
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ("model.backbone=small_cnn", "model.weights=none", "model.image_size_px=32")

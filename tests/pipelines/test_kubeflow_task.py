@@ -14,7 +14,7 @@ from components.trainer import TrainerOptions
 from pipelines import kubeflow_task, local_runner
 from pipelines.config import Config
 from pipelines.declaration import Step
-from pipelines.local_runner import Folders
+from pipelines.folders import Folders
 
 MODULE = __name__
 # As KFP carries them: every number a float, a tuple a list.

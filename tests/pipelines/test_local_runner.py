@@ -16,7 +16,7 @@ from components.files import read_json
 from pipelines import fingerprint, local_runner
 from pipelines.artifacts import ArtifactStore
 from pipelines.declaration import Step
-from pipelines.local_runner import Folders
+from pipelines.folders import Folders
 from tests.pipelines import toy
 
 

@@ -14,6 +14,7 @@ from components.files import read_json, write_json
 from pipelines import __main__ as command_line
 from pipelines.declaration import Step
 from pipelines.local_runner import runs
+from tests.s3 import S3
 
 MODULE = __name__
 MODEL_BYTES = 100
@@ -353,3 +354,40 @@ def test_rollback_goes_back_to_the_version_before(toy_terminal):
     assert "holds version 1 alone" in toy_terminal.err
     assert toy_terminal(*again, "pusher.push_withdrawn=true") == 0
     assert pusher.versions(toy_terminal.models, "flowers") == [1, 3]
+
+
+# Places at URLs.
+
+
+@pytest.fixture
+def remote_terminal(toy_terminal: Terminal, s3: S3) -> Terminal:
+    toy_terminal.runs, toy_terminal.models = f"{s3.url}/runs", f"{s3.url}/models"  # type: ignore[assignment]
+    return toy_terminal
+
+
+def test_every_command_takes_urls(remote_terminal, s3, tmp_path):
+    assert remote_terminal("run") == 0
+    assert f"Pushed: {s3.url}/models/flowers/1\n" in remote_terminal.out
+    assert remote_terminal("list") == 0
+    assert " finished " in remote_terminal.out
+    assert remote_terminal("run", "--set", "export.num_warmup_images=3") == 0
+    assert remote_terminal("rollback") == 0
+    assert remote_terminal.out == "Withdrew version 2 of flowers; version 1 is the newest now.\n"
+    assert remote_terminal("show") == 0
+    assert remote_terminal.out.startswith("flowers version 1, pushed ")
+    assert remote_terminal("fetch", "--to", str(tmp_path / "here")) == 0
+    assert remote_terminal.out == f"Version 1 of flowers is the newest in {tmp_path / 'here'} now.\n"
+    assert pusher.versions(tmp_path / "here", "flowers") == [1]
+
+
+def test_a_bucket_that_cannot_be_reached_ends_with_1_before_any_step(remote_terminal, s3, monkeypatch):
+    s3.unplug(monkeypatch)
+    assert remote_terminal("run") == 1
+    assert re.match(r"error: s3://.* cannot be used: .*Could not connect.*; the same command", remote_terminal.err)
+    assert "started" not in remote_terminal.err
+
+
+def test_an_unknown_kind_of_url_ends_with_1(remote_terminal):
+    remote_terminal.runs = "s4://bucket/runs"
+    assert remote_terminal("run") == 1
+    assert remote_terminal.err.startswith("error: No store is known for s4://.")

@@ -17,7 +17,8 @@ from components.files import read_json, write_json
 from components.lineage import MISSING
 from pipelines.artifacts import ArtifactStore
 from pipelines.declaration import Step
-from pipelines.local_runner import Folders, run
+from pipelines.folders import Folders
+from pipelines.local_runner import run
 
 MODULE = "tests.pipelines.toy"
 DEADLINE_S = 30

@@ -124,3 +124,10 @@ def test_a_wrong_command_ends_with_2_and_the_usage(arguments, capsys):
         command_line.main(arguments)
     assert ended.value.code == 2
     assert "usage: python -m serving" in capsys.readouterr().err
+
+
+def test_a_url_is_refused_with_the_command_that_brings_it_here(capsys):
+    with pytest.raises(SystemExit):
+        command_line.main(["--models-dir", "s3://bucket/models"])
+    complaint = "A server here reads a folder of this machine. Received: s3://bucket/models. Bring the newest model"
+    assert complaint in capsys.readouterr().err

@@ -119,3 +119,8 @@ def test_channel_arguments_are_read() -> None:
         ("grpc.dashes", "--5"),
         ("grpc.part", "²"),
     ]
+
+
+def test_a_url_is_refused_with_the_command_that_brings_it_here() -> None:
+    with pytest.raises(StartError, match=r"Received: gs://bucket/models/flowers\. .*python -m pipelines fetch"):
+        parse(["--model_name=flowers", "--model_base_path=gs://bucket/models/flowers"])
