@@ -35,3 +35,7 @@ class InferenceError(ComponentError):
 
 class BeamError(ComponentError):
     """Apache Beam is not there, or what it runs failed."""
+
+
+class ClusterError(ComponentError):
+    """The workers of a training are not described, or do not come together."""
