@@ -175,7 +175,9 @@ def _train(cluster: Cluster, assignment: Path, attempt: int) -> dict[str, Any] |
         process.wait()
     if process.returncode > 0:
         raise ComponentError(f"The training ended with status {process.returncode}. See what it said above.")
-    outcome = json.loads(output) if output else {"lost": f"the training was ended by signal {-process.returncode}"}
+    outcome: dict[str, Any] = (
+        json.loads(output) if output else {"lost": f"the training was ended by signal {-process.returncode}"}
+    )
     if "error" in outcome:
         raise ComponentError(outcome["error"])
     if "lost" in outcome:
@@ -185,20 +187,19 @@ def _train(cluster: Cluster, assignment: Path, attempt: int) -> dict[str, Any] |
 
 @contextmanager
 def _process(cluster: Cluster, assignment: Path) -> Iterator[subprocess.Popen[str]]:
-    # It ends by itself when its standard input does: however this process ends.
-    process = subprocess.Popen(
+    # It ends when its standard input does, so it ends with this process, however that ends.
+    with subprocess.Popen(
         [sys.executable, "-m", "components.training_worker", str(assignment.absolute())],
         cwd=Path(__file__).resolve().parent.parent,
         env={**os.environ, "TF_CONFIG": cluster.as_tf_config(), "JOIN_TIMEOUT_S": str(cluster.timeout_s)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def _answers(address: str) -> bool:

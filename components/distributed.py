@@ -7,6 +7,7 @@ but for the order in which they are added up.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import keras
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from components import transform
 from components.augmentation import RandomAffine, warp
+from components.errors import ClusterError
 
 LOST = (
     tf.errors.UnavailableError,
@@ -30,20 +32,21 @@ LOST = (
 
 def agree(strategy: tf.distribute.Strategy, value: int) -> bool:
     """Wait for every replica, and say whether all came with the same value."""
-    return bool((_gather(strategy, tf.constant(value, tf.int64)) == value).all())
+    return bool((_gather(strategy)(tf.constant(value, tf.int64)).numpy() == value).all())
 
 
-def _gather(strategy: tf.distribute.Strategy, tensor: tf.Tensor) -> NDArray[Any]:
-    """Give every replica's value of a tensor of one shape, along a new first axis."""
+@cache
+def _gather(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Make the function that gives every replica's value of a tensor of one shape, along a new first axis."""
 
-    @tf.function
+    @tf.function(autograph=False)
     def gather(tensor: tf.Tensor) -> tf.Tensor:
         def run() -> tf.Tensor:
             return tf.distribute.get_replica_context().all_gather(tensor[tf.newaxis], axis=0)
 
         return strategy.experimental_local_results(strategy.run(run))[0]
 
-    return gather(tensor).numpy()
+    return gather
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,9 @@ class Share:
 
     def parse(self, records: tf.data.Dataset, *, image_size_px: int) -> tf.data.Dataset:
         """Turn serialized examples into each replica's batches of photos and labels."""
-        return transform.parse(self.take(records), image_size_px=image_size_px).batch(self.num_rows, drop_remainder=True)
+        return transform.parse(self.take(records), image_size_px=image_size_px).batch(
+            self.num_rows, drop_remainder=True
+        )
 
     def weigh(self, batches: tf.data.Dataset, num_examples: int) -> tf.data.Dataset:
         """Add to each replica's batch the weights of its rows, `float32 [N]`: 1 / the global batch's size, or 0."""
@@ -168,8 +173,15 @@ def fit(
     steps_per_epoch: int,
 ) -> None:
     """Do what `network.fit` does, with batches of (inputs, targets, weights) for each replica; see `Share`."""
+    if not agree(strategy, initial_epoch):
+        raise ClusterError(
+            f"Every worker must go on at the chief's newest checkpoint; this one found that of epoch {initial_epoch}, "
+            "and another one another. Let them share the folder of runs, and start again."
+        )
     trained = _with_global_dropout(network, strategy.num_replicas_in_sync)
     optimizer, losses_of = network.optimizer, network.loss.call
+    with strategy.scope():
+        optimizer.build(network.trainable_variables)
 
     def measure(batch: tuple[tf.Tensor, ...], *, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
         """Give the replica's part of the mean loss, and its sums: of the losses, the right answers, the examples."""
@@ -187,6 +199,11 @@ def fit(
             scaled = optimizer.scale_loss(loss)
         variables = network.trainable_variables
         gradients = tape.gradient(scaled, [v.value for v in variables])
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            # It passes over a step whose gradients are not finite: where those of one replica are not, all must.
+            zero = tf.add_n([tf.reduce_sum(g * 0) for g in gradients])
+            zero = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, zero)
+            gradients = [g + zero for g in gradients]
         optimizer.apply(gradients, variables)
         return sums
 
@@ -194,17 +211,18 @@ def fit(
         return measure(batch, training=False)[1]
 
     def repeated(step: Callable[[tuple[tf.Tensor, ...]], tf.Tensor]) -> Callable[..., tf.Tensor]:
-        @tf.function
+        @tf.function(autograph=False)
         def run(iterator: Any, num_steps: tf.Tensor) -> tf.Tensor:
-            sums = tf.zeros([3])
-            for _ in tf.range(num_steps):
-                sums += tf.add_n(strategy.experimental_local_results(strategy.run(step, args=(next(iterator),))))
-            return sums
+            def body(number: tf.Tensor, sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                found = strategy.experimental_local_results(strategy.run(step, args=(next(iterator),)))
+                return number + 1, sums + tf.add_n(found)
+
+            return tf.while_loop(lambda number, _: number < num_steps, body, (0, tf.zeros([3])))[1]
 
         return run
 
     def mean(sums: NDArray[np.float64]) -> tuple[float, float]:
-        loss, right, count = _gather(strategy, tf.constant(sums)).sum(axis=0)
+        loss, right, count = _gather(strategy)(tf.constant(sums)).numpy().sum(axis=0)
         return float(loss / count), float(right / count)
 
     # Without an end: at each step, workers would ask each other whether there is one.
@@ -217,7 +235,6 @@ def fit(
     train_steps, test_steps = repeated(train), repeated(test)
     at_once = network.steps_per_execution
     every = keras.callbacks.CallbackList(callbacks, model=network)
-    network.stop_training = False
     every.on_train_begin()
     for epoch in range(initial_epoch, epochs):
         every.on_epoch_begin(epoch)
@@ -228,6 +245,7 @@ def fit(
             every.on_train_batch_end(step + num_steps - 1)
         loss, accuracy = mean(sums)
         val_loss, val_accuracy = mean(test_steps(test_iterator, tf.constant(num_test_steps)).numpy().astype(float))
+        network.stop_training = not np.isfinite(loss)
         logs = {"loss": loss, "accuracy": accuracy, "val_loss": val_loss, "val_accuracy": val_accuracy}
         every.on_epoch_end(epoch, logs)
         if network.stop_training:

@@ -328,9 +328,7 @@ def read_photos(
         validation = share.weigh(with_one_hot(batches), num_clean)
     else:
         photos = transforms.read(clean, image_size_px=image_size_px)
-        validation = with_one_hot(
-            photos.apply(tf.data.experimental.assert_cardinality(num_clean)).batch(batch_size)
-        )
+        validation = with_one_hot(photos.apply(tf.data.experimental.assert_cardinality(num_clean)).batch(batch_size))
     return epoch_batches, validation, -(-num_examples // batch_size)
 
 
@@ -400,7 +398,9 @@ def fit(
     reducing = keras.callbacks.ReduceLROnPlateau(patience=reduce_lr_patience, factor=0.5)
     others = {"stopping": stopping, "reducing": reducing}
     checkpoint = Checkpoint(out_dir / "checkpoints" / phase, others, writes=_writes())
-    checkpoint.restore(network)
+    strategy = hardware.strategy()
+    with strategy.scope():
+        checkpoint.restore(network)
     first = checkpoint.num_epochs
     if first:
         log.info("trainer: %s goes on after epoch %d of %d", phase, first, epochs)
@@ -408,7 +408,6 @@ def fit(
     for epoch in range(first + 1, epochs):
         batches = batches.concatenate(epoch_batches(epoch))
     logging_callbacks = [keras.callbacks.TensorBoard(out_dir / "logs" / phase, write_graph=False)] if _writes() else []
-    strategy = hardware.strategy()
     if strategy.num_replicas_in_sync > 1:
         from components import distributed
 

@@ -38,7 +38,7 @@ def main(assignment: Path) -> dict[str, Any]:
                 "error": f"Every worker must join within {workers.timeout_s} s, and nobody answers at "
                 f"{', '.join(missing)}. Start the same command there, or set JOIN_TIMEOUT_S to wait longer."
             }
-        return {"lost": f"the cluster did not come together ({_first_line(exc)})"}
+        return {"lost": f"the cluster did not come together ({type(exc).__name__})"}
     try:
         if not distributed.agree(strategy, work["id"]):
             return {"lost": "another worker has another assignment"}
@@ -51,14 +51,10 @@ def main(assignment: Path) -> dict[str, Any]:
         # Nobody leaves before the chief has written its files, so that it can be started again with the others there.
         distributed.agree(strategy, work["id"])
     except distributed.LOST as exc:
-        return {"lost": f"another worker was lost ({_first_line(exc)})"}
+        return {"lost": f"another worker was lost ({type(exc).__name__})"}
     except ComponentError as exc:
         return {"error": str(exc)}
     return {"summary": summary}
-
-
-def _first_line(exc: Exception) -> str:
-    return str(exc).strip().partition("\n")[0][:200]
 
 
 def _end_with_standard_input() -> None:
@@ -71,7 +67,8 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for package in ("components", "export"):
         logging.getLogger(package).setLevel(logging.INFO)
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    for package in ("absl", "tensorflow"):
+        logging.getLogger(package).setLevel(logging.ERROR)
     print(json.dumps(main(Path(sys.argv[1]))), flush=True)
     # TensorFlow's own farewell to the cluster waits for everyone.
     os._exit(0)

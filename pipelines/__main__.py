@@ -14,8 +14,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from components import comparison, pusher
-from components.errors import ComponentError
+from components import cluster, comparison, pusher
+from components.errors import ClusterError, ComponentError
 from components.files import read_json
 from pipelines import compare, kubeflow, local_runner, show
 from pipelines.artifacts import Artifact
@@ -41,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger(package).setLevel(logging.INFO)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("absl").setLevel(logging.ERROR)
+    # A worker trains in a process of its own, beside this one, on the same graphics cards.
+    if os.environ.get("TF_CONFIG"):
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     folders = Folders(runs=options.runs_dir, models=options.models_dir)
     try:
         return options.command(options, folders)
@@ -75,6 +78,11 @@ def _start(
 
 
 def _run(options: argparse.Namespace, folders: Folders) -> int:
+    workers = cluster.from_environment()
+    if workers and not workers.is_chief:
+        cluster.follow(workers, folders.artifacts / "trainer")
+        print(f"Trained: the chief, {workers.addresses[0]}, goes on with the run.")
+        return 0
     run_dir, artifacts = _start(STEPS, Config(), options, folders)
     if "report" in artifacts:
         print(f"Report: {run_dir / 'report.html'}")
@@ -89,6 +97,8 @@ def _run(options: argparse.Namespace, folders: Folders) -> int:
 
 
 def _compare(options: argparse.Namespace, folders: Folders) -> int:
+    if cluster.from_environment():
+        raise ClusterError("A comparison trains with one worker, and TF_CONFIG describes several. Unset TF_CONFIG.")
     folders = replace(folders, latest=compare.LATEST)
     run_dir, artifacts = _start(compare.STEPS, compare.CompareConfig(), options, folders)
     if "comparison" in artifacts:
