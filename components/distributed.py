@@ -5,6 +5,7 @@ its rows of every global batch, and drops and augments them as one process would
 but for the order in which they are added up.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -14,10 +15,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
+from tensorflow.python.eager import context
 
 from components import transform
 from components.augmentation import RandomAffine, warp
+from components.cluster import Cluster
 from components.errors import ClusterError
+
+log = logging.getLogger(__name__)
+
+_COLLECTIVE_TIMEOUT_S = 600
+"""How long an operation over all workers may take: longer than one of them needs to save a checkpoint."""
 
 LOST = (
     tf.errors.UnavailableError,
@@ -28,6 +37,25 @@ LOST = (
     tf.errors.FailedPreconditionError,
 )
 """What a collective operation raises when another worker is gone."""
+
+
+def join(workers: Cluster) -> tf.distribute.Strategy:
+    """Join the other workers: before anything else that this process does with TensorFlow.
+
+    Raises:
+        tf.errors.OpError: not all of them came in time.
+    """
+    # What the strategy would set by itself, with a timeout of ours: its own is an hour.
+    context.context().configure_coordination_service(
+        service_type="standalone",
+        service_leader="/job:worker/replica:0/task:0",
+        cluster_register_timeout_in_ms=workers.timeout_s * 1000,
+        coordinated_jobs=[coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=len(workers.addresses))],
+    )
+    options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=_COLLECTIVE_TIMEOUT_S)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    log.info("training in parallel: %d workers, %d replicas", len(workers.addresses), strategy.num_replicas_in_sync)
+    return strategy
 
 
 def agree(strategy: tf.distribute.Strategy, value: int) -> bool:

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_COLLECTIVE_TIMEOUT_S = 600
-"""How long an operation over all workers may take: longer than one of them needs to save a checkpoint."""
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -47,27 +45,11 @@ def strategy() -> "tf.distribute.Strategy":
     import tensorflow as tf
 
     if workers := cluster.from_environment():
-        return _join(workers)
+        from components import distributed
+
+        return distributed.join(workers)
     num_gpus = len(tf.config.list_physical_devices("GPU"))
     if num_gpus < 2:
         return tf.distribute.get_strategy()
     log.info("training in parallel on %d graphics cards", num_gpus)
     return tf.distribute.MirroredStrategy()
-
-
-def _join(workers: "cluster.Cluster") -> "tf.distribute.Strategy":
-    import tensorflow as tf
-    from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
-    from tensorflow.python.eager import context
-
-    # What the strategy would set by itself, with a timeout of ours: its own is an hour.
-    context.context().configure_coordination_service(
-        service_type="standalone",
-        service_leader="/job:worker/replica:0/task:0",
-        cluster_register_timeout_in_ms=workers.timeout_s * 1000,
-        coordinated_jobs=[coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=len(workers.addresses))],
-    )
-    options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=_COLLECTIVE_TIMEOUT_S)
-    joined = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
-    log.info("training in parallel with %d workers, %d replicas", len(workers.addresses), joined.num_replicas_in_sync)
-    return joined

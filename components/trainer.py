@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,7 +123,8 @@ def train(
     work = {
         # Where a worker finds them, wherever it has the folder of runs.
         "inputs": {name: os.path.relpath(path, out_dir) for name, path in inputs.items()},
-        "options": asdict(options),
+        # The chief's machine decides for all.
+        "options": asdict(replace(options, precision=hardware.resolve_precision(options.precision))),
         "transform": asdict(transform),
     }
     return cluster.lead(workers, out_dir, work)

@@ -38,7 +38,7 @@ def main(assignment: Path) -> dict[str, Any]:
                 "error": f"Every worker must join within {workers.timeout_s} s, and nobody answers at "
                 f"{', '.join(missing)}. Start the same command there, or set JOIN_TIMEOUT_S to wait longer."
             }
-        return {"lost": f"the cluster did not come together ({type(exc).__name__})"}
+        return {"lost": f"the workers did not come together ({str(exc).strip().splitlines()[0]})"}
     try:
         if not distributed.agree(strategy, work["id"]):
             return {"lost": "another worker has another assignment"}
