@@ -32,8 +32,8 @@ SETTINGS = (
     "trainer.batch_size=16",
     "trainer.fine_tune=1",
     # Enough that the kill comes before the last.
-    "trainer.fine_tune_epochs=40",
-    "trainer.early_stopping_patience=40",
+    "trainer.fine_tune_epochs=12",
+    "trainer.early_stopping_patience=12",
     "trainer.precision=float32",
 )
 TIMEOUT_S = 300
