@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -173,6 +174,13 @@ def _train(cluster: Cluster, assignment: Path, attempt: int) -> dict[str, Any] |
     with _process(cluster, assignment) as process:
         output = process.stdout.read() if process.stdout else ""
         process.wait()
+    if process.returncode == -signal.SIGALRM:
+        missing = ", ".join(cluster.missing())
+        raise ClusterError(
+            f"Every worker must join within {cluster.timeout_s} s, and "
+            f"{f'nobody answers at {missing}' if missing else 'not all did'}. "
+            "Start the same command on each, or set JOIN_TIMEOUT_S to wait longer."
+        )
     if process.returncode > 0:
         raise ComponentError(f"The training ended with status {process.returncode}. See what it said above.")
     outcome: dict[str, Any] = (

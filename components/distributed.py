@@ -15,12 +15,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
-from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
-from tensorflow.python.eager import context
 
 from components import transform
 from components.augmentation import RandomAffine, warp
-from components.cluster import Cluster
 from components.errors import ClusterError
 
 log = logging.getLogger(__name__)
@@ -39,22 +36,11 @@ LOST = (
 """What a collective operation raises when another worker is gone."""
 
 
-def join(workers: Cluster) -> tf.distribute.Strategy:
-    """Join the other workers: before anything else that this process does with TensorFlow.
-
-    Raises:
-        tf.errors.OpError: not all of them came in time.
-    """
-    # What the strategy would set by itself, with a timeout of ours: its own is an hour.
-    context.context().configure_coordination_service(
-        service_type="standalone",
-        service_leader="/job:worker/replica:0/task:0",
-        cluster_register_timeout_in_ms=workers.timeout_s * 1000,
-        coordinated_jobs=[coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=len(workers.addresses))],
-    )
+def join() -> tf.distribute.Strategy:
+    """Join the workers of `TF_CONFIG`, before anything else that this process does with TensorFlow; waits for all."""
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=_COLLECTIVE_TIMEOUT_S)
     strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
-    log.info("training in parallel: %d workers, %d replicas", len(workers.addresses), strategy.num_replicas_in_sync)
+    log.info("training in parallel on %d replicas of all workers", strategy.num_replicas_in_sync)
     return strategy
 
 

@@ -44,10 +44,10 @@ def strategy() -> "tf.distribute.Strategy":
     """
     import tensorflow as tf
 
-    if workers := cluster.from_environment():
+    if cluster.from_environment():
         from components import distributed
 
-        return distributed.join(workers)
+        return distributed.join()
     num_gpus = len(tf.config.list_physical_devices("GPU"))
     if num_gpus < 2:
         return tf.distribute.get_strategy()

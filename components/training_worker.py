@@ -2,14 +2,16 @@
 
 Reads `TF_CONFIG` and the chief's assignment; trains together with the other workers. Prints one JSON object: the
 `summary` of the training, the `error` that ends it, or what was `lost` when it must be started again. It ends when its
-standard input does.
+standard input does, and by `SIGALRM` when the other workers do not join in time.
 """
 
+import fcntl
 import json
 import logging
 import os
+import select
+import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +32,14 @@ def main(assignment: Path) -> dict[str, Any]:
     workers = cluster.from_environment()
     if workers is None:
         raise ClusterError("A training worker needs a TF_CONFIG with several workers, and there is none.")
+    # While TensorFlow waits for the other workers no Python runs: only a signal ends it.
+    signal.alarm(workers.timeout_s)
     try:
         strategy = hardware.strategy()
     except tf.errors.OpError as exc:
-        if missing := workers.missing():
-            return {
-                "error": f"Every worker must join within {workers.timeout_s} s, and nobody answers at "
-                f"{', '.join(missing)}. Start the same command there, or set JOIN_TIMEOUT_S to wait longer."
-            }
         return {"lost": f"the workers did not come together ({str(exc).strip().splitlines()[0]})"}
+    finally:
+        signal.alarm(0)
     try:
         if not distributed.agree(strategy, work["id"]):
             return {"lost": "another worker has another assignment"}
@@ -58,12 +59,15 @@ def main(assignment: Path) -> dict[str, Any]:
 
 
 def _end_with_standard_input() -> None:
-    sys.stdin.read()
-    os._exit(1)
+    """Let the system end this process (`SIGIO`) when whoever holds the other end of its standard input is gone."""
+    fcntl.fcntl(sys.stdin, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(sys.stdin, fcntl.F_SETFL, fcntl.fcntl(sys.stdin, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([sys.stdin], [], [], 0)[0]:
+        sys.exit("Whoever started this is gone already.")
 
 
 if __name__ == "__main__":
-    threading.Thread(target=_end_with_standard_input, daemon=True).start()
+    _end_with_standard_input()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for package in ("components", "export"):
         logging.getLogger(package).setLevel(logging.INFO)

@@ -2,6 +2,9 @@
 
 Exit status: 0 when the model is pushed (or nothing had to be done), 1 when something failed, 2 for a wrong command,
 3 when the run finished and the model was not pushed, 130 when it was interrupted.
+
+Where `TF_CONFIG` describes several workers, each is given the same `run`: the chief runs the pipeline, and the others
+wait for its training and take part in it.
 """
 
 import argparse

@@ -150,6 +150,15 @@ def test_training_that_fails_is_not_started_again(script: Script, tmp_path: Path
     assert len(script.arguments) == 1
 
 
+def test_workers_that_do_not_join_in_time_are_named(script: Script, tmp_path: Path, chief_address: str) -> None:
+    script.write("kill -ALRM $$")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        closed = f"127.0.0.1:{server.getsockname()[1]}"
+    with pytest.raises(ClusterError, match=rf"Every worker must join within 5 s, and nobody answers at {closed}\. "):
+        cluster.lead(Cluster(("127.0.0.1:1", chief_address, closed), 0, 5), tmp_path, {})
+    assert len(script.arguments) == 1
+
+
 def test_worker_does_what_the_newest_assignment_says(script: Script, tmp_path: Path, chief_address: str) -> None:
     script.write("""echo '{"summary": {"val_loss": 0.5}}'""")
     for number, key in enumerate(("new", "old")):

@@ -164,5 +164,24 @@ def test_training_whose_worker_is_killed_and_started_again_ends_as_one_that_nobo
 def test_worker_that_never_joins_is_an_error_that_names_it(workers: Workers) -> None:
     workers.start(0, timeout_s=5)
     assert workers.wait(0) == 1
-    message = f"error: Every worker must join within 5 s, and nobody answers at {workers.addresses[1]}. Start the same"
+    message = f"error: Every worker must join within 5 s, and nobody answers at {workers.addresses[1]}. Start"
     assert message in workers.log(0)
+
+
+@pytest.mark.slow
+def test_training_process_ends_with_the_command_that_started_it(workers: Workers) -> None:
+    def answers() -> bool:
+        host, _, port = workers.addresses[0].partition(":")
+        with socket.socket() as probe:
+            return probe.connect_ex((host, int(port))) == 0
+
+    def wait_until(state: bool) -> None:
+        end = time.monotonic() + TIMEOUT_S
+        while answers() is not state:
+            assert time.monotonic() < end, workers.log(0)
+            time.sleep(0.05)
+
+    workers.start(0)
+    wait_until(True)
+    workers.kill(0)
+    wait_until(False)
