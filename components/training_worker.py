@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from components.errors import ClusterError, ComponentError
 from components.files import read_json
 from components.trainer import TrainerOptions
 from components.transform import TransformOptions
+
+_FAREWELL_S = 5
 
 
 def main(assignment: Path) -> dict[str, Any]:
@@ -58,6 +61,16 @@ def main(assignment: Path) -> dict[str, Any]:
     return {"summary": summary}
 
 
+def _let_others_go_first() -> None:
+    """Wait, as the chief, until the others are gone: what they have not yet received is lost when this process ends."""
+    workers = cluster.from_environment()
+    end = time.monotonic() + _FAREWELL_S
+    while workers and workers.is_chief and time.monotonic() < end:
+        if len(workers.missing()) == len(workers.addresses) - 1:
+            return
+        time.sleep(0.05)
+
+
 def _end_with_standard_input() -> None:
     """Let the system end this process (`SIGIO`) when whoever holds the other end of its standard input is gone."""
     fcntl.fcntl(sys.stdin, fcntl.F_SETOWN, os.getpid())
@@ -74,5 +87,6 @@ if __name__ == "__main__":
     for package in ("absl", "tensorflow"):
         logging.getLogger(package).setLevel(logging.ERROR)
     print(json.dumps(main(Path(sys.argv[1]))), flush=True)
+    _let_others_go_first()
     # TensorFlow's own farewell to the cluster waits for everyone.
     os._exit(0)
