@@ -23,6 +23,7 @@ class Checkpoint(keras.callbacks.Callback):
     Args:
         folder: where the checkpoints of one training live; the newest complete one counts.
         others: callbacks whose counters are saved, by name.
+        writes: whether to save; of several workers that share the folder, one does.
 
     Attributes:
         num_epochs: finished epochs.
@@ -30,10 +31,11 @@ class Checkpoint(keras.callbacks.Callback):
         history: each logged number, a value an epoch.
     """
 
-    def __init__(self, folder: Path, others: Mapping[str, keras.callbacks.Callback]) -> None:
+    def __init__(self, folder: Path, others: Mapping[str, keras.callbacks.Callback], *, writes: bool = True) -> None:
         super().__init__()
         self.folder = folder
         self.others = others
+        self.writes = writes
         self.num_epochs = 0
         self.is_stopped = False
         self.history: dict[str, list[float]] = {}
@@ -68,7 +70,8 @@ class Checkpoint(keras.callbacks.Callback):
         for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(float(value))
         self.num_epochs = epoch + 1
-        self._save()
+        if self.writes:
+            self._save()
 
     def _save(self) -> None:
         arrays = {f"variable_{n}": v.numpy() for n, v in enumerate(_variables(self.model))}

@@ -39,3 +39,7 @@ class BeamError(ComponentError):
 
 class StorageError(ComponentError):
     """A place at a URL cannot be reached, read or written."""
+
+
+class ClusterError(ComponentError):
+    """The workers of a training are not described, or do not come together."""

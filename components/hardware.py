@@ -1,8 +1,11 @@
 """What the machine can do: graphics cards, and processors that multiply in bfloat16."""
 
 import logging
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from components import cluster
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -33,10 +36,18 @@ def resolve_precision(precision: str) -> str:
     return "bfloat16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"
 
 
+@cache
 def strategy() -> "tf.distribute.Strategy":
-    """Give the distribution of a training step: over all graphics cards where there are several, else none."""
+    """Give the distribution of a training step: over the graphics cards of all workers, or of this machine, else none.
+
+    With several workers, waits until all have joined; TensorFlow must not have been used in this process before.
+    """
     import tensorflow as tf
 
+    if cluster.from_environment():
+        from components import distributed
+
+        return distributed.join()
     num_gpus = len(tf.config.list_physical_devices("GPU"))
     if num_gpus < 2:
         return tf.distribute.get_strategy()

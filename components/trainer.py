@@ -6,16 +6,18 @@ everything that training depends on, so a killed training goes on where it was a
 """
 
 import logging
+import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from components import examples, features, hardware, model
+from components import cluster, examples, features, hardware, model
 from components import transform as transforms
 from components.errors import ComponentError
 from components.files import read_json, write_json
@@ -24,6 +26,8 @@ from components.transform import TransformOptions
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
+
+    from components.distributed import Share
 
 log = logging.getLogger(__name__)
 
@@ -97,13 +101,14 @@ def train(
     options: TrainerOptions,
     transform: TransformOptions,
 ) -> dict[str, float | int]:
-    """Train the classifier.
+    """Train the classifier, together with the other workers where there are any.
 
     Returns:
         The validation accuracy and loss of the model that is kept, and the epochs it took.
 
     Raises:
         ComponentError: `fine_tune` asks for more stages than the backbone has, or the loss is no longer a number.
+        ClusterError: `TF_CONFIG` does not describe a cluster of workers, or they do not come together.
     """
     spec = model.describe(model_dir)
     stages = model.BACKBONES[spec["backbone"]].stages
@@ -111,6 +116,31 @@ def train(
         raise ComponentError(
             f"trainer.fine_tune must be 0 to {len(stages)} for {spec['backbone']}. Received: {options.fine_tune}"
         )
+    inputs = {"examples_dir": examples_dir, "features_dir": features_dir, "model_dir": model_dir}
+    workers = cluster.from_environment()
+    if workers is None:
+        return train_here(**inputs, out_dir=out_dir, options=options, transform=transform)
+    work = {
+        # Where a worker finds them, wherever it has the folder of runs.
+        "inputs": {name: os.path.relpath(path, out_dir) for name, path in inputs.items()},
+        # The chief's machine decides for all.
+        "options": asdict(replace(options, precision=hardware.resolve_precision(options.precision))),
+        "transform": asdict(transform),
+    }
+    return cluster.lead(workers, out_dir, work)
+
+
+def train_here(
+    *,
+    examples_dir: Path,
+    features_dir: Path,
+    model_dir: Path,
+    out_dir: Path,
+    options: TrainerOptions,
+    transform: TransformOptions,
+) -> dict[str, float | int]:
+    """Train the classifier in this process; of several workers, only the chief writes."""
+    spec = model.describe(model_dir)
     class_names = examples.describe(examples_dir)["class_names"]
     head, history = _train_head(features_dir, out_dir, len(class_names), options)
     histories = {"head": history}
@@ -121,10 +151,17 @@ def train(
     if options.fine_tune:
         tuned, histories["fine_tune"] = _fine_tune(classifier, spec, examples_dir, out_dir, options, transform)
         classifier.set_weights(tuned)
-    classifier.save(out_dir / "model.keras")
-    shutil.rmtree(out_dir / "checkpoints")
     last = histories[list(histories)[-1]]
     best = best_epoch(last)
+    summary = {
+        "val_accuracy": round(last["val_accuracy"][best], 4),
+        "val_loss": round(last["val_loss"][best], 4),
+        "num_epochs": sum(len(history["loss"]) for history in histories.values()),
+    }
+    if not _writes():
+        return summary
+    classifier.save(out_dir / "model.keras")
+    shutil.rmtree(out_dir / "checkpoints")
     description = {
         **spec,
         "class_names": class_names,
@@ -135,11 +172,13 @@ def train(
     }
     write_json(out_dir / "history.json", histories)
     write_json(out_dir / "training.json", description)
-    return {
-        "val_accuracy": round(last["val_accuracy"][best], 4),
-        "val_loss": round(last["val_loss"][best], 4),
-        "num_epochs": sum(description["epochs"].values()),
-    }
+    return summary
+
+
+def _writes() -> bool:
+    """Whether this process is the one that writes what all workers have trained."""
+    workers = cluster.from_environment()
+    return workers is None or workers.is_chief
 
 
 def describe(training_dir: Path) -> dict[str, Any]:
@@ -190,10 +229,12 @@ def _fit_head(
         # A step takes a millisecond: a whole epoch goes to TensorFlow at once.
         compile_network(head, options.learning_rate, options.label_smoothing, steps_per_execution=num_steps)
     inputs, targets = tf.constant(rows), tf.constant(_one_hot(labels, num_classes))
+    clean: Any = (validation[0][:, 0], _one_hot(validation[1], num_classes))
+    share = _share(options.batch_size)
     history = fit(
         head,
-        lambda epoch: _shuffled(inputs, targets, batch_size=options.batch_size, seed=seed + epoch),
-        (validation[0][:, 0], _one_hot(validation[1], num_classes)),
+        lambda epoch: _shuffled(inputs, targets, batch_size=options.batch_size, seed=seed + epoch, share=share),
+        share.rows(tf.data.Dataset.range(len(clean[0])), *map(tf.constant, clean)) if share else clean,
         phase=f"head_{seed}",
         epochs=options.epochs,
         num_steps=num_steps,
@@ -266,6 +307,7 @@ def read_photos(
     num_classes, splits = len(described["class_names"]), described["splits"]
     num_examples = splits["train"]["num_examples"]
     shards = examples.shards(examples_dir, "train")
+    share = _share(batch_size)
     layer = transforms.make_augmentation(transform)
 
     def with_one_hot(batches: tf.data.Dataset) -> tf.data.Dataset:
@@ -275,13 +317,30 @@ def read_photos(
         shuffled = transforms.records(shards).shuffle(
             min(num_examples, 10_000), seed=seed + epoch, reshuffle_each_iteration=False
         )
+        if share:
+            batches = share.parse(shuffled, image_size_px=image_size_px)
+            return share.weigh(with_one_hot(share.augment(batches, layer, seed=seed + epoch)), num_examples)
         batches = transforms.parse(shuffled, image_size_px=image_size_px).batch(batch_size)
         return with_one_hot(transforms.augment(batches, layer, seed=seed + epoch))
 
-    validation = transforms.read(examples.shards(examples_dir, "validation"), image_size_px=image_size_px).apply(
-        tf.data.experimental.assert_cardinality(splits["validation"]["num_examples"])
-    )
-    return epoch_batches, with_one_hot(validation.batch(batch_size)), -(-num_examples // batch_size)
+    clean, num_clean = examples.shards(examples_dir, "validation"), splits["validation"]["num_examples"]
+    if share:
+        batches = share.parse(transforms.records(clean), image_size_px=image_size_px)
+        validation = share.weigh(with_one_hot(batches), num_clean)
+    else:
+        photos = transforms.read(clean, image_size_px=image_size_px)
+        validation = with_one_hot(photos.apply(tf.data.experimental.assert_cardinality(num_clean)).batch(batch_size))
+    return epoch_batches, validation, -(-num_examples // batch_size)
+
+
+def _share(batch_size: int) -> "Share | None":
+    """Give the part of each batch that is for this process, where it is not the only one or has several replicas."""
+    strategy = hardware.strategy()
+    if strategy.num_replicas_in_sync == 1:
+        return None
+    from components.distributed import Share
+
+    return Share.of(strategy, batch_size)
 
 
 def compile_network(
@@ -297,12 +356,16 @@ def compile_network(
     )
 
 
-def _shuffled(inputs: "tf.Tensor", targets: "tf.Tensor", *, batch_size: int, seed: int) -> "tf.data.Dataset":
+def _shuffled(
+    inputs: "tf.Tensor", targets: "tf.Tensor", *, batch_size: int, seed: int, share: "Share | None"
+) -> "tf.data.Dataset":
     """Give one pass of batches over rows that are in memory, in an order drawn from the seed."""
     import tensorflow as tf
 
     num_rows = len(inputs)
     order = tf.data.Dataset.range(num_rows).shuffle(num_rows, seed=seed, reshuffle_each_iteration=False)
+    if share:
+        return share.rows(order, inputs, targets)
     return order.batch(batch_size).map(lambda rows: (tf.gather(inputs, rows), tf.gather(targets, rows)))
 
 
@@ -334,33 +397,41 @@ def fit(
 
     stopping = keras.callbacks.EarlyStopping(patience=early_stopping_patience, restore_best_weights=True)
     reducing = keras.callbacks.ReduceLROnPlateau(patience=reduce_lr_patience, factor=0.5)
-    checkpoint = Checkpoint(out_dir / "checkpoints" / phase, {"stopping": stopping, "reducing": reducing})
-    checkpoint.restore(network)
+    others = {"stopping": stopping, "reducing": reducing}
+    checkpoint = Checkpoint(out_dir / "checkpoints" / phase, others, writes=_writes())
+    strategy = hardware.strategy()
+    with strategy.scope():
+        checkpoint.restore(network)
     first = checkpoint.num_epochs
     if first:
         log.info("trainer: %s goes on after epoch %d of %d", phase, first, epochs)
     batches = epoch_batches(first)
     for epoch in range(first + 1, epochs):
         batches = batches.concatenate(epoch_batches(epoch))
+    logging_callbacks = [keras.callbacks.TensorBoard(out_dir / "logs" / phase, write_graph=False)] if _writes() else []
+    if strategy.num_replicas_in_sync > 1:
+        from components import distributed
+
+        run = partial(distributed.fit, network, strategy=strategy)
+    else:
+        run = partial(network.fit, shuffle=False, verbose=0)  # the batches are shuffled
     with tqdm(total=(epochs - first) * num_steps, desc=phase, unit="step", delay=2, leave=False, disable=None) as bar:
-        network.fit(
+        run(
             batches.prefetch(tf.data.AUTOTUNE),
             validation_data=validation,
             initial_epoch=first,
             epochs=first if checkpoint.is_stopped else epochs,
             steps_per_epoch=num_steps,
-            shuffle=False,  # the batches are
             callbacks=[
                 keras.callbacks.LambdaCallback(
                     on_train_batch_end=lambda step, logs: bar.update(step + 1 - bar.n % num_steps)
                 ),
-                keras.callbacks.TensorBoard(out_dir / "logs" / phase, write_graph=False),
+                *logging_callbacks,
                 keras.callbacks.TerminateOnNaN(),
                 stopping,
                 reducing,
                 checkpoint,
             ],
-            verbose=0,
         )
     weights_are_finite = all(np.isfinite(weights).all() for weights in network.get_weights())
     if not (weights_are_finite and np.isfinite(checkpoint.history["loss"]).all()):

@@ -2,6 +2,9 @@
 
 Exit status: 0 when the model is pushed (or nothing had to be done), 1 when something failed, 2 for a wrong command,
 3 when the run finished and the model was not pushed, 130 when it was interrupted.
+
+Where `TF_CONFIG` describes several workers, each is given the same `run`: the chief runs the pipeline, and the others
+wait for its training and take part in it.
 """
 
 import argparse
@@ -14,8 +17,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from components import comparison, model_store, pusher, storage
-from components.errors import ComponentError
+from components import cluster, comparison, model_store, pusher, storage
+from components.errors import ClusterError, ComponentError
 from components.files import read_json
 from pipelines import compare, kubeflow, local_runner, show
 from pipelines.artifacts import Artifact
@@ -42,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger(package).setLevel(logging.INFO)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("absl").setLevel(logging.ERROR)
+    # A worker trains in a process of its own, beside this one, on the same graphics cards.
+    if os.environ.get("TF_CONFIG"):
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
         folders = Folders.at(storage.place(options.runs_dir), storage.place(options.models_dir))
         return options.command(options, folders)
@@ -76,6 +82,11 @@ def _start(
 
 
 def _run(options: argparse.Namespace, folders: Folders) -> int:
+    workers = cluster.from_environment()
+    if workers and not workers.is_chief:
+        cluster.follow(workers, folders.artifacts / "trainer")
+        print(f"Trained: the chief, {workers.addresses[0]}, goes on with the run.")
+        return 0
     run_dir, artifacts = _start(STEPS, Config(), options, folders)
     if "report" in artifacts:
         print(f"Report: {run_dir / 'report.html'}")
@@ -90,6 +101,8 @@ def _run(options: argparse.Namespace, folders: Folders) -> int:
 
 
 def _compare(options: argparse.Namespace, folders: Folders) -> int:
+    if cluster.from_environment():
+        raise ClusterError("A comparison trains with one worker, and TF_CONFIG describes several. Unset TF_CONFIG.")
     folders = replace(folders, latest=compare.LATEST)
     run_dir, artifacts = _start(compare.STEPS, compare.CompareConfig(), options, folders)
     if "comparison" in artifacts:

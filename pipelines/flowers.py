@@ -38,6 +38,7 @@ STEPS = (
         function="components.trainer:train",
         inputs={"examples_dir": "examples", "features_dir": "features", "model_dir": "model"},
         options={"options": "trainer", "transform": "transform"},
+        programs=("components.training_worker",),
         resumable=True,
         kind="Model",
     ),

@@ -20,12 +20,14 @@ def make_network(seed: int = 1) -> keras.Model:
     return network
 
 
-def fit(folder: Path, *, epochs: int, seed: int = 1, patience: int = 2) -> tuple[keras.Model, Checkpoint]:
+def fit(
+    folder: Path, *, epochs: int, seed: int = 1, patience: int = 2, writes: bool = True
+) -> tuple[keras.Model, Checkpoint]:
     """Train up to an epoch, from the newest checkpoint on."""
     network = make_network(seed)
     stopping = keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=True)
     reducing = keras.callbacks.ReduceLROnPlateau(patience=1, factor=0.5, cooldown=1)
-    checkpoint = Checkpoint(folder, {"stopping": stopping, "reducing": reducing})
+    checkpoint = Checkpoint(folder, {"stopping": stopping, "reducing": reducing}, writes=writes)
     checkpoint.restore(network)
     network.fit(
         INPUTS,
@@ -79,6 +81,16 @@ def test_training_that_had_stopped_early_does_not_go_on(tmp_path: Path) -> None:
 def test_only_the_newest_checkpoint_stays(tmp_path: Path) -> None:
     fit(tmp_path, epochs=3, patience=9)
     assert [path.name for path in tmp_path.iterdir()] == ["epoch-00003"]
+
+
+def test_worker_that_does_not_write_goes_on_at_the_checkpoint_of_the_one_that_does(tmp_path: Path) -> None:
+    fit(tmp_path, epochs=2, patience=9)
+    other, found = fit(tmp_path, epochs=3, seed=5, patience=9, writes=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-00002"]
+    writer, expected = fit(tmp_path, epochs=3, seed=6, patience=9)
+    assert found.history == expected.history
+    for a, b in zip(state_of(other), state_of(writer), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("content", [{}, {"state.json": b"{", "arrays.npz": b"PK"}], ids=["empty", "damaged"])
