@@ -10,5 +10,5 @@ COPY serving serving
 COPY components components
 COPY pipelines pipelines
 # Libraries keep caches at home; nothing else is written but what a step is given to write to.
-ENV HOME=/tmp PYTHONPATH=/app TF_CPP_MIN_LOG_LEVEL=2
+ENV HOME=/tmp PIPELINE_CACHE=/tmp/cache PYTHONPATH=/app TF_CPP_MIN_LOG_LEVEL=2
 USER 65534:65534

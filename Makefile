@@ -67,7 +67,7 @@ lock: $(UV)
 	$(COMPILE) serving/web/requirements.in -o serving/web/requirements.txt
 
 clean:
-	rm -rf $(VENV) $(NODE)/node_modules runs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(NODE)/node_modules runs .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 $(UV): requirements-uv.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or sys.exit( \

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.errors import InferenceError
 from components.files import TORN, exclusive, whole
+from components.storage import is_url
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -36,10 +37,6 @@ class Part:
     name: str
     offset: int
     num_bytes: int
-
-
-def is_url(place: str) -> bool:
-    return "://" in place
 
 
 def open_filesystem(place: str) -> tuple["AbstractFileSystem", str]:

@@ -98,8 +98,16 @@ class Folders:
         if self.remote_runs is None or folder is self.models or isinstance(folder, Bucket):
             yield
             return
-        kept = self.remote_runs / folder.relative_to(self.runs).as_posix()
-        kept.download(kept.files(), folder)
-        before = {path: path.read_bytes() for path in folder.glob("*.json")}
-        yield
-        self.share(*(path for path in folder.glob("*.json") if path.read_bytes() != before.get(path)))
+        with mirrored(self.remote_runs / folder.relative_to(self.runs).as_posix(), folder):
+            yield
+
+
+@contextmanager
+def mirrored(kept: Bucket, folder: Path) -> Iterator[None]:
+    """Fetch what is kept at a URL to a folder, and upload the JSON files in it that the block changes."""
+    kept.download(kept.files(), folder)
+    before = {path: path.read_bytes() for path in folder.glob("*.json")}
+    yield
+    for path in folder.glob("*.json"):
+        if (content := path.read_bytes()) != before.get(path):
+            kept.write(path.name, content)

@@ -8,17 +8,20 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol, get_type_hints
 
 from components import lineage
-from components.errors import ComponentError
+from components.cache import cache_of
 from components.files import TORN, write_json
+from components.storage import Bucket, place
 from pipelines.artifacts import sealed
 from pipelines.config import Config, override
 from pipelines.declaration import Step, load
 from pipelines.flowers import STEPS
+from pipelines.folders import mirrored
 from pipelines.step import describe_origin, execute
 
 log = logging.getLogger(__name__)
@@ -70,7 +73,6 @@ def run(name: str, *, output: KubeflowArtifact, page: KubeflowArtifact | None = 
     inputs = {parameter: Path(arguments[parameter].path) for parameter in step.inputs}
     origins = {parameter: lineage.trace(path) for parameter, path in inputs.items()}
     made_from = describe_origin(step, options, source=source, inputs={p: o["digest"] for p, o in origins.items()})
-    state = {p: _open_folder(arguments[state_parameter(folder)]) for p, folder in step.state.items()}
     out_dir = Path(output.path)
     # Where a bucket is mounted, a retry finds what the failed attempt has written.
     if not step.resumable:
@@ -79,7 +81,8 @@ def run(name: str, *, output: KubeflowArtifact, page: KubeflowArtifact | None = 
     for torn in out_dir.rglob(TORN):
         torn.unlink()
     log.info("%s: started", name)
-    manifest = execute(step, options, made_from, inputs=inputs, references=origins, state=state, out_dir=out_dir)
+    with _open_state(step, arguments) as state:
+        manifest = execute(step, options, made_from, inputs=inputs, references=origins, state=state, out_dir=out_dir)
     write_json(out_dir / lineage.MANIFEST, sealed(out_dir, manifest))
     output.metadata.update(manifest["summary"])
     if page:
@@ -120,12 +123,20 @@ def _number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _open_folder(text: str) -> Path:
-    if "://" in text:
-        raise ComponentError(
-            "A folder kept between runs must be a path that the containers see: a mounted volume or bucket, such as "
-            f"/gcs/bucket/models. Received: {text!r}"
-        )
-    path = Path(text)
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+@contextmanager
+def _open_state(step: Step, arguments: Mapping[str, Any]) -> Iterator[dict[str, Path | Bucket]]:
+    """Give the folders that are kept between runs; of those at a URL a copy, but of the models, which are published."""
+    opened: dict[str, Path | Bucket] = {}
+    with ExitStack() as stack:
+        for parameter, name in step.state.items():
+            kept = place(arguments[state_parameter(name)])
+            if isinstance(kept, Bucket):
+                kept.check_writable()
+            else:
+                kept.mkdir(parents=True, exist_ok=True)
+            if isinstance(kept, Bucket) and name != "models":
+                folder = cache_of(kept.url)
+                stack.enter_context(mirrored(kept, folder))
+                kept = folder
+            opened[parameter] = kept
+        yield opened

@@ -10,6 +10,7 @@ from kfp import dsl
 from components.errors import ComponentError
 from components.files import read_json, write_json
 from components.lineage import read_manifest
+from components.storage import Bucket
 from components.trainer import TrainerOptions
 from pipelines import kubeflow_task, local_runner
 from pipelines.config import Config
@@ -43,6 +44,13 @@ def look(options: TrainerOptions) -> dict[str, Any]:
     return {"seen": ["with", options.seed]}
 
 
+def visit(*, out_dir: Path, models_dir: Path | Bucket, schemas_dir: Path) -> dict[str, Any]:
+    path = schemas_dir / "visits.json"
+    visits = 1 + (read_json(path) if path.exists() else 0)
+    write_json(path, visits)
+    return {"models": f"{type(models_dir).__name__} {models_dir}", "visits": visits}
+
+
 NOTE = Step(
     name="note",
     function=f"{MODULE}:note",
@@ -50,6 +58,7 @@ NOTE = Step(
     source=f"{MODULE}:look",
     state={"models_dir": "models"},
 )
+VISIT = Step(name="visit", function=f"{MODULE}:visit", state={"models_dir": "models", "schemas_dir": "schemas"})
 READ = Step(name="read", function=f"{MODULE}:read", inputs={"notes_dir": "note"})
 
 
@@ -111,9 +120,13 @@ def test_a_source_that_cannot_be_had_stops_the_pipeline_before_any_step(tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_state_that_is_no_folder_stops_the_task(tmp_path):
-    with pytest.raises(ComponentError, match=r"must be a path that the containers see.*Received: 's3://bucket/models'"):
-        run_note(tmp_path, models_dir="s3://bucket/models")
+def test_what_is_kept_at_a_url_is_fetched_and_what_changes_is_written_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(kubeflow_task, "STEPS", (VISIT,))
+    for number in (1, 2):
+        monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / f"container_{number}"))
+        output = artifact(tmp_path / f"visit_{number}")
+        kubeflow_task.run("visit", output=output, models_dir="memory://models", schemas_dir="memory://schemas")
+        assert output.metadata == {"models": "Bucket memory://models", "visits": number}
 
 
 @pytest.mark.parametrize(("resumable", "found"), [(False, ""), (True, "half")], ids=["anew", "resumed"])
