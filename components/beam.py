@@ -10,13 +10,17 @@ from typing import Any
 from components.errors import BeamError
 
 
+def is_installed() -> bool:
+    return importlib.util.find_spec("apache_beam") is not None
+
+
 def require(wanted_by: str) -> None:
     """Make sure that Beam is there.
 
     Raises:
         BeamError: it is not installed.
     """
-    if importlib.util.find_spec("apache_beam") is None:
+    if not is_installed():
         raise BeamError(f"{wanted_by} needs apache-beam, which is not installed. Run: make scale")
 
 

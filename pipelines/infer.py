@@ -41,7 +41,7 @@ class InferOptions:
 
     Attributes:
         part_size: images in a file of the output; what a kill may cost each process.
-        engine: processes of this machine (`local`), a Beam pipeline (`beam`), or Beam where it pays (`auto`).
+        engine: processes of this machine (`local`), a Beam pipeline (`beam`), or Beam where it pays and is there (`auto`).
         num_workers: processes, here or of Beam's direct runner; 0 is one for each core.
         beam_options: options of Beam, such as `--runner=DataflowRunner`; with any, `auto` takes Beam.
         overwrite: begin anew where the output holds predictions of other images or of another model.
@@ -113,10 +113,10 @@ def _run(
     classifier: Classifier, folder: PredictionFolder, parts: Sequence[Part], num_workers: int, options: InferOptions
 ) -> None:
     """Classify the missing parts."""
-    is_large = len(parts) * options.part_size >= BEAM_FROM
+    is_large = len(parts) * options.part_size >= BEAM_FROM and beam.is_installed()
     with _progress(folder, len(parts)):
         if options.engine == BEAM or (options.engine == AUTO and (is_large or options.beam_options)):
-            beam.require(f"--engine beam, the default from {BEAM_FROM} images on,")
+            beam.require("--engine beam")
             from pipelines import infer_beam
 
             infer_beam.run(classifier, folder, parts, num_workers=num_workers, options=options.beam_options)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from components.errors import BeamError
 from components.predictions import PredictionFolder
 from pipelines import __main__ as command_line
 from pipelines import infer
@@ -122,18 +123,27 @@ def test_a_killed_beam_pipeline_started_again_leaves_one_row_for_every_image(tmp
     kill_and_start_again(tmp_path, colour_models, "--engine", "beam", "--workers", "2")
 
 
+def test_many_images_take_beam_where_it_is_installed(run, capsys, monkeypatch):
+    def refuse(*_: Any, **__: Any) -> None:
+        raise BeamError("This is Beam.")
+
+    monkeypatch.setattr(infer, "BEAM_FROM", NUM_IMAGES)
+    monkeypatch.setattr("pipelines.infer_beam.run", refuse)
+    assert run() == 1
+    assert "This is Beam." in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    assert run() == 0
+
+
 # What is wrong.
 
 
-def test_many_images_take_beam_and_say_so_where_it_is_not_installed(run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(infer, "BEAM_FROM", NUM_IMAGES)
+def test_beam_that_is_asked_for_and_not_installed_is_named(run, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    assert run() == 1
-    assert capsys.readouterr().err.endswith(
-        f"error: --engine beam, the default from {NUM_IMAGES} images on, needs apache-beam, which is not installed. "
-        "Run: make scale\n"
-    )
-    assert run("--engine", "local") == 0
+    assert run("--engine", "beam") == 1
+    err = capsys.readouterr().err
+    assert err.endswith("error: --engine beam needs apache-beam, which is not installed. Run: make scale\n")
+    assert run() == 0
 
 
 def test_a_part_that_fails_ends_the_pipeline_with_its_reason(run, capsys, monkeypatch):
