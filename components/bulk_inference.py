@@ -20,8 +20,8 @@ from client.classifier_client import Client, ImageError, Prediction, Transport
 from client.classifier_client.command import SUFFIXES, expand
 from components.errors import InferenceError
 from components.model_store import LITERT
-from components.predictions import Part, PredictionFolder, open_filesystem, reaching
-from components.storage import is_url
+from components.predictions import Part, PredictionFolder, reaching
+from components.storage import is_url, open_filesystem
 
 _SERVERS = ("rest://", "grpc://")
 _INT8 = "_int8.tflite"

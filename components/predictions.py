@@ -12,20 +12,16 @@ often it takes, leaves exactly one row for each image. Readers skip names that b
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from components.errors import InferenceError
 from components.files import TORN, exclusive, whole
-from components.storage import is_url
-
-if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem
+from components.storage import is_url, open_filesystem
 
 _IMAGES, _MANIFEST, _SUCCESS, _LOCK = "_images.jsonl", "_manifest.json", "_SUCCESS", ".lock"
 
@@ -37,22 +33,6 @@ class Part:
     name: str
     offset: int
     num_bytes: int
-
-
-def open_filesystem(place: str) -> tuple["AbstractFileSystem", str]:
-    """Give the file system that a path or a URL is on, and its path there.
-
-    Raises:
-        InferenceError: there is no such file system, or its library is not installed.
-    """
-    import fsspec
-
-    try:
-        return fsspec.core.url_to_fs(place if is_url(place) else os.path.abspath(place))  # noqa: PTH100 (a string)
-    except ImportError as exc:
-        raise InferenceError(f"{place} needs a library that is not installed: {exc}. Run: make scale") from exc
-    except ValueError as exc:
-        raise InferenceError(f"A URL is of a known kind, such as s3:// or gs://. Received: {place} ({exc}).") from exc
 
 
 @contextmanager

@@ -56,7 +56,7 @@ class Bucket:
             StorageError: the package for this kind of URL is not installed, or there is none.
         """
         self.url = url.rstrip("/")
-        self._files, root = _connect(url)
+        self._files, root = open_filesystem(url)
         self._root = root.rstrip("/")
 
     def __str__(self) -> str:
@@ -208,7 +208,13 @@ def place(text: str) -> Path | Bucket:
     return Bucket(text) if is_url(text) else Path(text)
 
 
-def _connect(url: str) -> tuple[Any, str]:
+def open_filesystem(place: str) -> tuple[Any, str]:
+    """Give the file system of fsspec that a path or a URL is on, and its path there; nothing goes over the network yet.
+
+    Raises:
+        StorageError: the package for this kind of URL is not installed, or there is none.
+    """
+    url = place if is_url(place) else f"file://{os.path.abspath(place)}"  # noqa: PTH100 (a string)
     kind = url.partition("://")[0]
     package = _PACKAGES.get(kind, "fsspec and the package for it")
     # Without this, Google's package asks what kind each bucket is, which takes a permission of its own.

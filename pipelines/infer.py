@@ -41,7 +41,7 @@ class InferOptions:
 
     Attributes:
         part_size: images in a file of the output; what a kill may cost each process.
-        engine: processes of this machine (`local`), a Beam pipeline (`beam`), or Beam where it pays and is there (`auto`).
+        engine: processes here (`local`), a Beam pipeline (`beam`), or Beam where it pays, if it is there (`auto`).
         num_workers: processes, here or of Beam's direct runner; 0 is one for each core.
         beam_options: options of Beam, such as `--runner=DataflowRunner`; with any, `auto` takes Beam.
         overwrite: begin anew where the output holds predictions of other images or of another model.

@@ -1,6 +1,5 @@
 """The folder of predictions: who finishes what is missing leaves one row for each image, and nothing else is harmed."""
 
-import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -101,17 +100,6 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
     (tmp_path / ".part-00000-of-00003.parquet.77.tmp").touch()
     assert len(plan(str(tmp_path))) == 3
     assert not list(tmp_path.glob("*.tmp")) + list(tmp_path.glob(".*.tmp"))
-
-
-def test_a_url_of_an_unknown_kind_is_refused():
-    with pytest.raises(InferenceError, match="A URL is of a known kind"):
-        PredictionFolder("what://bucket/out")
-
-
-def test_a_library_that_is_missing_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "s3fs", None)
-    with pytest.raises(InferenceError, match=r"s3fs.*Run: make scale"):
-        PredictionFolder("s3://bucket/out")
 
 
 def test_what_a_store_raises_becomes_an_error_of_ours(monkeypatch):

@@ -152,7 +152,7 @@ def test_a_part_that_fails_ends_the_pipeline_with_its_reason(run, capsys, monkey
         assert run(*arguments) == 1
         *_, last = capsys.readouterr().err.splitlines()
         assert last.startswith("error: ")
-        assert "A URL is of a known kind" in last
+        assert "No store is known for s3fs:" in last
 
 
 @pytest.mark.parametrize(
