@@ -53,7 +53,6 @@ def run(folder: Path, notebooks: list[Path], settings: tuple[str, ...]) -> None:
             assert cell.cell_type != "code" or cell.execution_count
 
 
-@pytest.mark.slow
 def test_notebooks_run(tmp_path: Path) -> None:
     """What one of them makes is what the next one takes."""
     run(tmp_path, [path for path in NOTEBOOKS if path != COMPARE], SETTINGS)
