@@ -248,7 +248,10 @@ def _parser() -> argparse.ArgumentParser:
         "--volume", **several, metavar="CLAIM=FOLDER", help="persistent volume claims, mounted in every container"
     )
     compile_.add_argument(
-        "--state", **several, metavar="NAME=FOLDER", help="where models and schemas are kept, as a container sees it"
+        "--state",
+        **several,
+        metavar="NAME=FOLDER",
+        help="where models and schemas are kept: a path in the containers or a URL",
     )
     compile_.set_defaults(command=_compile, runs_dir="runs", models_dir="models")
     return parser

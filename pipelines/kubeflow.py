@@ -50,8 +50,8 @@ class KubeflowOptions:
         gpus: the number of graphics cards, by step, as it is typed.
         accelerator: what the cluster calls the cards.
         volumes: the folder that a persistent volume claim is mounted on, by its name.
-        state: the folder, as a container sees it, by the name of the state; one that is not given here is given with
-            every run.
+        state: the folder, in the containers or at a URL, by the name of the state; one that is not given here is
+            given with every run.
     """
 
     image: str = "flowers-pipeline:latest"
@@ -169,7 +169,7 @@ def _describe(steps: Sequence[Step], config: Config) -> Iterator[str]:
 
     for step in steps:
         for folder in step.state.values():
-            yield f"    {state_parameter(folder)}: folder of the {folder}, kept between runs, as a container sees it"
+            yield f"    {state_parameter(folder)}: the {folder}, kept between runs: a path in the containers, or a URL"
         for name, section, option in option_parameters(step):
             attributes = docstring_parser.parse(type(getattr(config, section)).__doc__ or "").params
             text = next((a.description or "" for a in attributes if a.arg_name == option), "")
