@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import ClusterError, ComponentError
-from components.files import write_json
+from components.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
 ASSIGNMENT = "assignment.json"
+_OVER = "over.json"
 MAX_RESTARTS = 10
 _EXAMPLE = '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 0}}'
 
@@ -127,22 +128,33 @@ def lead(cluster: Cluster, out_dir: Path, work: Mapping[str, Any]) -> dict[str, 
     raise _given_up()
 
 
-def follow(cluster: Cluster, trainings_dir: Path) -> dict[str, Any]:
+def dismiss(trainings_dir: Path) -> None:
+    """Tell, as the chief, the workers that still wait that there is nothing to train: it was trained before."""
+    write_json(trainings_dir / _OVER, secrets.randbits(32))
+
+
+def follow(cluster: Cluster, trainings_dir: Path) -> dict[str, Any] | None:
     """Train as a worker that is not the chief: wait for the chief, and do what the newest assignment says.
 
     Args:
         cluster: the workers.
         trainings_dir: where the chief's trainer makes its output folders: a folder that all workers share.
 
+    Returns:
+        What the training returns; `None` when the chief finds that there is nothing to train.
+
     Raises:
         ClusterError: the chief does not begin in time, its assignment is not there, or it is lost again and again.
         ComponentError: the training cannot go on.
     """
     chief = cluster.addresses[0]
+    before = _last_dismissal(trainings_dir)
     for attempt in range(MAX_RESTARTS + 1):
         log.info("waiting for the chief, %s, to train (at most %d s)", chief, cluster.timeout_s)
         end = time.monotonic() + cluster.timeout_s
         while not _answers(chief):
+            if _last_dismissal(trainings_dir) != before:
+                return None
             if time.monotonic() > end:
                 raise ClusterError(
                     f"The chief, {chief}, must begin to train within {cluster.timeout_s} s, and nobody answers there. "
@@ -158,6 +170,11 @@ def follow(cluster: Cluster, trainings_dir: Path) -> dict[str, Any]:
         if (summary := _train(cluster, assignments[-1], attempt)) is not None:
             return summary
     raise _given_up()
+
+
+def _last_dismissal(trainings_dir: Path) -> int | None:
+    path = trainings_dir / _OVER
+    return read_json(path) if path.exists() else None
 
 
 def _given_up() -> ClusterError:

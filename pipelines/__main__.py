@@ -83,11 +83,14 @@ def _start(
 
 def _run(options: argparse.Namespace, folders: Folders) -> int:
     workers = cluster.from_environment()
+    trainings_dir = folders.artifacts / "trainer"
     if workers and not workers.is_chief:
-        cluster.follow(workers, folders.artifacts / "trainer")
-        print(f"Trained: the chief, {workers.addresses[0]}, goes on with the run.")
+        trained = cluster.follow(workers, trainings_dir)
+        print(f"{'Trained' if trained else 'Nothing to train'}: the chief, {workers.addresses[0]}, does the rest.")
         return 0
     run_dir, artifacts = _start(STEPS, Config(), options, folders)
+    if workers:
+        cluster.dismiss(trainings_dir)
     if "report" in artifacts:
         print(f"Report: {run_dir / 'report.html'}")
     if "pusher" not in artifacts:

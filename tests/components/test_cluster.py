@@ -176,6 +176,18 @@ def test_chief_that_never_begins_is_an_error_that_names_it(tmp_path: Path) -> No
         cluster.follow(Cluster((address, TWO[1]), 1, 1), tmp_path)
 
 
+def test_worker_is_dismissed_where_there_is_nothing_to_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster.dismiss(tmp_path)  # by an earlier run
+
+    def answers(_: str) -> bool:
+        """While the worker looks for it, the chief ends."""
+        cluster.dismiss(tmp_path)
+        return False
+
+    monkeypatch.setattr(cluster, "_answers", answers)
+    assert cluster.follow(Cluster(TWO, 1, 5), tmp_path) is None
+
+
 def test_folder_that_is_not_shared_is_an_error(script: Script, tmp_path: Path, chief_address: str) -> None:
     with pytest.raises(ClusterError, match="All workers must share the folder of runs"):
         cluster.follow(Cluster((chief_address, TWO[1]), 1, 5), tmp_path)

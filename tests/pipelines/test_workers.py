@@ -110,11 +110,19 @@ class Workers:
         self.processes[index].wait()
 
     def until(self, pattern: str) -> None:
+        """Wait for a file of the chief."""
         end = time.monotonic() + TIMEOUT_S
         while not list(self.runs(0).glob(pattern)):
             assert time.monotonic() < end, f"{pattern} never came"
             assert self.processes[0].poll() is None, self.log(0)
             time.sleep(0.002)
+
+    def until_log(self, index: int, text: str, times: int) -> None:
+        """Wait for something to be said so many times."""
+        end = time.monotonic() + TIMEOUT_S
+        while self.log(index).count(text) < times:
+            assert time.monotonic() < end, self.log(index)
+            time.sleep(0.02)
 
     def stop(self) -> None:
         for process in self.processes.values():
@@ -158,6 +166,13 @@ def test_training_whose_worker_is_killed_and_started_again_ends_as_one_that_nobo
     weights = [keras.models.load_model(folder / "model.keras").get_weights() for folder in (one, other)]
     for a, b in zip(*weights, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)
+    said = workers.log(1).count("waiting for the chief")
+    workers.start(1)
+    workers.until_log(1, "waiting for the chief", times=said + 1)
+    workers.start(0)
+    for index in (0, 1):
+        assert workers.wait(index) == 0, workers.log(index)
+    assert "Nothing to train" in workers.log(1), "it is cached"
 
 
 @pytest.mark.slow
