@@ -55,11 +55,10 @@ class Folders:
         Raises:
             StorageError: it cannot.
         """
-        for place in {self.remote_runs, *map(self.state, states)}:
-            if isinstance(place, Bucket):
-                place.check_writable()
-            elif place:
-                place.mkdir(parents=True, exist_ok=True)
+        if self.remote_runs:
+            prepare(self.remote_runs)
+        for name in set(states):
+            prepare(self.state(name))
 
     def share(self, *paths: Path) -> None:
         """Upload files that lie below the runs."""
@@ -100,6 +99,18 @@ class Folders:
             return
         with mirrored(self.remote_runs / folder.relative_to(self.runs).as_posix(), folder):
             yield
+
+
+def prepare(place: Path | Bucket) -> None:
+    """Make a folder; find out whether what lies at a URL can be written to.
+
+    Raises:
+        StorageError: it cannot.
+    """
+    if isinstance(place, Bucket):
+        place.check_writable()
+    else:
+        place.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager

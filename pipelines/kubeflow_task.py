@@ -21,7 +21,7 @@ from pipelines.artifacts import sealed
 from pipelines.config import Config, override
 from pipelines.declaration import Step, load
 from pipelines.flowers import STEPS
-from pipelines.folders import mirrored
+from pipelines.folders import mirrored, prepare
 from pipelines.step import describe_origin, execute
 
 log = logging.getLogger(__name__)
@@ -130,10 +130,7 @@ def _open_state(step: Step, arguments: Mapping[str, Any]) -> Iterator[dict[str, 
     with ExitStack() as stack:
         for parameter, name in step.state.items():
             kept = place(arguments[state_parameter(name)])
-            if isinstance(kept, Bucket):
-                kept.check_writable()
-            else:
-                kept.mkdir(parents=True, exist_ok=True)
+            prepare(kept)
             if isinstance(kept, Bucket) and name != "models":
                 folder = cache_of(kept.url)
                 stack.enter_context(mirrored(kept, folder))
