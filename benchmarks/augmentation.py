@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import photos
-from components import transform
-from components.transform import TransformOptions
+from components.data import transform
+from components.data.transform import TransformOptions
 from export import preprocessing
 
 BATCH, SIZE_PX, NUM_IMAGES, NUM_ROUNDS = 32, 224, 512, 3

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.serving import report
-from components import synthetic
+from components.data import drawn_flowers as synthetic
 
 NUM_IMAGES, NUM_FEW = 20_000, 2_000
 PEER_SHARE = 500

@@ -19,11 +19,11 @@ from PIL import Image
 
 from components import examples, features, model
 from components import statistics as examples_statistics
+from components.data.transform import TransformOptions
 from components.examples import ExamplesOptions
 from components.features import FeaturesOptions
-from components.litert_worker import peak_memory_bytes
 from components.model import ModelOptions
-from components.transform import TransformOptions
+from export.measure import peak_memory_bytes
 
 NUM_PHOTOS = 700
 FACTOR = 10

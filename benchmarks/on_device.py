@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks import photos
 from benchmarks.serving import NAME, elapsed_ms, report, served
 from client.classifier_client import Client, ImageError, LiteRTTransport
-from components.files import size_bytes
+from components.storage.files import size_bytes
 from export.spec import read_spec
 from serving.launcher import Server
 

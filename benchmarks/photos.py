@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from components import sources
+from components.data import sources
 
 NUM_SYNTHETIC_PER_CLASS = 100
 

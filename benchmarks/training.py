@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks import photos
-from components import examples, features, model, trainer, transform
+from components import examples, features, model, trainer
+from components.data import transform
+from components.data.transform import TransformOptions
 from components.examples import ExamplesOptions
 from components.features import FeaturesOptions
 from components.model import ModelOptions
 from components.trainer import TrainerOptions
-from components.transform import TransformOptions
 
 if TYPE_CHECKING:
     import keras

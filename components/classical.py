@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components import edges, examples, features, metrics, model, rows
-from components.files import read_json, write_json
+from components import edges, examples, features, model, rows
+from components.reporting import metrics
+from components.storage.files import read_json, write_json
 
 Array = NDArray[np.float32]
 

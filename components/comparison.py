@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components import examples, page, plots
-from components.files import read_json, write_json
-from components.lineage import MISSING
+from components import examples
+from components.artifacts.manifest import MISSING
+from components.reporting import page, plots
 from components.rows import ROWS
+from components.storage.files import read_json, write_json
 
 _HEADER = (
     "model", "learns from", "accuracy", "95 % interval", "precision", "recall", "F1",

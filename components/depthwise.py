@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components import examples, hardware, trainer
-from components.files import write_json
-from components.transform import TransformOptions
+from components import examples, trainer
+from components.data.transform import TransformOptions
+from components.storage.files import write_json
+from components.training import hardware
 
 if TYPE_CHECKING:
     import keras

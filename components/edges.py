@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from components import examples, transform
-from components.files import whole
+from components import examples
+from components.data import transform
+from components.storage.files import atomic_write
 
 SPLITS = ("train", "test")
 
@@ -61,7 +62,7 @@ def extract(
         photos = transform.read([shard], image_size_px=options.image_size_px)
         found = [(np.packbits(find(photo, options)), label) for photo, label in photos.as_numpy_iterator()]
         edges, labels = zip(*found, strict=True)
-        with whole(path) as temporary, temporary.open("wb") as file:
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
             np.savez(file, edges=np.stack(edges), labels=np.array(labels))
     packed, _ = load(out_dir, "train")
     density = np.bitwise_count(packed).sum() / (8 * packed.size)

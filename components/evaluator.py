@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components import examples, metrics, transform
-from components.cache import fetch_folder
+from components import examples
+from components.data import transform
 from components.errors import EvaluationError
-from components.files import read_json, write_json
-from components.model_store import MARKER
-from components.storage import is_url
+from components.reporting import metrics
+from components.storage.bucket import is_url
+from components.storage.cache import fetch_folder
+from components.storage.files import read_json, write_json
+from components.storage.models import MARKER
 from export.spec import read_spec
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """Labelled photos of any source as TFRecord shards of `tf.train.Example`, checked, freed of duplicates and split.
 
-Reads a source (`components.sources`); writes `<split>-00000-of-0000n.tfrecord`, `examples.json` (classes, counts, what
+Reads a source (`data.sources`); writes `<split>-00000-of-0000n.tfrecord`, `examples.json` (classes, counts, what
 was left out and why) and `index.jsonl` (a line for each example, in the order of the shards). Within a split examples
 stand in the order of their content's SHA-256: mixed, and the same on every machine.
 """
@@ -21,10 +21,10 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from components import duplicates, sources
+from components.data import duplicates, sources
+from components.data.sources import SPLITS, Photo, Source
 from components.errors import DataError
-from components.files import read_json, write_json
-from components.sources import SPLITS, Photo, Source
+from components.storage.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def build(*, out_dir: Path, options: ExamplesOptions) -> dict[str, int | str]:
     )
     pool = out_dir / "pool.bin"
     if options.engine == BEAM:
-        from components import examples_beam
+        from components.data import examination_beam as examples_beam
 
         examined = examples_beam.examine(source, out_dir / "examined", beam_options=options.beam_options)
     else:

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from components import examples, transform
-from components.files import write_json
+from components import examples
+from components.data import transform
 from components.model import POOL
+from components.storage.files import write_json
 
 if TYPE_CHECKING:
     import keras

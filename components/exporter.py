@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from components import examples, trainer
-from components.files import size_bytes
+from components.storage.files import size_bytes
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def export(*, examples_dir: Path, training_dir: Path, out_dir: Path, options: Ex
     """Write the SavedModel with its signatures, warmup requests and `model_spec.json`."""
     import keras
 
-    from components import transform
+    from components.data import transform
     from export import saved_model
 
     training, data = trainer.describe(training_dir), examples.describe(examples_dir)

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components import examples, hardware, model, transform
-from components.files import whole
-from components.transform import TransformOptions
+from components import examples, model
+from components.data import transform
+from components.data.transform import TransformOptions
+from components.storage.files import atomic_write
+from components.training import hardware
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -194,5 +196,5 @@ def _run_all(
 
 
 def _save(path: Path, **arrays: Any) -> None:
-    with whole(path) as temporary, temporary.open("wb") as file:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)

@@ -21,9 +21,10 @@ import numpy as np
 import requests
 from numpy.typing import NDArray
 
-from components import examples, transform
+from components import examples
+from components.data import transform
 from components.errors import InfraValidationError
-from components.files import read_json, write_json
+from components.storage.files import read_json, write_json
 from export.spec import read_spec
 from serving import launcher
 from serving.errors import ServerError, read_tail

@@ -19,16 +19,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components import examples, litert_exporter, metrics, transform
+from components import examples, litert_exporter
+from components.data import transform
 from components.errors import EvaluationError
-from components.files import size_bytes, write_json
+from components.reporting import metrics
+from components.storage.files import size_bytes, write_json
 from export.spec import read_spec
 
 log = logging.getLogger(__name__)
 
 NUM_SAVED_MODEL_PHOTOS = 50
 """Enough for the SavedModel's latency; its accuracy is known."""
-_WORKER = "components.litert_worker"
+_WORKER = "export.measure"
 _ROOT = Path(__file__).resolve().parent.parent
 
 

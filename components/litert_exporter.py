@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components import examples, transform
-from components.files import read_json
+from components import examples
+from components.data import transform
+from components.storage.files import read_json
 from export.spec import read_spec
 
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.cache import fetch_file
+from components.artifacts.manifest import MISSING
 from components.errors import WeightsError
-from components.files import read_json, write_json
-from components.lineage import MISSING
-from components.storage import is_url
+from components.storage.bucket import is_url
+from components.storage.cache import fetch_file
+from components.storage.files import read_json, write_json
 
 if TYPE_CHECKING:
     import keras

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from components import examples, litert_exporter, transform
+from components import examples, litert_exporter
+from components.data import transform
 from components.errors import ParityError
-from components.files import read_json, write_json
 from components.infra_validator import ANSWERS
+from components.storage.files import read_json, write_json
 from export.spec import read_spec
 
 QUANTIZED = ("litert_float16", "litert_dynamic", "litert_int8")

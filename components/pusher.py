@@ -1,6 +1,6 @@
 """Publish blessed models where a server finds them, and take one back.
 
-Reads a candidate and what was said of it; writes to the models' place (`components.model_store`) and `push.json`. The
+Reads a candidate and what was said of it; writes to the models' place (`storage.models`) and `push.json`. The
 lineage of a pushed model travels with it, in `assets.extra/lineage.json`. A version number is never used twice in a
 place, whatever the model's name: `tflite` holds files of all of them.
 """
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components import lineage
+from components.artifacts import manifest as lineage
 from components.errors import PushError
-from components.files import read_json, write_json
-from components.model_store import LINEAGE, LITERT, MARKER, WITHDRAWN, ModelBucket, ModelFolder, open_models
-from components.storage import Bucket, is_url
+from components.storage.bucket import Bucket, is_url
+from components.storage.files import read_json, write_json
+from components.storage.models import LINEAGE, LITERT, MARKER, WITHDRAWN, ModelBucket, ModelFolder, open_models
 from export.spec import read_spec, write_litert_spec
 
 log = logging.getLogger(__name__)

@@ -17,9 +17,10 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from components import infra_validator, page, plots
+from components import infra_validator
 from components.errors import ComponentError
-from components.files import read_json
+from components.reporting import page, plots
+from components.storage.files import read_json
 from serving.errors import read_tail
 
 MAX_MISTAKES = 200

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components import lineage
-from components.files import read_json, write_json
+from components.artifacts import manifest as lineage
+from components.storage.files import read_json, write_json
 
 ROWS = "rows.json"
 _WAYS = {"head": "photos, backbone frozen", "fine_tune": "photos, fine-tuned", "scratch": "photos, from scratch"}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from components.errors import DataError
-from components.files import read_json, write_json
+from components.storage.files import read_json, write_json
 
 SPLITS = ("train", "validation", "test")
 NUM_BINS = 10

@@ -17,17 +17,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components import cluster, examples, features, hardware, model
-from components import transform as transforms
+from components import examples, features, model
+from components.data import transform as transforms
+from components.data.transform import TransformOptions
 from components.errors import ComponentError
-from components.files import read_json, write_json
-from components.transform import TransformOptions
+from components.storage.files import read_json, write_json
+from components.training import cluster, hardware
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-    from components.distributed import Share
+    from components.training.replicas import Share
 
 log = logging.getLogger(__name__)
 
@@ -338,7 +339,7 @@ def _share(batch_size: int) -> "Share | None":
     strategy = hardware.strategy()
     if strategy.num_replicas_in_sync == 1:
         return None
-    from components.distributed import Share
+    from components.training.replicas import Share
 
     return Share.of(strategy, batch_size)
 
@@ -393,7 +394,7 @@ def fit(
     import tensorflow as tf
     from tqdm import tqdm
 
-    from components.checkpoint import Checkpoint
+    from components.training.checkpoint import Checkpoint
 
     stopping = keras.callbacks.EarlyStopping(patience=early_stopping_patience, restore_best_weights=True)
     reducing = keras.callbacks.ReduceLROnPlateau(patience=reduce_lr_patience, factor=0.5)
@@ -410,7 +411,7 @@ def fit(
         batches = batches.concatenate(epoch_batches(epoch))
     logging_callbacks = [keras.callbacks.TensorBoard(out_dir / "logs" / phase, write_graph=False)] if _writes() else []
     if strategy.num_replicas_in_sync > 1:
-        from components import distributed
+        from components.training import replicas as distributed
 
         run = partial(distributed.fit, network, strategy=strategy)
     else:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from components.errors import DataError
-from components.files import read_json, write_json
+from components.storage.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -17,9 +17,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from components import cluster, comparison, model_store, pusher, storage
+from components import comparison, pusher
 from components.errors import ClusterError, ComponentError
-from components.files import read_json
+from components.storage import bucket as storage
+from components.storage import models as model_store
+from components.storage.files import read_json
+from components.training import cluster
 from pipelines import compare, kubeflow, local_runner, show
 from pipelines.artifacts import Artifact
 from pipelines.config import Config, override
@@ -115,7 +118,7 @@ def _compare(options: argparse.Namespace, folders: Folders) -> int:
 
 
 def _infer(options: argparse.Namespace, folders: Folders) -> int:
-    from pipelines import infer
+    from components.bulk_inference import runner as infer
 
     names = [field.name for field in fields(infer.InferOptions)]
     try:

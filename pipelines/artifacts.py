@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.artifacts.manifest import MANIFEST, MISSING
 from components.errors import StorageError
-from components.files import TORN, exclusive, read_json, write_json
-from components.lineage import MANIFEST, MISSING
-from components.storage import Bucket
+from components.storage.bucket import Bucket
+from components.storage.files import TEMPORARY_FILES, file_lock, read_json, write_json
 from pipelines import fingerprint
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class ArtifactStore:
     @contextmanager
     def lock(self, step: str, key: str) -> Iterator[None]:
         """Hold the key of a step: one process builds it, another that wants the same waits for it."""
-        with exclusive(self.root / step / f"{key}.lock"):
+        with file_lock(self.root / step / f"{key}.lock"):
             yield
 
     def start(self, step: str, key: str, *, keep: bool) -> Path:
@@ -97,8 +97,8 @@ class ArtifactStore:
         if not keep:
             shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True, exist_ok=True)
-        for torn in partial.rglob(TORN):
-            torn.unlink()
+        for leftover in partial.rglob(TEMPORARY_FILES):
+            leftover.unlink()
         return partial
 
     def publish(self, partial: Path, manifest: dict[str, Any]) -> Artifact:

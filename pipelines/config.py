@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from components.data.transform import TransformOptions
 from components.evaluator import EvaluatorOptions
 from components.examples import ExamplesOptions
 from components.explainer import ExplainerOptions
@@ -19,7 +20,6 @@ from components.parity import ParityOptions
 from components.pusher import PusherOptions
 from components.report import ReportOptions
 from components.trainer import TrainerOptions
-from components.transform import TransformOptions
 from components.validator import ValidatorOptions
 
 

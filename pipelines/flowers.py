@@ -38,7 +38,7 @@ STEPS = (
         function="components.trainer:train",
         inputs={"examples_dir": "examples", "features_dir": "features", "model_dir": "model"},
         options={"options": "trainer", "transform": "transform"},
-        programs=("components.training_worker",),
+        programs=("components.training.worker",),
         resumable=True,
         kind="Model",
     ),
@@ -92,7 +92,7 @@ STEPS = (
             "litert_dir": "litert",
         },
         options={"options": "litert_evaluator"},
-        programs=("components.litert_worker",),
+        programs=("export.measure",),
         kind="Metrics",
     ),
     Step(

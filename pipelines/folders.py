@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.cache import cache_of
-from components.storage import Bucket
+from components.storage.bucket import Bucket
+from components.storage.cache import cache_of
 from pipelines.artifacts import ArtifactStore
 
 

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from components.errors import ComponentError
-from components.files import whole
+from components.storage.files import atomic_write
 from pipelines import fingerprint
 from pipelines.config import Config
 from pipelines.declaration import Step, load
@@ -125,7 +125,7 @@ def compile_pipeline(steps: Sequence[Step], config: Config, options: KubeflowOpt
         compiler.Compiler().compile(pipeline, str(compiled))
         text = compiled.read_text(encoding="utf-8")
     try:
-        with whole(output) as temporary:
+        with atomic_write(output) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except OSError as exc:
         raise ComponentError(f"{output} cannot be written: {exc.strerror}. Choose another file: --output") from exc

@@ -13,10 +13,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol, get_type_hints
 
-from components import lineage
-from components.cache import cache_of
-from components.files import TORN, write_json
-from components.storage import Bucket, place
+from components.artifacts import manifest as lineage
+from components.storage.bucket import Bucket, place
+from components.storage.cache import cache_of
+from components.storage.files import TEMPORARY_FILES, write_json
 from pipelines.artifacts import sealed
 from pipelines.config import Config, override
 from pipelines.declaration import Step, load
@@ -78,8 +78,8 @@ def run(name: str, *, output: KubeflowArtifact, page: KubeflowArtifact | None = 
     if not step.resumable:
         shutil.rmtree(out_dir, ignore_errors=True)
     out_dir.mkdir(parents=True, exist_ok=True)
-    for torn in out_dir.rglob(TORN):
-        torn.unlink()
+    for leftover in out_dir.rglob(TEMPORARY_FILES):
+        leftover.unlink()
     log.info("%s: started", name)
     with _open_state(step, arguments) as state:
         manifest = execute(step, options, made_from, inputs=inputs, references=origins, state=state, out_dir=out_dir)

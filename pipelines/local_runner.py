@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import ComponentError, StorageError
-from components.files import exclusive, read_json, write_json
+from components.storage.files import file_lock, read_json, write_json
 from pipelines import fingerprint
 from pipelines.artifacts import Artifact, ArtifactStore
 from pipelines.config import Config
@@ -244,7 +244,7 @@ def _complete_run(run_dir: Path, artifacts: Mapping[str, Artifact], folders: Fol
             copy = shutil.copytree if source.is_dir() else shutil.copy2
             copy(source, run_dir / source.name)
     folders.share(*(path for path in run_dir.rglob("*") if path.is_file()))
-    with exclusive(folders.runs / f".{folders.latest}.lock"):
+    with file_lock(folders.runs / f".{folders.latest}.lock"):
         temporary = folders.runs / f".{folders.latest}"
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(run_dir.name)

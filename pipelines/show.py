@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import PushError
-from components.files import read_json
-from components.model_store import LINEAGE, open_models
-from components.storage import Bucket
+from components.storage.bucket import Bucket
+from components.storage.files import read_json
+from components.storage.models import LINEAGE, open_models
 
 
 def read_lineage(models_dir: Path | Bucket, model_name: str, version: int | None = None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from components.storage import Bucket
+from components.storage.bucket import Bucket
 from pipelines import fingerprint
 from pipelines.declaration import Step, load
 

@@ -57,7 +57,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def features_dir(tmp_path_factory: pytest.TempPathFactory, examples_dir: Path, model_dir: Path) -> Path:
     """Features of `examples_dir`, one clean and one augmented view."""
     from components import features
-    from components.transform import TransformOptions
+    from components.data.transform import TransformOptions
 
     folder = tmp_path_factory.mktemp("features")
     features.extract(
@@ -77,7 +77,7 @@ def training_dir(
 ) -> Path:
     """A classifier trained for two epochs."""
     from components import trainer
-    from components.transform import TransformOptions
+    from components.data.transform import TransformOptions
 
     folder = tmp_path_factory.mktemp("training")
     trainer.train(
@@ -107,7 +107,7 @@ def export_dir(tmp_path_factory: pytest.TempPathFactory, examples_dir: Path, tra
 def evaluation_dir(tmp_path_factory: pytest.TempPathFactory, examples_dir: Path, export_dir: Path) -> Path:
     """What the evaluator says of `export_dir`, blessed whatever its accuracy."""
     from components import evaluator
-    from components.files import write_json
+    from components.storage.files import write_json
 
     folder = tmp_path_factory.mktemp("evaluation")
     write_json(folder / "baseline.json", {"version": None, "path": None})

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import s3fs
 
-from components import storage
+from components.storage import bucket as storage
 
 WRITES = ("pipe_file", "put_file", "cp_file", "rm_file")
 

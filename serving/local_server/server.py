@@ -9,11 +9,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
+from serving.http_server import HttpServer
 from serving.local_server.batching import Scheduler
 from serving.local_server.errors import Code, StartError, StatusError
 from serving.local_server.flags import Flags
 from serving.local_server.grpc_api import GrpcApi
-from serving.local_server.http_server import HttpServer
 from serving.local_server.manager import ManagerOptions, ModelManager
 from serving.local_server.metrics import Metrics
 from serving.local_server.model_config import ModelConfig

@@ -5,7 +5,7 @@ import logging
 import signal
 from collections.abc import Callable
 
-from serving.local_server.http_server import HttpServer
+from serving.http_server import HttpServer
 from serving.process import GRACE_S, bracket, end_in_time, take_port
 from serving.web.app import make_app
 from serving.web.classifier import Classifier

@@ -15,7 +15,7 @@ from PIL import Image
 
 from client.classifier_client import Client, command
 from client.classifier_client.command import INTERRUPTED, NO_ANSWER, OK, SOME_UNREADABLE, UNUSABLE, WRONG_USE
-from components import synthetic
+from components.data import drawn_flowers as synthetic
 from tests.client.conftest import VERSION, RealServer
 from tests.client.fakes import DIE, FakeRest, free_port
 from tests.client.fakes import OK as ANSWER

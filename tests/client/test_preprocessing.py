@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from client.classifier_client import ImageError, preprocessing
-from components import synthetic
+from components.data import drawn_flowers as synthetic
 
 Encode = Callable[..., bytes]
 

@@ -18,7 +18,7 @@ from client.classifier_client import (
     Prediction,
     RestTransport,
 )
-from components import synthetic
+from components.data import drawn_flowers as synthetic
 from tests.client.conftest import VERSION, RealServer
 
 PHOTOS = [

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from components import pusher
-from components.files import read_json, write_json
 from components.pusher import PusherOptions
-from components.storage import Bucket
+from components.storage.bucket import Bucket
+from components.storage.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSED_CHECK = {"name": "finite", "passed": True, "message": "every probability is a finite number"}
@@ -106,7 +106,8 @@ class Candidates:
         call = f"""
 import os, shutil, signal, time
 from pathlib import Path
-from components import model_store, pusher
+from components.storage import models as model_store
+from components import pusher
 folder = Path({str(self.models.parent)!r})
 {before}
 (folder / "out-{key}").mkdir()

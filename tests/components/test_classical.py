@@ -13,7 +13,7 @@ from sklearn.svm import SVC
 
 from components import classical
 from components.classical import ClassicalOptions
-from components.files import read_json, write_json
+from components.storage.files import read_json, write_json
 
 CLASS_NAMES = ["daisy", "rose", "tulip"]
 NAMES = ["logistic regression", "k-nearest neighbours", "support vector machine", "decision tree", "random forest"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from components import comparison, rows
-from components.files import read_json, write_json
+from components.storage.files import read_json, write_json
 
 MEASURED = {
     "accuracy": 0.25,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from components import depthwise, trainer
+from components.data.transform import TransformOptions
 from components.depthwise import DepthwiseOptions
-from components.files import read_json
-from components.transform import TransformOptions
+from components.storage.files import read_json
 from export import litert
 
 

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from components import edges, examples, transform
+from components import edges, examples
+from components.data import transform
 from components.edges import EdgesOptions
 
 OPTIONS = EdgesOptions(image_size_px=100)

@@ -10,10 +10,12 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components import evaluator, examples, metrics, transform
+from components import evaluator, examples
+from components.data import transform
 from components.errors import EvaluationError
 from components.evaluator import EvaluatorOptions
-from components.storage import Bucket
+from components.reporting import metrics
+from components.storage.bucket import Bucket
 from export.spec import read_spec
 
 NO_BASELINE = {"version": None, "path": None}

@@ -14,7 +14,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from components import examples, transform
+from components import examples
+from components.data import transform
 from components.errors import DataError
 from components.examples import ExamplesOptions
 from export import preprocessing

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components import examples, exporter, transform
+from components import examples, exporter
+from components.data import transform
 from components.exporter import ExportOptions
 from export import saved_model
 

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components import examples, features, model, transform
+from components import examples, features, model
+from components.data import transform
+from components.data.transform import TransformOptions
 from components.features import FeaturesOptions
-from components.transform import TransformOptions
 
 
 def extract(examples_dir: Path, model_dir: Path, out_dir: Path, **options: Any) -> dict[str, Any]:

@@ -16,8 +16,8 @@ import pytest
 
 from components import infra_validator
 from components.errors import InfraValidationError
-from components.files import read_json, write_json
 from components.infra_validator import InfraValidatorOptions
+from components.storage.files import read_json, write_json
 from serving import launcher
 from serving.launcher import Server
 

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components import litert_evaluator, litert_worker
+from components import litert_evaluator
 from components.errors import EvaluationError
-from components.files import read_json
 from components.litert_evaluator import LiteRTEvaluatorOptions
+from components.storage.files import read_json
+from export import measure as litert_worker
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ["dynamic", "float16", "float32", "int8"]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from components import litert_exporter
-from components.files import write_json
 from components.litert_exporter import LiteRTOptions
+from components.storage.files import write_json
 from export import metadata
 from export.spec import read_spec
 

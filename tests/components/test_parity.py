@@ -9,9 +9,9 @@ import pytest
 
 from components import infra_validator, parity
 from components.errors import ParityError
-from components.files import read_json, write_json
 from components.infra_validator import ANSWERS, InfraValidatorOptions
 from components.parity import ParityOptions
+from components.storage.files import read_json, write_json
 from export.parity import compare
 
 Check = Callable[..., list[dict[str, Any]]]

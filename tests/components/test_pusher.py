@@ -12,7 +12,7 @@ import pytest
 
 from components import pusher
 from components.errors import PushError
-from components.files import read_json, write_json
+from components.storage.files import read_json, write_json
 from tests.components.candidates import PASSED_CHECK, VALIDATORS, Candidates, assert_complete
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -333,10 +333,10 @@ shutil.copytree = copy
         second = candidates.start(
             "b",
             before="""
-def announce(path, real=model_store.exclusive):
+def announce(path, real=model_store.file_lock):
     (folder / "waiting").touch()
     return real(path)
-model_store.exclusive = announce
+model_store.file_lock = announce
 """,
         )
         assert [p.communicate(timeout=60)[1] for p in (first, second)] == ["", ""]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from components import rows
-from components.files import read_json, write_json
+from components.storage.files import read_json, write_json
 
 
 @pytest.fixture

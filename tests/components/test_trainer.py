@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from components import examples, features, model, trainer, transform
-from components.checkpoint import Checkpoint
+from components import examples, features, model, trainer
+from components.data import transform
+from components.data.transform import TransformOptions
 from components.errors import ComponentError
 from components.trainer import TrainerOptions
-from components.transform import TransformOptions
+from components.training.checkpoint import Checkpoint
 
 Train = Callable[..., dict[str, Any]]
 # Too fast a rate to do well: the validation loss goes up and down, so that the callbacks have something to count.

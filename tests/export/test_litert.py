@@ -15,7 +15,8 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-from components import examples, model, transform
+from components import examples, model
+from components.data import transform
 from export import litert, metadata
 from export.spec import read_spec
 from serving.local_server.litert import LiteRTServable

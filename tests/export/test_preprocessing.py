@@ -13,7 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from components import synthetic
+from components.data import drawn_flowers as synthetic
 from export import preprocessing
 
 Encode = Callable[..., bytes]

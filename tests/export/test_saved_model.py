@@ -12,7 +12,7 @@ from PIL import Image
 from tensorflow.python.tools import saved_model_utils
 from tensorflow_serving.apis import prediction_log_pb2
 
-from components import synthetic
+from components.data import drawn_flowers as synthetic
 from export import preprocessing, saved_model
 from export.spec import read_spec
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from components.files import read_json
+from components.storage.files import read_json
 from pipelines import local_runner
 from pipelines.artifacts import Artifact
 from pipelines.declaration import Step

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.files import read_json
+from components.storage.files import read_json
 from pipelines import artifacts
 from pipelines.artifacts import Artifact, ArtifactStore
 

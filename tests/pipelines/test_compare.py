@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from components.files import read_json
+from components.storage.files import read_json
 from pipelines import __main__ as command_line
 from pipelines import compare, flowers
 from pipelines.compare import CompareConfig

@@ -14,8 +14,8 @@ import fsspec
 import pytest
 
 from components.errors import ComponentError, StorageError
-from components.files import read_json, write_json
-from components.storage import Bucket
+from components.storage.bucket import Bucket
+from components.storage.files import read_json, write_json
 from pipelines import local_runner
 from pipelines.declaration import Step
 from pipelines.folders import Folders

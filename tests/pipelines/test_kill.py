@@ -22,8 +22,8 @@ import h5py
 import numpy as np
 import pytest
 
-from components.files import TORN, read_json
 from components.pusher import LINEAGE
+from components.storage.files import TEMPORARY_FILES, read_json
 from pipelines import fingerprint
 from pipelines.flowers import STEPS
 
@@ -177,7 +177,10 @@ def assert_same_outcome(pipeline: Pipeline, undisturbed: Pipeline) -> None:
         assert ours_file.read_bytes() == theirs_file.read_bytes()
     assert [p.name for p in pipeline.models.glob("flowers/*")] == ["1"]
     assert (pipeline.runs / "latest" / "report.html").exists()
-    leftovers = [*pipeline.runs.glob("artifacts/*/*.partial"), *pipeline.runs.glob(f"artifacts/*/*/**/{TORN}")]
+    leftovers = [
+        *pipeline.runs.glob("artifacts/*/*.partial"),
+        *pipeline.runs.glob(f"artifacts/*/*/**/{TEMPORARY_FILES}"),
+    ]
     assert not leftovers
     assert not (pipeline.models / ".staging").exists()
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from components.files import read_json
-from components.lineage import read_manifest
+from components.artifacts.manifest import read_manifest
+from components.storage.files import read_json
 from pipelines import __main__ as command_line
 from pipelines import fingerprint, kubeflow, local_runner
 from pipelines.config import Config, override

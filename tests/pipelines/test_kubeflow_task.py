@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from kfp import dsl
 
+from components.artifacts.manifest import read_manifest
 from components.errors import ComponentError
-from components.files import read_json, write_json
-from components.lineage import read_manifest
-from components.storage import Bucket
+from components.storage.bucket import Bucket
+from components.storage.files import read_json, write_json
 from components.trainer import TrainerOptions
 from pipelines import kubeflow_task, local_runner
 from pipelines.config import Config

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from components.errors import ComponentError, DataError
-from components.files import read_json
+from components.storage.files import read_json
 from pipelines import fingerprint, local_runner
 from pipelines.artifacts import ArtifactStore
 from pipelines.declaration import Step

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from components import pusher
-from components.files import read_json, write_json
+from components.storage.files import read_json, write_json
 from pipelines import __main__ as command_line
 from pipelines.declaration import Step
 from pipelines.local_runner import runs

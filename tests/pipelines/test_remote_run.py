@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from components import sources
+from components.data import sources
 from tests.pipelines.test_kill import ORDER, ROOT, SETTINGS
 from tests.s3 import S3
 

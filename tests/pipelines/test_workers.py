@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 
-from components.files import read_json
+from components.storage.files import read_json
 from pipelines.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from components.artifacts.manifest import MISSING
 from components.errors import DataError
-from components.files import read_json, write_json
-from components.lineage import MISSING
+from components.storage.files import read_json, write_json
 from pipelines.artifacts import ArtifactStore
 from pipelines.declaration import Step
 from pipelines.folders import Folders

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from client.classifier_client import AnswerError, Client, GrpcTransport, RefusedError, preprocessing
-from components import synthetic
+from components.data import drawn_flowers as synthetic
 from tests.client.fakes import OK, SIZE_PX, FakeGrpc
 
 PHOTOS = [Image.fromarray(synthetic.draw("roses", seed=seed, size_px=64)) for seed in range(3)]

@@ -20,7 +20,7 @@ from client.classifier_client import (
     preprocessing,
 )
 from client.classifier_client.transports import rest
-from components import synthetic
+from components.data import drawn_flowers as synthetic
 from tests.client.fakes import SIZE_PX, FakeRest
 
 PHOTO = Image.fromarray(synthetic.draw("tulips", seed=1, size_px=64))

@@ -1,0 +1,49 @@
+"""Bulk inference with Beam's `RunInference`, on whatever machines Beam's options name.
+
+Reads and writes what `classifier` does; the images, the model and the output must be within the workers'
+reach. What `RunInference` is given is a part, not an image: so its rows are written, and kept, as soon as they are
+there. Images that are grouped into files after their inference would all wait for the last one, and a pipeline that is
+killed would have nothing to go on from.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from apache_beam.ml.inference.base import ModelHandler, RunInference
+
+from client.classifier_client import Client
+from components.bulk_inference.classifier import Classifier, classify_part
+from components.bulk_inference.output import Part, PredictionFolder
+from components.data import beam
+
+
+class PartHandler(ModelHandler[Part, str, Client]):
+    """Classifies parts with the thin client, which each process opens once."""
+
+    def __init__(self, classifier: Classifier, folder: PredictionFolder) -> None:
+        super().__init__(max_batch_size=1)
+        self._classifier = classifier
+        self._folder = folder
+
+    def load_model(self) -> Client:
+        return self._classifier.open()
+
+    def run_inference(
+        self, batch: Sequence[Part], model: Client, inference_args: dict[str, Any] | None = None
+    ) -> Iterable[str]:
+        """Write the parts' rows; give the names of their files."""
+        for part in batch:
+            classify_part(model, self._folder, part)
+            yield part.name
+
+
+def run(
+    classifier: Classifier,
+    folder: PredictionFolder,
+    parts: Sequence[Part],
+    *,
+    num_workers: int,
+    options: Sequence[str],
+) -> None:
+    """Classify parts; see `components.data.beam.run`."""
+    beam.run(parts, RunInference(PartHandler(classifier, folder)), num_workers=num_workers, options=options)

@@ -1,0 +1,1 @@
+"""What people read: metrics, plots, and the pages with their templates."""

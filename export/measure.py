@@ -1,0 +1,74 @@
+"""A process that does nothing but classify photos: `python -m export.measure MODEL FOLDER [NUM_PHOTOS]`.
+
+Reads a LiteRT file, through the thin client, or a SavedModel, and the encoded photos in a folder: all, or the first
+`NUM_PHOTOS`. Prints one JSON object:
+`answers` (`{class: probability}` of each photo, in the order of the files' names; null where the client cannot read
+it), `latency_ms` (median, from the encoded photo to its answer, one at a time) and `peak_memory_bytes`.
+"""
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Classify = Callable[[bytes], dict[str, float] | None]
+
+
+def main(model: Path, photos_dir: Path, num_photos: int | None = None) -> None:
+    """Classify the photos in a folder and print what was measured."""
+    classify = _open_saved_model(model) if model.is_dir() else _open_litert(model)
+    answers, times_ms = [], []
+    for path in sorted(photos_dir.iterdir())[:num_photos]:
+        encoded = path.read_bytes()
+        start_s = time.perf_counter()
+        answers.append(classify(encoded))
+        times_ms.append((time.perf_counter() - start_s) * 1000)
+    measured: dict[str, Any] = {
+        "answers": answers,
+        "latency_ms": statistics.median(times_ms),
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+    print(json.dumps(measured))
+
+
+def _open_litert(file: Path) -> Classify:
+    from client.classifier_client import Client, ImageError, LiteRTTransport
+
+    client = Client(LiteRTTransport(file))
+
+    def classify(encoded: bytes) -> dict[str, float] | None:
+        (result,) = client.classify(encoded)
+        return None if isinstance(result, ImageError) else result.probabilities
+
+    return classify
+
+
+def _open_saved_model(folder: Path) -> Classify:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(folder))
+
+    def classify(encoded: bytes) -> dict[str, float]:
+        outputs = loaded.signatures["serving_default"](image_bytes=tf.constant([encoded]))
+        (probabilities,), (classes,) = (outputs[name].numpy() for name in ("probabilities", "classes"))
+        return {name.decode(): p for name, p in zip(classes, probabilities.tolist(), strict=True)}
+
+    return classify
+
+
+def peak_memory_bytes() -> int:
+    """Give the most memory that this process has held (Linux: `VmHWM`; `ru_maxrss` counts its parent there)."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except FileNotFoundError:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:]))

@@ -1,0 +1,64 @@
+"""Photos checked by a Beam pipeline: the same examples, byte by byte."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from components import examples
+from components.data import examination_beam as examples_beam
+from components.data import sources
+from components.errors import BeamError, DataError
+from components.examples import ExamplesOptions
+
+IN_MEMORY = "--direct_running_mode=in_memory --direct_num_workers=1"
+
+
+@pytest.fixture
+def photos(tmp_path: Path, encode: Any) -> Path:
+    """Photos of two classes; one of them is damaged."""
+    folder = tmp_path / "photos"
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        path = folder / ("rose", "tulip")[number % 2] / f"{number:02d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(rng.integers(0, 256, (24, 24, 3), np.uint8), "JPEG"))
+    (folder / "rose" / "bad.jpg").write_bytes(b"no image")
+    return folder
+
+
+def build(source: str, out_dir: Path, **options: Any) -> dict[str, bytes]:
+    out_dir.mkdir()
+    examples.build(out_dir=out_dir, options=ExamplesOptions(source=source, **options))
+    return {path.relative_to(out_dir).as_posix(): path.read_bytes() for path in out_dir.rglob("*") if path.is_file()}
+
+
+def test_beam_makes_the_same_examples(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(examples_beam, "SLICE_SIZE", 5)
+    local = build(str(photos), tmp_path / "local")
+    assert build(str(photos), tmp_path / "beam", engine="beam", beam_options=IN_MEMORY) == local
+    assert b"not an image" in local["examples.json"]
+    assert not (tmp_path / "beam" / "examined").exists()
+
+
+@pytest.mark.slow
+def test_beam_makes_the_same_examples_in_several_processes(photos, tmp_path):
+    assert build(str(photos), tmp_path / "beam", engine="beam") == build(str(photos), tmp_path / "local")
+
+
+def test_beam_reads_folders(tmp_path):
+    with pytest.raises(DataError, match=r"Received: synthetic\. Give one, or set examples\.engine=local"):
+        build(sources.SYNTHETIC, tmp_path / "out", engine="beam")
+
+
+def test_beam_that_is_not_installed_is_named(photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    with pytest.raises(BeamError, match=r"examples\.engine=beam needs apache-beam, which is not installed\. Run: make"):
+        build(str(photos), tmp_path / "out", engine="beam")
+
+
+def test_an_unknown_engine_is_refused():
+    with pytest.raises(ValueError, match=r"engine must be local or beam\. Received: 'spark'"):
+        ExamplesOptions(engine="spark")

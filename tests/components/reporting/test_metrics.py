@@ -1,0 +1,90 @@
+"""The metrics beside numbers worked out by hand or taken from the literature."""
+
+import math
+
+import numpy as np
+import pytest
+
+from components.reporting import metrics
+
+
+@pytest.mark.parametrize(
+    ("num_right", "num_examples", "low", "high"),
+    [
+        # R. G. Newcombe, "Two-sided confidence intervals for the single proportion", 1998, table I, method 3
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (29, 29, 0.8830, 1.0),
+        (0, 0, 0.0, 1.0),
+    ],
+)
+def test_wilson_interval_is_the_published_one(num_right: int, num_examples: int, low: float, high: float) -> None:
+    # The table has four decimals.
+    assert metrics.wilson_interval(num_right, num_examples) == pytest.approx([low, high], abs=5e-5)
+
+
+def test_confusion_matrix_counts_true_classes_in_rows() -> None:
+    labels, predicted = np.array([0, 0, 0, 1, 2]), np.array([0, 1, 1, 1, 0])
+    assert metrics.confusion_matrix(labels, predicted, 3).tolist() == [[1, 2, 0], [0, 1, 0], [1, 0, 0]]
+
+
+def test_precision_recall_and_f1_of_each_class() -> None:
+    found = metrics.per_class(np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]]), ["a", "b", "empty"])
+    assert found["a"]["precision"] == pytest.approx(3 / 5)
+    assert found["a"]["recall"] == pytest.approx(3 / 4)
+    assert found["a"]["f1"] == pytest.approx(2 * 3 / (4 + 5))
+    assert found["b"]["precision"] == pytest.approx(4 / 5)
+    assert found["b"]["recall"] == pytest.approx(4 / 6)
+    assert found["b"]["recall_interval"] == metrics.wilson_interval(4, 6)
+    assert found["empty"] == {
+        "precision": 0.0,
+        "recall": 0.0,
+        "f1": 0.0,
+        "num_examples": 0,
+        "recall_interval": [0.0, 1.0],
+    }
+
+
+def test_calibration_error_is_the_weighted_distance_of_confidence_and_accuracy() -> None:
+    # Bins are 1/15 wide: 0.55 falls into the ninth, 0.95 and 1 into the last.
+    found = metrics.calibration(np.array([0.55, 0.55, 0.95, 1.0]), np.array([True, False, True, True]))
+    assert found["ece"] == pytest.approx(0.5 * abs(0.55 - 0.5) + 0.5 * abs(0.975 - 1))
+    assert [b["num_examples"] for b in found["bins"]] == [0] * 8 + [2] + [0] * 5 + [2]
+    assert found["bins"][8]["accuracy"] == 0.5
+    assert found["bins"][0] == {
+        "lower": 0.0,
+        "upper": pytest.approx(1 / 15),
+        "confidence": None,
+        "accuracy": None,
+        "num_examples": 0,
+    }
+
+
+def test_confident_and_right_is_perfectly_calibrated() -> None:
+    assert metrics.calibration(np.ones(5), np.ones(5, bool))["ece"] == 0
+
+
+def test_summary_puts_it_all_together() -> None:
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.5, 0.3, 0.2], [0.2, 0.2, 0.6]], np.float32)
+    found = metrics.summarize(probabilities, np.array([0, 1, 1, 0]), ["a", "b", "c"])
+    assert found["accuracy"] == 0.5
+    assert found["accuracy_interval"] == metrics.wilson_interval(2, 4)
+    assert found["num_examples"] == 4
+    assert found["loss"] == pytest.approx(-(math.log(0.7) + math.log(0.8) + math.log(0.3) + math.log(0.2)) / 4)
+    assert found["confusion_matrix"] == [[1, 0, 1], [1, 1, 0], [0, 0, 0]]
+    assert found["macro"]["recall"] == pytest.approx((0.5 + 0.5 + 0) / 3)
+    assert found["macro"]["precision"] == pytest.approx((0.5 + 1 + 0) / 3)
+    assert found["calibration"]["ece"] == pytest.approx((abs(0.7 - 1) + abs(0.8 - 1) + 0.5 + 0.6) / 4)
+
+
+def test_impossible_answer_costs_much_but_not_everything() -> None:
+    found = metrics.summarize(np.array([[1.0, 0.0]], np.float32), np.array([1]), ["a", "b"])
+    assert found["loss"] == pytest.approx(-math.log(1e-7))
+
+
+def test_answers_that_are_not_numbers_show_in_the_loss() -> None:
+    found = metrics.summarize(np.array([[np.nan, np.nan], [0.9, 0.1]], np.float32), np.array([0, 0]), ["a", "b"])
+    assert math.isnan(found["loss"])
+    assert math.isnan(found["calibration"]["ece"])
