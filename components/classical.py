@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components import edges, examples, features, model, rows
+from components import edges, examples, features, model
+from components import network_row as rows
 from components.reporting import metrics
 from components.storage.files import read_json, write_json
 

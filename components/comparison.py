@@ -11,8 +11,8 @@ from typing import Any
 
 from components import examples
 from components.artifacts.manifest import MISSING
+from components.network_row import ROWS
 from components.reporting import page, plots
-from components.rows import ROWS
 from components.storage.files import read_json, write_json
 
 _HEADER = (

@@ -9,7 +9,7 @@ its name, so a killed step goes on with the next one.
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,10 @@ class FeaturesOptions:
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1. Received: {self.batch_size}")
         hardware.check_precision(self.precision)
+
+    def resolve(self) -> "FeaturesOptions":
+        """Return the options with the precision that `auto` means on this machine."""
+        return replace(self, precision=hardware.resolve_precision(self.precision))
 
 
 def extract(

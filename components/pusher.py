@@ -15,7 +15,7 @@ from typing import Any
 
 from components.artifacts import manifest as lineage
 from components.errors import PushError
-from components.storage.bucket import Bucket, is_url
+from components.storage.bucket import Bucket
 from components.storage.files import read_json, write_json
 from components.storage.models import LINEAGE, LITERT, MARKER, WITHDRAWN, ModelBucket, ModelFolder, open_models
 from export.spec import read_spec, write_litert_spec
@@ -39,23 +39,6 @@ class PusherOptions:
 def versions(models_dir: Path | Bucket, model_name: str) -> list[int]:
     """Give the pushed versions of a model, the oldest first."""
     return open_models(models_dir).versions(model_name)
-
-
-def find_baseline(*, export_dir: Path, models_dir: Path | Bucket, out_dir: Path) -> dict[str, Any]:
-    """Find the model a candidate must not be worse than: the newest pushed one that is not the candidate itself.
-
-    Writes `baseline.json` with its `version` and `path` (which may be a URL), null where there is none.
-    """
-    models = open_models(models_dir)
-    name, digest = _identify(export_dir)
-    newest_first = reversed(models.versions(name))
-    version = next((v for v in newest_first if _digest(models, name, v) != digest), None)
-    path = None if version is None else models.path(name, version)
-    write_json(
-        out_dir / "baseline.json",
-        {"version": version, "path": path if path is None or is_url(path) else str(Path(path).absolute())},
-    )
-    return {"version": "none" if version is None else version}
 
 
 def push(

@@ -22,12 +22,13 @@ from components.data import transform as transforms
 from components.data.transform import TransformOptions
 from components.errors import ComponentError
 from components.storage.files import read_json, write_json
-from components.training import cluster, hardware
+from components.training import hardware
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
+    from components.training.cluster import Cluster
     from components.training.replicas import Share
 
 log = logging.getLogger(__name__)
@@ -92,6 +93,10 @@ class TrainerOptions:
             raise ValueError(f"fine_tune must be at least 0. Received: {self.fine_tune}")
         hardware.check_precision(self.precision)
 
+    def resolve(self) -> "TrainerOptions":
+        """Return the options with the precision that `auto` means on this machine, where fine-tuning depends on it."""
+        return replace(self, precision=hardware.resolve_precision(self.precision)) if self.fine_tune else self
+
 
 def train(
     *,
@@ -101,6 +106,7 @@ def train(
     out_dir: Path,
     options: TrainerOptions,
     transform: TransformOptions,
+    cluster: "Cluster | None" = None,
 ) -> dict[str, float | int]:
     """Train the classifier, together with the other workers where there are any.
 
@@ -118,8 +124,7 @@ def train(
             f"trainer.fine_tune must be 0 to {len(stages)} for {spec['backbone']}. Received: {options.fine_tune}"
         )
     inputs = {"examples_dir": examples_dir, "features_dir": features_dir, "model_dir": model_dir}
-    workers = cluster.from_environment()
-    if workers is None:
+    if cluster is None:
         return train_here(**inputs, out_dir=out_dir, options=options, transform=transform)
     work = {
         # Where a worker finds them, wherever it has the folder of runs.
@@ -128,7 +133,7 @@ def train(
         "options": asdict(replace(options, precision=hardware.resolve_precision(options.precision))),
         "transform": asdict(transform),
     }
-    return cluster.lead(workers, out_dir, work)
+    return cluster.lead(out_dir, work)
 
 
 def train_here(
@@ -178,6 +183,8 @@ def train_here(
 
 def _writes() -> bool:
     """Whether this process is the one that writes what all workers have trained."""
+    from components.training import cluster
+
     workers = cluster.from_environment()
     return workers is None or workers.is_chief
 

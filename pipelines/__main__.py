@@ -73,7 +73,11 @@ def _fail(message: str, *, status: int = 1) -> int:
 
 
 def _start(
-    steps: Sequence[Step], config: Config, options: argparse.Namespace, folders: Folders
+    steps: Sequence[Step],
+    config: Config,
+    options: argparse.Namespace,
+    folders: Folders,
+    workers: cluster.Cluster | None = None,
 ) -> tuple[Path, Mapping[str, Artifact]]:
     selection = Selection(first=options.first, last=options.last, forced=options.force)
     try:
@@ -81,7 +85,7 @@ def _start(
         selection.check(steps)
     except ValueError as exc:
         raise _WrongCommandError(str(exc)) from exc
-    return local_runner.run(steps, config, folders=folders, selection=selection)
+    return local_runner.run(steps, config, folders=folders, selection=selection, cluster=workers)
 
 
 def _run(options: argparse.Namespace, folders: Folders) -> int:
@@ -91,7 +95,7 @@ def _run(options: argparse.Namespace, folders: Folders) -> int:
         trained = cluster.follow(workers, trainings_dir)
         print(f"{'Trained' if trained else 'Nothing to train'}: the chief, {workers.addresses[0]}, does the rest.")
         return 0
-    run_dir, artifacts = _start(STEPS, Config(), options, folders)
+    run_dir, artifacts = _start(STEPS, Config(), options, folders, workers)
     if workers:
         cluster.dismiss(trainings_dir)
     if "report" in artifacts:

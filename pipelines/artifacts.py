@@ -18,9 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from components.artifacts.manifest import MANIFEST, MISSING
+from components.artifacts.manifest import MANIFEST, MISSING, File, Manifest, Output, Reference
 from components.errors import StorageError
 from components.storage.bucket import Bucket
 from components.storage.files import TEMPORARY_FILES, file_lock, read_json, write_json
@@ -34,7 +33,7 @@ class Artifact:
     """A complete output folder and its manifest."""
 
     path: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
 
     @property
     def digest(self) -> str:
@@ -46,7 +45,7 @@ class Artifact:
         return MISSING in self.manifest["files"]
 
     @property
-    def reference(self) -> dict[str, str]:
+    def reference(self) -> Reference:
         """What another manifest says of this artifact: enough to find it and to tell whether it is the same."""
         return {"step": self.manifest["step"], "key": self.path.name, "digest": self.digest}
 
@@ -66,7 +65,7 @@ class ArtifactStore:
     def newest(self, step: str) -> Artifact | None:
         return next(iter(self._newest_first(step)), None)
 
-    def get(self, reference: dict[str, str]) -> Artifact | None:
+    def get(self, reference: Reference) -> Artifact | None:
         self._learn(reference["step"], reference["key"])
         artifact = _read(self.root / reference["step"] / reference["key"])
         return artifact if artifact and self._is_kept(artifact) else None
@@ -101,12 +100,12 @@ class ArtifactStore:
             leftover.unlink()
         return partial
 
-    def publish(self, partial: Path, manifest: dict[str, Any]) -> Artifact:
+    def publish(self, partial: Path, output: Output) -> Artifact:
         """Complete the manifest with the files' digests and make the folder visible by a rename.
 
         The artifact that is there already is given back where it has the very same content.
         """
-        manifest = sealed(partial, manifest)
+        manifest = complete(partial, output)
         existing = self.find(manifest["step"], manifest["key"])
         if existing and existing.digest == manifest["digest"]:
             with suppress(StorageError):  # lost at the URL: this one stands beside it
@@ -158,15 +157,15 @@ class ArtifactStore:
         return sorted((a for a in found if a), key=lambda a: (a.manifest["created"], a.path.name), reverse=True)
 
 
-def sealed(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Complete a manifest with the files of a folder, their digests and the digest of all of them."""
+def complete(folder: Path, output: Output) -> Manifest:
+    """Complete a step's output with the files of a folder, their digests and the digest of all of them."""
     (folder / MANIFEST).unlink(missing_ok=True)
     paths = sorted(p for p in folder.rglob("*") if p.is_file())
-    files = {
+    files: dict[str, File] = {
         p.relative_to(folder).as_posix(): {"size": p.stat().st_size, "sha256": fingerprint.of_file(p)} for p in paths
     }
     digest = fingerprint.of_value({name: f["sha256"] for name, f in files.items() if not name.startswith("logs/")})
-    return {**manifest, "digest": digest, "files": files}
+    return {**output, "digest": digest, "files": files}
 
 
 def _read(path: Path) -> Artifact | None:

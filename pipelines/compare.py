@@ -78,7 +78,7 @@ def _row(prefix: str = "", features: str | None = None) -> Step:
     }
     return Step(
         name=f"{prefix}row",
-        function="components.rows:describe_network",
+        function="components.network_row:describe",
         inputs={**inputs, **({"features_dir": features} if features else {})},
     )
 
@@ -100,6 +100,7 @@ STEPS = (
         function="components.edges:extract",
         inputs={"examples_dir": "examples", "validation_dir": "validator"},
         options={"options": "edges"},
+        libraries=("opencv-python-headless",),
         resumable=True,
     ),
     Step(
@@ -107,6 +108,7 @@ STEPS = (
         function="components.classical:compare_on_edges",
         inputs={"examples_dir": "examples", "edges_dir": "edges"},
         options={"options": "classical"},
+        libraries=("scikit-learn",),
         resumable=True,
     ),
     Step(
@@ -126,6 +128,7 @@ STEPS = (
             "test_features_dir": "test_features",
         },
         options={"options": "classical"},
+        libraries=("scikit-learn",),
         resumable=True,
     ),
     Step(
@@ -152,6 +155,7 @@ STEPS = (
             "fine_tuned": "fine_tuned_row",
             **{name: f"{name}_row" for name in _BACKBONES},
         },
+        libraries=("matplotlib", "jinja2"),
         accepts_missing=True,
     ),
 )

@@ -23,9 +23,11 @@ class Step:
         source: `package.module:function` that describes what the step reads from outside the pipeline, given its
             options. It runs before any step does, so a missing folder is found first. `None` when it reads nothing.
         programs: modules that the step runs as processes of their own; their code counts as the step's.
+        libraries: packages, beside those of every step (`fingerprint.LIBRARIES`), whose version decides the result.
         state: parameter name to the folder, kept between runs, that the step reads and writes. A step with state is run
             every time and finds out for itself that nothing is to be done.
         resumable: whether the step goes on from what a killed attempt left in its output folder.
+        is_distributed: whether the step can use several workers: it is passed `cluster`, the workers or `None`.
         accepts_missing: whether the step does without an input that cannot be had (its folder holds `missing.json`);
             any other step is passed over, and what it would have made is missing, too.
         kind: what comes out, in the words of Kubeflow Pipelines: `Dataset`, `Model`, `Metrics`, `HTML` (a folder with a
@@ -38,8 +40,10 @@ class Step:
     options: Mapping[str, str] = field(default_factory=dict)
     source: str | None = None
     programs: Sequence[str] = ()
+    libraries: Sequence[str] = ()
     state: Mapping[str, str] = field(default_factory=dict)
     resumable: bool = False
+    is_distributed: bool = False
     accepts_missing: bool = False
     kind: str = "Artifact"
 

@@ -14,7 +14,7 @@ LIBRARIES = ("tensorflow", "keras", "numpy", "pillow")
 
 
 def of_value(value: Any) -> str:
-    """Digest a JSON value; equal values give equal digests whatever the order of their keys."""
+    """Digest a JSON value; equal values have equal digests whatever the order of their keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -31,7 +31,8 @@ def of_file(path: Path) -> str:
 def of_code(*modules: str) -> str:
     """Digest modules of ours and every module of ours that they import, however indirectly.
 
-    Comments, docstrings and layout do not count; files that share the module's name, such as a template, do.
+    Comments, docstrings, layout and what is imported for type checking alone do not count; files that share the
+    module's name, such as a template, do.
     """
     seen: dict[str, str] = {}
     waiting = list(modules)
@@ -40,22 +41,37 @@ def of_code(*modules: str) -> str:
         source = _source_of(name)
         if name in seen or source is None:
             continue
-        tree = ast.parse(source.read_text())
+        tree = _parse(source)
         waiting += _imports(tree, package=name if source.name == "__init__.py" else name.rpartition(".")[0])
         companions = sorted(p for p in source.parent.glob(f"{source.stem}.*") if p != source and p.is_file())
-        seen[name] = of_value([_dump(tree), *(of_file(p) for p in companions)])
+        seen[name] = of_value([ast.dump(tree), *(of_file(p) for p in companions)])
     return of_value(seen)
 
 
-def versions() -> dict[str, str]:
-    """Name the versions of Python and of the libraries whose numbers a step's output depends on."""
-    found = {name: importlib.metadata.version(name) for name in LIBRARIES}
+def versions(*libraries: str) -> dict[str, str]:
+    """Return the versions of Python, of `LIBRARIES` and of further libraries, on which a step's output depends."""
+    found = {name: importlib.metadata.version(name) for name in (*LIBRARIES, *libraries)}
     return {"python": ".".join(map(str, sys.version_info[:2])), **found}
 
 
 def _source_of(module: str) -> Path | None:
     path = ROOT.joinpath(*module.split("."))
     return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
+
+
+def _parse(source: Path) -> ast.Module:
+    """Parse a module without its docstrings and its imports for type checking."""
+    tree = ast.parse(source.read_text())
+    for node in ast.walk(tree):
+        if isinstance(body := getattr(node, "body", None), list):
+            node.body = [child for child in body if not _is_ignored(child)]  # type: ignore[attr-defined]
+    return tree
+
+
+def _is_ignored(node: ast.stmt) -> bool:
+    if isinstance(node, ast.If):
+        return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def _imports(tree: ast.Module, package: str) -> list[str]:
@@ -68,16 +84,3 @@ def _imports(tree: ast.Module, package: str) -> list[str]:
             module = ".".join([*above, *filter(None, [node.module])])
             names += [module, *(f"{module}.{alias.name}" for alias in node.names)]
     return names
-
-
-def _dump(tree: ast.Module) -> str:
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ):
-            node.body = body[1:]  # type: ignore[attr-defined]
-    return ast.dump(tree)

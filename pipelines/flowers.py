@@ -38,8 +38,8 @@ STEPS = (
         function="components.trainer:train",
         inputs={"examples_dir": "examples", "features_dir": "features", "model_dir": "model"},
         options={"options": "trainer", "transform": "transform"},
-        programs=("components.training.worker",),
         resumable=True,
+        is_distributed=True,
         kind="Model",
     ),
     Step(
@@ -51,7 +51,7 @@ STEPS = (
     ),
     Step(
         name="baseline",
-        function="components.pusher:find_baseline",
+        function="components.baseline:find",
         inputs={"export_dir": "export"},
         state={"models_dir": "models"},
     ),
@@ -80,6 +80,7 @@ STEPS = (
             "evaluation_dir": "evaluator",
         },
         options={"options": "litert"},
+        libraries=("ai-edge-litert", "litert-quantizer"),
         kind="Model",
     ),
     Step(
@@ -93,6 +94,7 @@ STEPS = (
         },
         options={"options": "litert_evaluator"},
         programs=("export.measure",),
+        libraries=("ai-edge-litert",),
         kind="Metrics",
     ),
     Step(
@@ -106,6 +108,7 @@ STEPS = (
             "litert_dir": "litert",
         },
         options={"options": "parity"},
+        libraries=("ai-edge-litert",),
     ),
     Step(
         name="pusher",
@@ -126,6 +129,7 @@ STEPS = (
         function="components.explainer:explain",
         inputs={"examples_dir": "examples", "training_dir": "trainer", "evaluation_dir": "evaluator"},
         options={"options": "explainer"},
+        libraries=("matplotlib",),
     ),
     Step(
         name="report",
@@ -143,6 +147,7 @@ STEPS = (
             "explanation_dir": "explainer",
         },
         options={"options": "report"},
+        libraries=("matplotlib", "jinja2"),
         kind="HTML",
     ),
 )

@@ -17,12 +17,13 @@ from components.artifacts import manifest as lineage
 from components.storage.bucket import Bucket, place
 from components.storage.cache import cache_of
 from components.storage.files import TEMPORARY_FILES, write_json
-from pipelines.artifacts import sealed
+from components.training import cluster
+from pipelines.artifacts import complete
 from pipelines.config import Config, override
 from pipelines.declaration import Step, load
 from pipelines.flowers import STEPS
 from pipelines.folders import mirrored, prepare
-from pipelines.step import describe_origin, execute
+from pipelines.step import describe_origin, execute, resolve_options
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +83,17 @@ def run(name: str, *, output: KubeflowArtifact, page: KubeflowArtifact | None = 
         leftover.unlink()
     log.info("%s: started", name)
     with _open_state(step, arguments) as state:
-        manifest = execute(step, options, made_from, inputs=inputs, references=origins, state=state, out_dir=out_dir)
-    write_json(out_dir / lineage.MANIFEST, sealed(out_dir, manifest))
+        manifest = execute(
+            step,
+            options,
+            made_from,
+            inputs=inputs,
+            references=origins,
+            state=state,
+            cluster=cluster.from_environment(),
+            out_dir=out_dir,
+        )
+    write_json(out_dir / lineage.MANIFEST, complete(out_dir, manifest))
     output.metadata.update(manifest["summary"])
     if page:
         shutil.copyfile(next(out_dir.glob("*.html")), page.path)
@@ -107,8 +117,7 @@ def source_parameter(step: Step) -> str:
 
 
 def _options(step: Step, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    config = override(Config(), _assignments(step, arguments))
-    return {parameter: getattr(config, section) for parameter, section in step.options.items()}
+    return resolve_options(step, override(Config(), _assignments(step, arguments)))
 
 
 def _assignments(step: Step, arguments: Mapping[str, Any]) -> Iterator[str]:

@@ -16,8 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from components.artifacts.manifest import Origin
 from components.errors import ComponentError, StorageError
 from components.storage.files import file_lock, read_json, write_json
 from pipelines import fingerprint
@@ -25,7 +26,10 @@ from pipelines.artifacts import Artifact, ArtifactStore
 from pipelines.config import Config
 from pipelines.declaration import Step, load
 from pipelines.folders import Folders
-from pipelines.step import describe_origin, execute
+from pipelines.step import describe_origin, execute, resolve_options
+
+if TYPE_CHECKING:
+    from components.training.cluster import Cluster
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +58,7 @@ def run(
     *,
     folders: Folders,
     selection: Selection | None = None,
+    cluster: "Cluster | None" = None,
 ) -> tuple[Path, dict[str, Artifact]]:
     """Run the selected steps of a pipeline.
 
@@ -68,7 +73,7 @@ def run(
     selection = selection or Selection()
     selection.check(steps)
     selected = _selected(steps, selection)
-    sources = {s.name: load(s.source)(**_options(s, config)) for s in selected if s.source}
+    sources = {s.name: load(s.source)(**resolve_options(s, config)) for s in selected if s.source}
     folders.prepare(name for step in selected for name in step.state.values())
     store = folders.store
     artifacts = _reused(steps, selection, folders, store)
@@ -104,6 +109,7 @@ def run(
                     folders=folders,
                     store=store,
                     forced=step.name in selection.forced,
+                    cluster=cluster,
                 )
             artifacts[step.name] = artifact
             seconds = round(time.monotonic() - step_started, 2)
@@ -131,8 +137,9 @@ def _run_step(
     folders: Folders,
     store: ArtifactStore,
     forced: bool,
+    cluster: "Cluster | None",
 ) -> tuple[Artifact, str]:
-    options = _options(step, config)
+    options = resolve_options(step, config)
     digests = {parameter: artifact.digest for parameter, artifact in inputs.items()}
     made_from = describe_origin(step, options, source=source, inputs=digests)
     key = fingerprint.of_value(made_from)
@@ -158,13 +165,14 @@ def _run_step(
                 inputs={parameter: store.fetch(artifact).path for parameter, artifact in inputs.items()},
                 references={parameter: artifact.reference for parameter, artifact in inputs.items()},
                 state={parameter: folders.state(name) for parameter, name in step.state.items()},
+                cluster=cluster,
                 out_dir=partial,
             )
         artifact = store.publish(partial, manifest)
     return artifact, reason
 
 
-def _reason(step: Step, made_from: Mapping[str, Any], last: Artifact | None) -> str:
+def _reason(step: Step, made_from: Origin, last: Artifact | None) -> str:
     """Say in words what differs from the newest artifact of a step."""
     if last is None:
         return "never run before"
@@ -172,7 +180,7 @@ def _reason(step: Step, made_from: Mapping[str, Any], last: Artifact | None) -> 
         return "looks at what is there"
     if last.is_missing:
         return "could not be had before"
-    before = {**last.manifest, "inputs": {p: r["digest"] for p, r in last.manifest["inputs"].items()}}
+    before: dict[str, Any] = {**last.manifest, "inputs": {p: r["digest"] for p, r in last.manifest["inputs"].items()}}
     changed = [name for name, value in made_from.items() if before.get(name) != value]
     if changed == ["options"]:
         now, then = made_from["options"], before["options"]
@@ -183,10 +191,6 @@ def _reason(step: Step, made_from: Mapping[str, Any], last: Artifact | None) -> 
             if then.get(section, {}).get(name) != value
         ]
     return f"changed: {', '.join(changed)}" if changed else "the earlier output is damaged"
-
-
-def _options(step: Step, config: Config) -> dict[str, Any]:
-    return {parameter: getattr(config, section) for parameter, section in step.options.items()}
 
 
 def _selected(steps: Sequence[Step], selection: Selection) -> Sequence[Step]:

@@ -9,68 +9,80 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from components.artifacts.manifest import Lineage, Origin, Output, Reference
 from components.storage.bucket import Bucket
 from pipelines import fingerprint
+from pipelines.config import Config
 from pipelines.declaration import Step, load
+
+if TYPE_CHECKING:
+    from components.training.cluster import Cluster
 
 log = logging.getLogger(__name__)
 
 
-def describe_origin(
-    step: Step, options: Mapping[str, Any], *, source: Any, inputs: Mapping[str, str]
-) -> dict[str, Any]:
-    """Say what the output of a step depends on, as JSON has it.
+def resolve_options(step: Step, config: Config) -> dict[str, Any]:
+    """Return the options of a step by parameter, with what the step would otherwise resolve on its own machine."""
+    options = {parameter: getattr(config, section) for parameter, section in step.options.items()}
+    return {name: value.resolve() if hasattr(value, "resolve") else value for name, value in options.items()}
+
+
+def describe_origin(step: Step, options: Mapping[str, Any], *, source: Any, inputs: Mapping[str, str]) -> Origin:
+    """Return what the output of a step depends on, as JSON has it.
 
     Args:
         step: of the pipeline.
-        options: by parameter.
-        source: what the step's `source` says of the outside.
+        options: by parameter, as `resolve_options` returns them.
+        source: what the step's `source` says of the world outside the pipeline.
         inputs: the digests of its inputs, by parameter.
     """
-    made_from = {
+    origin = {
         "code": fingerprint.of_code(step.function.partition(":")[0], *step.programs),
         "options": {parameter: asdict(value) for parameter, value in options.items()},
         "source": source,
         "inputs": inputs,
-        "versions": fingerprint.versions(),
+        "versions": fingerprint.versions(*step.libraries),
     }
-    return json.loads(json.dumps(made_from))
+    return json.loads(json.dumps(origin))
 
 
 def execute(
     step: Step,
     options: Mapping[str, Any],
-    made_from: Mapping[str, Any],
+    origin: Origin,
     *,
     inputs: Mapping[str, Path],
-    references: Mapping[str, Any],
+    references: Mapping[str, Reference | Lineage],
     state: Mapping[str, Path | Bucket],
+    cluster: "Cluster | None",
     out_dir: Path,
-) -> dict[str, Any]:
-    """Call a step's function and give the manifest of what it wrote, still without its files.
+) -> Output:
+    """Call a step's function and return the manifest of its output, still without its files.
 
     Args:
         step: of the pipeline.
         options: by parameter.
-        made_from: what `describe_origin` says; its digest is the key of the output.
+        origin: from `describe_origin`; its digest is the key of the output.
         inputs: folders, by parameter.
         references: what the manifest says of each input, by parameter.
         state: what is kept between runs, a folder or a URL, by parameter.
+        cluster: the workers of a step that is distributed.
         out_dir: the folder that the step writes to.
     """
     started = time.monotonic()
-    summary = load(step.function)(**inputs, **options, **state, out_dir=out_dir)
+    workers = {"cluster": cluster} if step.is_distributed else {}
+    summary = load(step.function)(**inputs, **options, **state, **workers, out_dir=out_dir)
     seconds = round(time.monotonic() - started, 2)
     numbers = ", ".join(f"{name} {value}" for name, value in summary.items())
     log.info("%s: finished in %.1f s%s", step.name, seconds, f" ({numbers})" if numbers else "")
     return {
         "step": step.name,
-        "key": fingerprint.of_value(made_from),
+        "key": fingerprint.of_value(origin),
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "seconds": seconds,
         "summary": summary,
-        **made_from,
+        **origin,
         "inputs": dict(references),
     }

@@ -1,22 +1,110 @@
-"""Where an artifact comes from: the tree of manifests, followed from its inputs back to the data."""
+"""`manifest.json`: what made an artifact, from what, with which options; and its lineage, the tree of manifests.
+
+Or `missing.json`: the artifact stands for something that is not available, with the reason.
+"""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from components.storage.files import read_json
+from components.storage.files import read_json, write_json
 
 MANIFEST = "manifest.json"
 MISSING = "missing.json"
-"""In an artifact that stands for something that cannot be had: `what` it is and the `reason`."""
-_SHOWN = ("step", "key", "digest", "created", "seconds", "code", "options", "source", "versions", "summary")
 
 
-def read_manifest(artifact_dir: Path) -> dict[str, Any]:
+class Reference(TypedDict):
+    """What a manifest says of an input: enough to find it and to tell whether it is the same."""
+
+    step: str
+    key: str
+    digest: str
+
+
+class File(TypedDict):
+    """The size in bytes and the SHA-256 of a file."""
+
+    size: int
+    sha256: str
+
+
+class Origin(TypedDict):
+    """What an artifact depends on, as JSON; its digest is the artifact's key.
+
+    Attributes:
+        code: digest of the code that the step reaches.
+        options: of each section that the step takes, by option.
+        source: what the step's source says of the world outside the pipeline.
+        inputs: in a manifest a `Reference` (or the whole lineage) of each input, in a key its digest alone.
+        versions: of Python and the libraries that decide the result.
+    """
+
+    code: str
+    options: dict[str, dict[str, Any]]
+    source: Any
+    inputs: dict[str, Any]
+    versions: dict[str, str]
+
+
+class Output(Origin):
+    """An `Origin`, and what came out of it.
+
+    Attributes:
+        step: name of the step.
+        key: digest of the origin.
+        created: local time, ISO 8601.
+        seconds: that the step took.
+        summary: the few numbers of the step's log line.
+    """
+
+    step: str
+    key: str
+    created: str
+    seconds: float
+    summary: dict[str, Any]
+
+
+class Lineage(Output):
+    """An `Output` with the digest of its files' content, logs left out."""
+
+    digest: str
+
+
+class Manifest(Lineage):
+    """`manifest.json`: a `Lineage` and its files, by path below the artifact's folder."""
+
+    files: dict[str, File]
+
+
+class Missing(TypedDict):
+    """What is not available, and why."""
+
+    what: str
+    reason: str
+
+
+def read_manifest(artifact_dir: Path) -> Manifest:
+    """Read an artifact's manifest."""
     return read_json(artifact_dir / MANIFEST)
 
 
-def trace(artifact_dir: Path) -> dict[str, Any]:
-    """Give an artifact's manifest with, under `inputs`, the same of each artifact it was made from.
+def write_manifest(artifact_dir: Path, manifest: Manifest) -> None:
+    """Write an artifact's manifest, which makes it complete."""
+    write_json(artifact_dir / MANIFEST, manifest)
+
+
+def read_missing(artifact_dir: Path) -> Missing | None:
+    """Read why an artifact is not available; `None` if it is."""
+    path = artifact_dir / MISSING
+    return read_json(path) if path.exists() else None
+
+
+def write_missing(out_dir: Path, *, what: str, reason: str) -> None:
+    """Write why an artifact is not available."""
+    write_json(out_dir / MISSING, Missing(what=what, reason=reason))
+
+
+def trace(artifact_dir: Path) -> Lineage:
+    """Return an artifact's manifest, without its files, with the same of each artifact it was made from under `inputs`.
 
     Artifacts lie side by side in `<root>/<step>/<key>`. One that is gone is named without its own inputs.
     """
@@ -26,4 +114,4 @@ def trace(artifact_dir: Path) -> dict[str, Any]:
         parameter: trace(path) if (path := root / r["step"] / r["key"]).joinpath(MANIFEST).exists() else r
         for parameter, r in manifest["inputs"].items()
     }
-    return {**{name: manifest.get(name) for name in _SHOWN}, "inputs": inputs}
+    return {**{name: manifest.get(name) for name in Lineage.__annotations__}, "inputs": inputs}  # type: ignore[return-value, typeddict-item]

@@ -59,6 +59,22 @@ class Cluster:
         """Give the addresses, but one's own, at which nobody answers."""
         return [a for i, a in enumerate(self.addresses) if i != self.index and not _answers(a)]
 
+    def lead(self, out_dir: Path, work: Mapping[str, Any]) -> dict[str, Any]:
+        """Train as the chief, with every other worker, and give what the training returns.
+
+        Raises:
+            ClusterError: a worker does not join in time, or is lost again and again.
+            ComponentError: the training cannot go on.
+        """
+        assignment = out_dir / ASSIGNMENT
+        write_json(assignment, {"id": secrets.randbits(32), **work})
+        log.info("trainer: waiting for %s (at most %d s)", ", ".join(self.addresses[1:]), self.timeout_s)
+        for attempt in range(MAX_RESTARTS + 1):
+            if (summary := _train(self, assignment, attempt)) is not None:
+                assignment.unlink()
+                return summary
+        raise _given_up()
+
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Cluster | None:
     """Read the cluster that `TF_CONFIG` describes; `None` where this is the only worker.
@@ -109,23 +125,6 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Cluster | N
         raise ClusterError(f"JOIN_TIMEOUT_S must be a whole number of seconds, at least 1. Received: {timeout!r}")
     place = index + (len(chiefs) if kind == "worker" else 0)
     return Cluster(addresses, place, int(timeout)) if len(addresses) > 1 else None
-
-
-def lead(cluster: Cluster, out_dir: Path, work: Mapping[str, Any]) -> dict[str, Any]:
-    """Train as the chief, with every other worker, and give what the training returns.
-
-    Raises:
-        ClusterError: a worker does not join in time, or is lost again and again.
-        ComponentError: the training cannot go on.
-    """
-    assignment = out_dir / ASSIGNMENT
-    write_json(assignment, {"id": secrets.randbits(32), **work})
-    log.info("trainer: waiting for %s (at most %d s)", ", ".join(cluster.addresses[1:]), cluster.timeout_s)
-    for attempt in range(MAX_RESTARTS + 1):
-        if (summary := _train(cluster, assignment, attempt)) is not None:
-            assignment.unlink()
-            return summary
-    raise _given_up()
 
 
 def dismiss(trainings_dir: Path) -> None:

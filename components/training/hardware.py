@@ -1,6 +1,7 @@
 """What the machine can do: graphics cards, and processors that multiply in bfloat16."""
 
 import logging
+import sys
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# NVIDIA's cards, those of the Windows Subsystem for Linux, AMD's.
+_GPU_DEVICES = ("nvidia[0-9]*", "dxg", "kfd")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -27,13 +30,21 @@ def resolve_precision(precision: str) -> str:
     """
     if precision != "auto":
         return precision
-    import tensorflow as tf
-
-    if tf.config.list_physical_devices("GPU"):
+    if _has_gpu():
         return "float16"
     cpu = Path("/proc/cpuinfo")
     flags = cpu.read_text().split() if cpu.exists() else []
     return "bfloat16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"
+
+
+@cache
+def _has_gpu() -> bool:
+    """Return whether TensorFlow finds a graphics card; it is not imported on Linux without a card's device file."""
+    if sys.platform == "linux" and not any(p for kind in _GPU_DEVICES for p in Path("/dev").glob(kind)):
+        return False
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 @cache

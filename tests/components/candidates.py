@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from components import pusher
+from components import baseline, pusher
 from components.pusher import PusherOptions
 from components.storage.bucket import Bucket
 from components.storage.files import read_json, write_json
@@ -95,7 +95,7 @@ class Candidates:
         return read_json(self.out / "push.json")
 
     def baseline(self, key: str) -> dict[str, Any]:
-        pusher.find_baseline(export_dir=self.artifacts / "export" / key, models_dir=self.models, out_dir=self.out)
+        baseline.find(export_dir=self.artifacts / "export" / key, models_dir=self.models, out_dir=self.out)
         return read_json(self.out / "baseline.json")
 
     def versions(self, name: str = "flowers") -> list[int]:
@@ -107,7 +107,7 @@ class Candidates:
 import os, shutil, signal, time
 from pathlib import Path
 from components.storage import models as model_store
-from components import pusher
+from components import baseline, pusher
 folder = Path({str(self.models.parent)!r})
 {before}
 (folder / "out-{key}").mkdir()

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from components import comparison, rows
+from components import comparison
+from components import network_row as rows
 from components.storage.files import read_json, write_json
 
 MEASURED = {

@@ -127,7 +127,7 @@ def test_training_is_started_again_until_no_worker_was_lost(script: Script, tmp_
         "esac",
     )
     out_dir = tmp_path / "trainer" / "1234.partial"
-    assert cluster.lead(Cluster(tuple(TWO), 0, 5), out_dir, {"inputs": {}}) == {"val_loss": 0.5}
+    assert Cluster(tuple(TWO), 0, 5).lead(out_dir, {"inputs": {}}) == {"val_loss": 0.5}
     assert script.arguments == [str(out_dir / ASSIGNMENT)] * 3
     assert not (out_dir / ASSIGNMENT).exists(), "what is left is the training's output"
 
@@ -135,7 +135,7 @@ def test_training_is_started_again_until_no_worker_was_lost(script: Script, tmp_
 def test_training_that_loses_workers_every_time_is_given_up(script: Script, tmp_path: Path) -> None:
     script.write("kill -9 $$")
     with pytest.raises(ClusterError, match=f"Workers were lost {MAX_RESTARTS + 1} times"):
-        cluster.lead(Cluster(tuple(TWO), 0, 5), tmp_path, {})
+        Cluster(tuple(TWO), 0, 5).lead(tmp_path, {})
     assert len(script.arguments) == MAX_RESTARTS + 1
 
 
@@ -146,7 +146,7 @@ def test_training_that_loses_workers_every_time_is_given_up(script: Script, tmp_
 def test_training_that_fails_is_not_started_again(script: Script, tmp_path: Path, line: str, message: str) -> None:
     script.write(line)
     with pytest.raises(ComponentError, match=message):
-        cluster.lead(Cluster(tuple(TWO), 0, 5), tmp_path, {})
+        Cluster(tuple(TWO), 0, 5).lead(tmp_path, {})
     assert len(script.arguments) == 1
 
 
@@ -155,7 +155,7 @@ def test_workers_that_do_not_join_in_time_are_named(script: Script, tmp_path: Pa
     with socket.create_server(("127.0.0.1", 0)) as server:
         closed = f"127.0.0.1:{server.getsockname()[1]}"
     with pytest.raises(ClusterError, match=rf"Every worker must join within 5 s, and nobody answers at {closed}\. "):
-        cluster.lead(Cluster(("127.0.0.1:1", chief_address, closed), 0, 5), tmp_path, {})
+        Cluster(("127.0.0.1:1", chief_address, closed), 0, 5).lead(tmp_path, {})
     assert len(script.arguments) == 1
 
 

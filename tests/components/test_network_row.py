@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from components import rows
+from components import network_row as rows
 from components.storage.files import read_json, write_json
 
 
@@ -46,7 +46,7 @@ def folders(tmp_path: Path) -> dict[str, Path]:
 
 def describe(folders: dict[str, Path], out_dir: Path) -> dict[str, Any]:
     out_dir.mkdir(exist_ok=True)
-    rows.describe_network(**folders, out_dir=out_dir)
+    rows.describe(**folders, out_dir=out_dir)
     (row,) = read_json(out_dir / "rows.json")
     return row
 

@@ -47,7 +47,7 @@ def make(
     }
 
 
-def describe_network(
+def describe(
     *,
     training_dir: Path,
     evaluation_dir: Path,

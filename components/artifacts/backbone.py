@@ -1,0 +1,40 @@
+"""A backbone with its weights: `model.json` and `backbone.weights.h5`."""
+
+from pathlib import Path
+from typing import TypedDict
+
+from components.storage.files import read_json, write_json
+
+WEIGHTS_FILE = "backbone.weights.h5"
+
+
+class WeightsOrigin(TypedDict):
+    """Where weights came from, and why that is a fallback (or null)."""
+
+    source: str
+    fallback: str | None
+
+
+class Network(TypedDict):
+    """A backbone, the side of the images that it sees, and its weights' origin."""
+
+    backbone: str
+    image_size_px: int
+    weights: WeightsOrigin
+    num_parameters: int
+
+
+class Backbone(Network):
+    """`model.json`."""
+
+    num_features: int
+
+
+def read_backbone(model_dir: Path) -> Backbone:
+    """Read `model.json`."""
+    return read_json(model_dir / "model.json")
+
+
+def write_backbone(out_dir: Path, backbone: Backbone) -> None:
+    """Write `model.json`; the weights are saved to `WEIGHTS_FILE`."""
+    write_json(out_dir / "model.json", backbone)

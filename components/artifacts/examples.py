@@ -1,0 +1,176 @@
+"""Labelled photos of each split: TFRecord shards of `tf.train.Example`, `examples.json` and `index.jsonl`.
+
+examples.json                       classes, counts, what was left out and why
+index.jsonl                         a line for each example, in the order of the shards
+<split>-00000-of-0000n.tfrecord     the examples, with the feature names of TensorFlow's image data sets
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+from components.errors import DataError
+from components.storage.files import read_json, write_json
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+SPLITS = ("train", "validation", "test")
+EXAMPLES_PER_SHARD = 512
+ENCODED, LABEL = "image/encoded", "image/class/label"
+_FILENAME = "image/filename"
+_INDEX = "index.jsonl"
+
+
+class DataOrigin(TypedDict):
+    """Where the data came from: the source as it was named, what it resolved to, why it is a fallback (or null)."""
+
+    source: str
+    resolved: str
+    fallback: str | None
+
+
+class Split(TypedDict):
+    """The number of a split's examples, in all and of each class, and the names of its shards."""
+
+    num_examples: int
+    per_class: dict[str, int]
+    shards: list[str]
+
+
+class Exclusion(TypedDict):
+    """A photo that is left out: its path below the source, its split, and the rule that it broke."""
+
+    file: str
+    split: str
+    rule: str
+    reason: str
+
+
+class Examples(DataOrigin):
+    """`examples.json`; a label is an index into `class_names`."""
+
+    class_names: list[str]
+    splits: dict[str, Split]
+    excluded: list[Exclusion]
+
+
+class IndexRow(TypedDict):
+    """One example: sizes in pixels, brightness and contrast (mean and deviation of the grey values) 0–1."""
+
+    filename: str
+    split: str
+    label: int
+    sha256: str
+    format: str
+    width: int
+    height: int
+    brightness: float
+    contrast: float
+
+
+def read_examples(examples_dir: Path) -> Examples:
+    """Read `examples.json`."""
+    return read_json(examples_dir / "examples.json")
+
+
+def write_examples(out_dir: Path, examples: Examples) -> None:
+    """Write `examples.json`."""
+    write_json(out_dir / "examples.json", examples)
+
+
+def read_origin(examples_dir: Path) -> DataOrigin:
+    """Read where the data came from."""
+    examples = read_examples(examples_dir)
+    return {"source": examples["source"], "resolved": examples["resolved"], "fallback": examples["fallback"]}
+
+
+def write_index(out_dir: Path, rows: Iterable[IndexRow]) -> None:
+    """Write `index.jsonl`."""
+    with (out_dir / _INDEX).open("w") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def read_index(examples_dir: Path) -> Iterator[IndexRow]:
+    """Read the rows of the index one at a time.
+
+    Raises:
+        DataError: a line is not a row.
+    """
+    num_classes = len(read_examples(examples_dir)["class_names"])
+    with (examples_dir / _INDEX).open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+                fits = (
+                    row["split"] in SPLITS
+                    and row["label"] in range(num_classes)
+                    and isinstance(row["format"], str)
+                    and all(isinstance(row[key], int) and row[key] > 0 for key in ("width", "height"))
+                    and all(0 <= row[key] <= 1 for key in ("brightness", "contrast"))
+                )
+            except (ValueError, KeyError, TypeError):
+                fits = False
+            if not fits:
+                raise DataError(
+                    f"Each line of index.jsonl must be a JSON object with a split of {list(SPLITS)}, a label in "
+                    f"[0, {num_classes}), a format, a width and height above 0, a brightness and contrast in 0–1. "
+                    f"Received: line {number} of {examples_dir / _INDEX}: {line.strip()[:200]!r}. "
+                    "Make the examples again with --force examples."
+                )
+            yield row
+
+
+def shards(examples_dir: Path, split: str) -> list[Path]:
+    """Return the paths of a split's shards, in order."""
+    return [examples_dir / name for name in read_examples(examples_dir)["splits"][split]["shards"]]
+
+
+def shard_names(split: str, num_examples: int) -> list[str]:
+    """Name the shards that hold so many examples."""
+    num_shards = -(-num_examples // EXAMPLES_PER_SHARD)
+    return [f"{split}-{number:05d}-of-{num_shards:05d}.tfrecord" for number in range(num_shards)]
+
+
+def write_shard(path: Path, examples: Iterable[tuple[IndexRow, bytes]], class_names: Sequence[str]) -> None:
+    """Write a shard of (row, encoded image)."""
+    import tensorflow as tf
+
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for row, encoded in examples:
+            writer.write(_to_example(row, encoded, class_names).SerializeToString(deterministic=True))
+
+
+def read_encoded(examples_dir: Path, split: str) -> Iterator[tuple[str, bytes]]:
+    """Read the file name and the encoded image of each example of a split, in their stored order."""
+    import tensorflow as tf
+
+    records = tf.data.TFRecordDataset([str(shard) for shard in shards(examples_dir, split)])
+    for record in records.as_numpy_iterator():
+        feature = tf.train.Example.FromString(record).features.feature
+        yield os.fsdecode(feature[_FILENAME].bytes_list.value[0]), feature[ENCODED].bytes_list.value[0]
+
+
+def _to_example(row: IndexRow, encoded: bytes, class_names: Sequence[str]) -> "tf.train.Example":
+    import tensorflow as tf
+
+    def text(value: str | bytes) -> tf.train.Feature:
+        value = value.encode() if isinstance(value, str) else value
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+    def integer(value: int) -> tf.train.Feature:
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+
+    feature = {
+        ENCODED: text(encoded),
+        "image/format": text(row["format"]),
+        _FILENAME: text(row["filename"]),
+        "image/key/sha256": text(row["sha256"]),
+        "image/height": integer(row["height"]),
+        "image/width": integer(row["width"]),
+        LABEL: integer(row["label"]),
+        "image/class/text": text(class_names[row["label"]]),
+    }
+    return tf.train.Example(features=tf.train.Features(feature=feature))

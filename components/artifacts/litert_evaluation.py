@@ -1,0 +1,48 @@
+"""`evaluation.json`: how good each LiteRT file is on the test split, and whether it may be pushed."""
+
+from pathlib import Path
+from typing import TypedDict
+
+from components.artifacts.evaluation import Accuracy
+from components.storage.files import read_json, write_json
+
+
+class Measured(Accuracy):
+    """A model on the device: latency of one photo from its encoded bytes (median), and the process's peak memory."""
+
+    size_bytes: int
+    latency_ms: float
+    peak_memory_bytes: int
+
+
+class LiteRTFile(Measured):
+    """A LiteRT file: `agreement` is the share of photos on which it predicts the label that the SavedModel predicts."""
+
+    name: str
+    sha256: str
+    agreement: float
+    passed: bool
+    objections: list[str]
+
+
+class LiteRTEvaluation(TypedDict):
+    """`evaluation.json`: the files by kind, and the SavedModel for comparison; null where there are no files."""
+
+    saved_model: Measured | None
+    files: dict[str, LiteRTFile]
+
+
+def read_litert_evaluation(litert_evaluation_dir: Path) -> LiteRTEvaluation:
+    """Read `evaluation.json`."""
+    return read_json(litert_evaluation_dir / "evaluation.json")
+
+
+def read_passed_files(litert_evaluation_dir: Path) -> dict[str, LiteRTFile]:
+    """Read the files that may be pushed, by kind."""
+    files = read_litert_evaluation(litert_evaluation_dir)["files"]
+    return {kind: file for kind, file in files.items() if file["passed"]}
+
+
+def write_litert_evaluation(out_dir: Path, evaluation: LiteRTEvaluation) -> None:
+    """Write `evaluation.json`."""
+    write_json(out_dir / "evaluation.json", evaluation)

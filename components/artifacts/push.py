@@ -1,0 +1,27 @@
+"""`push.json`: whether a model was pushed, where to, and why or why not."""
+
+from pathlib import Path
+from typing import TypedDict
+
+from components.storage.files import read_json, write_json
+
+
+class Push(TypedDict):
+    """`push.json`: paths or URLs, null where nothing was pushed."""
+
+    pushed: bool
+    version: int | None
+    path: str | None
+    litert_path: str | None
+    litert_files: list[str]
+    reason: str
+
+
+def read_push(push_dir: Path) -> Push:
+    """Read `push.json`."""
+    return read_json(push_dir / "push.json")
+
+
+def write_push(out_dir: Path, push: Push) -> None:
+    """Write `push.json`."""
+    write_json(out_dir / "push.json", push)

@@ -1,0 +1,62 @@
+"""A trained classifier: `model.keras`, `training.json` and `history.json`."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.artifacts.backbone import Network
+from components.storage.files import atomic_write, read_json, write_json
+
+if TYPE_CHECKING:
+    import keras
+
+MODEL_FILE = "model.keras"
+LOGS_DIR, CHECKPOINTS_DIR = "logs", "checkpoints"
+History = dict[str, list[float]]
+"""Each logged number, a value an epoch."""
+
+
+class Training(Network):
+    """`training.json`: what was trained, for how many epochs a phase, and which epoch (from 1) of the last was kept."""
+
+    class_names: list[str]
+    epochs: dict[str, int]
+    best_epoch: int
+
+
+def read_training(training_dir: Path) -> Training:
+    """Read `training.json`."""
+    return read_json(training_dir / "training.json")
+
+
+def read_history(training_dir: Path) -> dict[str, History]:
+    """Read the history of each phase, in their order."""
+    return read_json(training_dir / "history.json")
+
+
+def read_classifier(training_dir: Path) -> "keras.Model":
+    """Load the classifier: `uint8 [N, size, size, 3]`, RGB, 0–255, to probabilities `float32 [N, C]`."""
+    import keras
+
+    return keras.models.load_model(training_dir / MODEL_FILE, compile=False)
+
+
+def write_training(out_dir: Path, classifier: "keras.Model", training: Training, histories: dict[str, History]) -> None:
+    """Write a trained classifier; the same weights give the same bytes."""
+    write_classifier(out_dir / MODEL_FILE, classifier)
+    write_json(out_dir / "history.json", histories)
+    write_json(out_dir / "training.json", training)
+
+
+def write_classifier(path: Path, classifier: "keras.Model") -> None:
+    """Save a classifier without the date, which Keras writes into the archive and into its `metadata.json`."""
+    classifier.save(path)
+    with atomic_write(path) as temporary, zipfile.ZipFile(path) as saved, zipfile.ZipFile(temporary, "w") as archive:
+        for name in saved.namelist():
+            content = saved.read(name)
+            if name == "metadata.json":
+                metadata = json.loads(content)
+                del metadata["date_saved"]
+                content = json.dumps(metadata).encode()
+            archive.writestr(zipfile.ZipInfo(name), content)
