@@ -17,8 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components import edges, examples, features, model
-from components import network_row as rows
+from components.artifacts.backbone import read_backbone
+from components.artifacts.comparison_rows import Row, make_row, write_rows
+from components.artifacts.edges import read_edges, unpack
+from components.artifacts.examples import read_examples
+from components.artifacts.features import read_features
+from components.artifacts.manifest import read_manifest
 from components.reporting import metrics
 from components.storage.files import read_json, write_json
 
@@ -67,8 +71,8 @@ class _Edges:
     learns_from = "Canny edges"
 
     def __init__(self, edges_dir: Path, options: ClassicalOptions) -> None:
-        self._seconds = rows.seconds(edges_dir)
-        (train, labels), (test, self.test_labels) = edges.load(edges_dir, "train"), edges.load(edges_dir, "test")
+        self._seconds = read_manifest(edges_dir)["seconds"]
+        (train, labels), (test, self.test_labels) = read_edges(edges_dir, "train"), read_edges(edges_dir, "test")
         self._train, self.labels, self._test = train[: options.max_photos], labels[: options.max_photos], test
         self.num_inputs = 8 * train.shape[1]
         share = float(np.bitwise_count(self._train).sum() / (8 * self._train.size))
@@ -77,7 +81,7 @@ class _Edges:
 
     @cached_property
     def plain(self) -> _Inputs:
-        return _Inputs(edges.unpack(self._train), edges.unpack(self._test), self._seconds)
+        return _Inputs(unpack(self._train), unpack(self._test), self._seconds)
 
     @cached_property
     def scaled(self) -> _Inputs:
@@ -90,11 +94,11 @@ class _Features:
     """A backbone's pooled features; scaled to mean 0 and variance 1 for models that see angles and distances."""
 
     def __init__(self, features_dir: Path, test_features_dir: Path, backbone: str, options: ClassicalOptions) -> None:
-        train, labels = features.load(features_dir, "train")
-        test, self.test_labels = features.load(test_features_dir, "test")
+        train, labels = read_features(features_dir, "train")
+        test, self.test_labels = read_features(test_features_dir, "test")
         self.learns_from = f"{backbone} features"
         self.labels = labels[: options.max_photos]
-        self.plain = _Inputs(train[: options.max_photos, 0], test[:, 0], rows.seconds(features_dir))
+        self.plain = _Inputs(train[: options.max_photos, 0], test[:, 0], read_manifest(features_dir)["seconds"])
         self.num_inputs = self.plain.train.shape[1]
         self.gamma: float | str = "scale"
 
@@ -123,7 +127,7 @@ def compare_on_features(
     options: ClassicalOptions,
 ) -> dict[str, float]:
     """Fit and judge the five models on the clean view of a frozen backbone's features."""
-    backbone = model.describe(model_dir)["backbone"]
+    backbone = read_backbone(model_dir)["backbone"]
     return _compare(
         examples_dir, out_dir, options, lambda: _Features(features_dir, test_features_dir, backbone, options)
     )
@@ -161,26 +165,26 @@ def _compare(
 ) -> dict[str, float]:
     from tqdm import tqdm
 
-    class_names = examples.describe(examples_dir)["class_names"]
+    class_names = read_examples(examples_dir)["class_names"]
     paths = {name: out_dir / f"{name.replace(' ', '_')}.json" for name in _MODELS}
     waiting = [name for name, path in paths.items() if not path.exists()]
     if waiting:
         data = read()
         for name in tqdm(waiting, desc=data.learns_from, unit="model", disable=None, leave=False):
             write_json(paths[name], _fit(name, data, class_names, options))
-    found = [read_json(path) for path in paths.values()]
-    write_json(out_dir / rows.ROWS, found)
+    found: list[Row] = [read_json(path) for path in paths.values()]
+    write_rows(out_dir, found)
     return {row["model"]: round(row["accuracy"], 4) for row in found}
 
 
-def _fit(name: str, data: _Edges | _Features, class_names: Sequence[str], options: ClassicalOptions) -> dict[str, Any]:
+def _fit(name: str, data: _Edges | _Features, class_names: Sequence[str], options: ClassicalOptions) -> Row:
     kind = _MODELS[name]
     classifier = kind.make(options, data)
     inputs = data.scaled if kind.is_scaled else data.plain
     started = time.monotonic()
     classifier.fit(inputs.train, data.labels)
     fit_s = time.monotonic() - started
-    return rows.make(
+    return make_row(
         model=name,
         learns_from=data.learns_from,
         measured=metrics.summarize_classes(classifier.predict(inputs.test), data.test_labels, class_names),

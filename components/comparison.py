@@ -1,19 +1,17 @@
-"""All compared models in one table, one plot and one page.
+"""Put all compared models into one table, one plot and one page.
 
-Reads the `rows.json` of each model, or `missing.json` where one cannot be had. Writes `comparison.json` (the rows, in
-the order of the steps, and what they were judged on), `comparison.html`, a page that needs nothing but itself, and
-`plots/comparison.png`.
+Reads the rows of each model. Writes `comparison.json` (the rows, in the order of the steps, and the data they were
+judged on), `comparison.html`, a page that needs nothing but itself, and `plots/comparison.png`.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components import examples
-from components.artifacts.manifest import MISSING
-from components.network_row import ROWS
-from components.reporting import page, plots
-from components.storage.files import read_json, write_json
+from components.artifacts.comparison_rows import MissingRow, Row, read_rows
+from components.artifacts.examples import read_origin
+from components.reporting import comparison_page, plots
+from components.storage.files import write_json
 
 _HEADER = (
     "model", "learns from", "accuracy", "95 % interval", "precision", "recall", "F1",
@@ -29,34 +27,25 @@ def build(*, examples_dir: Path, out_dir: Path, **rows_dirs: Path) -> dict[str, 
         out_dir: an existing folder.
         rows_dirs: a folder for each model or group of models, in the order of the table.
     """
-    found = [row for folder in rows_dirs.values() for row in _read(folder)]
-    judged = [row for row in found if "accuracy" in row]
-    highest = max(row["accuracy"] for row in judged)
-    best = [row for row in judged if row["accuracy"] == highest]
-    described = examples.describe(examples_dir)
-    data = {name: described[name] for name in ("source", "resolved", "fallback")}
-    write_json(out_dir / "comparison.json", {"data": data, "rows": found})
-    picture = plots.comparison(judged)
+    rows = [row for folder in rows_dirs.values() for row in read_rows(folder)]
+    judged = [row for row in rows if "accuracy" in row]
+    data = read_origin(examples_dir)
+    write_json(out_dir / "comparison.json", {"data": data, "rows": rows})
+    plot = plots.comparison(judged)
     (out_dir / "plots").mkdir(exist_ok=True)
-    (out_dir / "plots" / "comparison.png").write_bytes(picture)
-    html = page.template("comparison.html.j2").render(
-        data=data,
-        judged=judged,
-        missing=[row for row in found if "missing" in row],
-        best=best,
-        num_examples=judged[0]["num_examples"],
-        picture=page.to_data_uri(picture, "image/png"),
-    )
+    (out_dir / "plots" / "comparison.png").write_bytes(plot)
+    html = comparison_page.render(data, judged, [row for row in rows if "missing" in row], plot)
     (out_dir / "comparison.html").write_bytes(html.encode("utf-8", "replace"))
+    highest = max(row["accuracy"] for row in judged)
     return {
-        "num_rows": len(found),
-        "num_missing": len(found) - len(judged),
-        "best": ", ".join(r["model"] for r in best),
+        "num_rows": len(rows),
+        "num_missing": len(rows) - len(judged),
+        "best": ", ".join(row["model"] for row in judged if row["accuracy"] == highest),
     }
 
 
-def as_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Write rows as a Markdown table whose columns stand below each other; what is missing stands below it."""
+def as_table(rows: Sequence[Row | MissingRow]) -> str:
+    """Return rows as a Markdown table whose columns stand below each other; what is missing stands below it."""
     lines = [_HEADER, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADER))]
     lines.insert(1, tuple("-" * width for width in widths))
@@ -67,7 +56,7 @@ def as_table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join([*table, *reasons])
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+def _cells(row: Row | MissingRow) -> tuple[str, ...]:
     if "missing" in row:
         return (row["model"], "missing, see below", *("–" for _ in _HEADER[2:]))
     low, high = row["accuracy_interval"]
@@ -84,10 +73,3 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         f"{int8['size_bytes'] / 1e6:.1f}" if int8 else "–",
         f"{int8['latency_ms']:.1f}" if int8 else "–",
     )
-
-
-def _read(folder: Path) -> list[dict[str, Any]]:
-    if (folder / MISSING).exists():
-        missing = read_json(folder / MISSING)
-        return [{"model": missing["what"], "missing": missing["reason"]}]
-    return read_json(folder / ROWS)

@@ -1,8 +1,7 @@
 """Where brightness changes in each photo: Canny edges, which classical models can learn from without a backbone.
 
-Reads examples; writes, for each shard of train and test, `<shard>.edges.npz` with `edges` `uint8 [N, size² / 8]`, a bit
-a pixel (`numpy.packbits`, row by row), and `labels` `int64 [N]`. A file is complete as soon as it has its name, so a
-killed step goes on with the next one.
+Reads examples; writes the edges of each shard of train and test. A file is written atomically, so a killed step goes on
+with the next one.
 """
 
 from dataclasses import dataclass
@@ -11,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from components import examples
+from components.artifacts.edges import edges_path, read_edges, write_edges
+from components.artifacts.examples import shards
 from components.data import transform
-from components.storage.files import atomic_write
 
 SPLITS = ("train", "test")
 
@@ -54,17 +53,14 @@ def extract(
     """Find the edges of the photos to train on and to test with."""
     from tqdm import tqdm
 
-    shards = [shard for split in SPLITS for shard in examples.shards(examples_dir, split)]
-    for shard in tqdm(shards, desc="edges", unit="file", disable=None, leave=False):
-        path = out_dir / f"{shard.stem}.edges.npz"
-        if path.exists():
-            continue
-        photos = transform.read([shard], image_size_px=options.image_size_px)
-        found = [(np.packbits(find(photo, options)), label) for photo, label in photos.as_numpy_iterator()]
-        edges, labels = zip(*found, strict=True)
-        with atomic_write(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, edges=np.stack(edges), labels=np.array(labels))
-    packed, _ = load(out_dir, "train")
+    found = [shard for split in SPLITS for shard in shards(examples_dir, split)]
+    for shard in tqdm(found, desc="edges", unit="file", disable=None, leave=False):
+        path = edges_path(out_dir, shard)
+        if not path.exists():
+            photos = transform.read([shard], image_size_px=options.image_size_px).as_numpy_iterator()
+            edges, labels = zip(*((np.packbits(find(photo, options)), label) for photo, label in photos), strict=True)
+            write_edges(path, np.stack(edges), np.array(labels))
+    packed, _ = read_edges(out_dir, "train")
     density = np.bitwise_count(packed).sum() / (8 * packed.size)
     return {"num_pixels": 8 * packed.shape[1], "share_of_edges": round(float(density), 4)}
 
@@ -75,14 +71,3 @@ def find(photo: NDArray[np.uint8], options: EdgesOptions) -> NDArray[np.bool_]:
 
     grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
     return cv2.Canny(grey, options.low_threshold, options.high_threshold).ravel() > 0
-
-
-def load(edges_dir: Path, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Read the packed edges of a split, `uint8 [N, size² / 8]`, and labels `int64 [N]`."""
-    files = [np.load(path) for path in sorted(edges_dir.glob(f"{split}-*.edges.npz"))]
-    return np.concatenate([f["edges"] for f in files]), np.concatenate([f["labels"] for f in files])
-
-
-def unpack(edges: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Give packed edges, `uint8 [N, D / 8]`, a number a pixel: `float32 [N, D]`, 0 or 1."""
-    return np.unpackbits(edges, axis=1).astype(np.float32)

@@ -5,9 +5,7 @@ Reads the test examples, the SavedModel and the baseline (the last pushed model)
 every reason for or against.
 """
 
-import json
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components import examples
-from components.data import transform
+from components.artifacts.baseline import read_baseline
+from components.artifacts.blessing import Check, write_blessing
+from components.artifacts.evaluation import (
+    Accuracy,
+    BaselineMetrics,
+    Metrics,
+    Prediction,
+    write_metrics,
+    write_predictions,
+)
+from components.artifacts.examples import ENCODED, IndexRow, read_index, shards
 from components.errors import EvaluationError
 from components.reporting import metrics
 from components.storage.bucket import is_url
 from components.storage.cache import fetch_folder
-from components.storage.files import read_json, write_json
 from components.storage.models import MARKER
 from export.spec import read_spec
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class EvaluatorOptions:
             raise ValueError(f"batch_size must be at least 1. Received: {self.batch_size}")
 
 
-_SLICES: dict[str, Callable[[dict[str, Any]], str]] = {
+_SLICES: dict[str, Callable[[IndexRow], str]] = {
     "brightness": lambda r: "dark" if r["brightness"] < 0.3 else "bright" if r["brightness"] > 0.6 else "medium",
     "contrast": lambda r: "low" if r["contrast"] < 0.15 else "normal",
     "shape": lambda r: "square" if r["width"] == r["height"] else "wide" if r["width"] > r["height"] else "tall",
@@ -72,29 +76,23 @@ def evaluate(
     Raises:
         EvaluationError: there is nothing to evaluate on, or the model cannot be called.
     """
-    lines = (examples_dir / "index.jsonl").read_text().splitlines()
-    rows = [row for row in map(json.loads, lines) if row["split"] == "test"]
+    rows = [row for row in read_index(examples_dir) if row["split"] == "test"]
     if not rows:
         raise EvaluationError("A model is evaluated on the test split, and it has no examples. Add photos to it.")
     labels = np.array([row["label"] for row in rows])
     spec = read_spec(export_dir)
     probabilities = _predict(export_dir, examples_dir, options.batch_size)
-    measured = metrics.summarize(probabilities, labels, spec["class_names"])
-    if not np.isfinite(measured["loss"]):
-        measured["loss"] = None
-    measured |= {"data": spec["data"], "weights": spec["weights"], "slices": _slice(rows, probabilities, labels)}
-    measured["baseline"] = _measure_baseline(baseline_dir, spec, examples_dir, labels, options)
-    checks = _check(probabilities, measured, options)
-    blessed = all(check["passed"] for check in checks)
-    write_json(out_dir / "metrics.json", measured)
-    write_json(out_dir / "blessing.json", {"blessed": blessed, "checks": checks})
-    with (out_dir / "predictions.jsonl").open("w") as file:
-        for row, p in zip(rows, probabilities, strict=True):
-            prediction = {"filename": row["filename"], "label": row["label"], "predicted": int(p.argmax())}
-            file.write(json.dumps({**prediction, "probabilities": [round(float(v), 6) for v in p]}) + "\n")
-    for check in checks:
-        if not check["passed"]:
-            log.warning("evaluator: not blessed: %s", check["message"])
+    measured: Metrics = {
+        **metrics.summarize(probabilities, labels, spec["class_names"]),
+        "data": spec["data"],
+        "weights": spec["weights"],
+        "slices": _slice(rows, probabilities.argmax(axis=1) == labels),
+        "baseline": _measure_baseline(baseline_dir, spec["class_names"], examples_dir, labels, options),
+    }
+    write_metrics(out_dir, measured)
+    write_predictions(out_dir, map(_describe, rows, probabilities))
+    checks = [_check_finite(probabilities, measured), _check_accuracy(measured, options)]
+    blessed = write_blessing(out_dir, [*checks, _check_baseline(measured, options)], validator="evaluator")
     low, high = measured["accuracy_interval"]
     return {
         "accuracy": round(measured["accuracy"], 4),
@@ -109,25 +107,30 @@ def _predict(model_dir: Path, examples_dir: Path, batch_size: int) -> NDArray[np
     import tensorflow as tf
     from tqdm import tqdm
 
-    features = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
-    photos = transform.records(examples.shards(examples_dir, "test")).map(
-        lambda record: tf.io.parse_single_example(record, features)["image/encoded"]
-    )
+    features = {ENCODED: tf.io.FixedLenFeature([], tf.string)}
+    records = tf.data.TFRecordDataset([str(shard) for shard in shards(examples_dir, "test")])
+    photos = records.map(lambda record: tf.io.parse_single_example(record, features)[ENCODED])
     try:
         serve = tf.saved_model.load(str(model_dir)).signatures["serving_default"]
         batches = tqdm(photos.batch(batch_size), desc="evaluating", unit="batch", delay=2, leave=False, disable=None)
         return np.concatenate([serve(image_bytes=batch)["probabilities"].numpy() for batch in batches])
     except (OSError, KeyError, TypeError, tf.errors.OpError) as exc:
         raise EvaluationError(
-            f"The SavedModel must load and answer encoded photos on serving_default: {model_dir} does not ({exc})."
+            f"The SavedModel must load and take encoded photos on serving_default: {model_dir} does not ({exc})."
         ) from exc
 
 
-def _slice(
-    rows: list[dict[str, Any]], probabilities: NDArray[np.float32], labels: NDArray[np.int64]
-) -> dict[str, dict[str, Any]]:
+def _describe(row: IndexRow, probabilities: NDArray[np.float32]) -> Prediction:
+    return {
+        "filename": row["filename"],
+        "label": row["label"],
+        "predicted": int(probabilities.argmax()),
+        "probabilities": [round(float(probability), 6) for probability in probabilities],
+    }
+
+
+def _slice(rows: Sequence[IndexRow], right: NDArray[np.bool_]) -> dict[str, dict[str, Accuracy]]:
     """Measure accuracy on parts of the test photos; a property that all of them share is left out."""
-    right = probabilities.argmax(axis=1) == labels
     found = {}
     for name, value_of in _SLICES.items():
         values = np.array([value_of(row) for row in rows])
@@ -138,58 +141,53 @@ def _slice(
 
 def _measure_baseline(
     baseline_dir: Path | None,
-    spec: dict[str, Any],
+    class_names: Sequence[str],
     examples_dir: Path,
     labels: NDArray[np.int64],
     options: EvaluatorOptions,
-) -> dict[str, Any] | None:
+) -> BaselineMetrics | None:
     """Measure the last pushed model on the same photos; no accuracy where its classes are others."""
-    baseline = read_json(baseline_dir / "baseline.json") if baseline_dir else None
-    if baseline is None or baseline["version"] is None:
+    baseline = read_baseline(baseline_dir) if baseline_dir else None
+    if baseline is None or baseline["version"] is None or baseline["path"] is None:
         return None
     path = fetch_folder(baseline["path"], marker=MARKER) if is_url(baseline["path"]) else Path(baseline["path"])
-    pushed = read_spec(path)
-    measured: dict[str, Any] = {"version": baseline["version"], "accuracy": None, "num_examples": len(labels)}
-    if pushed["class_names"] == spec["class_names"]:
+    measured = BaselineMetrics(version=baseline["version"], accuracy=None, num_examples=len(labels))
+    if read_spec(path)["class_names"] == class_names:
         predicted = _predict(path, examples_dir, options.batch_size).argmax(axis=1)
         measured["accuracy"] = float((predicted == labels).mean())
     return measured
 
 
-def _check(
-    probabilities: NDArray[np.float32], measured: dict[str, Any], options: EvaluatorOptions
-) -> list[dict[str, Any]]:
+def _check_finite(probabilities: NDArray[np.float32], measured: Metrics) -> Check:
     finite = bool(np.isfinite(probabilities).all() and measured["loss"] is not None)
-    enough = measured["accuracy"] >= options.min_accuracy
-    checks = [
-        _result("finite", finite, f"every probability and the loss are {'' if finite else 'not '}finite numbers"),
-        _result(
-            "min_accuracy",
-            enough,
-            f"accuracy {measured['accuracy']:.4f} is {'at least' if enough else 'below'} evaluator.min_accuracy "
-            f"({options.min_accuracy})",
-        ),
-    ]
+    message = f"every probability and the loss are {'' if finite else 'not '}finite numbers"
+    return {"name": "finite", "passed": finite, "message": message}
+
+
+def _check_accuracy(measured: Metrics, options: EvaluatorOptions) -> Check:
+    passed = measured["accuracy"] >= options.min_accuracy
+    message = (
+        f"accuracy {measured['accuracy']:.4f} is {'at least' if passed else 'below'} evaluator.min_accuracy "
+        f"({options.min_accuracy})"
+    )
+    return {"name": "min_accuracy", "passed": passed, "message": message}
+
+
+def _check_baseline(measured: Metrics, options: EvaluatorOptions) -> Check:
     baseline = measured["baseline"]
     if baseline is None:
-        checks.append(_result("baseline", True, "no other model has been pushed: nothing to compare with"))
+        passed, message = True, "no other model has been pushed: nothing to compare with"
     elif baseline["accuracy"] is None:
+        passed = False
         message = (
             f"the pushed version {baseline['version']} has other classes: push this model under a name of its own, "
             "export.model_name"
         )
-        checks.append(_result("baseline", False, message))
     else:
-        limit = baseline["accuracy"] - options.max_accuracy_drop
-        good = measured["accuracy"] >= limit
+        passed = measured["accuracy"] >= baseline["accuracy"] - options.max_accuracy_drop
         message = (
-            f"accuracy {measured['accuracy']:.4f} is {'at least' if good else 'below'} that of the pushed version "
+            f"accuracy {measured['accuracy']:.4f} is {'at least' if passed else 'below'} that of the pushed version "
             f"{baseline['version']} on the same photos ({baseline['accuracy']:.4f}), less evaluator.max_accuracy_drop "
             f"({options.max_accuracy_drop})"
         )
-        checks.append(_result("baseline", good, message))
-    return checks
-
-
-def _result(name: str, passed: bool, message: str) -> dict[str, Any]:
-    return {"name": name, "passed": passed, "message": message}
+    return {"name": "baseline", "passed": passed, "message": message}

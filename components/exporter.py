@@ -6,7 +6,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from components import examples, trainer
+from components.artifacts.examples import read_encoded, read_origin
+from components.artifacts.training import read_classifier, read_training
 from components.storage.files import size_bytes
 
 
@@ -32,25 +33,20 @@ class ExportOptions:
 
 def export(*, examples_dir: Path, training_dir: Path, out_dir: Path, options: ExportOptions) -> dict[str, Any]:
     """Write the SavedModel with its signatures, warmup requests and `model_spec.json`."""
-    import keras
-
-    from components.data import transform
     from export import saved_model
 
-    training, data = trainer.describe(training_dir), examples.describe(examples_dir)
-    classifier = keras.models.load_model(training_dir / "model.keras", compile=False)
-    photos = transform.encoded(examples.shards(examples_dir, "train"))
-    images = list(islice(photos, options.num_warmup_images))
+    training = read_training(training_dir)
+    images = [encoded for _, encoded in islice(read_encoded(examples_dir, "train"), options.num_warmup_images)]
     spec = {
         "model_name": options.model_name,
         "backbone": training["backbone"],
         "weights": training["weights"],
-        "data": {name: data[name] for name in ("source", "resolved", "fallback")},
+        "data": read_origin(examples_dir),
         "preprocessing": "RGB, upright, bilinear antialiased resize to a square, uint8 0–255; normalized inside",
         "tensorflow": importlib.metadata.version("tensorflow"),
     }
     saved_model.save(
-        classifier,
+        read_classifier(training_dir),
         class_names=training["class_names"],
         spec=spec,
         model_name=options.model_name,

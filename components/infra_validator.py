@@ -1,13 +1,12 @@
-"""Load the candidate in the server that will serve it, and ask it over every way that clients have.
+"""Load the candidate in the server that will serve it, and call it through every interface that clients have.
 
 Reads the test examples, the SavedModel, and the evaluator's `blessing.json` and `predictions.jsonl`. Starts the server,
-asks it over REST and gRPC, on both signatures, and holds each answer against what the evaluator saw. Writes
-`blessing.json`, in the evaluator's form, `answers.json` and `logs/server.log`. It exists because a model that is good
-in this process may still not load in the server, or answer otherwise there.
+calls it over REST and gRPC, on both signatures, and compares each response with the evaluator's prediction. Writes
+`blessing.json`, `responses.json` and `logs/server.log`. It exists because a model that is good in this process may
+still not load in the server, or predict otherwise there.
 """
 
 import base64
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,10 +20,11 @@ import numpy as np
 import requests
 from numpy.typing import NDArray
 
-from components import examples
-from components.data import transform
+from components.artifacts.blessing import Check, is_blessed, write_blessing
+from components.artifacts.evaluation import read_predictions
+from components.artifacts.examples import read_encoded
+from components.artifacts.infra_validation import SERVER_LOG, Responses, write_responses
 from components.errors import InfraValidationError
-from components.storage.files import read_json, write_json
 from export.spec import read_spec
 from serving import launcher
 from serving.errors import ServerError, read_tail
@@ -32,17 +32,12 @@ from serving.launcher import Server
 
 log = logging.getLogger(__name__)
 
-LOG = Path("logs") / "server.log"
-ANSWERS = "answers.json"
-"""Probabilities `[N, C]` of the first `N` test photos, by the way in which the server was asked."""
-_CALL_S = 30
+_TIMEOUT_S = 30
 # A proxy of the environment is not for this machine.
 _CHANNEL_OPTIONS = [("grpc.enable_http_proxy", 0)]
 
-Answer = tuple[NDArray[np.float64], list[str]]
+Response = tuple[NDArray[np.float64], list[str]]
 """Probabilities `float64 [C]` and class names of one photo."""
-
-_Answers = dict[str, list[list[float]]]
 
 
 @dataclass(frozen=True)
@@ -51,7 +46,7 @@ class InfraValidatorOptions:
 
     Attributes:
         engine: "auto" (Docker where an engine answers, else the local server), "docker" or "local".
-        num_examples: test photos asked about, each in four ways.
+        num_examples: test photos sent, each to both signatures over both protocols.
         tolerance: how far a probability may be from the evaluator's. The server sums in another order, in other builds
             and other batches, which moves a ResNet50's probabilities by some 1e-6; a wrong photo, colour or model moves
             them by far more.
@@ -76,7 +71,7 @@ class InfraValidatorOptions:
 
 @dataclass(frozen=True)
 class _Photo:
-    """A test photo in both forms that the model takes, and what the evaluator saw of it."""
+    """A test photo in both forms that the model takes, and the probabilities that the evaluator got."""
 
     filename: str
     encoded: bytes
@@ -84,15 +79,15 @@ class _Photo:
     expected: NDArray[np.float64]
 
 
-class _AnswerError(Exception):
-    """The server refuses a request, does not answer in time, or answers something else than probabilities."""
+class _ResponseError(Exception):
+    """The server refuses a request, does not respond in time, or responds with something else than probabilities."""
 
 
 def describe_engine(options: InfraValidatorOptions) -> dict[str, str]:
-    """Say which server validates, before anything runs: with another one, the candidate is validated anew.
+    """Return which server validates, before anything runs: with another one, the candidate is validated again.
 
     Raises:
-        InfraValidationError: Docker is asked for and no engine answers.
+        InfraValidationError: the engine is Docker, and none is running.
     """
     try:
         engine = launcher.find_engine(options.engine)
@@ -109,27 +104,29 @@ def validate(
     A candidate that the evaluator did not bless is not tried. Whatever the server does is a result, with its reason;
     the server is always stopped.
     """
-    (out_dir / LOG).parent.mkdir(exist_ok=True)
-    answers: _Answers = {}
-    if read_json(evaluation_dir / "blessing.json")["blessed"]:
-        checks, answers = _try(examples_dir, export_dir, evaluation_dir, out_dir / LOG, options)
+    server_log = out_dir / SERVER_LOG
+    server_log.parent.mkdir(exist_ok=True)
+    responses: Responses = {}
+    if is_blessed(evaluation_dir):
+        checks = _try(examples_dir, export_dir, evaluation_dir, server_log, options, responses)
     else:
-        checks = [_result("evaluator", False, "the evaluator did not bless the model, so no server was started")]
-    blessed = all(check["passed"] for check in checks)
-    write_json(out_dir / "blessing.json", {"blessed": blessed, "checks": checks})
-    write_json(out_dir / ANSWERS, answers)
-    for check in checks:
-        if not check["passed"]:
-            log.warning("infra_validator: not blessed: %s", check["message"])
-    if not blessed and (out_dir / LOG).exists():
-        log.warning("infra_validator: the server's log ends with:\n%s", read_tail(out_dir / LOG))
+        checks = [_check("evaluator", False, "the evaluator did not bless the model, so no server was started")]
+    write_responses(out_dir, responses)
+    blessed = write_blessing(out_dir, checks, validator="infra_validator")
+    if not blessed and server_log.exists():
+        log.warning("infra_validator: the server's log ends with:\n%s", read_tail(server_log))
     return {"num_checks": len(checks), "blessed": blessed}
 
 
 def _try(
-    examples_dir: Path, export_dir: Path, evaluation_dir: Path, log_path: Path, options: InfraValidatorOptions
-) -> tuple[list[dict[str, Any]], _Answers]:
-    """Start a server on the candidate, ask it everything, and stop it."""
+    examples_dir: Path,
+    export_dir: Path,
+    evaluation_dir: Path,
+    log_path: Path,
+    options: InfraValidatorOptions,
+    responses: Responses,
+) -> list[Check]:
+    """Start a server on the candidate, send it every photo through every interface, and stop it."""
     spec = read_spec(export_dir)
     photos = _read_photos(examples_dir, evaluation_dir, options.num_examples, spec["image_size_px"])
     try:
@@ -141,69 +138,79 @@ def _try(
             engine=options.engine,
             timeout_s=options.timeout_s,
         ) as server:
-            checks = [_result("load", True, f"the server ({server.engine}) has the model AVAILABLE")]
-            answers: _Answers = {}
+            checks = [_check("load", True, f"the server ({server.engine}) has the model AVAILABLE")]
             with grpc.insecure_channel(server.grpc_target, _CHANNEL_OPTIONS) as channel:
-                protocols = {"REST": partial(_ask_rest, server), "gRPC": partial(_ask_grpc, channel)}
-                for protocol, ask in protocols.items():
+                for protocol, call in {
+                    "REST": partial(_call_rest, server),
+                    "gRPC": partial(_call_grpc, channel),
+                }.items():
                     for signature in ("serving_default", "images"):
-                        ask_photo = partial(ask, spec["model_name"], signature)
-                        check, rows = _compare(protocol, signature, ask_photo, photos, spec, options)
-                        checks.append(check)
-                        answers[check["name"]] = rows
-            return checks, answers
+                        name, interface = f"{protocol.lower()}_{signature}", f"over {protocol} on {signature}"
+                        rows = responses[name] = []
+                        passed, message = _compare(
+                            partial(call, spec["model_name"], signature),
+                            photos,
+                            spec["class_names"],
+                            interface=interface,
+                            tolerance=options.tolerance,
+                            rows=rows,
+                        )
+                        checks.append(_check(name, passed, message))
+            return checks
     except ServerError as exc:
-        return [_result("load", False, f"{exc.reason} To try again: --force infra_validator")], {}
+        responses.clear()
+        return [_check("load", False, f"{exc.reason} To try again: --force infra_validator")]
 
 
 def _read_photos(examples_dir: Path, evaluation_dir: Path, num_examples: int, size_px: int) -> list[_Photo]:
-    """Read the first test photos, which stand in a mixed order, with what the evaluator saw of each."""
+    """Read the first test photos, which stand in a mixed order, with the evaluator's prediction for each."""
     import tensorflow as tf
 
     from export import preprocessing
 
-    encoded = islice(transform.encoded(examples.shards(examples_dir, "test")), num_examples)
-    with (evaluation_dir / "predictions.jsonl").open() as lines:
-        predictions = [json.loads(line) for line in islice(lines, num_examples)]
     photos = []
-    for photo, prediction in zip(encoded, predictions, strict=True):
-        pixels = preprocessing.load(tf.constant(photo), size_px).numpy()
-        photos.append(_Photo(prediction["filename"], photo, pixels, np.array(prediction["probabilities"])))
+    predictions = read_predictions(evaluation_dir)[:num_examples]
+    encoded_images = islice(read_encoded(examples_dir, "test"), num_examples)
+    for (_, encoded), prediction in zip(encoded_images, predictions, strict=True):
+        pixels = preprocessing.load(tf.constant(encoded), size_px).numpy()
+        photos.append(_Photo(prediction["filename"], encoded, pixels, np.array(prediction["probabilities"])))
     return photos
 
 
 def _compare(
-    protocol: str,
-    signature: str,
-    ask: Callable[[_Photo], Answer],
+    call: Callable[[_Photo], Response],
     photos: Sequence[_Photo],
-    spec: dict[str, Any],
-    options: InfraValidatorOptions,
-) -> tuple[dict[str, Any], list[list[float]]]:
-    """Ask about every photo, up to the first wrong answer, and hold the answers against the evaluator's."""
-    name, way = f"{protocol.lower()}_{signature}", f"over {protocol} on {signature}"
+    class_names: Sequence[str],
+    *,
+    interface: str,
+    tolerance: float,
+    rows: list[list[float]],
+) -> tuple[bool, str]:
+    """Send every photo, up to the first wrong response, and compare the responses with the evaluator's predictions.
+
+    Returns:
+        Whether all are right, and a message; `rows` takes the probabilities of each response.
+    """
     largest = 0.0
-    rows: list[list[float]] = []
     for photo in photos:
         try:
-            probabilities, classes = ask(photo)
-        except _AnswerError as exc:
-            return _result(name, False, f"no answer for {photo.filename} {way}: {exc}"), rows
-        if classes != spec["class_names"]:
-            return _result(name, False, f"the classes {way} must be {spec['class_names']}. Received: {classes}"), rows
+            probabilities, classes = call(photo)
+        except _ResponseError as exc:
+            return False, f"no prediction for {photo.filename} {interface}: {exc}"
+        if classes != class_names:
+            return False, f"the classes {interface} must be {class_names}. Received: {classes}"
         rows.append(probabilities.tolist())
         difference = float(np.abs(probabilities - photo.expected).max())
-        if not difference <= options.tolerance:  # A NaN is a failure.
-            message = (
-                f"a probability of {photo.filename} {way} differs by {difference:.1g} from the evaluator's, "
-                f"more than infra_validator.tolerance ({options.tolerance:g})"
+        if not difference <= tolerance:  # A NaN is a failure.
+            return False, (
+                f"a probability of {photo.filename} {interface} differs by {difference:.1g} from the evaluator's, "
+                f"more than infra_validator.tolerance ({tolerance:g})"
             )
-            return _result(name, False, message), rows
         largest = max(largest, difference)
-    return _result(name, True, f"{len(photos)} photos answered as in the evaluation, to {largest:.0e}"), rows
+    return True, f"{len(photos)} photos predicted as in the evaluation, to {largest:.0e}"
 
 
-def _ask_rest(server: Server, model_name: str, signature: str, photo: _Photo) -> Answer:
+def _call_rest(server: Server, model_name: str, signature: str, photo: _Photo) -> Response:
     if signature == "images":
         instance: Any = photo.pixels.tolist()
     else:
@@ -214,19 +221,19 @@ def _ask_rest(server: Server, model_name: str, signature: str, photo: _Photo) ->
             response = session.post(
                 f"{server.rest_url}/v1/models/{model_name}:predict",
                 json={"signature_name": signature, "instances": [instance]},
-                timeout=_CALL_S,
+                timeout=_TIMEOUT_S,
             )
             if not response.ok:
-                raise _AnswerError(f"{response.status_code} {response.text[:500]}")
+                raise _ResponseError(f"{response.status_code} {response.text[:500]}")
             (row,) = response.json()["predictions"]
-            return _to_answer(row["probabilities"], row["classes"])
+            return _parse(row["probabilities"], row["classes"])
         except requests.RequestException as exc:
-            raise _AnswerError(str(exc)) from exc
+            raise _ResponseError(str(exc)) from exc
         except (KeyError, TypeError, ValueError) as exc:
-            raise _AnswerError(f"not an answer: {response.text[:500]}") from exc
+            raise _ResponseError(f"not a prediction: {response.text[:500]}") from exc
 
 
-def _ask_grpc(channel: grpc.Channel, model_name: str, signature: str, photo: _Photo) -> Answer:
+def _call_grpc(channel: grpc.Channel, model_name: str, signature: str, photo: _Photo) -> Response:
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
@@ -239,21 +246,21 @@ def _ask_grpc(channel: grpc.Channel, model_name: str, signature: str, photo: _Ph
         request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([photo.encoded]))
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
     try:
-        outputs = stub.Predict(request, timeout=_CALL_S).outputs
+        outputs = stub.Predict(request, timeout=_TIMEOUT_S).outputs
         (probabilities,), (classes,) = (tf.make_ndarray(outputs[name]) for name in ("probabilities", "classes"))
-        return _to_answer(probabilities, [name.decode() for name in classes])
+        return _parse(probabilities, [name.decode() for name in classes])
     except grpc.RpcError as exc:
-        raise _AnswerError(f"{exc.code().name} {exc.details()}") from exc
+        raise _ResponseError(f"{exc.code().name} {exc.details()}") from exc
     except (TypeError, ValueError) as exc:
-        raise _AnswerError(f"not an answer: {exc}") from exc
+        raise _ResponseError(f"not a prediction: {exc}") from exc
 
 
-def _to_answer(probabilities: Any, classes: list[str]) -> Answer:
+def _parse(probabilities: Any, classes: list[str]) -> Response:
     row = np.array(probabilities, np.float64)
     if row.shape != (len(classes),):
         raise ValueError(f"{len(classes)} classes need as many probabilities. Received: {row.shape}")
     return row, list(classes)
 
 
-def _result(name: str, passed: bool, message: str) -> dict[str, Any]:
+def _check(name: str, passed: bool, message: str) -> Check:
     return {"name": name, "passed": passed, "message": message}

@@ -14,24 +14,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from components import examples, litert_exporter
-from components.data import transform
+from components.artifacts.evaluation import read_predictions
+from components.artifacts.examples import read_encoded
+from components.artifacts.litert import find_litert_files
+from components.artifacts.litert_evaluation import LiteRTEvaluation, LiteRTFile, Measured, write_litert_evaluation
 from components.errors import EvaluationError
 from components.reporting import metrics
-from components.storage.files import size_bytes, write_json
+from components.storage.files import size_bytes
 from export.spec import read_spec
 
 log = logging.getLogger(__name__)
 
 NUM_SAVED_MODEL_PHOTOS = 50
 """Enough for the SavedModel's latency; its accuracy is known."""
-_WORKER = "export.measure"
+_PROGRAM = "export.measure"
 _ROOT = Path(__file__).resolve().parent.parent
+
+Labels = NDArray[np.int64]
+"""`int64 [N]`, indices into the class names."""
+
+
+class _Output(TypedDict):
+    """What `export.measure` prints; see there."""
+
+    predictions: list[dict[str, float] | None]
+    latency_ms: float
+    peak_memory_bytes: int
 
 
 @dataclass(frozen=True)
@@ -71,29 +84,24 @@ def evaluate(
         EvaluationError: a file cannot be run at all, or not in time.
     """
     spec = read_spec(export_dir)
-    found = litert_exporter.find(litert_dir, spec["model_name"])
+    found = find_litert_files(litert_dir, spec["model_name"])
     files = dict(sorted(found.items(), key=lambda item: -item[1].stat().st_size))
-    evaluation: dict[str, Any] = {"saved_model": None, "files": {}}
+    evaluation: LiteRTEvaluation = {"saved_model": None, "files": {}}
     if files:
-        with (evaluation_dir / "predictions.jsonl").open() as lines:
-            predictions = [json.loads(line) for line in lines]
+        predictions = read_predictions(evaluation_dir)
         labels = np.array([prediction["label"] for prediction in predictions])
         expected = np.array([prediction["predicted"] for prediction in predictions])
         with tempfile.TemporaryDirectory() as folder:
             photos_dir = Path(folder)
-            _write_photos(examples_dir, photos_dir)
+            for position, (_, encoded) in enumerate(read_encoded(examples_dir, "test")):
+                (photos_dir / f"{position:08d}").write_bytes(encoded)
             for kind, path in files.items():
-                measured = _run_worker(options, path, photos_dir)
-                predicted = _predicted(measured["answers"], spec["class_names"])
-                evaluation["files"][kind] = {
-                    "name": path.name,
-                    "sha256": sha256(path.read_bytes()).hexdigest(),
-                    **_describe(predicted == labels, path.stat().st_size, measured),
-                    **_judge(predicted, labels, expected, options),
-                }
-            measured = _run_worker(options, export_dir, photos_dir, NUM_SAVED_MODEL_PHOTOS)
-            evaluation["saved_model"] = _describe(expected == labels, size_bytes(export_dir), measured)
-    write_json(out_dir / "evaluation.json", evaluation)
+                output = _measure(options, path, photos_dir)
+                predicted = _to_labels(output["predictions"], spec["class_names"])
+                evaluation["files"][kind] = _judge(path, output, predicted, labels, expected, options)
+            output = _measure(options, export_dir, photos_dir, NUM_SAVED_MODEL_PHOTOS)
+            evaluation["saved_model"] = _describe(expected == labels, size_bytes(export_dir), output)
+    write_litert_evaluation(out_dir, evaluation)
     for row in evaluation["files"].values():
         for objection in row["objections"]:
             log.warning("litert_evaluator: %s will not be pushed: %s", row["name"], objection)
@@ -104,48 +112,41 @@ def evaluate(
     }
 
 
-def _write_photos(examples_dir: Path, folder: Path) -> None:
-    """Write the encoded test photos as files, named by their place."""
-    for place, encoded in enumerate(transform.encoded(examples.shards(examples_dir, "test"))):
-        (folder / f"{place:08d}").write_bytes(encoded)
-
-
-def _run_worker(options: LiteRTEvaluatorOptions, model: Path, *arguments: Path | int) -> dict[str, Any]:
-    command = [sys.executable, "-m", _WORKER, str(model.absolute()), *map(str, arguments)]
+def _measure(options: LiteRTEvaluatorOptions, model: Path, *arguments: Path | int) -> _Output:
+    """Run the program that measures a model, in a process of its own."""
+    command = [sys.executable, "-m", _PROGRAM, str(model.absolute()), *map(str, arguments)]
     try:
         done = subprocess.run(command, cwd=_ROOT, check=True, capture_output=True, timeout=options.timeout_s)
     except subprocess.TimeoutExpired as exc:
         raise EvaluationError(
-            f"{model} must answer every test photo within litert_evaluator.timeout_s ({options.timeout_s:g} s), and "
+            f"{model} must classify every test photo within litert_evaluator.timeout_s ({options.timeout_s:g} s), and "
             "does not. Allow more, or look whether the machine has the memory."
         ) from exc
     except subprocess.CalledProcessError as exc:
-        said = exc.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit status {exc.returncode}"]
-        raise EvaluationError(f"{model} must run in a process of its own, and does not: {said[0]}") from exc
+        lines = exc.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {exc.returncode}"]
+        raise EvaluationError(f"{model} must run in a process of its own, and does not: {lines[-1]}") from exc
     return json.loads(done.stdout)
 
 
-def _predicted(answers: Sequence[dict[str, float] | None], class_names: Sequence[str]) -> NDArray[np.int64]:
-    """Give the class of each answer, -1 where there is none, or no number in it."""
-    rows = np.array([[(answer or {}).get(name, np.nan) for name in class_names] for answer in answers])
+def _to_labels(predictions: Sequence[dict[str, float] | None], class_names: Sequence[str]) -> Labels:
+    """Return the label of each prediction, -1 where there is none, or one of its probabilities is no number."""
+    rows = np.array([[(p or {}).get(name, np.nan) for name in class_names] for p in predictions])
     return np.where(np.isfinite(rows).all(axis=1), np.nan_to_num(rows).argmax(axis=1), -1)
 
 
-def _describe(right: NDArray[np.bool_], num_bytes: int, measured: dict[str, Any]) -> dict[str, Any]:
+def _describe(right: NDArray[np.bool_], num_bytes: int, output: _Output) -> Measured:
     return {
         **metrics.accuracy(right),
         "size_bytes": num_bytes,
-        **{name: measured[name] for name in ("latency_ms", "peak_memory_bytes")},
+        "latency_ms": output["latency_ms"],
+        "peak_memory_bytes": output["peak_memory_bytes"],
     }
 
 
 def _judge(
-    predicted: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    expected: NDArray[np.int64],
-    options: LiteRTEvaluatorOptions,
-) -> dict[str, Any]:
-    """Compare a file's classes with the true ones and with the SavedModel's: `int [N]` each."""
+    path: Path, output: _Output, predicted: Labels, labels: Labels, expected: Labels, options: LiteRTEvaluatorOptions
+) -> LiteRTFile:
+    """Compare a file's predicted labels with the true ones and with those that the SavedModel predicts."""
     drop = float((expected == labels).mean() - (predicted == labels).mean())
     agreement = float((predicted == expected).mean())
     objections = []
@@ -161,5 +162,12 @@ def _judge(
             f"({options.min_agreement})"
         )
     if len(set(predicted)) == 1 and len(set(expected)) > 1:
-        objections.append("it answers one class for everything")
-    return {"agreement": agreement, "passed": not objections, "objections": objections}
+        objections.append("it predicts one class for everything")
+    return {
+        "name": path.name,
+        "sha256": sha256(path.read_bytes()).hexdigest(),
+        **_describe(predicted == labels, path.stat().st_size, output),
+        "agreement": agreement,
+        "passed": not objections,
+        "objections": objections,
+    }

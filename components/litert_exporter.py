@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components import examples
+from components.artifacts.blessing import is_blessed
+from components.artifacts.examples import shards
+from components.artifacts.training import read_classifier
 from components.data import transform
-from components.storage.files import read_json
 from export.spec import read_spec
 
 
@@ -39,19 +40,18 @@ def convert(
     options: LiteRTOptions,
 ) -> dict[str, Any]:
     """Convert a model that the evaluator blessed; that there is nothing to convert is a result, too."""
-    if not read_json(evaluation_dir / "blessing.json")["blessed"]:
+    if not is_blessed(evaluation_dir):
         return {"num_files": 0, "reason": "the evaluator did not bless the model"}
-    import keras
     import numpy as np
 
     from export import litert
 
     spec = read_spec(export_dir)
     # Examples stand in a mixed order: the first ones are of all classes.
-    photos = transform.read(examples.shards(examples_dir, "train"), image_size_px=spec["image_size_px"])
+    photos = transform.read(shards(examples_dir, "train"), image_size_px=spec["image_size_px"])
     chosen = photos.take(options.num_calibration_images)
     files = litert.convert(
-        keras.models.load_model(training_dir / "model.keras", compile=False),
+        read_classifier(training_dir),
         calibration_images=np.stack([image for image, _ in chosen.as_numpy_iterator()]),
         class_names=spec["class_names"],
         spec=spec,
@@ -59,11 +59,6 @@ def convert(
         out_dir=out_dir,
     )
     return {"num_files": len(files), **{f"{kind}_mb": _megabytes(path) for kind, path in files.items()}}
-
-
-def find(litert_dir: Path, model_name: str) -> dict[str, Path]:
-    """Give the files that `convert` wrote, by their kind (`int8`, …); none for a model that was not blessed."""
-    return {path.stem.removeprefix(f"{model_name}_"): path for path in sorted(litert_dir.glob("*.tflite"))}
 
 
 def _megabytes(path: Path) -> float:

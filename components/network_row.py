@@ -1,50 +1,18 @@
-"""The rows of the comparison: what one model is, how good it is on the test split, and what it costs.
+"""Describe a trained network as a row of the comparison.
 
-`describe_network` reads a training, its evaluation and that of its LiteRT files; it writes `rows.json`, a list with one
-row. The steps that fit classical models write the same file. Every accuracy in it is of the same test photos.
+Reads a training, its evaluation and that of its LiteRT files; writes `rows.json` with one row.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from components.artifacts import manifest as lineage
-from components.storage.files import read_json, write_json
+from components.artifacts.comparison_rows import make_row, write_rows
+from components.artifacts.evaluation import read_metrics
+from components.artifacts.litert_evaluation import read_litert_evaluation
+from components.artifacts.manifest import read_manifest
+from components.artifacts.training import read_training
 
-ROWS = "rows.json"
-_WAYS = {"head": "photos, backbone frozen", "fine_tune": "photos, fine-tuned", "scratch": "photos, from scratch"}
-
-
-def make(
-    *,
-    model: str,
-    learns_from: str,
-    measured: Mapping[str, Any],
-    fit_s: float,
-    inputs_s: float,
-    num_parameters: int,
-    int8: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Give a row.
-
-    Args:
-        model: what the row is called.
-        learns_from: and in which way.
-        measured: `metrics.summarize` or `metrics.summarize_classes`.
-        fit_s: seconds of its own training.
-        inputs_s: seconds to make what it learns from, shared with other rows.
-        num_parameters: numbers that the trained model keeps.
-        int8: `size_bytes` and `latency_ms` (one photo, decoded) of its int8 file, where it has one.
-    """
-    return {
-        "model": model,
-        "learns_from": learns_from,
-        **{name: measured[name] for name in ("accuracy", "accuracy_interval", "num_examples", "macro")},
-        "fit_s": round(fit_s, 2),
-        "inputs_s": round(inputs_s, 2),
-        "num_parameters": num_parameters,
-        "int8": {name: int8[name] for name in ("accuracy", "size_bytes", "latency_ms")} if int8 else None,
-    }
+_LEARNS_FROM = {"head": "photos, backbone frozen", "fine_tune": "photos, fine-tuned", "scratch": "photos, from scratch"}
+"""By the last phase of the training."""
 
 
 def describe(
@@ -54,25 +22,20 @@ def describe(
     litert_evaluation_dir: Path,
     out_dir: Path,
     features_dir: Path | None = None,
-) -> dict[str, Any]:
+) -> dict[str, float]:
     """Write the row of a trained network; `features_dir` holds the features it began with, if any."""
-    training = read_json(training_dir / "training.json")
-    learns_from = _WAYS[list(training["epochs"])[-1]]
+    training = read_training(training_dir)
+    learns_from = _LEARNS_FROM[list(training["epochs"])[-1]]
     if features_dir and training["weights"]["source"] == "none":
         learns_from += ", random weights"
-    row = make(
+    row = make_row(
         model=training["backbone"],
         learns_from=learns_from,
-        measured=read_json(evaluation_dir / "metrics.json"),
-        fit_s=seconds(training_dir),
-        inputs_s=seconds(features_dir) if features_dir else 0.0,
+        measured=read_metrics(evaluation_dir),
+        fit_s=read_manifest(training_dir)["seconds"],
+        inputs_s=read_manifest(features_dir)["seconds"] if features_dir else 0.0,
         num_parameters=training["num_parameters"],
-        int8=read_json(litert_evaluation_dir / "evaluation.json")["files"].get("int8"),
+        int8=read_litert_evaluation(litert_evaluation_dir)["files"].get("int8"),
     )
-    write_json(out_dir / ROWS, [row])
+    write_rows(out_dir, [row])
     return {"accuracy": round(row["accuracy"], 4)}
-
-
-def seconds(artifact_dir: Path) -> float:
-    """Read how long a step took."""
-    return lineage.read_manifest(artifact_dir)["seconds"]

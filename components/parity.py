@@ -1,7 +1,7 @@
-"""Compare the same test photos through Keras, the SavedModel, the server and the LiteRT files; fail when they differ.
+"""Compare the predictions of Keras, the SavedModel, the server and the LiteRT files; fail when they differ.
 
-Reads the test examples, the trained classifier, the SavedModel, the LiteRT files and what the infra validator's server
-answered. Writes `parity.json`. It exists because one of these ways being wrong is a defect of the software, which no
+Reads the test examples, the trained classifier, the SavedModel, the LiteRT files and the responses that the infra
+validator got. Writes `parity.json`. It exists because a form that is wrong is a defect of the software, which no
 accuracy shows as long as it is small.
 """
 
@@ -12,25 +12,26 @@ from typing import Any
 
 import numpy as np
 
-from components import examples, litert_exporter
-from components.data import transform
+from components.artifacts.examples import read_encoded
+from components.artifacts.infra_validation import read_responses
+from components.artifacts.litert import find_litert_files
+from components.artifacts.parity import write_parity
+from components.artifacts.training import read_classifier
 from components.errors import ParityError
-from components.infra_validator import ANSWERS
-from components.storage.files import read_json, write_json
 from export.spec import read_spec
 
 QUANTIZED = ("litert_float16", "litert_dynamic", "litert_int8")
-"""Measured here; whether they are good enough is said by the share of photos on which they name the same class."""
+"""Only measured here: the LiteRT evaluator decides whether they are good enough."""
 
 
 @dataclass(frozen=True)
 class ParityOptions:
-    """How the ways are compared.
+    """How the forms are compared.
 
     Attributes:
         num_examples: test photos.
-        tolerance: how far a probability may be from Keras', in float32. Sums in another order move a ResNet50's by some
-            1e-6.
+        tolerance: how far a probability may be from that of Keras, in float32. Sums in another order move those of a
+            ResNet50 by some 1e-6.
     """
 
     num_examples: int = 8
@@ -53,30 +54,27 @@ def check(
     out_dir: Path,
     options: ParityOptions,
 ) -> dict[str, Any]:
-    """Compare all ways that there are.
+    """Compare all forms that there are.
 
     Raises:
-        ParityError: two of them answer differently.
+        ParityError: two of them differ.
     """
-    import keras
-
     from export import parity
 
-    encoded = list(islice(transform.encoded(examples.shards(examples_dir, "test")), options.num_examples))
-    files = litert_exporter.find(litert_dir, read_spec(export_dir)["model_name"])
-    classifier = keras.models.load_model(training_dir / "model.keras", compile=False)
-    answers = parity.ask(classifier, export_dir, files, encoded)
-    served = read_json(infra_validation_dir / ANSWERS)
-    answers |= {way: np.array(rows)[: len(encoded)] for way, rows in served.items()}
-    tolerances = {way: options.tolerance for way in answers if way not in QUANTIZED}
-    rows = parity.compare(answers, reference="keras", tolerances=tolerances)
-    write_json(out_dir / "parity.json", {"reference": "keras", "ways": rows})
-    failed = [f"{row['way']} by {row['max_difference']:.2g}" for row in rows if not row["passed"]]
+    encoded = [encoded for _, encoded in islice(read_encoded(examples_dir, "test"), options.num_examples)]
+    files = find_litert_files(litert_dir, read_spec(export_dir)["model_name"])
+    predictions = parity.predict(read_classifier(training_dir), export_dir, files, encoded)
+    responses = read_responses(infra_validation_dir)
+    predictions |= {form: np.array(rows)[: len(encoded)] for form, rows in responses.items()}
+    tolerances = {form: options.tolerance for form in predictions if form not in QUANTIZED}
+    forms = parity.compare(predictions, reference="keras", tolerances=tolerances)
+    write_parity(out_dir, {"reference": "keras", "forms": forms})
+    failed = [f"{form['form']} by {form['max_difference']:.2g}" for form in forms if not form["passed"]]
     if failed:
         raise ParityError(
-            "The same photo must get the same answer in every way, within parity.tolerance "
-            f"({options.tolerance:g}). From Keras' answer differ: {', '.join(failed)}. "
+            "Every form of the model must predict the same for the same photo, within parity.tolerance "
+            f"({options.tolerance:g}). From the prediction of Keras differ: {', '.join(failed)}. "
             "This is a defect of the conversion or of the server, not of the data: nothing was pushed."
         )
-    largest = max(row["max_difference"] for row in rows if row["tolerance"] is not None)
-    return {"num_ways": len(answers), "num_examples": len(encoded), "max_difference": f"{largest:.1g}"}
+    largest = max(form["max_difference"] for form in forms if form["tolerance"] is not None)
+    return {"num_forms": len(predictions), "num_examples": len(encoded), "max_difference": f"{largest:.1g}"}

@@ -1,26 +1,33 @@
 """Write the report: one page that tells what was trained, how good it is and whether it was pushed.
 
-Reads `examples.json` and the shards of the test split, `statistics.json`, `validation.json`, `history.json`,
-`training.json`, `metrics.json`, `predictions.jsonl`, the `blessing.json` of both validators, the server's log
-where it did not serve the model, `evaluation.json` of the LiteRT files, `parity.json`, `push.json`,
-`explanations.json` and its pictures. Writes `report.html`, a page that needs nothing but itself (pictures inlined, no
-script, no request), and `plots/*.png`. It exists so that a verdict can be judged without opening a single JSON file.
+Reads the examples, their statistics and validation, the training, the evaluation, the blessings of both validators, the
+server's log where it did not serve the model, the evaluation of the LiteRT files, the parity, the push and the
+explanations. Writes `report.html`, a page that needs nothing but itself (images inlined, no script, no request), and
+`plots/*.png`. It exists so that a verdict can be judged without opening a single JSON file.
 """
 
 import io
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from PIL import Image, ImageOps
 
-from components import infra_validator
+from components.artifacts.blessing import read_blessing
+from components.artifacts.evaluation import Metrics, Prediction, read_metrics, read_predictions
+from components.artifacts.examples import read_encoded, read_examples
+from components.artifacts.explanations import read_explanations
+from components.artifacts.infra_validation import SERVER_LOG
+from components.artifacts.litert_evaluation import LiteRTEvaluation, read_litert_evaluation
+from components.artifacts.manifest import read_manifest
+from components.artifacts.parity import read_parity
+from components.artifacts.push import read_push
+from components.artifacts.statistics import Statistics, read_statistics
+from components.artifacts.training import History, read_history, read_training
+from components.artifacts.validation import read_validation
 from components.errors import ComponentError
 from components.reporting import page, plots
-from components.storage.files import read_json
 from serving.errors import read_tail
 
 MAX_MISTAKES = 200
@@ -34,7 +41,7 @@ class ReportOptions:
     """Say what the report shows.
 
     Attributes:
-        num_mistakes: The most mistakes shown as pictures, 0–200.
+        num_mistakes: The most mistakes shown as photos, 0–200.
     """
 
     num_mistakes: int = 24
@@ -42,6 +49,27 @@ class ReportOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.num_mistakes <= MAX_MISTAKES:
             raise ValueError(f"num_mistakes must lie in 0–{MAX_MISTAKES}. Received: {self.num_mistakes}.")
+
+
+class _Mistake(TypedDict):
+    """What the page shows of a wrong prediction; the thumbnail is a data URI, or `None` if it cannot be made."""
+
+    filename: str
+    true: str
+    predicted: str
+    probability: float
+    true_probability: float
+    thumbnail: str | None
+
+
+class _Explanation(TypedDict):
+    """What the page shows of an explained prediction; the image is a data URI."""
+
+    filename: str
+    true: str
+    predicted: str
+    probability: float
+    image: str
 
 
 def build(
@@ -61,145 +89,139 @@ def build(
 ) -> dict[str, int | float | str]:
     """Write `report.html` and `plots/` into `out_dir`; the same inputs give the same bytes.
 
-    Every input folder is an artifact with its `manifest.json` and the files named in the module's docstring.
-
     Returns:
         The verdict, the number of all mistakes and the size of the page.
 
     Raises:
-        FileNotFoundError: An input file is missing.
-        ComponentError: The predictions are not of the photos in the test shards.
+        FileNotFoundError: an input file is missing.
+        ComponentError: the predictions are not of the photos in the test shards.
     """
-    folders = {
+    steps = {
         "examples": examples_dir,
         "statistics": statistics_dir,
         "validation": validation_dir,
-        "training": training_dir,
-        "metrics": evaluation_dir,
+        "trainer": training_dir,
+        "evaluation": evaluation_dir,
+        "infra_validation": infra_validation_dir,
+        "litert_evaluation": litert_evaluation_dir,
         "parity": parity_dir,
         "push": push_dir,
+        "explanation": explanation_dir,
     }
-    read = {name: read_json(folder / f"{name}.json") for name, folder in folders.items()}
-    examples, training, metrics, push = (read[key] for key in ("examples", "training", "metrics", "push"))
-    history = read_json(training_dir / "history.json")
-    blessings = [read_json(folder / "blessing.json") for folder in (evaluation_dir, infra_validation_dir)]
+    manifests = {name: read_manifest(folder) for name, folder in steps.items()}
+    examples, statistics = read_examples(examples_dir), read_statistics(statistics_dir)
+    training, history = read_training(training_dir), read_history(training_dir)
+    metrics, push = read_metrics(evaluation_dir), read_push(push_dir)
+    on_device = read_litert_evaluation(litert_evaluation_dir)
+    blessings = [read_blessing(folder) for folder in (evaluation_dir, infra_validation_dir)]
     blessed = all(blessing["blessed"] for blessing in blessings)
-    on_device = read_json(litert_evaluation_dir / "evaluation.json")
-    steps = (
-        examples_dir,
-        statistics_dir,
-        validation_dir,
-        training_dir,
-        evaluation_dir,
-        infra_validation_dir,
-        litert_evaluation_dir,
-        parity_dir,
-        push_dir,
-        explanation_dir,
-    )
-    manifests = [read_json(folder / "manifest.json") for folder in steps]
-
-    names, matrix = metrics["class_names"], metrics["confusion_matrix"]
-    wrong = _find_wrong(evaluation_dir / "predictions.jsonl")
-    shards = [examples_dir / shard for shard in examples["splits"]["test"]["shards"]]
-    pictures = {
-        "accuracy": plots.learning_curve(history, "accuracy"),
-        "loss": plots.learning_curve(history, "loss"),
-        "model_results": plots.model_results(metrics["per_class"], matrix, names),
-        "confusion_matrix": plots.confusion_matrix(matrix, names),
-        "calibration": plots.calibration(metrics["calibration"]["bins"]),
-        "data": plots.data(read["statistics"]["splits"], names),
-    }
-    if on_device["files"]:
-        pictures["on_device"] = plots.on_device({"SavedModel": on_device["saved_model"], **on_device["files"]})
+    names = metrics["class_names"]
+    mistakes = _find_mistakes(read_predictions(evaluation_dir))
+    images = _draw(history, metrics, statistics, on_device)
     verdict = "Blessed" if blessed else "Not blessed"
     verdict += f", pushed as version {push['version']}" if push["pushed"] else ", not pushed"
-    html = page.template("report.html.j2").render(
-        **read,
+    html = page.template("report_page").render(
         verdict=verdict,
-        history=history,
         good=blessed and push["pushed"],
+        examples=examples,
+        statistics=statistics,
+        validation=read_validation(validation_dir),
+        training=training,
+        history=history,
+        metrics=metrics,
         checks=[check for blessing in blessings for check in blessing["checks"]],
         server_log="" if blessed else _read_server_log(infra_validation_dir),
         # The evaluation repeats both; whichever file admits a fallback is believed.
         data_fallback=examples["fallback"] or metrics["data"]["fallback"],
         weights_fallback=training["weights"]["fallback"] or metrics["weights"]["fallback"],
         on_device=on_device,
-        confusions=_find_confusions(matrix, names),
+        parity=read_parity(parity_dir),
+        push=push,
+        confusions=_find_confusions(metrics["confusion_matrix"], names),
         explanations=_describe_explanations(explanation_dir, names),
-        mistakes=_describe_mistakes(wrong[: options.num_mistakes], shards, names),
-        num_mistakes=len(wrong),
-        manifests=manifests,
-        trainer=manifests[steps.index(training_dir)],
-        pictures={name: page.to_data_uri(png, "image/png") for name, png in pictures.items()},
+        mistakes=_describe_mistakes(mistakes[: options.num_mistakes], examples_dir, names),
+        num_mistakes=len(mistakes),
+        manifests=list(manifests.values()),
+        trainer=manifests["trainer"],
+        plots={name: page.to_data_uri(png, "image/png") for name, png in images.items()},
     )
     (out_dir / "plots").mkdir(parents=True, exist_ok=True)
-    for name, png in pictures.items():
+    for name, png in images.items():
         (out_dir / "plots" / f"{name}.png").write_bytes(png)
     # A file name that is not UTF-8 should cost a character, not the report.
     num_bytes = (out_dir / "report.html").write_bytes(html.encode("utf-8", "replace"))
-    return {"verdict": verdict, "num_mistakes": len(wrong), "num_bytes": num_bytes}
+    return {"verdict": verdict, "num_mistakes": len(mistakes), "num_bytes": num_bytes}
+
+
+def _draw(
+    history: dict[str, History], metrics: Metrics, statistics: Statistics, on_device: LiteRTEvaluation
+) -> dict[str, bytes]:
+    """Return the plots, PNG files by name."""
+    names, matrix = metrics["class_names"], metrics["confusion_matrix"]
+    images = {
+        "accuracy": plots.learning_curve(history, "accuracy"),
+        "loss": plots.learning_curve(history, "loss"),
+        "model_results": plots.model_results(metrics["per_class"], matrix, names),
+        "confusion_matrix": plots.confusion_matrix(matrix, names),
+        "calibration": plots.calibration(metrics["calibration"]["bins"]),
+        "data": plots.data(statistics["splits"], names),
+    }
+    if on_device["saved_model"]:
+        images["on_device"] = plots.on_device({"SavedModel": on_device["saved_model"], **on_device["files"]})
+    return images
 
 
 def _read_server_log(infra_validation_dir: Path) -> str:
     """Return the end of the server's log; nothing where no server was started."""
-    path = infra_validation_dir / infra_validator.LOG
+    path = infra_validation_dir / SERVER_LOG
     return read_tail(path) if path.exists() else ""
 
 
-def _find_wrong(path: Path) -> list[dict[str, Any]]:
-    """Return the wrong predictions, the most confident first, each with its `position` in the test split."""
-    with path.open(encoding="utf-8") as lines:
-        predictions = [{**json.loads(line), "position": position} for position, line in enumerate(lines)]
-    wrong = [each for each in predictions if each["predicted"] != each["label"]]
-    return sorted(wrong, key=lambda each: -each["probabilities"][each["predicted"]])
+def _find_mistakes(predictions: Sequence[Prediction]) -> list[tuple[int, Prediction]]:
+    """Return the wrong predictions with their positions in the test split, the most confident first."""
+    wrong = [(position, p) for position, p in enumerate(predictions) if p["predicted"] != p["label"]]
+    return sorted(wrong, key=lambda each: -each[1]["probabilities"][each[1]["predicted"]])
 
 
 def _describe_mistakes(
-    wrong: Sequence[dict[str, Any]], shards: Sequence[Path], class_names: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Return what the page shows of each mistake: names, probabilities and a thumbnail (or None)."""
-    photos = _read_photos(shards, {each["position"]: each["filename"] for each in wrong})
+    mistakes: Sequence[tuple[int, Prediction]], examples_dir: Path, class_names: Sequence[str]
+) -> list[_Mistake]:
+    photos = _read_photos(examples_dir, {position: mistake["filename"] for position, mistake in mistakes})
     return [
         {
-            "filename": each["filename"],
-            "true": class_names[each["label"]],
-            "predicted": class_names[each["predicted"]],
-            "probability": each["probabilities"][each["predicted"]],
-            "true_probability": each["probabilities"][each["label"]],
-            "picture": _to_thumbnail(photos[each["position"]]),
+            "filename": mistake["filename"],
+            "true": class_names[mistake["label"]],
+            "predicted": class_names[mistake["predicted"]],
+            "probability": mistake["probabilities"][mistake["predicted"]],
+            "true_probability": mistake["probabilities"][mistake["label"]],
+            "thumbnail": _to_thumbnail(photos[position]),
         }
-        for each in wrong
+        for position, mistake in mistakes
     ]
 
 
-def _describe_explanations(explanation_dir: Path, class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return what the page shows of each explained answer: names, probability and the picture."""
+def _describe_explanations(explanation_dir: Path, class_names: Sequence[str]) -> list[_Explanation]:
     return [
         {
-            **answer,
-            "true": class_names[answer["label"]],
-            "predicted": class_names[answer["predicted"]],
-            "picture": page.to_data_uri((explanation_dir / answer["picture"]).read_bytes(), "image/jpeg"),
+            "filename": explanation["filename"],
+            "true": class_names[explanation["label"]],
+            "predicted": class_names[explanation["predicted"]],
+            "probability": explanation["probability"],
+            "image": page.to_data_uri((explanation_dir / explanation["image"]).read_bytes(), "image/jpeg"),
         }
-        for answer in read_json(explanation_dir / "explanations.json")
+        for explanation in read_explanations(explanation_dir)
     ]
 
 
-def _read_photos(shards: Sequence[Path], filenames: dict[int, str]) -> dict[int, bytes]:
-    """Return the encoded photos at some positions of a split, given the file name expected at each."""
+def _read_photos(examples_dir: Path, filenames: dict[int, str]) -> dict[int, bytes]:
+    """Return the encoded photos at some positions of the test split, given the file name expected at each."""
     if not filenames:
-        return {}
-    import tensorflow as tf  # Takes seconds to import, and a model without mistakes needs none of it.
-
-    records = tf.data.TFRecordDataset([str(path) for path in shards]).take(max(filenames) + 1)
-    photos = {}
-    for position, record in enumerate(records):
-        if position in filenames:
-            feature = tf.train.Example.FromString(record.numpy()).features.feature
-            filename = os.fsdecode(feature["image/filename"].bytes_list.value[0])
-            if filename == filenames[position]:
-                photos[position] = feature["image/encoded"].bytes_list.value[0]
+        return {}  # A model without mistakes needs no TensorFlow, which takes seconds to import.
+    photos = {
+        position: encoded
+        for position, (filename, encoded) in enumerate(read_encoded(examples_dir, "test"))
+        if filenames.get(position) == filename
+    }
     if lost := sorted(filenames.keys() - photos.keys()):
         raise ComponentError(
             "The predictions must be of the photos in the test shards, in their order. Received: "
@@ -210,7 +232,7 @@ def _read_photos(shards: Sequence[Path], filenames: dict[int, str]) -> dict[int,
 
 
 def _to_thumbnail(encoded: bytes) -> str | None:
-    """Return a photo as the data URI of a JPEG of at most 160 px a side; None if it cannot be decoded."""
+    """Return a photo as the data URI of a JPEG of at most 160 px a side; `None` if it cannot be decoded."""
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))

@@ -1,7 +1,7 @@
 """`rows.json`: one or more models of the comparison, all judged on the same test photos."""
 
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, final
 
 from components.artifacts.evaluation import LabelMetrics
 from components.artifacts.litert_evaluation import LiteRTFile
@@ -17,6 +17,7 @@ class Int8(TypedDict):
     latency_ms: float
 
 
+@final
 class Row(TypedDict):
     """A model: `fit_s` is its own training, `inputs_s` the time to make what it learns from, shared with other rows."""
 
@@ -32,6 +33,7 @@ class Row(TypedDict):
     int8: Int8 | None
 
 
+@final
 class MissingRow(TypedDict):
     """A model that is not available, and why."""
 

@@ -2,17 +2,25 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from components.artifacts.evaluation import (
+    Accuracy,
+    Calibration,
+    CalibrationBin,
+    ClassMetrics,
+    LabelMetrics,
+    ProbabilityMetrics,
+)
 
 _Z_95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
 NUM_CALIBRATION_BINS = 15  # as in Guo et al. 2017
 
 
 def wilson_interval(num_right: int, num_examples: int) -> list[float]:
-    """Give the 95 % score interval of a proportion, [low, high] (E. B. Wilson, 1927); [0, 1] without examples."""
+    """Return the 95 % score interval of a proportion, [low, high] (E. B. Wilson, 1927); [0, 1] without examples."""
     if num_examples == 0:
         return [0.0, 1.0]
     share, z2 = num_right / num_examples, _Z_95**2 / num_examples
@@ -21,8 +29,8 @@ def wilson_interval(num_right: int, num_examples: int) -> list[float]:
     return [max(0.0, middle - half), min(1.0, middle + half)]
 
 
-def accuracy(right: NDArray[np.bool_]) -> dict[str, Any]:
-    """Give the share of right answers with its interval and the number of examples."""
+def accuracy(right: NDArray[np.bool_]) -> Accuracy:
+    """Return the share of right predictions with its interval and the number of examples."""
     num_right, num_examples = int(right.sum()), len(right)
     return {
         "accuracy": num_right / num_examples,
@@ -36,9 +44,9 @@ def confusion_matrix(labels: NDArray[np.int64], predicted: NDArray[np.int64], nu
     return np.bincount(labels * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def per_class(matrix: NDArray[np.int64], class_names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Give each class's precision, recall and F1; 0 where there is nothing to divide by."""
-    found = {}
+def per_class(matrix: NDArray[np.int64], class_names: Sequence[str]) -> dict[str, ClassMetrics]:
+    """Return each class's precision, recall and F1; 0 where there is nothing to divide by."""
+    found: dict[str, ClassMetrics] = {}
     for row, name in enumerate(class_names):
         right, num_examples, num_predicted = (
             int(n) for n in (matrix[row, row], matrix[row].sum(), matrix[:, row].sum())
@@ -53,12 +61,12 @@ def per_class(matrix: NDArray[np.int64], class_names: Sequence[str]) -> dict[str
     return found
 
 
-def calibration(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> dict[str, Any]:
+def calibration(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> Calibration:
     """Compare confidence with accuracy in equal bins; their mean distance is the ECE (Guo et al. 2017, eq. 5)."""
-    # What is no number stands in the first bin, and makes the error one that is none either.
-    places = np.nan_to_num(confidence).clip(0, 1) * NUM_CALIBRATION_BINS
-    which = np.minimum(places.astype(int), NUM_CALIBRATION_BINS - 1)
-    bins: list[dict[str, Any]] = []
+    # A NaN is counted in the first bin, and makes the error a NaN.
+    positions = np.nan_to_num(confidence).clip(0, 1) * NUM_CALIBRATION_BINS
+    which = np.minimum(positions.astype(int), NUM_CALIBRATION_BINS - 1)
+    bins: list[CalibrationBin] = []
     error = 0.0
     for number in range(NUM_CALIBRATION_BINS):
         inside = which == number
@@ -82,8 +90,8 @@ def calibration(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> di
 
 def summarize_classes(
     predicted: NDArray[np.int64], labels: NDArray[np.int64], class_names: Sequence[str]
-) -> dict[str, Any]:
-    """Give every number that depends on the predicted classes alone.
+) -> LabelMetrics:
+    """Return every number that depends on the predicted classes alone.
 
     Args:
         predicted: `int64 [N]`, indices into `class_names`.
@@ -103,8 +111,8 @@ def summarize_classes(
 
 def summarize(
     probabilities: NDArray[np.float32], labels: NDArray[np.int64], class_names: Sequence[str]
-) -> dict[str, Any]:
-    """Give every number that describes a classifier on one set of examples.
+) -> ProbabilityMetrics:
+    """Return every number that describes a classifier on one set of examples.
 
     Args:
         probabilities: `float32 [N, C]`.
@@ -112,9 +120,9 @@ def summarize(
         class_names: the C labels.
     """
     predicted = probabilities.argmax(axis=1)
-    of_label = probabilities[np.arange(len(labels)), labels]
+    loss = float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-7)).mean())
     return {
         **summarize_classes(predicted, labels, class_names),
-        "loss": float(-np.log(np.maximum(of_label, 1e-7)).mean()),
+        "loss": loss if math.isfinite(loss) else None,
         "calibration": calibration(probabilities.max(axis=1), predicted == labels),
     }

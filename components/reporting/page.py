@@ -1,4 +1,4 @@
-"""What the pages have in common: their look (`page.css`), how templates are filled, how numbers are written."""
+"""What the pages share: their style (`page.css`), how templates are filled, how numbers are written."""
 
 import base64
 import math
@@ -8,7 +8,7 @@ import jinja2
 
 
 def template(name: str) -> jinja2.Template:
-    """Read a page's template, `<name>.html.j2`, from this folder; values are escaped, an unknown name is an error."""
+    """Load a page's template, `<name>.html.j2` in this folder; values are escaped, an unknown name is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -17,11 +17,11 @@ def template(name: str) -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "number": number, "duration": duration}
-    return environment.get_template(name)
+    return environment.get_template(f"{name}.html.j2")
 
 
 def to_data_uri(content: bytes, mime: str) -> str:
-    """Put a picture into an address, so that the page needs no other file."""
+    """Return an image as a data URI, so that the page needs no other file."""
     return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
 
 

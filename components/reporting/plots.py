@@ -6,8 +6,7 @@ nothing global changes and drawing works in any thread. The same numbers give th
 
 import io
 import itertools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -16,6 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from components.artifacts.comparison_rows import Row
+from components.artifacts.evaluation import CalibrationBin, ClassMetrics
+from components.artifacts.litert_evaluation import Measured
+from components.artifacts.statistics import SplitStatistics
+from components.artifacts.training import History
+
 BLUE, ORANGE, GREEN, GREY = "#2a6fbb", "#d9822b", "#3a9a6b", "#777777"
 COLORS = (BLUE, ORANGE, GREEN, "#9a5fb0", "#b8524f")
 DPI = 144
@@ -23,7 +28,7 @@ MAX_ANNOTATED_CLASSES = 20
 """Classes beyond which the numbers in the cells of a confusion matrix cannot be read."""
 
 
-def learning_curve(history: dict[str, dict[str, list[float]]], metric: str) -> bytes:
+def learning_curve(history: dict[str, History], metric: str) -> bytes:
     """Draw a metric over the epochs, on training and validation examples.
 
     Args:
@@ -65,7 +70,7 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str]
 
 
 def model_results(
-    per_class: dict[str, dict[str, Any]], matrix: Sequence[Sequence[int]], class_names: Sequence[str]
+    per_class: Mapping[str, ClassMetrics], matrix: Sequence[Sequence[int]], class_names: Sequence[str]
 ) -> bytes:
     """Draw precision, recall and F1 (0–1) of each class, and the confusion matrix beside them, as a PNG.
 
@@ -91,7 +96,7 @@ def model_results(
     return _png(figure)
 
 
-def calibration(bins: Sequence[dict[str, Any]]) -> bytes:
+def calibration(bins: Sequence[CalibrationBin]) -> bytes:
     """Draw a reliability diagram, with the number of examples in each bin below it, as a PNG.
 
     Args:
@@ -119,7 +124,7 @@ def calibration(bins: Sequence[dict[str, Any]]) -> bytes:
     return _png(figure)
 
 
-def data(splits: dict[str, dict[str, Any]], class_names: Sequence[str]) -> bytes:
+def data(splits: Mapping[str, SplitStatistics], class_names: Sequence[str]) -> bytes:
     """Draw the number of examples of each class by split, and the distribution of brightness, as a PNG.
 
     Args:
@@ -150,7 +155,7 @@ def data(splits: dict[str, dict[str, Any]], class_names: Sequence[str]) -> bytes
     return _png(figure)
 
 
-def on_device(models: dict[str, dict[str, Any]]) -> bytes:
+def on_device(models: Mapping[str, Measured]) -> bytes:
     """Draw accuracy over latency and over size, a point for each model, as a PNG.
 
     Args:
@@ -158,18 +163,19 @@ def on_device(models: dict[str, dict[str, Any]]) -> bytes:
     """
     figure = Figure(figsize=(8.4, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    for axes, key, scale, label in ((left, "latency_ms", 1.0, "latency, ms"), (right, "size_bytes", 1e-6, "size, MB")):
+    for axes, label in ((left, "latency, ms"), (right, "size, MB")):
         _style(axes, xlabel=label, ylabel="accuracy" if axes is left else "")
         for (name, row), color in zip(models.items(), itertools.cycle(COLORS)):
             low, high = row["accuracy_interval"]
             error = [[row["accuracy"] - low], [high - row["accuracy"]]]
-            axes.errorbar(row[key] * scale, row["accuracy"], yerr=error, fmt="o", color=color, capsize=3, label=name)
+            cost = row["latency_ms"] if axes is left else row["size_bytes"] / 1e6
+            axes.errorbar(cost, row["accuracy"], yerr=error, fmt="o", color=color, capsize=3, label=name)
         axes.set_xlim(left=0)
     figure.legend(*right.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
     return _png(figure)
 
 
-def pictures(images: Sequence[NDArray[np.uint8]], titles: Sequence[str], *, num_columns: int = 6) -> bytes:
+def photos(images: Sequence[NDArray[np.uint8]], titles: Sequence[str], *, num_columns: int = 6) -> bytes:
     """Draw images in rows, each below its title, as a PNG.
 
     Args:
@@ -187,7 +193,7 @@ def pictures(images: Sequence[NDArray[np.uint8]], titles: Sequence[str], *, num_
     return _png(figure)
 
 
-def comparison(rows: Sequence[dict[str, Any]]) -> bytes:
+def comparison(rows: Sequence[Row]) -> bytes:
     """Draw the accuracy of each model with its interval, a line each, as a PNG.
 
     Args:
@@ -198,13 +204,18 @@ def comparison(rows: Sequence[dict[str, Any]]) -> bytes:
     axes = figure.add_subplot()
     _style(axes, xlabel="accuracy on the test photos, with 95 % interval", ylabel="")
     sources = list(dict.fromkeys(row["learns_from"] for row in rows))
-    for place, row in enumerate(rows):
+    for position, row in enumerate(rows):
         low, high = row["accuracy_interval"]
         error = [[row["accuracy"] - low], [high - row["accuracy"]]]
         color = COLORS[sources.index(row["learns_from"]) % len(COLORS)]
-        axes.errorbar(row["accuracy"], place, xerr=error, fmt="o", color=color, capsize=3)
+        axes.errorbar(row["accuracy"], position, xerr=error, fmt="o", color=color, capsize=3)
         axes.annotate(
-            f"{100 * row['accuracy']:.1f}", (high, place), (5, 0), textcoords="offset points", va="center", fontsize=8
+            f"{100 * row['accuracy']:.1f}",
+            (high, position),
+            (5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
         )
     _name_ticks(axes, "y", [f"{row['model']} · {row['learns_from']}" for row in rows])
     axes.set(xlim=(0, 1.05), ylim=(len(rows) - 0.5, -0.5))
