@@ -1,10 +1,11 @@
-"""What many tests share: encoded pictures, and small artifacts made once a session with the real steps."""
+"""What many tests share: encoded images, and small artifacts that the real runner makes once a session."""
 
 import io
 import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import tiny_pipeline
 from tests.s3 import S3
-
-IMAGE_SIZE_PX = 32
 
 
 @pytest.fixture(scope="session")
@@ -31,117 +31,72 @@ def encode() -> Callable[..., bytes]:
 
 
 @pytest.fixture(scope="session")
-def examples_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this test session share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def artifact(shared_dir: Path) -> Callable[[str], Path]:
+    """Return the function that makes the artifact of a step of the flowers pipeline: drawn flowers, a tiny network.
+
+    The real runner makes it, with what it is made from; other tests, in any process, find it in the cache. It is read
+    only: a test that changes files copies them.
+    """
+    from pipelines import local_runner
+    from pipelines.folders import Folders
+
+    folders = Folders(runs=shared_dir / "pipeline" / "runs", models=shared_dir / "pipeline" / "models")
+
+    @cache
+    def artifact(step: str) -> Path:
+        steps = tiny_pipeline.steps_to(step)
+        return local_runner.run(steps, tiny_pipeline.CONFIG, folders=folders)[1][step].path
+
+    return artifact
+
+
+@pytest.fixture(scope="session")
+def examples_dir(artifact: Callable[[str], Path]) -> Path:
     """Drawn flowers, 7 to train on, 1 to validate and 2 to test with of each of the five kinds."""
-    from components import examples
-
-    folder = tmp_path_factory.mktemp("examples")
-    examples.build(
-        out_dir=folder, options=examples.ExamplesOptions(source="synthetic", num_synthetic_per_class=10, seed=1)
-    )
-    return folder
+    return artifact("examples")
 
 
 @pytest.fixture(scope="session")
-def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model_dir(artifact: Callable[[str], Path]) -> Path:
     """A `small_cnn` with random weights."""
-    from components import model
-
-    folder = tmp_path_factory.mktemp("model")
-    options = model.ModelOptions(backbone="small_cnn", weights="none", image_size_px=IMAGE_SIZE_PX, seed=7)
-    model.fetch(out_dir=folder, options=options)
-    return folder
+    return artifact("model")
 
 
 @pytest.fixture(scope="session")
-def features_dir(tmp_path_factory: pytest.TempPathFactory, examples_dir: Path, model_dir: Path) -> Path:
+def features_dir(artifact: Callable[[str], Path]) -> Path:
     """Features of `examples_dir`, one clean and one augmented view."""
-    from components import features
-    from components.data.transform import TransformOptions
-
-    folder = tmp_path_factory.mktemp("features")
-    features.extract(
-        examples_dir=examples_dir,
-        validation_dir=folder,
-        model_dir=model_dir,
-        out_dir=folder,
-        options=features.FeaturesOptions(num_augmented_views=1, batch_size=8, precision="float32"),
-        transform=TransformOptions(),
-    )
-    return folder
+    return artifact("features")
 
 
 @pytest.fixture(scope="session")
-def training_dir(
-    tmp_path_factory: pytest.TempPathFactory, examples_dir: Path, features_dir: Path, model_dir: Path
-) -> Path:
+def training_dir(artifact: Callable[[str], Path]) -> Path:
     """A classifier trained for two epochs."""
-    from components import trainer
-    from components.data.transform import TransformOptions
-
-    folder = tmp_path_factory.mktemp("training")
-    trainer.train(
-        examples_dir=examples_dir,
-        features_dir=features_dir,
-        model_dir=model_dir,
-        out_dir=folder,
-        options=trainer.TrainerOptions(hidden_units=(8,), num_heads=1, epochs=2, batch_size=16, precision="float32"),
-        transform=TransformOptions(),
-    )
-    return folder
+    return artifact("trainer")
 
 
 @pytest.fixture(scope="session")
-def export_dir(tmp_path_factory: pytest.TempPathFactory, examples_dir: Path, training_dir: Path) -> Path:
+def export_dir(artifact: Callable[[str], Path]) -> Path:
     """The SavedModel of `training_dir`."""
-    from components import exporter
-
-    folder = tmp_path_factory.mktemp("export")
-    exporter.export(
-        examples_dir=examples_dir, training_dir=training_dir, out_dir=folder, options=exporter.ExportOptions()
-    )
-    return folder
+    return artifact("export")
 
 
 @pytest.fixture(scope="session")
-def evaluation_dir(tmp_path_factory: pytest.TempPathFactory, examples_dir: Path, export_dir: Path) -> Path:
-    """What the evaluator says of `export_dir`, blessed whatever its accuracy."""
-    from components import evaluator
-    from components.storage.files import write_json
-
-    folder = tmp_path_factory.mktemp("evaluation")
-    write_json(folder / "baseline.json", {"version": None, "path": None})
-    evaluator.evaluate(
-        examples_dir=examples_dir,
-        export_dir=export_dir,
-        baseline_dir=folder,
-        out_dir=folder,
-        options=evaluator.EvaluatorOptions(min_accuracy=0.0),
-    )
-    return folder
+def evaluation_dir(artifact: Callable[[str], Path]) -> Path:
+    """The evaluation of `export_dir`, blessed whatever its accuracy."""
+    return artifact("evaluator")
 
 
 @pytest.fixture(scope="session")
-def litert_dir(
-    tmp_path_factory: pytest.TempPathFactory,
-    examples_dir: Path,
-    training_dir: Path,
-    export_dir: Path,
-    evaluation_dir: Path,
-) -> Path:
+def litert_dir(artifact: Callable[[str], Path]) -> Path:
     """The LiteRT files of `training_dir`."""
-    from components import litert_exporter
-
-    folder = tmp_path_factory.mktemp("litert")
-    litert_exporter.convert(
-        examples_dir=examples_dir,
-        training_dir=training_dir,
-        export_dir=export_dir,
-        evaluation_dir=evaluation_dir,
-        out_dir=folder,
-        options=litert_exporter.LiteRTOptions(num_calibration_images=10),
-    )
-    return folder
+    return artifact("litert")
 
 
 @pytest.fixture(scope="session")

@@ -84,9 +84,12 @@ def model_results(
     bars, cells = figure.subplots(1, 2)
     _style(bars, xlabel="", ylabel="")
     rows = np.arange(len(class_names))
-    for offset, key, color in ((-0.26, "precision", BLUE), (0.0, "recall", ORANGE), (0.26, "f1", GREEN)):
-        values = np.array([per_class[name][key] for name in class_names], dtype=float)  # null is NaN
-        label = "F1" if key == "f1" else key
+    classes = [per_class[name] for name in class_names]
+    for offset, label, values, color in (
+        (-0.26, "precision", [each["precision"] for each in classes], BLUE),
+        (0.0, "recall", [each["recall"] for each in classes], ORANGE),
+        (0.26, "F1", [each["f1"] for each in classes], GREEN),
+    ):
         bars.barh(rows + offset, values, height=0.24, color=color, label=label)
     _name_ticks(bars, "y", class_names)
     bars.set(xlim=(0, 1), ylim=(len(class_names) - 0.5, -0.5))
