@@ -23,7 +23,7 @@ from components.storage.bucket import is_url
 from components.storage.cache import fetch_folder
 from components.storage.files import read_json, write_json
 from components.storage.models import MARKER
-from export.spec import read_spec
+from export.spec import ModelSpec, read_spec
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ def _slice(
 
 def _measure_baseline(
     baseline_dir: Path | None,
-    spec: dict[str, Any],
+    spec: ModelSpec,
     examples_dir: Path,
     labels: NDArray[np.int64],
     options: EvaluatorOptions,

@@ -8,6 +8,7 @@ from typing import Any
 
 from components import examples, trainer
 from components.storage.files import size_bytes
+from export.spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -41,20 +42,15 @@ def export(*, examples_dir: Path, training_dir: Path, out_dir: Path, options: Ex
     classifier = keras.models.load_model(training_dir / "model.keras", compile=False)
     photos = transform.encoded(examples.shards(examples_dir, "train"))
     images = list(islice(photos, options.num_warmup_images))
-    spec = {
+    spec: ModelSpec = {
         "model_name": options.model_name,
         "backbone": training["backbone"],
         "weights": training["weights"],
-        "data": {name: data[name] for name in ("source", "resolved", "fallback")},
+        "data": {"source": data["source"], "resolved": data["resolved"], "fallback": data["fallback"]},
         "preprocessing": "RGB, upright, bilinear antialiased resize to a square, uint8 0–255; normalized inside",
         "tensorflow": importlib.metadata.version("tensorflow"),
+        "class_names": training["class_names"],
+        "image_size_px": classifier.input_shape[1],
     }
-    saved_model.save(
-        classifier,
-        class_names=training["class_names"],
-        spec=spec,
-        model_name=options.model_name,
-        warmup_images=images,
-        out_dir=out_dir,
-    )
+    saved_model.save(classifier, spec=spec, warmup_images=images, out_dir=out_dir)
     return {"signatures": "serving_default images", "size_mb": round(size_bytes(out_dir) / 1e6, 1)}

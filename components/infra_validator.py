@@ -25,7 +25,7 @@ from components import examples
 from components.data import transform
 from components.errors import InfraValidationError
 from components.storage.files import read_json, write_json
-from export.spec import read_spec
+from export.spec import ModelSpec, read_spec
 from serving import launcher
 from serving.errors import ServerError, read_tail
 from serving.launcher import Server
@@ -177,7 +177,7 @@ def _compare(
     signature: str,
     ask: Callable[[_Photo], Answer],
     photos: Sequence[_Photo],
-    spec: dict[str, Any],
+    spec: ModelSpec,
     options: InfraValidatorOptions,
 ) -> tuple[dict[str, Any], list[list[float]]]:
     """Ask about every photo, up to the first wrong answer, and hold the answers against the evaluator's."""

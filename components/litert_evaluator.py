@@ -84,7 +84,7 @@ def evaluate(
             _write_photos(examples_dir, photos_dir)
             for kind, path in files.items():
                 measured = _run_worker(options, path, photos_dir)
-                predicted = _predicted(measured["answers"], spec["class_names"])
+                predicted = _predicted(measured["predictions"], spec["class_names"])
                 evaluation["files"][kind] = {
                     "name": path.name,
                     "sha256": sha256(path.read_bytes()).hexdigest(),

@@ -53,9 +53,7 @@ def convert(
     files = litert.convert(
         keras.models.load_model(training_dir / "model.keras", compile=False),
         calibration_images=np.stack([image for image, _ in chosen.as_numpy_iterator()]),
-        class_names=spec["class_names"],
         spec=spec,
-        model_name=spec["model_name"],
         out_dir=out_dir,
     )
     return {"num_files": len(files), **{f"{kind}_mb": _megabytes(path) for kind, path in files.items()}}

@@ -65,13 +65,13 @@ def check(
     encoded = list(islice(transform.encoded(examples.shards(examples_dir, "test")), options.num_examples))
     files = litert_exporter.find(litert_dir, read_spec(export_dir)["model_name"])
     classifier = keras.models.load_model(training_dir / "model.keras", compile=False)
-    answers = parity.ask(classifier, export_dir, files, encoded)
+    answers = parity.predict(classifier, export_dir, files, encoded)
     served = read_json(infra_validation_dir / ANSWERS)
     answers |= {way: np.array(rows)[: len(encoded)] for way, rows in served.items()}
     tolerances = {way: options.tolerance for way in answers if way not in QUANTIZED}
     rows = parity.compare(answers, reference="keras", tolerances=tolerances)
     write_json(out_dir / "parity.json", {"reference": "keras", "ways": rows})
-    failed = [f"{row['way']} by {row['max_difference']:.2g}" for row in rows if not row["passed"]]
+    failed = [f"{row['form']} by {row['max_difference']:.2g}" for row in rows if not row["passed"]]
     if failed:
         raise ParityError(
             "The same photo must get the same answer in every way, within parity.tolerance "
