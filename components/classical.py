@@ -23,6 +23,7 @@ from components.artifacts.edges import read_edges, unpack
 from components.artifacts.examples import read_examples
 from components.artifacts.features import read_features
 from components.artifacts.manifest import read_manifest
+from components.options import check_at_least
 from components.reporting import metrics
 from components.storage.files import read_json, write_json
 
@@ -51,9 +52,7 @@ class ClassicalOptions:
     num_jobs: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("max_photos", "num_neighbours", "num_trees", "max_tree_inputs", "num_jobs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1. Received: {getattr(self, name)}")
+        check_at_least(self, 1, "max_photos", "num_neighbours", "num_trees", "max_tree_inputs", "num_jobs")
 
 
 @dataclass(frozen=True)

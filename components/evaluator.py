@@ -25,6 +25,7 @@ from components.artifacts.evaluation import (
 )
 from components.artifacts.examples import ENCODED, IndexRow, read_index, shards
 from components.errors import EvaluationError
+from components.options import check_at_least, check_range
 from components.reporting import metrics
 from components.storage.bucket import is_url
 from components.storage.cache import fetch_folder
@@ -47,11 +48,8 @@ class EvaluatorOptions:
     batch_size: int = 32
 
     def __post_init__(self) -> None:
-        for name in ("min_accuracy", "max_accuracy_drop"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be 0 to 1. Received: {getattr(self, name)}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1. Received: {self.batch_size}")
+        check_range(self, 0, 1, "min_accuracy", "max_accuracy_drop")
+        check_at_least(self, 1, "batch_size")
 
 
 _SLICES: dict[str, Callable[[IndexRow], str]] = {

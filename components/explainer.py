@@ -16,6 +16,7 @@ from components.artifacts.evaluation import Prediction, read_predictions
 from components.artifacts.examples import read_encoded
 from components.artifacts.explanations import Explanation, write_explanations
 from components.artifacts.training import read_classifier
+from components.options import check_range
 from components.reporting.grad_cam import draw, grad_cam
 
 
@@ -31,8 +32,7 @@ class ExplainerOptions:
     num_examples: int = 6
 
     def __post_init__(self) -> None:
-        if not 0 <= self.num_examples <= 50:
-            raise ValueError(f"num_examples must be 0 to 50. Received: {self.num_examples}")
+        check_range(self, 0, 50, "num_examples")
 
 
 def explain(

@@ -9,6 +9,7 @@ from typing import Any
 from components.artifacts.examples import read_encoded, read_origin
 from components.artifacts.training import read_classifier, read_training
 from components.storage.files import size_bytes
+from export.spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -37,20 +38,15 @@ def export(*, examples_dir: Path, training_dir: Path, out_dir: Path, options: Ex
 
     training = read_training(training_dir)
     images = [encoded for _, encoded in islice(read_encoded(examples_dir, "train"), options.num_warmup_images)]
-    spec = {
+    spec: ModelSpec = {
         "model_name": options.model_name,
         "backbone": training["backbone"],
         "weights": training["weights"],
         "data": read_origin(examples_dir),
         "preprocessing": "RGB, upright, bilinear antialiased resize to a square, uint8 0–255; normalized inside",
         "tensorflow": importlib.metadata.version("tensorflow"),
+        "class_names": training["class_names"],
+        "image_size_px": training["image_size_px"],
     }
-    saved_model.save(
-        read_classifier(training_dir),
-        class_names=training["class_names"],
-        spec=spec,
-        model_name=options.model_name,
-        warmup_images=images,
-        out_dir=out_dir,
-    )
+    saved_model.save(read_classifier(training_dir), spec=spec, warmup_images=images, out_dir=out_dir)
     return {"signatures": "serving_default images", "size_mb": round(size_bytes(out_dir) / 1e6, 1)}

@@ -25,6 +25,7 @@ from components.artifacts.evaluation import read_predictions
 from components.artifacts.examples import read_encoded
 from components.artifacts.infra_validation import SERVER_LOG, Responses, write_responses
 from components.errors import InfraValidationError
+from components.options import check_above, check_at_least, check_choice
 from export.spec import read_spec
 from serving import launcher
 from serving.errors import ServerError, read_tail
@@ -59,14 +60,11 @@ class InfraValidatorOptions:
     timeout_s: float = 120.0
 
     def __post_init__(self) -> None:
-        if self.engine not in launcher.ENGINES:
-            raise ValueError(f"engine must be one of {', '.join(launcher.ENGINES)}. Received: {self.engine!r}")
-        if self.num_examples < 1:
-            raise ValueError(f"num_examples must be at least 1. Received: {self.num_examples}")
+        check_choice(self, launcher.ENGINES, "engine")
+        check_at_least(self, 1, "num_examples")
+        check_above(self, 0, "timeout_s")
         if not 1e-6 <= self.tolerance < 1:
             raise ValueError(f"tolerance must be 1e-6 (the evaluator rounds to it) to 1. Received: {self.tolerance}")
-        if not self.timeout_s > 0:
-            raise ValueError(f"timeout_s must be above 0. Received: {self.timeout_s}")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from components.artifacts.examples import read_encoded
 from components.artifacts.litert import find_litert_files
 from components.artifacts.litert_evaluation import LiteRTEvaluation, LiteRTFile, Measured, write_litert_evaluation
 from components.errors import EvaluationError
+from components.options import check_above, check_range
 from components.reporting import metrics
 from components.storage.files import size_bytes
 from export.spec import read_spec
@@ -62,11 +63,8 @@ class LiteRTEvaluatorOptions:
     timeout_s: float = 3600.0
 
     def __post_init__(self) -> None:
-        for name in ("max_accuracy_drop", "min_agreement"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be 0 to 1. Received: {getattr(self, name)}")
-        if not self.timeout_s > 0:
-            raise ValueError(f"timeout_s must be above 0. Received: {self.timeout_s}")
+        check_range(self, 0, 1, "max_accuracy_drop", "min_agreement")
+        check_above(self, 0, "timeout_s")
 
 
 def evaluate(

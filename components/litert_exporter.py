@@ -12,6 +12,7 @@ from components.artifacts.blessing import is_blessed
 from components.artifacts.examples import shards
 from components.artifacts.training import read_classifier
 from components.data import transform
+from components.options import check_at_least
 from export.spec import read_spec
 
 
@@ -26,8 +27,7 @@ class LiteRTOptions:
     num_calibration_images: int = 100
 
     def __post_init__(self) -> None:
-        if self.num_calibration_images < 1:
-            raise ValueError(f"num_calibration_images must be at least 1. Received: {self.num_calibration_images}")
+        check_at_least(self, 1, "num_calibration_images")
 
 
 def convert(
@@ -53,9 +53,7 @@ def convert(
     files = litert.convert(
         read_classifier(training_dir),
         calibration_images=np.stack([image for image, _ in chosen.as_numpy_iterator()]),
-        class_names=spec["class_names"],
         spec=spec,
-        model_name=spec["model_name"],
         out_dir=out_dir,
     )
     return {"num_files": len(files), **{f"{kind}_mb": _megabytes(path) for kind, path in files.items()}}

@@ -18,6 +18,7 @@ from components.artifacts.litert import find_litert_files
 from components.artifacts.parity import write_parity
 from components.artifacts.training import read_classifier
 from components.errors import ParityError
+from components.options import check_at_least
 from export.spec import read_spec
 
 QUANTIZED = ("litert_float16", "litert_dynamic", "litert_int8")
@@ -38,8 +39,7 @@ class ParityOptions:
     tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
-        if self.num_examples < 1:
-            raise ValueError(f"num_examples must be at least 1. Received: {self.num_examples}")
+        check_at_least(self, 1, "num_examples")
         if not 0 < self.tolerance < 1:
             raise ValueError(f"tolerance must lie between 0 and 1. Received: {self.tolerance}")
 

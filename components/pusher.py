@@ -18,7 +18,7 @@ from components.errors import PushError
 from components.storage.bucket import Bucket
 from components.storage.files import read_json, write_json
 from components.storage.models import LINEAGE, LITERT, MARKER, WITHDRAWN, ModelBucket, ModelFolder, open_models
-from export.spec import read_spec, write_litert_spec
+from export.spec import LiteRTFile, ModelSpec, read_spec, write_litert_spec
 
 log = logging.getLogger(__name__)
 
@@ -179,10 +179,11 @@ def _fill_model(staging: Path, export_dir: Path, origin: dict[str, Any]) -> None
     write_json(staging / LINEAGE, origin)
 
 
-def _fill_litert(
-    staging: Path, litert_dir: Path, spec: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]
-) -> None:
+def _fill_litert(staging: Path, litert_dir: Path, spec: ModelSpec, files: Mapping[str, Mapping[str, Any]]) -> None:
     for file in files.values():
         shutil.copy2(litert_dir / file["name"], staging)
-    described = {kind: {name: file[name] for name in ("name", "size_bytes", "sha256")} for kind, file in files.items()}
+    described = {
+        kind: LiteRTFile(name=file["name"], size_bytes=file["size_bytes"], sha256=file["sha256"])
+        for kind, file in files.items()
+    }
     write_litert_spec(staging, spec=spec, files=described)

@@ -27,6 +27,7 @@ from components.artifacts.statistics import Statistics, read_statistics
 from components.artifacts.training import History, read_history, read_training
 from components.artifacts.validation import read_validation
 from components.errors import ComponentError
+from components.options import check_range
 from components.reporting import page, plots
 from serving.errors import read_tail
 
@@ -47,8 +48,7 @@ class ReportOptions:
     num_mistakes: int = 24
 
     def __post_init__(self) -> None:
-        if not 0 <= self.num_mistakes <= MAX_MISTAKES:
-            raise ValueError(f"num_mistakes must lie in 0–{MAX_MISTAKES}. Received: {self.num_mistakes}.")
+        check_range(self, 0, MAX_MISTAKES, "num_mistakes")
 
 
 class _Mistake(TypedDict):

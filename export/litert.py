@@ -14,7 +14,7 @@ on a ResNet50 and the 274 photos of a test split (SavedModel: 258 right, 98.7 MB
 
 What was tried for int8, on the same network and 100 photos to calibrate on: TensorFlow's converter takes 40 s instead
 of 6 and finds 255 right, 270 in agreement. LiteRT Quantizer's own ranges, averages of the photos' extremes, find 258
-and 272, but cut the answers off: probabilities are wrong by 0.030 on average, here by 0.003. With the normalization
+and 272, but clip the outputs: probabilities are wrong by 0.030 on average, here by 0.003. With the normalization
 left as the SavedModel has it a photo takes 9.6 ms instead of 6.9, and TensorFlow's int8 falls to 251 and 257.
 """
 
@@ -22,7 +22,7 @@ import contextlib
 import io
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from export import metadata
+from export.spec import ModelSpec
 
 KINDS = {
     "float32": "float32 throughout",
@@ -53,23 +54,20 @@ def convert(
     classifier: keras.Model,
     *,
     calibration_images: NDArray[np.uint8],
-    class_names: Sequence[str],
-    spec: Mapping[str, Any],
-    model_name: str,
+    spec: ModelSpec,
     version: str = "",
     out_dir: Path,
 ) -> dict[str, Path]:
     """Write a file of each kind, with metadata.
 
-    Each holds one signature, `images`, as the SavedModel does, for one picture: `images` `[1, size, size, 3]`, RGB,
+    Each holds one signature, `images`, as the SavedModel does, for one image: `images` `[1, size, size, 3]`, RGB,
     0–255, to `probabilities` `float32 [1, C]`. `images` is `uint8` in the int8 file and `float32` in the others.
 
     Args:
         classifier: `uint8 [N, size, size, 3]`, RGB, 0–255, to `float32 [N, C]`.
         calibration_images: `uint8 [M, size, size, 3]`, photos to train on, of all classes; a hundred are enough.
-        class_names: the labels, in the order of the classifier's outputs.
-        spec: packed as `model_spec.json`.
-        model_name: what the files' names begin with.
+        spec: packed as `model_spec.json`; the files' names begin with its `model_name`, and its `class_names` are in
+            the order of the classifier's outputs.
         version: of the model, in the metadata.
         out_dir: an existing folder.
 
@@ -100,25 +98,18 @@ def convert(
             "dynamic": _quantize(float32, recipe.dynamic_wi8_afp32()),
             "int8": _quantize_int8(float32, calibration_images),
         }
-    paths = {kind: out_dir / f"{model_name}_{kind}.tflite" for kind in KINDS}
+    paths = {kind: out_dir / f"{spec['model_name']}_{kind}.tflite" for kind in KINDS}
     for kind, content in contents.items():
-        described = metadata.add(
-            content,
-            name=model_name,
-            description=f"Tells {', '.join(class_names)} apart; {KINDS[kind]}.",
-            version=version,
-            class_names=class_names,
-            spec=spec,
-        )
-        paths[kind].write_bytes(described)
+        description = f"Tells {', '.join(spec['class_names'])} apart; {KINDS[kind]}."
+        paths[kind].write_bytes(metadata.add(content, spec=spec, description=description, version=version))
     return paths
 
 
 def _fold_normalization(classifier: keras.Model) -> keras.Model:
-    """Give the classifier for `float32 [N, size, size, 3]`, RGB, 0–255, with less to do before its first convolution.
+    """Return the classifier for `float32 [N, size, size, 3]`, RGB, 0–255, with less to do before its first convolution.
 
     A colour normalization makes `Ax + b` of a pixel `x`: it reorders, scales and shifts channels. With `A` in the
-    kernel, only `x + A⁻¹b` is left to do. To fold `b` into the bias as well would be wrong at the picture's edges,
+    kernel, only `x + A⁻¹b` is left to do. To fold `b` into the bias as well would be wrong at the image's edges,
     where zeros are padded after the normalization.
     """
     network = keras.models.clone_model(classifier)
@@ -151,7 +142,7 @@ def _check_same(network: keras.Model, classifier: keras.Model, images: NDArray[n
 
 
 def _save(network: keras.Model, folder: Path) -> None:
-    """Write a SavedModel for one picture."""
+    """Write a SavedModel for one image."""
     size_px = network.input_shape[1]
     module = tf.Module()
     module.weights = [variable.value for variable in network.variables]
@@ -196,11 +187,11 @@ def _quantize_int8(path: Path, images: NDArray[np.uint8]) -> bytes:
 
 
 def _measure_ranges(path: Path, images: NDArray[np.uint8]) -> dict[str, Any]:
-    """Give the range of each activation as LiteRT Quantizer takes it: `{tensor: {"min": [x], "max": [y]}}`.
+    """Return the range of each activation as LiteRT Quantizer takes it: `{tensor: {"min": [x], "max": [y]}}`.
 
     In a large feature map a photo's extremes are single values out of many: the range leaves out those of one photo in
-    ten, for finer steps. Of small maps and vectors, such as the features and the answers, it keeps all, and
-    a quarter more: other photos go further, and an answer cut off is a wrong probability.
+    ten, for finer steps. Of small maps and vectors, such as the features and the outputs, it keeps all, and
+    a quarter more: other photos go further, and a clipped output is a wrong probability.
     """
     measuring = calibrator.CalibrationInterpreter(
         str(path),
@@ -228,7 +219,7 @@ def _measure_ranges(path: Path, images: NDArray[np.uint8]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep from the terminal what LiteRT Quantizer says to its developers: a bar for each photo, and a warning."""
+    """Keep LiteRT Quantizer's messages for its developers off the terminal: a bar for each photo, and a warning."""
     with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors.*")
         yield

@@ -1,9 +1,8 @@
-"""A process that does nothing but classify photos: `python -m export.measure MODEL FOLDER [NUM_PHOTOS]`.
+"""Classify photos in a process that does nothing else: `python -m export.measure MODEL FOLDER [NUM_PHOTOS]`.
 
-Reads a LiteRT file, through the thin client, or a SavedModel, and the encoded photos in a folder: all, or the first
-`NUM_PHOTOS`. Prints one JSON object:
-`answers` (`{class: probability}` of each photo, in the order of the files' names; null where the client cannot read
-it), `latency_ms` (median, from the encoded photo to its answer, one at a time) and `peak_memory_bytes`.
+Reads a model, a LiteRT file (through the thin client) or the folder of a SavedModel, and the encoded photos in a
+folder: all, or the first `NUM_PHOTOS`. Prints one JSON object, `Measured`. It exists because time and memory of a model
+can only be measured where nothing else is loaded.
 """
 
 import json
@@ -12,22 +11,38 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 Classify = Callable[[bytes], dict[str, float] | None]
+"""An encoded photo's probabilities by class, or `None` where it cannot be read."""
+
+
+class Measured(TypedDict):
+    """What is printed.
+
+    Attributes:
+        predictions: of each photo, in the order of the files' names: `{class: probability}`, or null where the client
+            cannot read it.
+        latency_ms: median, from the encoded photo to its prediction, one at a time.
+        peak_memory_bytes: of this process.
+    """
+
+    predictions: list[dict[str, float] | None]
+    latency_ms: float
+    peak_memory_bytes: int
 
 
 def main(model: Path, photos_dir: Path, num_photos: int | None = None) -> None:
     """Classify the photos in a folder and print what was measured."""
     classify = _open_saved_model(model) if model.is_dir() else _open_litert(model)
-    answers, times_ms = [], []
+    predictions, times_ms = [], []
     for path in sorted(photos_dir.iterdir())[:num_photos]:
         encoded = path.read_bytes()
         start_s = time.perf_counter()
-        answers.append(classify(encoded))
+        predictions.append(classify(encoded))
         times_ms.append((time.perf_counter() - start_s) * 1000)
-    measured: dict[str, Any] = {
-        "answers": answers,
+    measured: Measured = {
+        "predictions": predictions,
         "latency_ms": statistics.median(times_ms),
         "peak_memory_bytes": peak_memory_bytes(),
     }
@@ -60,7 +75,7 @@ def _open_saved_model(folder: Path) -> Classify:
 
 
 def peak_memory_bytes() -> int:
-    """Give the most memory that this process has held (Linux: `VmHWM`; `ru_maxrss` counts its parent there)."""
+    """Return the peak memory of this process (Linux: `VmHWM`; `ru_maxrss` counts its parent there)."""
     try:
         status = Path("/proc/self/status").read_text()
     except FileNotFoundError:

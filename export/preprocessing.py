@@ -1,8 +1,8 @@
-"""From an encoded image to the pixels the model sees, in TensorFlow: the one definition.
+"""Decode and resize an encoded image to the pixels that the model sees, in TensorFlow: the one definition.
 
-The training pipeline and the served graph both call it. A photo is turned upright as its EXIF orientation says,
-transparency is laid over white (in a GIF over black), 16-bit samples keep their high byte, an animation gives its first
-frame, and the whole picture is resized (bilinear, antialiased, aspect ratio not kept) to a square.
+The training pipeline and the served graph both call it. An image is turned upright by its EXIF orientation,
+transparency is laid over white (in a GIF over black), 16-bit samples keep their high byte, of an animation the first
+frame counts, and the whole image is resized (bilinear, antialiased, aspect ratio not kept) to a square.
 """
 
 import tensorflow as tf
@@ -68,7 +68,12 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def resize(image: tf.Tensor, size_px: int) -> tf.Tensor:
-    """Resize `uint8 [height, width, 3]` to `uint8 [size_px, size_px, 3]`: bilinear, antialiased, rounded."""
+    """Resize `uint8 [height, width, 3]` to `uint8 [size_px, size_px, 3]`: bilinear, antialiased, rounded.
+
+    >>> image = tf.constant([[[0, 0, 0], [200, 100, 50]]], tf.uint8)
+    >>> resize(image, 1).numpy().tolist()
+    [[[100, 50, 25]]]
+    """
     resized = tf.image.resize(image, [size_px, size_px], method="bilinear", antialias=True)
     return tf.cast(tf.round(tf.clip_by_value(resized, 0.0, 255.0)), tf.uint8)
 
@@ -87,7 +92,7 @@ def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
 def _decode_png(encoded: tf.Tensor) -> tf.Tensor:
     rgba = tf.cast(tf.io.decode_png(encoded, channels=4), tf.float32)
     depth, kind = tf.unstack(_bytes(encoded, 24, 2), num=2)
-    # TensorFlow gives grey of fewer than 8 bits a wrong alpha.
+    # TensorFlow decodes grey of fewer than 8 bits with a wrong alpha.
     alpha = tf.where((kind == 0) & (depth < 8), 1.0, rgba[..., 3:] / 255.0)
     return tf.cast(tf.round(rgba[..., :3] * alpha + 255.0 * (1.0 - alpha)), tf.uint8)
 
@@ -100,9 +105,9 @@ def _decode_palette_bmp(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _gif_size(encoded: tf.Tensor, *, screen: tf.Tensor) -> tf.Tensor:
-    """Give the width and height that hold the screen and every frame, `int32 [2]`: each frame names a size of its own.
+    """Return the width and height that hold the screen and every frame, `int32 [2]`: each frame has a size of its own.
 
-    Walks the blocks (GIF89a, 15–26); `in_data` says that a run of sub-blocks is being passed.
+    Walks the blocks (GIF89a, 15–26); `in_data` is true within a run of sub-blocks.
     """
 
     def table(flags: tf.Tensor) -> tf.Tensor:
@@ -124,7 +129,7 @@ def _gif_size(encoded: tf.Tensor, *, screen: tf.Tensor) -> tf.Tensor:
 
 
 def _bytes(encoded: tf.Tensor, position: tf.Tensor | int, count: tf.Tensor | int) -> tf.Tensor:
-    """Give `count` bytes from `position` as `int32 [count]`, zeros past the end."""
+    """Return `count` bytes from `position` as `int32 [count]`, zeros past the end."""
     raw = tf.strings.substr(encoded, tf.clip_by_value(position, 0, tf.strings.length(encoded)), count)
     present = tf.cast(tf.io.decode_raw(raw, tf.uint8), tf.int32)
     return tf.pad(present, [[0, count - tf.size(present)]])
@@ -137,7 +142,7 @@ def _integers(head: tf.Tensor, position: int, dtype: tf.DType, *, little_endian:
 
 
 def _orientation(encoded: tf.Tensor) -> tf.Tensor:
-    """Read the EXIF orientation of a JPEG, `int32 []`, 1–8; 1 where there is none or it makes no sense.
+    """Read the EXIF orientation of a JPEG, `int32 []`, 1–8; 1 where there is none or it is invalid.
 
     Walks the segments before the image data to APP1 "Exif" and looks the tag up in the first image file directory
     (JPEG: ITU-T T.81 annex B; Exif 2.3, 4.5.2 and 4.6.2).
@@ -148,7 +153,7 @@ def _orientation(encoded: tf.Tensor) -> tf.Tensor:
         return (head[1] == 0xE1) & tf.reduce_all(head[4:8] == [0x45, 0x78, 0x69, 0x66])
 
     def is_other(position: tf.Tensor) -> tf.Tensor:
-        # Application data (APP0 to APP15) and comments come first; with the first table the picture begins.
+        # Application data (APP0 to APP15) and comments come first; the image begins with the first table.
         head = _bytes(encoded, position, 2)
         return (head[0] == 0xFF) & ((head[1] >= 0xE0) & (head[1] <= 0xEF) | (head[1] == 0xFE)) & ~is_exif(position)
 

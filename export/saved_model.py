@@ -4,8 +4,7 @@ Writes a SavedModel with two signatures, warmup requests that TensorFlow Serving
 `assets.extra/model_spec.json`, which says what a client has to know.
 """
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from export import preprocessing
-from export.spec import SPEC
+from export.spec import ModelSpec, write_spec
 
 WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
 
@@ -21,29 +20,26 @@ WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
 def save(
     classifier: keras.Model,
     *,
-    class_names: Sequence[str],
-    spec: dict[str, Any],
-    model_name: str,
+    spec: ModelSpec,
     warmup_images: Sequence[bytes],
     out_dir: Path,
 ) -> None:
     """Write a classifier as a SavedModel.
 
-    Both signatures answer `probabilities` `float32 [N, C]` and `classes` `string [N, C]`, in `class_names`' order:
+    Both signatures return `probabilities` `float32 [N, C]` and `classes` `string [N, C]`, in the order of the spec's
+    `class_names`:
 
     - `serving_default` takes `image_bytes`, `string [N]`: JPEG, PNG, GIF or BMP files;
     - `images` takes `images`, `uint8 [N, size, size, 3]`, RGB, 0–255.
 
     Args:
         classifier: `uint8 [N, size, size, 3]` to `float32 [N, C]`.
-        class_names: the labels, in the order of the classifier's outputs.
-        spec: what `model_spec.json` says beside the class names and the image size.
-        model_name: under which warmup requests ask for it.
+        spec: written as `model_spec.json`; its `class_names` are in the order of the classifier's outputs.
         warmup_images: encoded images to warm the server up with.
         out_dir: an existing folder.
     """
-    size_px = classifier.input_shape[1]
-    labels = tf.constant(list(class_names))
+    size_px = spec["image_size_px"]
+    labels = tf.constant(spec["class_names"])
 
     def classify_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
         probabilities = classifier(images, training=False)
@@ -56,7 +52,7 @@ def save(
         )
         return classify_images(tf.ensure_shape(images, [None, size_px, size_px, 3]))
 
-    # keras.export.ExportArchive would store every weight twice: here the module holds them once.
+    # keras.export.ExportArchive would store every weight twice.
     module = tf.Module()
     module.weights = [variable.value for variable in classifier.variables]
     module.labels = labels
@@ -65,17 +61,15 @@ def save(
         "images": tf.function(classify_images, [tf.TensorSpec([None, size_px, size_px, 3], tf.uint8, "images")]),
     }
     tf.saved_model.save(module, str(out_dir), signatures=signatures)
-    (out_dir / SPEC).parent.mkdir(exist_ok=True)
-    description = {**spec, "class_names": list(class_names), "image_size_px": size_px}
-    (out_dir / SPEC).write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n")
-    _write_warmup(out_dir / WARMUP, model_name, warmup_images, size_px)
+    write_spec(out_dir, spec)
+    _write_warmup(out_dir / WARMUP, spec["model_name"], warmup_images, size_px)
 
 
 def _write_warmup(path: Path, model_name: str, images: Sequence[bytes], size_px: int) -> None:
     """Write a `PredictionLog` for each image and signature: TensorFlow Serving's saved_model_warmup format."""
     from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-    def request(signature: str, inputs: dict[str, Any]) -> bytes:
+    def request(signature: str, inputs: Mapping[str, Any]) -> bytes:
         predict = predict_pb2.PredictRequest()
         predict.model_spec.name = model_name
         predict.model_spec.signature_name = signature

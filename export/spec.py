@@ -6,25 +6,83 @@ Readable without TensorFlow.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 NAME = "model_spec.json"
 SPEC = Path("assets.extra") / NAME
 
 
-def read_spec(model_dir: Path) -> dict[str, Any]:
+class Weights(TypedDict):
+    """The backbone's weights: their source, and the reason where that is a fallback."""
+
+    source: str
+    fallback: str | None
+
+
+class Data(TypedDict):
+    """The training photos: their source as named, what it resolved to, and the reason where that is a fallback."""
+
+    source: str
+    resolved: str
+    fallback: str | None
+
+
+class ModelSpec(TypedDict):
+    """What `model_spec.json` holds.
+
+    Attributes:
+        model_name: under which the model is served.
+        backbone: the network below the head.
+        weights: the backbone's.
+        data: the photos that it was trained on.
+        preprocessing: in words, from a photo to the model's input.
+        tensorflow: the version that wrote the model.
+        class_names: the labels, in the order of the outputs.
+        image_size_px: the side of the square images that the model takes.
+    """
+
+    model_name: str
+    backbone: str
+    weights: Weights
+    data: Data
+    preprocessing: str
+    tensorflow: str
+    class_names: list[str]
+    image_size_px: int
+
+
+class LiteRTFile(TypedDict):
+    """A LiteRT file as `model_spec.json` beside it describes it."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+def dump(spec: Mapping[str, object]) -> str:
+    """Return a spec as the text of `model_spec.json`."""
+    return json.dumps(spec, indent=2, ensure_ascii=False) + "\n"
+
+
+def read_spec(model_dir: Path) -> ModelSpec:
     """Read the `model_spec.json` inside a SavedModel."""
     return json.loads((model_dir / SPEC).read_text(encoding="utf-8"))
 
 
-def write_litert_spec(folder: Path, *, spec: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]) -> None:
+def write_spec(model_dir: Path, spec: ModelSpec) -> None:
+    """Write the `model_spec.json` inside a SavedModel."""
+    path = model_dir / SPEC
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(dump(spec), encoding="utf-8")
+
+
+def write_litert_spec(folder: Path, *, spec: ModelSpec, files: Mapping[str, LiteRTFile]) -> None:
     """Write the `model_spec.json` beside LiteRT files.
 
     Args:
         folder: with the files in it.
         spec: the SavedModel's.
-        files: of each kind (`int8`, …) `name`, `size_bytes` and `sha256`.
+        files: by kind (`int8`, …); the type of each file's input is added.
     """
     described = {kind: {**file, "input": "uint8" if kind == "int8" else "float32"} for kind, file in files.items()}
-    document = json.dumps({**spec, "files": described}, indent=2, ensure_ascii=False)
-    (folder / NAME).write_text(document + "\n", encoding="utf-8")
+    (folder / NAME).write_text(dump({**spec, "files": described}), encoding="utf-8")

@@ -58,15 +58,8 @@ def test_network_learns_what_it_is_shown() -> None:
 def test_network_can_be_converted_for_the_device(depthwise_dir: Path, tmp_path: Path) -> None:
     network = keras.models.load_model(depthwise_dir / "model.keras", compile=False)
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
-    names = [str(n) for n in range(5)]
-    files = litert.convert(
-        network,
-        calibration_images=images,
-        class_names=names,
-        spec={"class_names": names, "image_size_px": 32},
-        model_name="depthwise",
-        out_dir=tmp_path,
-    )
+    spec: Any = {"model_name": "depthwise", "class_names": [str(n) for n in range(5)], "image_size_px": 32}
+    files = litert.convert(network, calibration_images=images, spec=spec, out_dir=tmp_path)
     assert files["int8"].stat().st_size < files["float32"].stat().st_size / 2
 
 

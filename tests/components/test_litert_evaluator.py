@@ -111,14 +111,14 @@ def test_options_out_of_range_are_refused(option: str, value: float) -> None:
 def test_the_worker_imports_no_tensorflow_for_a_file(litert_dir: Path, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "client" / "samples", tmp_path / "photos")
     script = (
-        "import sys; from pathlib import Path; from components import litert_worker\n"
-        "litert_worker.main(Path(sys.argv[1]), Path(sys.argv[2]), 2)\n"
+        "import sys; from pathlib import Path; from export import measure\n"
+        "measure.main(Path(sys.argv[1]), Path(sys.argv[2]), 2)\n"
         "assert not {'tensorflow', 'keras'} & set(sys.modules)"
     )
     command = [sys.executable, "-c", script, str(litert_dir / "flowers_int8.tflite"), str(tmp_path / "photos")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    answers = json.loads(done.stdout)["answers"]
+    answers = json.loads(done.stdout)["predictions"]
     assert [round(sum(answer.values()), 2) for answer in answers] == [1.0, 1.0]
 
 
@@ -128,6 +128,6 @@ def test_the_worker_goes_on_past_a_photo_that_cannot_be_read(
     (tmp_path / "0").write_bytes(b"no photo")
     (tmp_path / "1").write_bytes((ROOT / "client" / "samples" / "rose.jpg").read_bytes())
     litert_worker.main(litert_dir / "flowers_int8.tflite", tmp_path)
-    first, second = json.loads(capsys.readouterr().out)["answers"]
+    first, second = json.loads(capsys.readouterr().out)["predictions"]
     assert first is None
     assert len(second) == 5

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from client.classifier_client.transports.litert_metadata import read_metadata
 from components import litert_exporter
 from components.litert_exporter import LiteRTOptions
 from components.storage.files import write_json
-from export import metadata
 from export.spec import read_spec
+from tests.client import litert_files
 
 
 def test_a_blessed_model_becomes_a_file_of_each_kind(litert_dir: Path, export_dir: Path) -> None:
@@ -17,8 +18,8 @@ def test_a_blessed_model_becomes_a_file_of_each_kind(litert_dir: Path, export_di
         f"flowers_{kind}.tflite" for kind in ("dynamic", "float16", "float32", "int8")
     ]
     for path in litert_dir.iterdir():
-        described = metadata.read(path)
-        assert (described.spec, list(described.class_names)) == (spec, spec["class_names"])
+        assert litert_files.read_spec(path) == spec
+        assert list(read_metadata(path).class_names) == spec["class_names"]
 
 
 def test_a_model_that_is_not_blessed_is_not_converted(

@@ -57,7 +57,7 @@ def check(
 
 
 def test_every_way_is_compared(check: Check) -> None:
-    ways = {row["way"]: row for row in check(num_examples=5)}
+    ways = {row["form"]: row for row in check(num_examples=5)}
     served = [f"{protocol}_{way}" for protocol in ("rest", "grpc") for way in ("serving_default", "images")]
     files = [f"litert_{kind}" for kind in ("dynamic", "float16", "float32", "int8")]
     assert set(ways) == {"saved_model_images", "saved_model_serving_default", *files, *served}
@@ -80,13 +80,15 @@ def test_a_server_that_answers_something_else_fails_the_run(
     write_json(tmp_path / "other" / ANSWERS, answers)
     with pytest.raises(ParityError, match=r"within parity\.tolerance \(0\.001\)\. .*differ: grpc_images by 0\.01\."):
         check(tmp_path / "other")
-    assert not next(way for way in read_json(tmp_path / "parity.json")["ways"] if way["way"] == "grpc_images")["passed"]
+    assert not next(way for way in read_json(tmp_path / "parity.json")["ways"] if way["form"] == "grpc_images")[
+        "passed"
+    ]
 
 
 def test_what_was_not_made_is_not_compared(check: Check, tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     write_json(tmp_path / "nothing" / ANSWERS, {})
-    ways = [row["way"] for row in check(tmp_path / "nothing", tmp_path / "nothing", num_examples=1)]
+    ways = [row["form"] for row in check(tmp_path / "nothing", tmp_path / "nothing", num_examples=1)]
     assert ways == ["saved_model_images", "saved_model_serving_default"]
 
 

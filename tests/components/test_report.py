@@ -217,7 +217,7 @@ def _artifacts() -> dict[str, Any]:
             "reference": "keras",
             "ways": [
                 {
-                    "way": "rest_images",
+                    "form": "rest_images",
                     "num_images": 8,
                     "max_difference": 3.4e-7,
                     "agreement": 1.0,
@@ -225,7 +225,7 @@ def _artifacts() -> dict[str, Any]:
                     "passed": True,
                 },
                 {
-                    "way": "litert_int8",
+                    "form": "litert_int8",
                     "num_images": 8,
                     "max_difference": 0.021,
                     "agreement": 0.875,

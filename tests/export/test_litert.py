@@ -1,4 +1,4 @@
-"""The LiteRT files of a small classifier: what they take, what they answer, and how close that is to the SavedModel."""
+"""The LiteRT files of a small classifier: what they take, what they predict, and how close to the SavedModel."""
 
 import json
 import subprocess
@@ -15,11 +15,13 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
+from client.classifier_client.transports.litert_metadata import read_metadata
 from components import examples, model
 from components.data import transform
-from export import litert, metadata
+from export import litert
 from export.spec import read_spec
 from serving.local_server.litert import LiteRTServable
+from tests.client import litert_files
 
 # How far a probability may be from the SavedModel's: float32 sums in another order; float16 has 11 bits; int8 has 8,
 # and its steps add up through six layers.
@@ -34,8 +36,8 @@ def classifier(training_dir: Path) -> keras.Model:
 @pytest.fixture(scope="module")
 def photos(examples_dir: Path) -> Callable[[str], NDArray[np.uint8]]:
     def read(split: str) -> NDArray[np.uint8]:
-        pictures = transform.read(examples.shards(examples_dir, split), image_size_px=32)
-        return np.stack([picture for picture, _ in pictures.as_numpy_iterator()])
+        images = transform.read(examples.shards(examples_dir, split), image_size_px=32)
+        return np.stack([image for image, _ in images.as_numpy_iterator()])
 
     return read
 
@@ -45,10 +47,10 @@ def convert(
     classifier: keras.Model, photos: Callable[[str], NDArray[np.uint8]], export_dir: Path
 ) -> Callable[..., dict[str, Path]]:
     spec = read_spec(export_dir)
-    given = {"calibration_images": photos("train"), "class_names": spec["class_names"], "model_name": "flowers"}
+    given = {"calibration_images": photos("train"), "spec": spec, "version": "3"}
 
     def convert(out_dir: Path, classifier: keras.Model = classifier, **changed: Any) -> dict[str, Path]:
-        return litert.convert(classifier, out_dir=out_dir, **{**given, "spec": spec, "version": "3", **changed})
+        return litert.convert(classifier, out_dir=out_dir, **{**given, **changed})
 
     return convert
 
@@ -60,15 +62,15 @@ def files(tmp_path_factory: pytest.TempPathFactory, convert: Callable[..., dict[
 
 @pytest.fixture(scope="module")
 def expected(export_dir: Path, photos: Callable[[str], NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """What the SavedModel answers to the photos of the test split."""
+    """The SavedModel's probabilities of the test photos."""
     loaded = tf.saved_model.load(str(export_dir))
     return loaded.signatures["images"](images=tf.constant(photos("test")))["probabilities"].numpy()
 
 
-def answer(path: Path, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+def predict(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     run = Interpreter(str(path)).get_signature_runner("images")
     dtype = run.get_input_details()["images"]["dtype"]
-    return np.concatenate([run(images=picture[np.newaxis].astype(dtype))["probabilities"] for picture in pictures])
+    return np.concatenate([run(images=image[np.newaxis].astype(dtype))["probabilities"] for image in images])
 
 
 def test_a_file_of_each_kind_is_named_after_the_model(files: dict[str, Path]) -> None:
@@ -82,7 +84,7 @@ def test_a_file_of_each_kind_is_named_after_the_model(files: dict[str, Path]) ->
 
 
 @pytest.mark.parametrize("kind", litert.KINDS)
-def test_signature_is_the_one_of_the_saved_model_for_one_picture(files: dict[str, Path], kind: str) -> None:
+def test_signature_is_the_one_of_the_saved_model_for_one_image(files: dict[str, Path], kind: str) -> None:
     interpreter = Interpreter(str(files[kind]))
     assert interpreter.get_signature_list() == {"images": {"inputs": ["images"], "outputs": ["probabilities"]}}
     run = interpreter.get_signature_runner("images")
@@ -94,22 +96,23 @@ def test_signature_is_the_one_of_the_saved_model_for_one_picture(files: dict[str
 
 
 @pytest.mark.parametrize("kind", litert.KINDS)
-def test_answers_are_those_of_the_saved_model(
+def test_predictions_are_those_of_the_saved_model(
     files: dict[str, Path], kind: str, photos: Callable[[str], NDArray[np.uint8]], expected: NDArray[np.float32]
 ) -> None:
-    found = answer(files[kind], photos("test"))
+    found = predict(files[kind], photos("test"))
     np.testing.assert_allclose(found, expected, atol=TOLERANCES[kind])
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
     assert found.min() > 0
-    assert np.ptp(expected, axis=0).max() > 5 * TOLERANCES[kind], "the answers must depend on the photo"
+    assert np.ptp(expected, axis=0).max() > 5 * TOLERANCES[kind], "the predictions must depend on the photo"
 
 
 @pytest.mark.parametrize("kind", litert.KINDS)
-def test_metadata_say_what_the_file_is(files: dict[str, Path], kind: str, export_dir: Path) -> None:
-    found, spec = metadata.read(files[kind]), read_spec(export_dir)
-    assert (found.name, found.version, found.spec) == ("flowers", "3", spec)
-    assert list(found.class_names) == spec["class_names"]
-    assert litert.KINDS[kind] in found.description
+def test_metadata_describes_the_file(files: dict[str, Path], kind: str, export_dir: Path) -> None:
+    metadata, spec = read_metadata(files[kind]), read_spec(export_dir)
+    name, description = litert_files.read_names(files[kind])
+    assert (name, metadata.model_version, litert_files.read_spec(files[kind])) == ("flowers", "3", spec)
+    assert list(metadata.class_names) == spec["class_names"]
+    assert litert.KINDS[kind] in description
 
 
 def test_int8_computes_in_integers_until_the_softmax(files: dict[str, Path]) -> None:
@@ -121,7 +124,7 @@ def test_int8_computes_in_integers_until_the_softmax(files: dict[str, Path]) -> 
     assert {16, 24, 32, 48} <= set(scales), "each channel of a kernel has a scale of its own"
 
 
-def test_rows_of_a_resized_batch_are_answered_as_they_are_alone(
+def test_rows_of_a_resized_batch_are_predicted_as_they_are_alone(
     files: dict[str, Path], photos: Callable[[str], NDArray[np.uint8]]
 ) -> None:
     batch = photos("test")[:3]
@@ -131,10 +134,10 @@ def test_rows_of_a_resized_batch_are_answered_as_they_are_alone(
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], batch)
     interpreter.invoke()
     together = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-    np.testing.assert_allclose(together, answer(files["int8"], batch), atol=1e-6)
+    np.testing.assert_allclose(together, predict(files["int8"], batch), atol=1e-6)
 
 
-def test_a_server_takes_int8_for_the_saved_model(files: dict[str, Path], export_dir: Path) -> None:
+def test_server_takes_int8_for_the_saved_model(files: dict[str, Path], export_dir: Path) -> None:
     servable = LiteRTServable(files["int8"])
     served = servable.signatures["images"]
     servable.close()
@@ -165,15 +168,15 @@ def test_channels_in_another_order_and_padding_are_folded_exactly(
             keras.layers.ReLU(),
         ]
     )
-    images = keras.Input((32, 32, 3), dtype="uint8")
-    pixels = keras.applications.resnet50.preprocess_input(keras.ops.cast(images, "float32")) / 64
-    features = keras.layers.Flatten()(backbone(pixels))
-    whole = keras.Model(images, keras.layers.Dense(5, activation="softmax")(features))
-    before = [weights.copy() for weights in whole.get_weights()]
-    pictures = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
-    found = answer(convert(tmp_path, whole)["float32"], pictures)
-    np.testing.assert_allclose(found, whole.predict(pictures, verbose=0), atol=1e-5)
-    for weights, kept in zip(whole.get_weights(), before, strict=True):
+    pixels = keras.Input((32, 32, 3), dtype="uint8")
+    normalized = keras.applications.resnet50.preprocess_input(keras.ops.cast(pixels, "float32")) / 64
+    features = keras.layers.Flatten()(backbone(normalized))
+    network = keras.Model(pixels, keras.layers.Dense(5, activation="softmax")(features))
+    before = [weights.copy() for weights in network.get_weights()]
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    found = predict(convert(tmp_path, network)["float32"], images)
+    np.testing.assert_allclose(found, network.predict(images, verbose=0), atol=1e-5)
+    for weights, kept in zip(network.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weights, kept)
 
 
@@ -185,28 +188,28 @@ def test_backbones_for_the_device_are_converted(
     """Random weights make fifty layers amplify any rounding, so that int8 need not agree here; trained ones damp it."""
     keras.utils.set_random_seed(0)
     extractor = model.build_extractor(name, image_size_px=32)
-    _give_moments(extractor, name, photos("train"))
+    _set_moments(extractor, name, photos("train"))
     dense = keras.layers.Dense(5, activation="softmax", kernel_initializer=keras.initializers.RandomNormal(stddev=0.01))
-    whole = keras.Model(extractor.input, dense(extractor.output))
-    files = convert(tmp_path, whole)
-    expected = whole.predict(photos("test"), verbose=0)
-    assert np.ptp(expected, axis=0).max() > 0.01, "the answers must depend on the photo"
-    np.testing.assert_allclose(answer(files["float32"], photos("test")), expected, atol=1e-2)
-    found = answer(files["int8"], photos("test"))
+    network = keras.Model(extractor.input, dense(extractor.output))
+    files = convert(tmp_path, network)
+    expected = network.predict(photos("test"), verbose=0)
+    assert np.ptp(expected, axis=0).max() > 0.01, "the predictions must depend on the photo"
+    np.testing.assert_allclose(predict(files["float32"], photos("test")), expected, atol=1e-2)
+    found = predict(files["int8"], photos("test"))
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
     assert np.ptp(found, axis=0).max() > 0.01
     assert files["int8"].stat().st_size < files["float32"].stat().st_size / 2
 
 
-def _give_moments(extractor: keras.Model, name: str, pictures: NDArray[np.uint8]) -> None:
-    """Let batch normalization take the moments of some pictures: with those of no picture, signals die out."""
+def _set_moments(extractor: keras.Model, name: str, images: NDArray[np.uint8]) -> None:
+    """Let batch normalization take the moments of some images: with its initial ones, signals die out."""
     backbone = extractor.get_layer(name)
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
     backbone.trainable = True
     before = extractor.operations[extractor.operations.index(backbone) - 1].output
-    backbone(keras.Model(extractor.input, before)(pictures), training=True)
+    backbone(keras.Model(extractor.input, before)(images), training=True)
     backbone.trainable = False
 
 
@@ -214,9 +217,9 @@ def test_classifier_that_cannot_be_folded_is_refused(convert: Callable[..., dict
     images = keras.Input((32, 32, 3), dtype="uint8")
     pixels = (keras.ops.cast(images, "float32") / 255) ** 2
     backbone = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(4, 3), keras.layers.Flatten()])
-    whole = keras.Model(images, keras.layers.Dense(5, activation="softmax")(backbone(pixels)))
+    network = keras.Model(images, keras.layers.Dense(5, activation="softmax")(backbone(pixels)))
     with pytest.raises(ValueError, match="A classifier must begin with a colour normalization"):
-        convert(tmp_path, whole)
+        convert(tmp_path, network)
     assert not list(tmp_path.iterdir())
 
 
@@ -244,8 +247,8 @@ from mediapipe.tasks.python import BaseOptions, vision
 
 options = vision.ImageClassifierOptions(base_options=BaseOptions(model_asset_path=sys.argv[1]), max_results=-1)
 with vision.ImageClassifier.create_from_options(options) as classifier:
-    for picture in np.load(sys.argv[2]):
-        image = mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(picture))
+    for pixels in np.load(sys.argv[2]):
+        image = mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(pixels))
         found = classifier.classify(image).classifications[0].categories
         print(json.dumps({category.category_name: category.score for category in found}))
 """
@@ -279,6 +282,6 @@ def test_mediapipe_classifies_as_the_interpreter_does(
     command = [mediapipe_python, "-c", CLASSIFY, files[kind], tmp_path / "photos.npy"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout.splitlines()
     class_names = read_spec(export_dir)["class_names"]
-    found = [[answered[name] for name in class_names] for answered in map(json.loads, lines)]
+    found = [[prediction[name] for name in class_names] for prediction in map(json.loads, lines)]
     # The same kernels, perhaps of another release.
-    np.testing.assert_allclose(found, answer(files[kind], photos("test")), atol=1e-4)
+    np.testing.assert_allclose(found, predict(files[kind], photos("test")), atol=1e-4)

@@ -1,6 +1,5 @@
-"""The metadata inside a LiteRT file: what goes in comes out, and the model stays what it was."""
+"""The metadata inside a LiteRT file: the client reads what was written, and the model stays what it was."""
 
-import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,13 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from litert_quantizer import quantizer, recipe
 
+from client.classifier_client import ModelFileError
+from client.classifier_client.transports.litert_metadata import Metadata, read_metadata
 from export import metadata
+from tests.client import litert_files
 
 CLASS_NAMES = ("rose", "wilder Löwenzahn", "zinnia")
-SPEC = {"model_name": "garden", "note": "größer"}
+SPEC = {"model_name": "garden", "note": "größer", "class_names": list(CLASS_NAMES)}
 IMAGE = np.random.default_rng(0).uniform(0, 255, (1, 8, 8, 3)).astype(np.float32)
 
 
@@ -32,9 +34,9 @@ def content() -> bytes:
     return tf.lite.TFLiteConverter.from_concrete_functions([traced]).convert()
 
 
-def add(content: bytes, **changed: Any) -> bytes:
-    given = {"name": "garden", "description": "Tells flowers apart.", "version": "7", "class_names": CLASS_NAMES}
-    return metadata.add(content, **{**given, "spec": SPEC, **changed})
+def add(content: bytes, *, version: str = "7", **changed: Any) -> bytes:
+    spec: Any = {**SPEC, **changed}
+    return metadata.add(content, spec=spec, description="Tells flowers apart.", version=version)
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def path(tmp_path: Path, content: bytes) -> Path:
     return file
 
 
-def answer(content: bytes) -> Any:
+def predict(content: bytes) -> Any:
     interpreter = Interpreter(model_content=content)
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], IMAGE)
@@ -57,25 +59,15 @@ def entries(content: bytes) -> list[bytes]:
     return [model.Metadata(i).Name() for i in range(model.MetadataLength())]
 
 
-def test_what_was_added_is_read_back(path: Path) -> None:
-    assert metadata.read(path) == metadata.Metadata(
-        name="garden",
-        description="Tells flowers apart.",
-        version="7",
-        class_names=CLASS_NAMES,
-        mean=(0.0,),
-        std=(1.0,),
-        spec=SPEC,
-    )
+@pytest.mark.parametrize("version", ["7", ""])
+def test_client_reads_what_was_added(path: Path, content: bytes, version: str) -> None:
+    path.write_bytes(add(content, version=version))
+    assert read_metadata(path) == Metadata(CLASS_NAMES, mean=(0.0,), std=(1.0,), model_version=version)
+    assert litert_files.read_names(path) == ("garden", "Tells flowers apart.")
 
 
-def test_version_may_be_missing(path: Path, content: bytes) -> None:
-    path.write_bytes(add(content, version=""))
-    assert metadata.read(path).version == ""
-
-
-def test_model_answers_as_before(path: Path, content: bytes) -> None:
-    np.testing.assert_array_equal(answer(path.read_bytes()), answer(content))
+def test_model_predicts_as_before(path: Path, content: bytes) -> None:
+    np.testing.assert_array_equal(predict(path.read_bytes()), predict(content))
     assert set(entries(path.read_bytes())) == {*entries(content), b"TFLITE_METADATA"}
 
 
@@ -93,7 +85,7 @@ def test_labels_and_spec_are_read_as_a_zip_archive(path: Path) -> None:
         assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
         assert {info.external_attr >> 16 for info in archive.infolist()} == {0o644}
         assert archive.read("labels.txt").decode() == "rose\nwilder Löwenzahn\nzinnia\n"
-        assert json.loads(archive.read("model_spec.json")) == SPEC
+    assert litert_files.read_spec(path) == SPEC
 
 
 def test_same_model_gives_the_same_file(path: Path, content: bytes) -> None:
@@ -102,9 +94,9 @@ def test_same_model_gives_the_same_file(path: Path, content: bytes) -> None:
 
 def test_adding_again_replaces_what_was_there(path: Path, content: bytes) -> None:
     once = path.read_bytes()
-    twice = add(once, class_names=("a", "b", "c"))
+    twice = add(once, class_names=["a", "b", "c"])
     path.write_bytes(twice)
-    assert metadata.read(path).class_names == ("a", "b", "c")
+    assert read_metadata(path).class_names == ("a", "b", "c")
     assert sorted(entries(twice)) == sorted(entries(once))
     with zipfile.ZipFile(path) as archive:
         assert archive.namelist() == ["labels.txt", "model_spec.json"]
@@ -121,7 +113,7 @@ def test_buffers_behind_the_flatbuffer_come_inside(content: bytes) -> None:
     assert max(offsets(quantized)) > 1
     described = add(quantized)
     assert max(offsets(described)) == 0
-    np.testing.assert_array_equal(answer(described), answer(quantized))
+    np.testing.assert_array_equal(predict(described), predict(quantized))
 
 
 @pytest.mark.parametrize("labels", [(), ("a", "b"), ("a", "b", "c", "d"), ("a", "", "c"), ("a", "b\nc", "d")])
@@ -132,20 +124,7 @@ def test_labels_that_do_not_fit_the_outputs_are_refused(content: bytes, labels: 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
 def test_file_that_is_cut_short_is_refused_with_its_name(path: Path, share: float) -> None:
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(ValueError, match=r"A LiteRT file must hold metadata .*garden\.tflite"):
-        metadata.read(path)
-
-
-def test_file_without_metadata_is_refused_with_its_name(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"A LiteRT file must hold metadata .*garden\.tflite"):
-        metadata.read(path)
-
-
-def test_archive_that_is_no_model_is_refused(path: Path) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("labels.txt", "rose\n")
-    with pytest.raises(ValueError, match=r"A LiteRT file must hold metadata .*garden\.tflite"):
-        metadata.read(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ModelFileError, match=r"A LiteRT file must be a model with metadata, .*garden\.tflite"):
+        read_metadata(path)

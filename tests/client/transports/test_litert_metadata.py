@@ -1,6 +1,7 @@
-"""What a LiteRT file says of itself is read as metadata writers write it, and a file that says nothing is refused."""
+"""The metadata of a LiteRT file is read as other writers write it, and a file without any is refused."""
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,6 @@ def read(folder: Path, content: bytes) -> Metadata:
 def test_labels_and_normalization_are_read(tmp_path: Path, model: bytes) -> None:
     content = with_metadata(model, normalization=((123.5, 116.0, 103.0), (1.0, 2.0, 4.0)))
     assert read(tmp_path, content) == Metadata(CLASS_NAMES, (123.5, 116.0, 103.0), (1.0, 2.0, 4.0), "")
-
-
-def test_metadata_that_this_project_writes_is_read(tmp_path: Path, model: bytes) -> None:
-    from export import metadata
-
-    spec = {"class_names": CLASS_NAMES, "image_size_px": 4}
-    content = metadata.add(
-        model, name="colours", description="Tells colours apart.", version="3", class_names=CLASS_NAMES, spec=spec
-    )
-    assert read(tmp_path, content) == Metadata(CLASS_NAMES, (0.0,), (1.0,), "3")
 
 
 def test_labels_may_hold_any_letters_and_blank_lines_are_none(tmp_path: Path, model: bytes) -> None:
@@ -67,9 +58,16 @@ def test_spec_beside_the_file_goes_before_the_one_inside(tmp_path: Path, model: 
         (b"\xff\xff\xff\xffTFL3" + bytes(40), r"Received: one with damaged metadata"),
     ],
 )
-def test_what_is_no_model_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
+def test_file_that_is_no_model_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=message):
         read(tmp_path, content)
+
+
+def test_archive_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model.tflite", "w") as archive:
+        archive.writestr("labels.txt", "rose\n")
+    with pytest.raises(ModelFileError, match=r"Received: a file that begins with b'PK.*model\.tflite"):
+        read_metadata(tmp_path / "model.tflite")
 
 
 def test_missing_file_is_refused(tmp_path: Path) -> None:
