@@ -38,7 +38,7 @@ DRAW: dict[str, Callable[[], bytes]] = {
     "confusion_matrix": lambda: plots.confusion_matrix(MATRIX, CLASSES),
     "calibration": lambda: plots.calibration(BINS),
     "data": lambda: plots.data(SPLITS, CLASSES),
-    "pictures": lambda: plots.pictures([np.full((4, 6, 3), 90, np.uint8)] * 3, ["a", "b", "$c"], num_columns=2),
+    "photos": lambda: plots.photos([np.full((4, 6, 3), 90, np.uint8)] * 3, ["a", "b", "$c"], num_columns=2),
     "on_device": lambda: plots.on_device(dict.fromkeys(["SavedModel", "int8"], ON_DEVICE)),
     "comparison": lambda: plots.comparison(ROWS),
 }
