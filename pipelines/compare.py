@@ -1,7 +1,7 @@
 """The comparison: other models beside the flowers pipeline's own, all on one split. Nothing is pushed.
 
-What the flowers pipeline declares stands here as it is there, so each finds the other's artifacts. Some of its steps
-stand here once more under a prefix, with options of their own.
+Steps of the flowers pipeline are the same here, so each pipeline finds the other's artifacts. Some of them are repeated
+under a prefix, with options of their own.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,7 +36,7 @@ class CompareConfig(Config):
 
     `fine_tuning` trains the last stage for two epochs, about two minutes each on two busy cores, so that the comparison
     stays below 25 minutes there. A tenfold rate did worse on validation (flower_photos: 0.902, here 0.928, the head
-    alone 0.953). `judging` blesses whatever accuracy: a model is converted to be compared, not pushed.
+    alone 0.953). `judging` blesses any accuracy: a model is converted to be compared, not pushed.
     """
 
     edges: EdgesOptions = field(default_factory=EdgesOptions)
@@ -48,7 +48,7 @@ class CompareConfig(Config):
     judging: EvaluatorOptions = field(default_factory=lambda: EvaluatorOptions(min_accuracy=0.0))
 
 
-def _again(
+def _repeat(
     prefix: str, names: Iterable[str], *, made: Iterable[str] = (), sections: Mapping[str, str] | None = None
 ) -> Iterator[Step]:
     """Declare steps of the flowers pipeline once more, as `<prefix>_<name>`.
@@ -56,9 +56,9 @@ def _again(
     Args:
         prefix: of their names.
         names: of the steps.
-        made: steps already declared under the prefix. From these and from each other they read; anything else is the
-            flowers pipeline's.
-        sections: the section of the configuration that takes the place of another.
+        made: steps already declared under the prefix. The repeated steps read from these and from each other, and from
+            the flowers pipeline otherwise.
+        sections: the section of the configuration that replaces another.
     """
     names = tuple(names)
     sections = {"evaluator": "judging", **(sections or {})}
@@ -84,8 +84,8 @@ def _row(prefix: str = "", features: str | None = None) -> Step:
 
 
 def _other_backbone(name: str) -> Iterator[Step]:
-    """Declare the whole way of another backbone, which is passed over where its weights cannot be had."""
-    for step in _again(name, ("model", "features", "trainer", *_JUDGING), sections={"model": name}):
+    """Declare all steps of another backbone, which are skipped where its weights are not available."""
+    for step in _repeat(name, ("model", "features", "trainer", *_JUDGING), sections={"model": name}):
         is_first = step.name == f"{name}_model"
         yield replace(step, function="components.model:fetch_or_explain") if is_first else step
     yield _row(f"{name}_", features=f"{name}_features")
@@ -138,9 +138,9 @@ STEPS = (
         options={"options": "depthwise", "transform": "transform"},
         resumable=True,
     ),
-    *_again("depthwise", _JUDGING, made=("trainer",)),
+    *_repeat("depthwise", _JUDGING, made=("trainer",)),
     _row("depthwise_"),
-    *_again("fine_tuned", ("trainer", *_JUDGING), sections={"trainer": "fine_tuning"}),
+    *_repeat("fine_tuned", ("trainer", *_JUDGING), sections={"trainer": "fine_tuning"}),
     _row("fine_tuned_", features="features"),
     *(step for name in _BACKBONES for step in _other_backbone(name)),
     Step(

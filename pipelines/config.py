@@ -48,7 +48,7 @@ AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
 def override(config: AnyConfig, assignments: Iterable[str]) -> AnyConfig:
-    """Apply `section.option=value` assignments, the last one winning; what fits together is taken in any order.
+    """Apply `section.option=value` assignments, the last one winning, in any order.
 
     Raises:
         ValueError: an assignment without `=`, an unknown option (the nearest is named), a value of another type or one

@@ -25,11 +25,11 @@ class Step:
         programs: modules that the step runs as processes of their own; their code counts as the step's.
         libraries: packages, beside those of every step (`fingerprint.LIBRARIES`), whose version decides the result.
         state: parameter name to the folder, kept between runs, that the step reads and writes. A step with state is run
-            every time and finds out for itself that nothing is to be done.
+            every time and finds out itself whether there is anything to do.
         resumable: whether the step goes on from what a killed attempt left in its output folder.
         is_distributed: whether the step can use several workers: it is passed `cluster`, the workers or `None`.
-        accepts_missing: whether the step does without an input that cannot be had (its folder holds `missing.json`);
-            any other step is passed over, and what it would have made is missing, too.
+        accepts_missing: whether the step does without an input that is not available (it holds `missing.json`);
+            any other step is skipped, and its output is missing, too.
         kind: what comes out, in the words of Kubeflow Pipelines: `Dataset`, `Model`, `Metrics`, `HTML` (a folder with a
             page to show) or any `Artifact`.
     """

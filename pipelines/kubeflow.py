@@ -2,7 +2,7 @@
 
 Reads a declaration and a configuration; writes one YAML file. Options become the pipeline's parameters, with the
 configuration as their defaults, inputs and outputs typed artifacts. Each task calls `pipelines.kubeflow_task` in the
-image that the top-level Dockerfile builds. One more task, `sources`, says what the steps will find outside.
+image that the top-level Dockerfile builds. One more task, `sources`, describes what the steps read from outside.
 """
 
 import inspect
@@ -25,7 +25,7 @@ SOURCES = "sources"
 DESCRIPTION = "From labelled photos to a pushed, reported model."
 
 # Processors and memory. With ResNet50 at 224 px no step takes more than 3 GB; features are computed of every photo on
-# every core, and fine-tuning keeps activations for as many of the backbone's stages as it is asked to train.
+# every core, and fine-tuning keeps activations for as many of the backbone's stages as it trains.
 _LEAST = ("1", "4G")
 _RESOURCES = {"features": ("4", "4G"), "trainer": ("4", "8G")}
 
@@ -50,8 +50,8 @@ class KubeflowOptions:
         gpus: the number of graphics cards, by step, as it is typed.
         accelerator: what the cluster calls the cards.
         volumes: the folder that a persistent volume claim is mounted on, by its name.
-        state: the folder, in the containers or at a URL, by the name of the state; one that is not given here is
-            given with every run.
+        state: the folder, in the containers or at a URL, by the name of the state; one that is missing here is
+            a parameter of every run.
     """
 
     image: str = "flowers-pipeline:latest"
@@ -79,7 +79,7 @@ class KubeflowOptions:
 
 
 def compile_pipeline(steps: Sequence[Step], config: Config, options: KubeflowOptions, output: Path) -> int:
-    """Write a pipeline as KFP v2 IR and give the number of its parameters.
+    """Write a pipeline as KFP v2 IR and return the number of its parameters.
 
     Raises:
         ValueError: the options do not fit the pipeline, or the file is no `.yaml`.
@@ -133,7 +133,7 @@ def compile_pipeline(steps: Sequence[Step], config: Config, options: KubeflowOpt
 
 
 def _configure(task: Any, name: str, options: KubeflowOptions, *, cached: bool) -> None:
-    """Say of a task what it needs of the cluster, and what happens when it fails or was done before."""
+    """Set what a task needs of the cluster, and what happens when it fails or was done before."""
     processors, memory = _RESOURCES.get(name, _LEAST)
     task.set_display_name(name).set_cpu_request(processors).set_memory_request(memory)
     task.set_retry(options.retries, backoff_duration="30s", backoff_factor=2)
@@ -141,7 +141,7 @@ def _configure(task: Any, name: str, options: KubeflowOptions, *, cached: bool) 
     if count := options.gpus.get(name):
         task.set_accelerator_type(options.accelerator).set_accelerator_limit(count)
     if options.volumes:
-        # As kfp-kubernetes writes it. In every task: also one without state may be told of a folder in it.
+        # As kfp-kubernetes writes it. In every task: also one without state may take the path of a file in it.
         task.platform_config["kubernetes"] = {
             "pvcMount": [
                 {"mountPath": folder, "constant": claim, "pvcNameParameter": {"runtimeValue": {"constant": claim}}}
@@ -151,7 +151,7 @@ def _configure(task: Any, name: str, options: KubeflowOptions, *, cached: bool) 
 
 
 def _parameters(step: Step, config: Config, state: Mapping[str, str]) -> dict[str, inspect.Parameter]:
-    """Give the parameters that a step takes of the pipeline: its options, and the folders kept between runs."""
+    """Return the pipeline's parameters that a step takes: its options, and the folders kept between runs."""
 
     def parameter(name: str, default: Any) -> inspect.Parameter:
         default = list(default) if isinstance(default, tuple) else default
@@ -164,7 +164,7 @@ def _parameters(step: Step, config: Config, state: Mapping[str, str]) -> dict[st
 
 
 def _describe(steps: Sequence[Step], config: Config) -> Iterator[str]:
-    """Give the lines of a docstring that say what each parameter is."""
+    """Yield the lines of a docstring that describe each parameter."""
     import docstring_parser  # of kfp
 
     for step in steps:
@@ -210,7 +210,7 @@ def _component(
     call: str,
     image: str,
 ) -> Any:
-    """Make a KFP component: a function that hands all it is given to one of `kubeflow_task`."""
+    """Make a KFP component: a function that passes all its arguments to one of `kubeflow_task`."""
     from kfp import dsl
 
     source = _TASK.format(

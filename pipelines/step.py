@@ -35,7 +35,7 @@ def describe_origin(step: Step, options: Mapping[str, Any], *, source: Any, inpu
     Args:
         step: of the pipeline.
         options: by parameter, as `resolve_options` returns them.
-        source: what the step's `source` says of the world outside the pipeline.
+        source: what the step's `source` function returned.
         inputs: the digests of its inputs, by parameter.
     """
     origin = {
@@ -66,7 +66,7 @@ def execute(
         options: by parameter.
         origin: from `describe_origin`; its digest is the key of the output.
         inputs: folders, by parameter.
-        references: what the manifest says of each input, by parameter.
+        references: the entry of each input in the manifest, by parameter.
         state: what is kept between runs, a folder or a URL, by parameter.
         cluster: the workers of a step that is distributed.
         out_dir: the folder that the step writes to.

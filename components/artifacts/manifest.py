@@ -33,7 +33,7 @@ class Origin(TypedDict):
     Attributes:
         code: digest of the code that the step reaches.
         options: of each section that the step takes, by option.
-        source: what the step's source says of the world outside the pipeline.
+        source: what the step's `source` function returned: a description of what it reads from outside.
         inputs: in a manifest a `Reference` (or the whole lineage) of each input, in a key its digest alone.
         versions: of Python and the libraries that decide the result.
     """

@@ -39,7 +39,7 @@ class Toy:
         self.config = replace(self.config, **{section: replace(getattr(self.config, section), **options)})
 
     def executed(self) -> list[str]:
-        """Give the steps that ran since this was asked last."""
+        """Return the steps that ran since the last call."""
         names = self.journal.read_text().split() if self.journal.exists() else []
         self.journal.unlink(missing_ok=True)
         return names
@@ -70,7 +70,7 @@ def toy_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
 
 @pytest.fixture
 def own_logging() -> Iterator[None]:
-    """Give logging back as it was: the command line sets it up anew."""
+    """Restore the logging, which the command line sets up."""
     root, absl = logging.getLogger(), logging.getLogger("absl")
     handlers, level, absl_level = root.handlers[:], root.level, absl.level
     yield

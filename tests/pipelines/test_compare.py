@@ -45,7 +45,7 @@ def test_comparison_has_a_row_for_every_model_and_a_second_run_only_looks_again(
     rows = read_json(latest / "comparison.json")["rows"]
     classical = ["logistic regression", "k-nearest neighbours", "support vector machine", "decision tree"]
     classical.append("random forest")
-    networks = ["small_cnn"] * 4  # frozen, fine-tuned, and in the place of two others
+    networks = ["small_cnn"] * 4  # frozen, fine-tuned, and instead of two others
     assert [row["model"] for row in rows] == [*classical, "depthwise_cnn", *classical, *networks]
     judged = rows[:-1]
     assert {row["num_examples"] for row in judged} == {10}

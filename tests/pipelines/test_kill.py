@@ -46,7 +46,7 @@ TIMEOUT_S = 300
 
 @dataclass(frozen=True)
 class Moment:
-    """When to kill: as soon as a step has started and, where a `sign` is given, a file of that pattern is there."""
+    """When to kill: as soon as a step has started and, with a `sign`, a file of that pattern exists."""
 
     step: str
     sign: str | None = None
@@ -95,7 +95,7 @@ class Pipeline:
         self.logs: list[str] = []
 
     def run(self, kill_at: Moment | None = None) -> int:
-        """Run the command until it ends or the moment to kill it has come; give its status and keep its log."""
+        """Run the command until it ends or the moment to kill it has come; keep its log and return its exit status."""
         command = [sys.executable, "-m", "pipelines", "run", "--set", *SETTINGS]
         folders = ["--runs-dir", str(self.runs), "--models-dir", str(self.models)]
         log = self.folder / "log.txt"

@@ -1,4 +1,4 @@
-"""The compiled pipeline: what its file says, and that KFP's own runner carries it out as the local runner does.
+"""The compiled pipeline: what its file holds, and that KFP's own runner runs it as the local runner does.
 
 The tasks run in a copy of the folders that the image holds, as the Dockerfile names them.
 """
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TINY = ("model.backbone=small_cnn", "model.weights=none", "model.image_size_px=32")
 DRAWN = ("examples.source=synthetic", "examples.num_synthetic_per_class=10", "examples.seed=1")
 IMAGE = "registry.example/flowers-python:7"
-"""KFP's runner warns of an image whose name does not say Python."""
+"""KFP's runner warns of an image without Python in its name."""
 FLAGS = (
     *("--image", IMAGE, "--gpu", "trainer=2", "--volume", "claim=/mnt/f", "--state", "models=/mnt/f/models"),
     *("--set", "trainer.epochs=3", "trainer.hidden_units=8,4"),
@@ -41,7 +41,7 @@ pytestmark = [
 
 
 def parse(file: Path) -> dict[str, Any]:
-    """Give a compiled file as KFP's schema reads it: an unknown field fails."""
+    """Return a compiled file as KFP's schema reads it: an unknown field fails."""
     from google.protobuf import json_format
     from kfp.pipeline_spec import pipeline_spec_pb2
 
@@ -60,7 +60,7 @@ def containers(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_locally(file: Path, root: Path) -> Path:
-    """Run a compiled pipeline with KFP's own runner, a process a task; give the folder that holds the outputs."""
+    """Run a compiled pipeline with KFP's own runner, a process a task; return the folder that holds the outputs."""
     from kfp import components, local
 
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
@@ -116,7 +116,7 @@ def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return app
 
 
-def test_compile_says_what_it_wrote_and_loads_kfp_alone(compiled, spec):
+def test_compile_prints_what_it_wrote_and_loads_kfp_alone(compiled, spec):
     num_parameters = len(spec["root"]["inputDefinitions"]["parameters"])
     assert compiled.printed == f"Compiled: {compiled.file} ({len(STEPS)} steps, {num_parameters} parameters)"
     assert compiled.loaded == [[], ["kfp"]]
@@ -134,14 +134,14 @@ def test_every_step_is_a_container_that_waits_for_its_inputs(spec):
         assert producers == {parameter: name.replace("_", "-") for parameter, name in step.inputs.items()}
 
 
-def test_a_step_that_reads_from_outside_is_told_what_is_there(spec):
+def test_a_step_that_reads_from_outside_takes_the_description_of_its_source(spec):
     """Kubeflow's cache goes by a task's parameters: with other photos in the same folder, it has another one."""
     tasks = by_task(spec)
     assert not tasks["sources"].get("dependentTasks")
     wired = {name: task.get("inputs", {}).get("parameters", {}) for name, task in tasks.items()}
-    told = {name: p[f"source_of_{name}"] for name, p in wired.items() if f"source_of_{name}" in p}
-    assert set(told) == {step.name for step in STEPS if step.source}
-    assert told["examples"]["taskOutputParameter"] == {
+    described = {name: p[f"source_of_{name}"] for name, p in wired.items() if f"source_of_{name}" in p}
+    assert set(described) == {step.name for step in STEPS if step.source}
+    assert described["examples"]["taskOutputParameter"] == {
         "producerTask": "sources",
         "outputParameterKey": "source_of_examples",
     }
@@ -171,7 +171,7 @@ def test_options_are_parameters_with_the_configuration_as_defaults(spec):
     assert parameters["examples_source"]["defaultValue"] == "auto"
     assert parameters["transform_horizontal_flip"]["defaultValue"] is True
     assert parameters["models_dir"]["defaultValue"] == "/mnt/f/models"
-    # Where the schemas are kept was not said, so every run must say it.
+    # No folder for the schemas was named, so every run must name it.
     assert not parameters["schemas_dir"].get("isOptional")
     config = Config()
     used = {section for step in STEPS for section in step.options.values()}
@@ -269,7 +269,7 @@ def test_the_first_tasks_make_what_the_steps_make(image, tmp_path, examples_dir)
     assert manifest["options"]["options"] == {**vars(config.examples)}
     assert manifest["source"]["kind"] == "synthetic"
     statistics = read_manifest(outputs / "statistics" / "output")
-    # A task sees no other folder than its inputs, so what made these is written down here.
+    # A task sees no other folder than its inputs, so its manifest holds what made these.
     assert statistics["inputs"]["examples_dir"]["digest"] == manifest["digest"]
     assert statistics["inputs"]["examples_dir"]["source"] == manifest["source"]
     shown = read_json(outputs / "examples" / "executor_output.json")["artifacts"]["output"]["artifacts"][0]

@@ -1,4 +1,4 @@
-"""What a task does with what KFP gives it: options checked, folders as the local runner leaves them, one manifest."""
+"""What a task does with KFP's arguments: options checked, folders as the local runner leaves them, one manifest."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ ARGUMENTS = {f"trainer_{name}": v for name, v in (NUMBERS | {"hidden_units": [25
 
 
 def note(*, out_dir: Path, options: TrainerOptions, models_dir: Path) -> dict[str, Any]:
-    """Write down what there was before, and what the step is given."""
+    """Write down what there was before, and the arguments of the step."""
     found = sorted(path.name for path in out_dir.iterdir())
     write_json(out_dir / "options.json", asdict(options))
     (out_dir / "found.txt").write_text(" ".join(found))
@@ -75,8 +75,8 @@ def run_note(folder: Path, **changes: Any) -> dsl.Artifact:
     output = artifact(folder / "notes")
     description = folder / "source_of_note"
     kubeflow_task.describe_sources(**{**ARGUMENTS, "source_of_note": str(description), **changes})
-    given = {"models_dir": str(folder / "models"), "source_of_note": description.read_text()}
-    kubeflow_task.run("note", output=output, **{**ARGUMENTS, **given, **changes})
+    more = {"models_dir": str(folder / "models"), "source_of_note": description.read_text()}
+    kubeflow_task.run("note", output=output, **{**ARGUMENTS, **more, **changes})
     return output
 
 
@@ -91,7 +91,7 @@ def test_a_task_leaves_the_manifest_of_the_local_runner(tmp_path):
         assert set(manifest) == set(expected)
         for entry in set(expected) - {"created", "seconds", "inputs"}:
             assert manifest[entry] == expected[entry], entry
-    # Another task sees no other folder than its inputs: what made these is said in full.
+    # Another task sees no other folder than its inputs: the manifest holds what made these.
     origin = read_manifest(Path(read.path))["inputs"]["notes_dir"]
     assert {**origin, **artifacts["note"].reference} == origin
     assert origin["options"]["options"]["epochs"] == TrainerOptions().epochs
@@ -129,7 +129,7 @@ def test_what_is_kept_at_a_url_is_fetched_and_what_changes_is_written_back(tmp_p
         assert output.metadata == {"models": "Bucket memory://models", "visits": number}
 
 
-@pytest.mark.parametrize(("resumable", "found"), [(False, ""), (True, "half")], ids=["anew", "resumed"])
+@pytest.mark.parametrize(("resumable", "found"), [(False, ""), (True, "half")], ids=["restarted", "resumed"])
 def test_a_retry_goes_on_only_where_the_step_can(tmp_path, monkeypatch, resumable, found):
     monkeypatch.setattr(kubeflow_task, "STEPS", (replace(NOTE, resumable=resumable),))
     (tmp_path / "notes").mkdir()

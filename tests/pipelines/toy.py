@@ -82,7 +82,7 @@ def visit(*, count_dir: Path, models_dir: Path, out_dir: Path) -> dict[str, Any]
 
 
 def borrow(*, count_dir: Path, out_dir: Path) -> dict[str, Any]:
-    """Give the number of words, as long as `TOY_LENT` names a file that is there."""
+    """Return the number of words, as long as `TOY_LENT` names a file that exists."""
     note("borrow")
     lent = Path(os.environ["TOY_LENT"])
     if not lent.exists():
@@ -101,7 +101,7 @@ def gather(*, mine: Path, lent: Path, out_dir: Path) -> dict[str, Any]:
 
 
 def stumble(*, count_dir: Path, out_dir: Path) -> dict[str, Any]:
-    """Write a part, be killed as long as `TOY_KILL` is set, write the rest; say which parts were there before."""
+    """Write a part, be killed as long as `TOY_KILL` is set, write the rest; return which parts were there before."""
     note("stumble")
     found = sorted(p.name for p in out_dir.iterdir())
     (out_dir / "found.txt").write_text(" ".join(found))
