@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from client.classifier_client import AnswerError, Client, GrpcTransport, RefusedError, preprocessing
-from components.data import drawn_flowers as synthetic
+from components.data import drawn_flowers
 from tests.client.fakes import OK, SIZE_PX, FakeGrpc, classify, open_transport
 
-PHOTOS = [Image.fromarray(synthetic.draw("roses", seed=seed, size_px=64)) for seed in range(3)]
+PHOTOS = [Image.fromarray(drawn_flowers.draw("roses", seed=seed, size_px=64)) for seed in range(3)]
 
 
 def test_pixels_are_sent_as_bytes_to_the_signature_that_takes_them(fake_grpc: FakeGrpc) -> None:

@@ -20,11 +20,11 @@ from client.classifier_client import (
     preprocessing,
 )
 from client.classifier_client.transports import rest
-from components.data import drawn_flowers as synthetic
+from components.data import drawn_flowers
 from tests.client import fakes
 from tests.client.fakes import SIZE_PX, FakeRest
 
-PHOTO = Image.fromarray(synthetic.draw("tulips", seed=1, size_px=64))
+PHOTO = Image.fromarray(drawn_flowers.draw("tulips", seed=1, size_px=64))
 METADATA, PREDICT = "GET /v1/models/flowers/metadata", "POST /v1/models/flowers/versions/{}:predict"
 
 
