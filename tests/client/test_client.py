@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.classifier_client import Answer, AnswerError, Client, ImageError, Prediction
+from client import classifier_client
+from client.classifier_client import (
+    Answer,
+    AnswerError,
+    ClassifierError,
+    Client,
+    ImageError,
+    Prediction,
+    UnavailableError,
+)
 
 CLASS_NAMES = ("red", "green", "blue")
 
@@ -150,3 +159,9 @@ def test_invalid_output_is_an_error(
     monkeypatch.setattr(transport, "predict", lambda _: [Answer(class_names, probabilities, "7", 1.0)])
     with pytest.raises(AnswerError, match=message):
         list(Client(transport).classify(colour("red")))
+
+
+def test_every_error_is_a_classifier_error() -> None:
+    errors = [getattr(classifier_client, name) for name in classifier_client.__all__ if name.endswith("Error")]
+    assert UnavailableError in errors
+    assert all(issubclass(error, ClassifierError) for error in errors)

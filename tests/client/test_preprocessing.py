@@ -1,6 +1,7 @@
 """The client's pixels compared with the model's own preprocessing, and files that cannot be read."""
 
 import io
+import re
 import struct
 import subprocess
 import sys
@@ -142,29 +143,47 @@ def refuse(source: Any) -> str:
     return failure.value.reason
 
 
+NOT_AN_IMAGE = "not a JPEG, PNG, GIF, BMP or WebP image, or damaged: it begins with"
+WRONG_ARRAY = r"an array must be uint8 \[height, width, 3\].*; received "
+
+
 @pytest.mark.parametrize(
-    "source", [b"hello", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", bytes(100), b"<svg/>", b"%!PS-Adobe"]
+    ("source", "reason"),
+    [
+        (b"hello", NOT_AN_IMAGE),
+        (b"\xff\xd8\xff", NOT_AN_IMAGE),
+        (b"\x89PNG\r\n\x1a\n", NOT_AN_IMAGE),
+        (bytes(100), NOT_AN_IMAGE),
+        (b"<svg/>", NOT_AN_IMAGE),
+        (b"%!PS-Adobe", NOT_AN_IMAGE),
+        (b"", "^empty; send an image$"),
+        ("a\0b", "damaged"),
+        (io.StringIO("text"), "open it for reading bytes"),
+        (Image.new("I", (4, 4)), "convert it to RGB yourself"),
+        (Image.new("F", (4, 4)), "convert it to RGB yourself"),
+        (Image.new("RGB", (0, 0)), "no pixels"),
+        (np.zeros((0, 4, 3), np.uint8), "no pixels"),
+        (np.zeros((4, 4, 3)), WRONG_ARRAY + r"<f8 \[4, 4, 3\]"),
+        (np.zeros((4, 4, 3), np.int64), WRONG_ARRAY + r"<i8 \[4, 4, 3\]"),
+        (np.zeros((4, 4, 2), np.uint8), WRONG_ARRAY + r"\|u1 \[4, 4, 2\]"),
+        (np.zeros(3, np.uint8), WRONG_ARRAY + r"\|u1 \[3\]"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value.isprintable() else type(value).__name__,
 )
-def test_bytes_that_are_no_image_are_refused_with_their_beginning(source: bytes) -> None:
-    assert "not a JPEG, PNG, GIF, BMP or WebP image, or damaged: it begins with" in refuse(source)
+def test_source_that_is_no_image_is_refused_with_the_reason(source: Any, reason: str) -> None:
+    assert re.search(reason, refuse(source))
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "ICO", "PPM"])
 def test_format_beyond_the_five_is_refused(kind: str, encode: Encode) -> None:
-    assert "not a JPEG, PNG, GIF, BMP or WebP image" in refuse(encode(draw(), kind))
+    assert NOT_AN_IMAGE in refuse(encode(draw(), kind))
 
 
-def test_file_that_is_missing_empty_or_a_folder_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_path_that_is_missing_empty_or_a_folder_is_refused_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
     assert refuse(tmp_path / "missing.jpg") == "cannot be read (No such file or directory); check the path"
     assert refuse(tmp_path) == "cannot be read (Is a directory); check the path"
     assert refuse(tmp_path / "empty.jpg") == "empty; send an image"
-    assert refuse(b"") == "empty; send an image"
-    assert "damaged" in refuse("a\0b")
-
-
-def test_file_opened_as_text_is_refused() -> None:
-    assert "open it for reading bytes" in refuse(io.StringIO("text"))
 
 
 def test_file_of_too_many_bytes_is_refused_before_it_is_all_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,29 +246,3 @@ def test_damaged_file_gives_an_error_or_an_image(kind: str, encode: Encode) -> N
         except ImageError:
             num_refused += 1
     assert num_refused > 0
-
-
-@pytest.mark.parametrize("mode", ["I", "F"])
-def test_pillow_image_without_a_white_is_refused(mode: str) -> None:
-    assert "convert it to RGB yourself" in refuse(Image.new(mode, (4, 4)))
-
-
-def test_pillow_image_that_holds_nothing_is_refused() -> None:
-    assert "no pixels" in refuse(Image.new("RGB", (0, 0)))
-    assert "no pixels" in refuse(np.zeros((0, 4, 3), np.uint8))
-
-
-@pytest.mark.parametrize(
-    "array",
-    [
-        np.zeros((4, 4, 3)),
-        np.zeros((4, 4, 3), np.int64),
-        np.zeros((4, 4, 2), np.uint8),
-        np.zeros(3, np.uint8),
-    ],
-    ids=lambda array: f"{array.dtype} {array.shape}",
-)
-def test_array_that_is_no_image_is_refused_with_its_shape(array: Any) -> None:
-    reason = refuse(array)
-    assert "an array must be uint8 [height, width, 3]" in reason
-    assert str(list(array.shape)) in reason

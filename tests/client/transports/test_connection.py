@@ -10,7 +10,6 @@ import trustme
 
 from client.classifier_client import (
     AnswerError,
-    ClassifierError,
     Client,
     ConnectionOptions,
     DeadlineError,
@@ -138,11 +137,20 @@ def test_server_that_stays_overloaded_is_given_up(fake: FakeServer, waits: list[
     assert len(waits) == 2
 
 
-@pytest.mark.parametrize("code", ["INTERNAL", "INVALID_ARGUMENT", "UNAUTHENTICATED"])
-def test_nothing_else_is_tried_again(fake: FakeServer, waits: list[float], code: str) -> None:
+@pytest.mark.parametrize(
+    ("code", "error", "message"),
+    [
+        ("INTERNAL", RefusedError, r"\(INTERNAL: scripted INTERNAL\)"),
+        ("INVALID_ARGUMENT", RefusedError, r"\(INVALID_ARGUMENT: scripted INVALID_ARGUMENT\)"),
+        ("UNAUTHENTICATED", RefusedError, r"\(scripted UNAUTHENTICATED\)\. Check the token"),
+    ],
+)
+def test_nothing_else_is_tried_again(
+    fake: FakeServer, waits: list[float], code: str, error: type[Exception], message: str
+) -> None:
     fake.script.extend([OK, code])
-    with pytest.raises(RefusedError, match=f"scripted {code}"):
-        classify(fake)
+    with pytest.raises(error, match=message):
+        classify(fake, token="wrong")
     assert len(fake.calls) == 2
     assert waits == []
 
@@ -223,12 +231,6 @@ def test_unknown_model_is_an_error_with_its_name(fake: FakeServer) -> None:
         classify(fake)
 
 
-def test_refused_caller_should_check_the_token(fake: FakeServer) -> None:
-    fake.script.append("UNAUTHENTICATED")
-    with pytest.raises(RefusedError, match="Check the token"):
-        classify(fake, token="wrong")
-
-
 @pytest.mark.parametrize("shape", [None, [], [-1], [-1, 32, 16, 3], [-1, 32, 32, 1], [-1, -1, -1, 3]])
 def test_model_that_takes_no_square_images_is_an_error(fake: FakeServer, shape: Any) -> None:
     fake.shape = shape
@@ -243,20 +245,16 @@ def test_predictions_are_as_many_as_images() -> None:
     assert result.class_names == CLASS_NAMES[:1]
 
 
-def test_every_error_is_a_classifier_error() -> None:
-    assert issubclass(UnavailableError, ClassifierError)
-    assert issubclass(AnswerError, ClassifierError)
-
-
 # --- options
 
 
 @pytest.mark.parametrize(
     "target", ["localhost", "http://localhost:8501", "localhost:99999", ":8501", "a b:1", "h:1/x", ""]
 )
-def test_target_is_host_and_port(target: str) -> None:
+@pytest.mark.parametrize("protocol", ["REST", "gRPC"])
+def test_target_is_host_and_port(protocol: str, target: str) -> None:
     with pytest.raises(ValueError, match=r"A server's address is HOST:PORT, such as localhost:8501\. Received: "):
-        connection.check_target(target)
+        open_transport(protocol, target)
 
 
 @pytest.mark.parametrize("target", ["localhost:8501", "127.0.0.1:1", "[::1]:8501", "my-host.example:65535"])

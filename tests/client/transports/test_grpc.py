@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.classifier_client import AnswerError, Client, GrpcTransport, RefusedError, preprocessing
+from client.classifier_client import AnswerError, Client, RefusedError, preprocessing
 from components.data import drawn_flowers
 from tests.client.fakes import OK, SIZE_PX, FakeGrpc, classify, open_transport
 
@@ -47,8 +47,3 @@ def test_grpc_server_of_another_service_is_an_error() -> None:
             classify(open_transport("gRPC", f"127.0.0.1:{port}"))
     finally:
         server.stop(None).wait()
-
-
-def test_target_is_checked_at_once() -> None:
-    with pytest.raises(ValueError, match="HOST:PORT"):
-        GrpcTransport("http://localhost:8500", "flowers")

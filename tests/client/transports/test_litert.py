@@ -103,14 +103,18 @@ def refuse(path: Path) -> str:
     return str(failure.value)
 
 
-def test_float_file_without_normalization_is_refused(save: Any, float_model: bytes) -> None:
-    assert "must say how it is normalized" in refuse(save(with_metadata(float_model, normalization=None)))
-
-
-@pytest.mark.parametrize("labels", [("red", "green"), (*CLASS_NAMES, "violet")])
-def test_labels_that_do_not_match_the_output_are_refused(labels: Any, save: Any, float_model: bytes) -> None:
-    message = refuse(save(with_metadata(float_model, labels=labels)))
-    assert f"Received: {len(labels)} labels for 3 values" in message
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"normalization": None}, "must say how it is normalized"),
+        ({"labels": CLASS_NAMES[:2]}, "Received: 2 labels for 3 values"),
+        ({"labels": (*CLASS_NAMES, "violet")}, "Received: 4 labels for 3 values"),
+    ],
+)
+def test_metadata_that_does_not_fit_the_model_is_refused(
+    changed: Any, message: str, save: Any, float_model: bytes
+) -> None:
+    assert message in refuse(save(with_metadata(float_model, **changed)))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from PIL import Image
 from client.classifier_client import (
     AnswerError,
     Client,
-    ConnectionOptions,
     DeadlineError,
     ModelNotFoundError,
     RefusedError,
@@ -122,8 +121,3 @@ def test_model_without_the_two_outputs_is_an_error(
     monkeypatch.setattr(fake_rest, "respond", lambda m, p, b: respond(m, p, b) if m == "GET" else (200, document))
     with pytest.raises(AnswerError, match="it sends"):
         classify(fake_rest)
-
-
-def test_target_is_checked_at_once() -> None:
-    with pytest.raises(ValueError, match="HOST:PORT"):
-        RestTransport("http://localhost:8501", "flowers", options=ConnectionOptions())
