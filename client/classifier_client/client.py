@@ -67,7 +67,7 @@ class Client:
                 such as a list, a generator, or an array [N, height, width, 3].
 
         Yields:
-            A `Prediction` for each image, in their order; for one that cannot be read, an `ImageError` in its place.
+            A `Prediction` for each image, in their order; for one that cannot be read, an `ImageError` instead.
 
         Raises:
             TypeError: something is no image at all.
