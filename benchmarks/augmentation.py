@@ -36,7 +36,7 @@ def measure(data: str) -> None:
 
 
 def _time(run: Callable[[], None]) -> tuple[float, float]:
-    """Give the seconds on the clock and the seconds of all processors that a run takes."""
+    """Return the seconds on the clock and the seconds of all processors that a run takes."""
     started, started_processors = time.perf_counter(), time.process_time()
     run()
     return time.perf_counter() - started, time.process_time() - started_processors

@@ -2,8 +2,8 @@
 
 The peer is what one writes by hand: Pillow decodes and resizes, a LiteRT interpreter with all cores classifies, an
 image after the other; importing and loading are not counted. Ours counts from the command to its end, Beam's start
-and the writing of the table included. Every few seconds it is stopped while the peer does a share, so that a machine
-whose speed drifts slows both.
+and the writing of the table included. Every few seconds it is stopped while the peer classifies a share, so that a
+machine whose speed drifts slows both.
 """
 
 import os
@@ -21,13 +21,13 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.serving import report
-from components.data import drawn_flowers as synthetic
+from components.data import drawn_flowers
 
 NUM_IMAGES, NUM_FEW = 20_000, 2_000
 PEER_SHARE = 500
 TURN_S = 20.0
 TIMEOUT_S = 3600.0
-_NUM_DRAWN = 40  # of each kind; shifted sideways, they are as many different images as one likes
+_NUM_DRAWN = 40  # of each kind; shifted sideways, they make any number of different images
 _SIZE_PX = 320  # as photos of tf_flowers have it
 _SAMPLE_S = 0.2
 _ROOT = Path(__file__).parent.parent
@@ -44,14 +44,14 @@ interpreter.allocate_tensors()
 size_px = taken["shape"][1]
 interpreter.invoke()
 start_s = time.perf_counter()
-answers = {}
+predictions = {}
 for path in paths:
     with Image.open(path) as image:
         upright = ImageOps.exif_transpose(image).convert("RGB")
         pixels = np.asarray(upright.resize((size_px, size_px), Image.Resampling.BILINEAR))[np.newaxis]
     interpreter.set_tensor(taken["index"], pixels)
     interpreter.invoke()
-    answers[path] = interpreter.get_tensor(given["index"])[0]
+    predictions[path] = interpreter.get_tensor(given["index"])[0]
 print(time.perf_counter() - start_s)
 """
 
@@ -80,9 +80,9 @@ def measure(file: Path) -> None:
 def _draw(folder: Path) -> list[Path]:
     folder.mkdir()
     drawn = [
-        synthetic.draw(name, seed=seed, size_px=_SIZE_PX)
+        drawn_flowers.draw(name, seed=seed, size_px=_SIZE_PX)
         for seed in range(_NUM_DRAWN)
-        for name in synthetic.CLASS_NAMES
+        for name in drawn_flowers.CLASS_NAMES
     ]
     paths = []
     for number in range(NUM_IMAGES):
@@ -93,7 +93,7 @@ def _draw(folder: Path) -> list[Path]:
 
 
 def _run_peer(file: Path, paths: list[Path]) -> float:
-    """Give the seconds of the plain loop."""
+    """Return the seconds of the plain loop."""
     command = [sys.executable, "-c", _PEER, str(file), str(os.cpu_count()), *map(str, paths)]
     return float(subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_S).stdout)
 
@@ -101,7 +101,7 @@ def _run_peer(file: Path, paths: list[Path]) -> float:
 def _run_ours(
     file: Path, images: Path, output: Path, *, in_turns_with: Callable[[], float] | None = None
 ) -> tuple[float, float, list[float]]:
-    """Give the seconds of the command, without the peer's turns; its peak memory in MB; and the peer's seconds."""
+    """Return the seconds of the command, without the peer's turns; its peak memory in MB; and the peer's seconds."""
     command = [sys.executable, "-m", "pipelines", "infer", "--engine", "beam", "--input", str(images)]
     command += ["--model", str(file.absolute()), "--output", str(output)]
     peer_times_s: list[float] = []
@@ -131,7 +131,7 @@ def _run_ours(
 
 
 def _family(process: int) -> Iterator[int]:
-    """Give a process and all that it has started (Linux)."""
+    """Yield a process and all that it has started (Linux)."""
     yield process
     for children in Path(f"/proc/{process}/task").glob("*/children"):
         with suppress(OSError):
@@ -140,7 +140,7 @@ def _family(process: int) -> Iterator[int]:
 
 
 def _memory_mb(process: int) -> float:
-    """Give what a process holds at this moment."""
+    """Return the memory of a process at this moment."""
     with suppress(OSError):
         return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
     return 0.0

@@ -1,4 +1,4 @@
-"""Ten times the photos: what examples, statistics and features take then, beside what they take now.
+"""Ten times the photos: seconds and memory of examples, statistics and features, beside those of the few.
 
 Each step runs in a process of its own, which begins with importing what it needs; few and many photos take turns. The
 photos are noise, so no two are alike and each takes 50 KB. A small backbone with random weights computes the features:
@@ -35,7 +35,7 @@ _PHOTO_SIZE_PX = 224
 
 
 def measure(options: ModelOptions = BACKBONE) -> None:
-    """Print what each step takes for few and for many photos: seconds and peak memory, medians of all rounds."""
+    """Print seconds and peak memory of each step for few and for many photos, medians of all rounds."""
     with tempfile.TemporaryDirectory() as temporary:
         sides = {count: Path(temporary) / str(count) for count in (NUM_PHOTOS, FACTOR * NUM_PHOTOS)}
         for count, work in sides.items():
@@ -70,7 +70,7 @@ def _in_own_process(step: str, work: Path, attempt: str) -> tuple[float, int]:
 
 
 def _run(step: str, work: Path, attempt: str) -> tuple[float, int]:
-    """Run one step and give its seconds and the peak of this process' memory in bytes."""
+    """Run one step; return its seconds and the peak memory of this process in bytes."""
     out_dir = work / attempt / step
     out_dir.mkdir(parents=True)
     started = time.perf_counter()

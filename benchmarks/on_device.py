@@ -1,7 +1,7 @@
 """The LiteRT int8 file beside the SavedModel it was made from, and the thin client's start beside a heavy one's.
 
-Both models answer in turns, each from an encoded photo on: the SavedModel's `serving_default` decodes in its graph, the
-LiteRT file is fed by the thin client. Both clients ask the same local server about one photo over gRPC, each in a new
+Both models classify in turns, each from an encoded photo on: the SavedModel's `serving_default` decodes in its graph,
+the LiteRT file is fed by the thin client. Both clients send one photo to the same local server over gRPC, each in a new
 process; the peer imports `tensorflow-serving-api`, as clients of TensorFlow Serving usually do.
 """
 
@@ -36,8 +36,8 @@ request = predict_pb2.PredictRequest()
 request.model_spec.name = "flowers"
 request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([open(photo, "rb").read()]))
 with grpc.insecure_channel(target) as channel:
-    answer = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request)
-    print(tf.make_ndarray(answer.outputs["probabilities"]))
+    response = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request)
+    print(tf.make_ndarray(response.outputs["probabilities"]))
 """
 
 Classify = Callable[[bytes], int]
@@ -100,14 +100,14 @@ def _open_saved_model(model_dir: Path) -> Classify:
     loaded = tf.saved_model.load(str(model_dir))
 
     def classify(photo: bytes) -> int:
-        answer = loaded.signatures["serving_default"](image_bytes=tf.constant([photo]))
-        return int(answer["probabilities"].numpy()[0].argmax())
+        outputs = loaded.signatures["serving_default"](image_bytes=tf.constant([photo]))
+        return int(outputs["probabilities"].numpy()[0].argmax())
 
     return classify
 
 
 def _measure_start(server: Server, photo: Path) -> None:
-    """Compare a photo's way from the command to the answer."""
+    """Compare the time from the command to its prediction."""
     ours = [sys.executable, str(_PREDICT), "--grpc", "--target", server.grpc_target, str(photo)]
     peer = [sys.executable, "-c", _PEER, server.grpc_target, str(photo)]
     run = partial(subprocess.run, check=True, capture_output=True, timeout=120)
@@ -117,5 +117,8 @@ def _measure_start(server: Server, photo: Path) -> None:
             times[side].append(elapsed_ms(run, command))
     ours_s, peer_s = (statistics.median(side) / 1000 for side in times.values())
     report(
-        "on_device, from predict.py --grpc to the answer (s)", ours_s, "a client with tensorflow-serving-api", peer_s
+        "on_device, from predict.py --grpc to the prediction (s)",
+        ours_s,
+        "a client with tensorflow-serving-api",
+        peer_s,
     )

@@ -12,7 +12,7 @@ NUM_SYNTHETIC_PER_CLASS = 100
 
 @contextmanager
 def folder(data: str) -> Iterator[Path]:
-    """Give a folder of `{train,validation,test}/<class>/*.jpg`."""
+    """Yield a folder of `{train,validation,test}/<class>/*.jpg`."""
     if data != sources.SYNTHETIC:
         yield Path(data)
         return

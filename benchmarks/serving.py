@@ -1,6 +1,6 @@
 """The local server beside a direct call of the same SavedModel, and encoded photos beside pixels as JSON.
 
-Both sides answer in turns, so that a machine whose speed drifts slows both. The direct call is
+Both sides classify in turns, so that a machine whose speed drifts slows both. The direct call is
 `tf.saved_model.load(…).signatures["serving_default"]` in this process, on encoded photos; the clients run in this
 process too, on the same processors as the server.
 """
@@ -42,8 +42,8 @@ BATCHING = (
     f"--batching_parameters_file={Path(__file__).parent.parent / 'serving' / 'config' / 'batching.config'}",
 )
 
-Answer = Callable[[int], Any]
-"""Asks for the i-th photo."""
+Call = Callable[[int], Any]
+"""Classifies the i-th photo."""
 
 
 def measure(data: str, model_dir: Path, file: Path) -> None:
@@ -66,7 +66,7 @@ def measure(data: str, model_dir: Path, file: Path) -> None:
 
 
 def _measure_start(model_dir: Path, work: Path, encoded: Sequence[bytes]) -> None:
-    """Compare starting the server with importing TensorFlow and loading the model; its first answer with later ones."""
+    """Compare starting the server with importing TensorFlow and loading the model; its first call with later ones."""
     script = f"import tensorflow as tf; tf.saved_model.load({str(model_dir)!r})"
     (work / "start" / "1").parent.mkdir()
     (work / "start" / "1").symlink_to(model_dir.absolute())
@@ -78,16 +78,16 @@ def _measure_start(model_dir: Path, work: Path, encoded: Sequence[bytes]) -> Non
         start = time.perf_counter()
         with served(work / "start", work / "start.log") as server:
             ours.append(time.perf_counter() - start)
-            # The client's connection stands before its first request.
-            ask = _rest_photos(server, encoded)
-            first_ms.append(elapsed_ms(ask, 0))
-            later_ms += [elapsed_ms(ask, i) for i in range(1, CALLS_A_ROUND)]
+            # The client connects before its first request.
+            call = _rest_photos(server, encoded)
+            first_ms.append(elapsed_ms(call, 0))
+            later_ms += [elapsed_ms(call, i) for i in range(1, CALLS_A_ROUND)]
     report("serving, start to AVAILABLE (s)", min(ours), "importing TensorFlow and loading the model", min(peer))
     slowest, median = max(first_ms), statistics.median(later_ms)
     report(f"serving, slowest first request of {NUM_STARTS} starts (ms)", slowest, "the median one", median)
 
 
-def _load(model_dir: Path, encoded: Sequence[bytes]) -> tuple[Answer, Callable[[int, int], None]]:
+def _load(model_dir: Path, encoded: Sequence[bytes]) -> tuple[Call, Callable[[int, int], None]]:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(model_dir))
@@ -108,13 +108,13 @@ def served(base_path: Path, log_path: Path, *flags: str) -> Iterator[Server]:
         yield server
 
 
-def _grpc_asker(server: Server, signature: str, make_input: Callable[[int], tuple[str, Any]]) -> Answer:
+def _grpc_asker(server: Server, signature: str, make_input: Callable[[int], tuple[str, Any]]) -> Call:
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
     stub = prediction_service_pb2_grpc.PredictionServiceStub(grpc.insecure_channel(server.grpc_target))
 
-    def ask(i: int) -> Any:
+    def call(i: int) -> Any:
         request = predict_pb2.PredictRequest()
         request.model_spec.name = NAME
         request.model_spec.signature_name = signature
@@ -122,35 +122,35 @@ def _grpc_asker(server: Server, signature: str, make_input: Callable[[int], tupl
         request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
         return stub.Predict(request, timeout=60)
 
-    return ask
+    return call
 
 
-def _grpc_photos(server: Server, encoded: Sequence[bytes]) -> Answer:
+def _grpc_photos(server: Server, encoded: Sequence[bytes]) -> Call:
     return _grpc_asker(server, "serving_default", lambda i: ("image_bytes", [encoded[i % len(encoded)]]))
 
 
-def _grpc_pixels(server: Server, pixels: Sequence[Any]) -> Answer:
+def _grpc_pixels(server: Server, pixels: Sequence[Any]) -> Call:
     return _grpc_asker(server, "images", lambda i: ("images", pixels[i % len(pixels)][np.newaxis]))
 
 
-def _rest_photos(server: Server, encoded: Sequence[bytes]) -> Answer:
+def _rest_photos(server: Server, encoded: Sequence[bytes]) -> Call:
     session = _connect(server)
 
-    def ask(i: int) -> Any:
+    def call(i: int) -> Any:
         photo = base64.b64encode(encoded[i % len(encoded)]).decode()
         return _post(session, server, json.dumps({"instances": [{"b64": photo}]}))
 
-    return ask
+    return call
 
 
-def _rest_pixels(server: Server, pixels: Sequence[Any]) -> Answer:
+def _rest_pixels(server: Server, pixels: Sequence[Any]) -> Call:
     session = _connect(server)
 
-    def ask(i: int) -> Any:
+    def call(i: int) -> Any:
         instances = pixels[i % len(pixels)][np.newaxis].tolist()
         return _post(session, server, json.dumps({"signature_name": "images", "instances": instances}))
 
-    return ask
+    return call
 
 
 def _connect(server: Server) -> requests.Session:
@@ -161,31 +161,31 @@ def _connect(server: Server) -> requests.Session:
 
 
 def _post(session: requests.Session, server: Server, body: str) -> Any:
-    answer = session.post(f"{server.rest_url}/v1/models/{NAME}:predict", data=body, timeout=60)
-    answer.raise_for_status()
-    return answer.json()
+    response = session.post(f"{server.rest_url}/v1/models/{NAME}:predict", data=body, timeout=60)
+    response.raise_for_status()
+    return response.json()
 
 
-def _measure_latency(server: Server, encoded: Sequence[bytes], direct: Answer) -> None:
+def _measure_latency(server: Server, encoded: Sequence[bytes], direct: Call) -> None:
     """Compare one photo at a time."""
     sides = {"direct": direct, "gRPC": _grpc_photos(server, encoded), "REST": _rest_photos(server, encoded)}
     p50 = _median_ms(sides)
-    for way in ("gRPC", "REST"):
-        report(f"serving, p50 of a photo over {way} (ms)", p50[way], "a direct call", p50["direct"])
+    for protocol in ("gRPC", "REST"):
+        report(f"serving, p50 of a photo over {protocol} (ms)", p50[protocol], "a direct call", p50["direct"])
 
 
 def _measure_throughput(server: Server, encoded: Sequence[bytes], direct_batch: Callable[[int, int], None]) -> None:
-    asks = [_grpc_photos(server, encoded) for _ in range(NUM_CLIENTS)]
+    calls = [_grpc_photos(server, encoded) for _ in range(NUM_CLIENTS)]
     speeds: dict[int, list[float]] = {size: [] for size in BATCH_SIZES}
     for size in BATCH_SIZES:
         direct_batch(0, size)
         speeds[size].append(_rate(lambda i, size=size: direct_batch(i, size), size))  # type: ignore[misc]
     best = max(BATCH_SIZES, key=lambda size: speeds[size][0])
     ours, peer = [], []
-    _crowd_rate(asks)
+    _crowd_rate(calls)
     for _ in range(NUM_ROUNDS):
         peer.append(_rate(lambda i: direct_batch(i, best), best))
-        ours.append(_crowd_rate(asks))
+        ours.append(_crowd_rate(calls))
     report(
         f"serving, photos a second of {NUM_CLIENTS} clients",
         statistics.median(ours),
@@ -200,19 +200,19 @@ def _measure_formats(server: Server, encoded: Sequence[bytes], pixels: Sequence[
 
 
 def _measure_int8(server: Server, quantized: Server, pixels: Sequence[Any]) -> None:
-    asks = {side: [_grpc_pixels(side, pixels) for _ in range(NUM_CLIENTS)] for side in (server, quantized)}
+    calls = {side: [_grpc_pixels(side, pixels) for _ in range(NUM_CLIENTS)] for side in (server, quantized)}
     rates: dict[Server, list[float]] = {server: [], quantized: []}
-    for crowd in asks.values():
+    for crowd in calls.values():
         _crowd_rate(crowd)
     for _ in range(NUM_ROUNDS):
-        for side, crowd in asks.items():
+        for side, crowd in calls.items():
             rates[side].append(_crowd_rate(crowd))
     ours, peer = statistics.median(rates[quantized]), statistics.median(rates[server])
     report(f"serving, images a second of {NUM_CLIENTS} clients, int8", ours, "the float model", peer)
 
 
-def _median_ms(sides: dict[str, Answer]) -> dict[str, float]:
-    """Ask each side in turns; the medians of their milliseconds."""
+def _median_ms(sides: dict[str, Call]) -> dict[str, float]:
+    """Call each side in turns; return the medians of their milliseconds."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     for side in sides.values():
         side(0)
@@ -222,15 +222,15 @@ def _median_ms(sides: dict[str, Answer]) -> dict[str, float]:
     return {name: statistics.median(found) for name, found in times.items()}
 
 
-def elapsed_ms(ask: Callable[..., Any], *arguments: Any) -> float:
-    """Give the milliseconds that a call takes."""
+def elapsed_ms(call: Callable[..., Any], *arguments: Any) -> float:
+    """Return the milliseconds that a call takes."""
     start = time.perf_counter()
-    ask(*arguments)
+    call(*arguments)
     return (time.perf_counter() - start) * 1000
 
 
-def _rate(call: Answer, size: int) -> float:
-    """Give the photos a second of one caller that never pauses."""
+def _rate(call: Call, size: int) -> float:
+    """Return the photos a second of one caller that never pauses."""
     start = time.perf_counter()
     for i in count(1):
         call(i)
@@ -239,10 +239,10 @@ def _rate(call: Answer, size: int) -> float:
     raise AssertionError
 
 
-def _crowd_rate(asks: Sequence[Answer]) -> float:
-    """Give the photos a second of several clients, each asking again as soon as it is answered."""
-    with ThreadPoolExecutor(len(asks)) as pool:
-        return sum(pool.map(lambda ask: _rate(ask, 1), asks))
+def _crowd_rate(calls: Sequence[Call]) -> float:
+    """Return the photos a second of several clients, each calling again as soon as it has a response."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return sum(pool.map(lambda call: _rate(call, 1), calls))
 
 
 def report(what: str, ours: float, peer_name: str, peer: float) -> None:

@@ -1,7 +1,7 @@
-"""The web page's API beside direct calls of the same LiteRT file: what HTTP, limits and the queue cost.
+"""The web page's API beside direct calls of the same LiteRT file: the cost of HTTP, limits and the queue.
 
-Both sides answer in turns, each from an encoded photo on. The direct call is the thin client in this process; whoever
-asks the page runs in this process too, on the same processors as the service.
+Both sides classify in turns, each from an encoded photo on. The direct call is the thin client in this process; the
+page is called from this process too, on the same processors as the service.
 """
 
 import statistics
@@ -25,7 +25,7 @@ CALLS_A_ROUND = 20
 NUM_CLIENTS = 8
 ROUND_S = 4.0
 
-Ask = Callable[[bytes], Any]
+Classify = Callable[[bytes], Any]
 
 
 def measure(data: str, file: Path) -> None:
@@ -44,56 +44,58 @@ def measure(data: str, file: Path) -> None:
     ):
         encoded = [path.read_bytes() for path in sorted(folder.glob("test/*/*.jpg"))[:NUM_PHOTOS]]
         session.trust_env = False
-        sides: dict[str, Ask] = {"ours": _asker(session, url), "peer": _caller(client)}
+        sides: dict[str, Classify] = {"ours": _classify_over_http(session, url), "peer": _classify_directly(client)}
         _measure_latency(sides, encoded)
         _measure_throughput(sides, encoded)
 
 
-def _asker(session: requests.Session, url: str) -> Ask:
-    def ask(photo: bytes) -> None:
+def _classify_over_http(session: requests.Session, url: str) -> Classify:
+    def classify(photo: bytes) -> None:
         session.post(f"{url}/api/classify", data=photo, timeout=30).raise_for_status()
 
-    return ask
+    return classify
 
 
-def _caller(client: Client) -> Ask:
-    def call(photo: bytes) -> None:
+def _classify_directly(client: Client) -> Classify:
+    def classify(photo: bytes) -> None:
         (result,) = client.classify(photo)
         if isinstance(result, ImageError):
             raise result
 
-    return call
+    return classify
 
 
-def _measure_latency(sides: dict[str, Ask], encoded: list[bytes]) -> None:
+def _measure_latency(sides: dict[str, Classify], encoded: list[bytes]) -> None:
     times: dict[str, list[float]] = {side: [] for side in sides}
     for number in range(NUM_ROUNDS):
-        for side, ask in sides.items():
+        for side, classify in sides.items():
             for call in range(CALLS_A_ROUND):
                 photo = encoded[(number * CALLS_A_ROUND + call) % len(encoded)]
-                times[side].append(elapsed_ms(ask, photo))
+                times[side].append(elapsed_ms(classify, photo))
     ours, peer = (statistics.median(found) for found in times.values())
     report("web, a photo over the page's API (ms)", ours, "the client, in process", peer)
 
 
-def _measure_throughput(sides: dict[str, Ask], encoded: list[bytes]) -> None:
+def _measure_throughput(sides: dict[str, Classify], encoded: list[bytes]) -> None:
     rates: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(NUM_ROUNDS):
-        for side, ask in sides.items():
+        for side, classify in sides.items():
             end_s = time.monotonic() + ROUND_S
             with ThreadPoolExecutor(NUM_CLIENTS) as pool:
-                asking = [pool.submit(_ask_until, end_s, ask, encoded[first:]) for first in range(NUM_CLIENTS)]
-                rates[side].append(sum(future.result() for future in asking) / ROUND_S)
+                running = [
+                    pool.submit(_classify_until, end_s, classify, encoded[first:]) for first in range(NUM_CLIENTS)
+                ]
+                rates[side].append(sum(future.result() for future in running) / ROUND_S)
     ours, peer = (statistics.median(found) for found in rates.values())
     report(f"web, photos a second of {NUM_CLIENTS} clients", ours, "the client, in process", peer)
 
 
-def _ask_until(end_s: float, ask: Ask, encoded: list[bytes]) -> int:
-    """Ask without a pause until a time of `time.monotonic`; give how often."""
-    num_answers = 0
+def _classify_until(end_s: float, classify: Classify, encoded: list[bytes]) -> int:
+    """Classify without a pause until a time of `time.monotonic`; return how often."""
+    num_classified = 0
     for photo in cycle(encoded):
         if time.monotonic() > end_s:
             break
-        ask(photo)
-        num_answers += 1
-    return num_answers
+        classify(photo)
+        num_classified += 1
+    return num_classified

@@ -1,6 +1,6 @@
-"""Classify pictures: `python client/predict.py [--rest | --grpc | --tflite FILE] [IMAGE…]`; `--help` tells the rest.
+"""Classify images: `python client/predict.py [--rest | --grpc | --tflite FILE] [IMAGE…]`; see `--help`.
 
-Runs as it lies here. Of other packages it needs Pillow, and requests, grpcio with protobuf, or ai-edge-litert.
+Runs without installation. Of other packages it needs Pillow, and requests, grpcio with protobuf, or ai-edge-litert.
 """
 
 import os

@@ -131,7 +131,7 @@ def pack(model: Any) -> bytes:
 def _describe(*, name: str, description: str, version: str) -> bytes:
     images = {
         _Tensor.NAME: "images",
-        _Tensor.DESCRIPTION: "The whole picture, upright, resized to a square: RGB, 0–255.",
+        _Tensor.DESCRIPTION: "The whole image, upright, resized to a square: RGB, 0–255.",
         _Tensor.CONTENT: {_Content.TYPE: _IMAGE_PROPERTIES, _Content.PROPERTIES: {_Image.COLOR_SPACE: _RGB}},
         _Tensor.PROCESS_UNITS: [
             {

@@ -19,15 +19,15 @@ BATCH_SIZE = 8
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of an image.
+    """A model's prediction of an image.
 
     Attributes:
-        image: its name: a path or a file's name as it was given, else its place, as `image 1`.
+        image: its name: a path or a file's name as it was given, else its position, as `image 1`.
         label: the most probable class.
         probability: of that class, 0–1.
         probabilities: of every class, the most probable first.
-        model_version: of the model that answered.
-        latency_ms: from sending the request that held the image to its answer.
+        model_version: of the model that made the prediction.
+        latency_ms: from sending the request that held the image to the response.
     """
 
     image: str
@@ -42,8 +42,15 @@ class Client:
     """Classifies images.
 
     Args:
-        transport: the way to the model; closed along with the client.
+        transport: the connection to the model; closed along with the client.
         batch_size: images in a request, at most. Results come batch by batch: with 1, each as soon as it is there.
+
+    Example:
+        >>> with Client(RestTransport("localhost:8501", model="flowers")) as client:
+        ...     for result in client.classify(["tulip.jpg", "missing.jpg"]):
+        ...         print(result.label if isinstance(result, Prediction) else result)
+        tulip
+        missing.jpg: cannot be read (No such file or directory); check the path
     """
 
     def __init__(self, transport: Transport, *, batch_size: int = BATCH_SIZE) -> None:
@@ -60,23 +67,23 @@ class Client:
                 such as a list, a generator, or an array [N, height, width, 3].
 
         Yields:
-            A `Prediction` for each image, in their order; for one that cannot be read, an `ImageError` in its place.
+            A `Prediction` for each image, in their order; for one that cannot be read, an `ImageError` instead.
 
         Raises:
             TypeError: something is no image at all.
-            ServerError: the server cannot be reached, refuses, or answers something else.
+            ServerError: the server cannot be reached, refuses, or responds with something else.
         """
         sources = each(images)
         while batch := list(islice(sources, self._batch_size)):
             size_px = self._transport.image_size_px()
             loaded = [_load(source, name, size_px) for name, source in batch]
             readable = [image for image in loaded if isinstance(image, Image.Image)]
-            answers = iter(self._transport.predict(readable) if readable else ())
+            predictions = iter(self._transport.predict(readable) if readable else ())
             for (name, _), image in zip(batch, loaded, strict=True):
-                yield image if isinstance(image, ImageError) else _to_prediction(name, next(answers))
+                yield image if isinstance(image, ImageError) else _to_prediction(name, next(predictions))
 
     def close(self) -> None:
-        """Let go of connections and memory."""
+        """Release connections and memory."""
         self._transport.close()
 
     def __enter__(self) -> "Client":
@@ -90,7 +97,7 @@ def _load(source: Source, name: str, size_px: int) -> Image.Image | ImageError:
     try:
         return preprocessing.load(source, name=name, size_px=size_px)
     except ImageError as exc:
-        # A new one: that which was raised holds on to all that was read on its way.
+        # A new one: the traceback of the one that was raised keeps everything that was read in memory.
         return ImageError(exc.image, exc.reason)
 
 
@@ -103,7 +110,7 @@ def _to_prediction(image: str, answer: Answer) -> Prediction:
 def _check(class_names: Sequence[str], probabilities: Sequence[float]) -> None:
     if len(class_names) != len(probabilities) or len(set(class_names)) != len(class_names) or not class_names:
         raise AnswerError(
-            "A classifier answers one probability for each of its classes, which have different names. Received: "
+            "A classifier must return one probability for each of its classes, which have different names. Received: "
             f"{len(probabilities)} probabilities for {list(class_names)}. Export the model again."
         )
     if not all(map(math.isfinite, probabilities)):

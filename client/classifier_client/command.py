@@ -1,4 +1,4 @@
-"""The command: pictures named on the command line in, a table or JSON lines out, and one line for whatever fails."""
+"""The command: images named on the command line in, a table or JSON lines out, and one line for any failure."""
 
 import argparse
 import glob
@@ -17,7 +17,7 @@ from .errors import ClassifierError, DeadlineError, ImageError, UnavailableError
 from .transports import Transport
 from .transports.connection import ConnectionOptions
 
-OK, SOME_UNREADABLE, WRONG_USE, NO_ANSWER, UNUSABLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
+OK, SOME_UNREADABLE, WRONG_USE, NO_RESPONSE, UNUSABLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 Results: TypeAlias = Iterator[Prediction | ImageError]
 
@@ -28,15 +28,15 @@ _MANY = 16
 _BAR_CHARS = 30
 _CLEAR_LINE = "\r\x1b[K"
 
-_DESCRIPTION = "Classify pictures with a model that is served, or with one in a LiteRT file."
+_DESCRIPTION = "Classify images with a model that is served, or with one in a LiteRT file."
 _EPILOG = f"""\
 {_TOKEN} in the environment is sent along as a bearer token.
 
 exit status:
-  0    every picture was classified
-  1    some pictures cannot be read; all others were classified
+  0    every image was classified
+  1    some images cannot be read; all others were classified
   2    the command line is wrong
-  3    the server cannot be reached, or does not answer in time
+  3    the server cannot be reached, or does not respond in time
   4    the server refuses, does not know the model, or is none; the model's file, or a library, cannot be used
   130  interrupted
 """
@@ -47,15 +47,15 @@ def main(arguments: Sequence[str] | None = None, *, samples_dir: Path) -> int:
 
     Args:
         arguments: the command line, without the command.
-        samples_dir: the pictures to classify where none is named.
+        samples_dir: the images to classify where none is named.
 
     Returns:
         The exit status.
 
     Raises:
-        SystemExit: the command line is wrong, or asks for help.
+        SystemExit: the command line is wrong, or has `--help`.
     """
-    # What gRPC logs of a connection that fails is said by our own line.
+    # gRPC would log a failed connection, which our own line reports.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -76,22 +76,22 @@ def main(arguments: Sequence[str] | None = None, *, samples_dir: Path) -> int:
         return WRONG_USE
     except ClassifierError as exc:
         print(f"{parser.prog}: {exc}", file=sys.stderr)
-        return NO_ANSWER if isinstance(exc, UnavailableError | DeadlineError) else UNUSABLE
+        return NO_RESPONSE if isinstance(exc, UnavailableError | DeadlineError) else UNUSABLE
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever reads has enough. What is still to be written at the end must not fail again.
+        # The reader has closed the pipe. Flushing at the end must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     return OK if is_readable else SOME_UNREADABLE
 
 
 def expand(name: str) -> Iterator[str | BinaryIO]:
-    """Give the pictures that a word of the command line means: a file, those in a folder or of a pattern, or stdin.
+    """Yield the images that an argument means: a file, those in a folder or of a pattern, or stdin.
 
     Raises:
-        ValueError: the folder holds no picture, or nothing matches the pattern.
+        ValueError: the folder holds no image, or nothing matches the pattern.
     """
     path = Path(name)
     if name == "-":
@@ -99,7 +99,7 @@ def expand(name: str) -> Iterator[str | BinaryIO]:
     elif path.is_dir():
         found = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
         if not found:
-            raise ValueError(f"A folder must hold pictures ({', '.join(SUFFIXES)}). There are none in {name}.")
+            raise ValueError(f"A folder must hold images ({', '.join(SUFFIXES)}). There are none in {name}.")
         yield from found
     elif glob.has_magic(name) and not path.exists():
         found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 (Path's takes no absolute patterns)
@@ -118,10 +118,10 @@ def _make_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    way = parser.add_mutually_exclusive_group()
-    way.add_argument("--rest", action="store_true", help="ask a server over REST (the default)")
-    way.add_argument("--grpc", action="store_true", help="ask a server over gRPC")
-    way.add_argument("--tflite", metavar="FILE", help="run a LiteRT file here")
+    transport = parser.add_mutually_exclusive_group()
+    transport.add_argument("--rest", action="store_true", help="call a server over REST (the default)")
+    transport.add_argument("--grpc", action="store_true", help="call a server over gRPC")
+    transport.add_argument("--tflite", metavar="FILE", help="run a LiteRT file here")
     parser.add_argument(
         "--target", metavar="HOST:PORT", help="the server (default: localhost:8501 for REST, :8500 for gRPC)"
     )
@@ -129,7 +129,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--top-k", metavar="N", type=_positive, help="show the N most probable classes")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     parser.add_argument(
-        "--timeout", metavar="S", type=float, help="seconds for an attempt to get an answer (default: 10)"
+        "--timeout", metavar="S", type=float, help="seconds for each attempt of a request (default: 10)"
     )
     parser.add_argument("--tls", action="store_true", help="speak TLS")
     parser.add_argument(
@@ -170,7 +170,7 @@ def _open_transport(options: argparse.Namespace) -> Transport:
 
 
 def _print_json(results: Results, top_k: int | None) -> bool:
-    """Print an object a line; give whether every image was readable."""
+    """Print an object a line; return whether every image was readable."""
     is_readable = True
     for result in results:
         if isinstance(result, ImageError):
@@ -184,7 +184,7 @@ def _print_json(results: Results, top_k: int | None) -> bool:
 
 
 def _print_table(results: Results, top_k: int | None, image_chars: int) -> bool:
-    """Print a row for each image, and a last line about all; give whether every image was readable."""
+    """Print a row for each image, and a summary line; return whether every image was readable."""
     is_readable = True
     predictions = []
     for result in results:
@@ -204,7 +204,7 @@ def _print_table(results: Results, top_k: int | None, image_chars: int) -> bool:
 
 
 def _show_progress(results: Results, total: int, stream: TextIO) -> Results:
-    """Pass results on, and draw a bar below them where there are many and a person looks."""
+    """Pass results on, and draw a progress bar below them where there are many and the stream is a terminal."""
     if total <= _MANY or not stream.isatty():
         yield from results
         return

@@ -1,8 +1,20 @@
-"""What can go wrong, as one tree: catch `ClassifierError`, or the branch that you can do something about."""
+"""The errors, as one tree: catch `ClassifierError`, or the branch that you can handle.
+
+ClassifierError
+├── ImageError
+├── MissingLibraryError
+├── ModelFileError
+└── ServerError
+    ├── UnavailableError
+    ├── DeadlineError
+    ├── ModelNotFoundError
+    ├── RefusedError
+    └── AnswerError
+"""
 
 
 class ClassifierError(Exception):
-    """Any failure of this package. The message says the rule, what was received and what to do next."""
+    """Any failure of this package. The message holds the rule, the value received and what to do next."""
 
 
 class ImageError(ClassifierError):
@@ -31,15 +43,15 @@ class ModelFileError(ClassifierError):
 
 
 class ServerError(ClassifierError):
-    """A server that does not do what it is asked for."""
+    """A server that does not return predictions."""
 
 
 class UnavailableError(ServerError):
-    """No server can be reached, or it says that it is overloaded, and goes on so for all attempts."""
+    """No server can be reached, or it reports that it is overloaded, at every attempt."""
 
 
 class DeadlineError(ServerError):
-    """A server does not answer in time."""
+    """A server does not respond in time."""
 
 
 class ModelNotFoundError(ServerError):
@@ -47,8 +59,8 @@ class ModelNotFoundError(ServerError):
 
 
 class RefusedError(ServerError):
-    """A server refuses the caller, or what is asked."""
+    """A server refuses the caller, or the request."""
 
 
 class AnswerError(ServerError):
-    """What answers is no TensorFlow Serving, or the model is no classifier with this project's signatures."""
+    """The server is not TensorFlow Serving, or the model is no classifier with this project's signatures."""

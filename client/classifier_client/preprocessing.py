@@ -1,7 +1,7 @@
-"""From an image of any kind to the pixels that the model sees, with Pillow: the same as the model was trained with.
+"""Decode and resize an image to the pixels that the model sees, with Pillow: the same as the model was trained with.
 
-A photo is turned upright as its EXIF orientation says, transparency is laid over white (in a GIF over black), 16-bit
-samples keep their high byte, an animation gives its first frame, and the whole picture is resized (bilinear,
+An image is turned upright by its EXIF orientation, transparency is laid over white (in a GIF over black), 16-bit
+samples keep their high byte, of an animation the first frame counts, and the whole image is resized (bilinear,
 antialiased, aspect ratio not kept) to a square. The definition is TensorFlow's, in `export/preprocessing.py`; a test
 holds this one against it, to two grey levels.
 """
@@ -59,7 +59,7 @@ def load(source: Source, *, name: str, size_px: int) -> Image.Image:
 
     Args:
         source: an image in any form.
-        name: what an error calls it.
+        name: for an error's message.
         size_px: the side of the result.
 
     Returns:
@@ -67,10 +67,14 @@ def load(source: Source, *, name: str, size_px: int) -> Image.Image:
 
     Raises:
         ImageError: there is no such file, it is no image, is damaged, or is too large.
+
+    Example:
+        >>> load(Image.new("RGB", (400, 300), "red"), name="red", size_px=224).size
+        (224, 224)
     """
     try:
         with warnings.catch_warnings():
-            # What Pillow warns of is either refused here or of no concern.
+            # What Pillow warns of is either refused here or harmless.
             warnings.filterwarnings("ignore", module=r"PIL\.")
             with _open(source, name) as image:
                 if not image.width * image.height:
@@ -79,7 +83,7 @@ def load(source: Source, *, name: str, size_px: int) -> Image.Image:
                     raise ImageError(name, _too_many_pixels(f"{image.width} × {image.height}"))
                 draft = None if image is source else image.draft(None, (_DRAFT * size_px, _DRAFT * size_px))
                 box = draft[1] if draft else None  # Half a pixel less than all, where a side was odd.
-                # Turning the small picture gives the same as turning the large one, and costs nothing.
+                # Turning the small image gives the same as turning the large one, and costs nothing.
                 small = _to_rgb(image, name).resize((size_px, size_px), Image.Resampling.BILINEAR, box)
                 turn = _TURNS.get(_orientation(image))
                 return small if turn is None else small.transpose(turn)
@@ -163,7 +167,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Read the EXIF orientation, 1–8; 1 where there is none or it makes no sense (Exif 2.3, 4.5.2 and 4.6.2)."""
+    """Read the EXIF orientation, 1–8; 1 where there is none or it is invalid (Exif 2.3, 4.5.2 and 4.6.2)."""
     # The model was trained on PNGs as they lie.
     exif = b"" if image.format == "PNG" else image.info.get("exif", b"").removeprefix(b"Exif\0\0")
     order = "<" if exif.startswith(b"II") else ">"

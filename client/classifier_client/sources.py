@@ -1,4 +1,4 @@
-"""What a caller may hand over as an image, alone or with others, and what each one is called in an answer."""
+"""What a caller may pass as an image, alone or with others, and the name of each in a result."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -34,33 +34,37 @@ def is_file(source: object) -> bool:
 
 
 def each(images: Source | Iterable[Source]) -> Iterator[tuple[str, Source]]:
-    """Give the name and the source of every image, as they come: of one alone, or of any number of them.
+    """Yield the name and the source of every image, as they come: of one alone, or of any number of them.
 
-    A path is its own name, a file has its name, and all else is called after its place, `image 1` and so on.
+    A path is its own name, a file has its name, and all else is named by its position, `image 1` and so on.
 
     Raises:
         TypeError: something is no image at all.
+
+    Example:
+        >>> [name for name, _ in each(["daisy.jpg", b"encoded"])]
+        ['daisy.jpg', 'image 2']
     """
     sources: Iterable[Any] = [images] if _is_one(images) else images  # type: ignore[assignment]
-    for place, source in enumerate(sources, start=1):
+    for position, source in enumerate(sources, start=1):
         if not _is_one(source):
             raise TypeError(
                 "An image is a path, bytes, a file open for reading bytes, a Pillow image or a uint8 array "
-                f"[height, width, 3]. Received: {type(source).__name__} in place {place}. Give one of these."
+                f"[height, width, 3]. Received: {type(source).__name__} at position {position}. Pass one of these."
             )
-        yield _name(source, place), source
+        yield _name(source, position), source
 
 
 def _is_one(images: object) -> bool:
     if isinstance(images, _ONE) or is_file(images):
         return True
-    # An array of one axis more than an image has is a row of images.
+    # An array with one axis more than an image is a row of images.
     return is_array(images) and len(images.__array_interface__["shape"]) < 4  # type: ignore[attr-defined]
 
 
-def _name(source: Any, place: int) -> str:
+def _name(source: Any, position: int) -> str:
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     # A Pillow image that was read from a file knows it too.
     found = getattr(source, "name", None) or getattr(source, "filename", None)
-    return found if isinstance(found, str) else f"image {place}"
+    return found if isinstance(found, str) else f"image {position}"

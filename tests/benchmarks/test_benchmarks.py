@@ -1,4 +1,4 @@
-"""The benchmarks run on tiny data; what they measure is not judged here."""
+"""The benchmarks run on tiny data; their numbers are not judged here."""
 
 import re
 from pathlib import Path

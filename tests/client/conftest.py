@@ -15,7 +15,7 @@ VERSION = 3
 
 @dataclass(frozen=True)
 class RealServer:
-    """The server, and what it serves."""
+    """The server, and the model that it serves."""
 
     rest_target: str
     grpc_target: str
@@ -43,7 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, export_dir: Path) -> Iterat
 
 @pytest.fixture(params=["REST", "gRPC"])
 def fake(request: Any) -> Iterator[FakeServer]:
-    """A server of either protocol that does what a test tells it to."""
+    """A server of either protocol that fails as a test scripts it."""
     with FakeRest() if request.param == "REST" else FakeGrpc() as server:
         yield server
 
@@ -62,7 +62,7 @@ def fake_grpc() -> Iterator[FakeGrpc]:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Let waits between attempts pass at once; give how long each would have been."""
+    """Let waits between attempts pass at once; return how long each would have been."""
     from client.classifier_client.transports import connection
 
     noted: list[float] = []

@@ -1,4 +1,4 @@
-"""Servers that speak TensorFlow Serving's protocols on real sockets, and fail when they are told to."""
+"""Servers that speak TensorFlow Serving's protocols on real sockets, and fail as a test scripts it."""
 
 import json
 import socket
@@ -6,40 +6,67 @@ import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
+from PIL import Image
 
-from client.classifier_client import ConnectionOptions, Transport
+from client.classifier_client import Client, ConnectionOptions, GrpcTransport, RestTransport, Transport
 
 CLASS_NAMES = ("daisy", "tulip")
 PROBABILITIES = (0.25, 0.75)
 SIZE_PX = 32
+PHOTO = Image.new("RGB", (40, 30), "yellow")
 
 STATUS = {"UNAVAILABLE": 503, "NOT_FOUND": 404, "UNAUTHENTICATED": 401, "INVALID_ARGUMENT": 400, "INTERNAL": 500}
 OK, DIE, HANG = "ok", "die", "hang"
 
 
-class FakeServer(Protocol):
-    """A fake of either protocol.
+class FakeServer:
+    """What both fakes have.
 
     Attributes:
-        script: what becomes of the next calls, one after the other, before all is well again: `OK`; `HANG` (no answer
-            until the server ends); `DIE` (the connection breaks, and nobody listens any more); or a code of gRPC.
-        calls: what was asked.
-        tokens: the `authorization` that came with each call.
+        script: the outcome of the next calls, in order, before all is well again: `OK`; `HANG` (no response until the
+            server ends); `DIE` (the connection breaks, and nobody listens any more); or a code of gRPC.
+        calls: the calls received.
+        tokens: the `authorization` of each call.
+        requests: the bodies or messages of predictions.
         version: the one that is there.
-        shape: that the model's signature takes; None is a model without the signature.
+        shape: of the input of the model's signature; None is a model without the signature.
     """
 
-    script: deque[str]
-    calls: list[str]
-    tokens: list[str | None]
-    version: int
-    shape: list[int] | None
+    protocol: str
     target: str
 
-    def connect(self, **options: Any) -> Transport: ...
+    def __init__(self) -> None:
+        self.script: deque[str] = deque()
+        self.calls: list[str] = []
+        self.tokens: list[str | None] = []
+        self.requests: list[Any] = []
+        self.version = 1
+        self.shape: list[int] | None = [-1, SIZE_PX, SIZE_PX, 3]
+        self.released = threading.Event()
+
+    def connect(self, **options: Any) -> Transport:
+        return open_transport(self.protocol, self.target, **options)
+
+    def next_step(self, call: str, token: str | None) -> str:
+        self.calls.append(call)
+        self.tokens.append(token)
+        step = self.script.popleft() if self.script else OK
+        if step == HANG:
+            self.released.wait(30)
+        return step
+
+
+def open_transport(protocol: str, target: str, **options: Any) -> Transport:
+    transport = {"REST": RestTransport, "gRPC": GrpcTransport}[protocol]
+    return transport(target, "flowers", options=ConnectionOptions(**{"timeout_s": 5, **options}))
+
+
+def classify(transport: Transport, images: Any = PHOTO, **options: Any) -> list[Any]:
+    with Client(transport, **options) as client:
+        return list(client.classify(images))
 
 
 def free_port() -> int:
@@ -49,37 +76,19 @@ def free_port() -> int:
         return port
 
 
-def _step(server: "FakeRest | FakeGrpc", call: str, token: str | None) -> str:
-    server.calls.append(call)
-    server.tokens.append(token)
-    step = server.script.popleft() if server.script else OK
-    if step == HANG:
-        server.released.wait(30)
-    return step
-
-
-class FakeRest:
+class FakeRest(FakeServer):
     """REST: status codes, bodies and paths as TensorFlow Serving has them."""
 
+    protocol = "REST"
+
     def __init__(self, port: int = 0, *, ssl_context: Any = None) -> None:
-        self.script: deque[str] = deque()
-        self.calls: list[str] = []
-        self.tokens: list[str | None] = []
-        self.bodies: list[Any] = []
+        super().__init__()
         self.raw: tuple[int, bytes] | None = None
-        self.version = 1
-        self.shape: list[int] | None = [-1, SIZE_PX, SIZE_PX, 3]
-        self.released = threading.Event()
         self._http = _Http(("127.0.0.1", port), self)
         if ssl_context:
             self._http.socket = ssl_context.wrap_socket(self._http.socket, server_side=True)
         self.target = f"127.0.0.1:{self._http.server_port}"
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
-
-    def connect(self, **options: Any) -> Transport:
-        from client.classifier_client import RestTransport
-
-        return RestTransport(self.target, "flowers", options=ConnectionOptions(**options))
 
     def __enter__(self) -> "FakeRest":
         self._thread.start()
@@ -91,8 +100,8 @@ class FakeRest:
         self._thread.join()
         self._http.server_close()
 
-    def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
-        """Answer a call that nothing is to befall."""
+    def respond(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        """Return the status and the document for a call that does not fail."""
         if method == "GET":
             signature = {"inputs": {"images": {"dtype": "DT_UINT8", "tensor_shape": {"dim": self._dims()}}}}
             return 200, {
@@ -101,7 +110,7 @@ class FakeRest:
             }
         if path != f"/v1/models/flowers/versions/{self.version}:predict":
             return 404, {"error": "Servable not found for request: Specific(flowers, 9)"}
-        self.bodies.append(body)
+        self.requests.append(body)
         num_images = len(body["inputs"])
         outputs = {"probabilities": [PROBABILITIES] * num_images, "classes": [CLASS_NAMES] * num_images}
         return 200, {"outputs": outputs}
@@ -118,7 +127,7 @@ class _Http(ThreadingHTTPServer):
         self.fake = fake
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a client that gives up is what is tested."""
+        """Log nothing: a client that gives up is what is tested."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -136,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _do(self, body: Any) -> None:
         fake = self.server.fake
-        step = _step(fake, f"{self.command} {self.path}", self.headers["Authorization"])
+        step = fake.next_step(f"{self.command} {self.path}", self.headers["Authorization"])
         if step in (DIE, HANG):
             self.close_connection = True
             if step == DIE:
@@ -146,9 +155,9 @@ class _Handler(BaseHTTPRequestHandler):
             status, content = fake.raw
         else:
             status, document = (
-                fake.answer(self.command, self.path, body)
+                fake.respond(self.command, self.path, body)
                 if step == OK
-                else (STATUS[step], {"error": f"told to be {step}"})
+                else (STATUS[step], {"error": f"scripted {step}"})
             )
             content = json.dumps(document).encode()
         self.send_response(status)
@@ -157,17 +166,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
 
-class FakeGrpc:
+class FakeGrpc(FakeServer):
     """gRPC: the messages are TensorFlow Serving's own."""
 
+    protocol = "gRPC"
+
     def __init__(self, port: int = 0, *, credentials: Any = None) -> None:
-        self.script: deque[str] = deque()
-        self.calls: list[str] = []
-        self.tokens: list[str | None] = []
-        self.requests: list[Any] = []
-        self.version = 1
-        self.shape: list[int] | None = [-1, SIZE_PX, SIZE_PX, 3]
-        self.released = threading.Event()
+        super().__init__()
         self._server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
         self._server.add_generic_rpc_handlers([self._handlers()])
         address = f"127.0.0.1:{port}"
@@ -177,11 +182,6 @@ class FakeGrpc:
             else self._server.add_insecure_port(address)
         )
         self.target = f"127.0.0.1:{bound}"
-
-    def connect(self, **options: Any) -> Transport:
-        from client.classifier_client import GrpcTransport
-
-        return GrpcTransport(self.target, "flowers", options=ConnectionOptions(**options))
 
     def __enter__(self) -> "FakeGrpc":
         self._server.start()
@@ -194,14 +194,14 @@ class FakeGrpc:
     def _handlers(self) -> Any:
         from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2
 
-        def handler(name: str, answer: Any, request: Any) -> Any:
+        def handler(name: str, respond: Any, request: Any) -> Any:
             def handle(message: Any, context: Any) -> Any:
-                step = _step(self, name, dict(context.invocation_metadata()).get("authorization"))
+                step = self.next_step(name, dict(context.invocation_metadata()).get("authorization"))
                 if step == DIE:
                     self._server.stop(None)
                 elif step not in (OK, HANG):
-                    context.abort(grpc.StatusCode[step], f"told to be {step}")
-                return answer(message)
+                    context.abort(grpc.StatusCode[step], f"scripted {step}")
+                return respond(message)
 
             return grpc.unary_unary_rpc_method_handler(handle, request.FromString, lambda m: m.SerializeToString())
 
@@ -211,7 +211,7 @@ class FakeGrpc:
         }
         return grpc.method_handlers_generic_handler(
             "tensorflow.serving.PredictionService",
-            {name: handler(name, answer, request) for name, (answer, request) in methods.items()},
+            {name: handler(name, respond, request) for name, (respond, request) in methods.items()},
         )
 
     def _get_metadata(self, request: Any) -> Any:

@@ -12,13 +12,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.classifier_client import Answer, AnswerError, Client, ImageError, Prediction
+from client import classifier_client
+from client.classifier_client import (
+    Answer,
+    AnswerError,
+    ClassifierError,
+    Client,
+    ImageError,
+    Prediction,
+    UnavailableError,
+)
 
 CLASS_NAMES = ("red", "green", "blue")
 
 
 class ColourTransport:
-    """Answers how red, green and blue an image is, and remembers how many images came at a time."""
+    """Predicts how red, green and blue an image is, and remembers how many images came at a time."""
 
     def __init__(self) -> None:
         self.batch_sizes: list[int] = []
@@ -50,7 +59,7 @@ def labels(results: Any) -> list[str]:
     return [result.label if isinstance(result, Prediction) else "error" for result in results]
 
 
-def test_prediction_says_everything_most_probable_first(transport: ColourTransport) -> None:
+def test_prediction_has_all_classes_the_most_probable_first(transport: ColourTransport) -> None:
     [prediction] = Client(transport).classify(Image.new("RGB", (5, 4), (51, 255, 102)))
     assert prediction == Prediction("image 1", "green", 1.0, {"green": 1.0, "blue": 0.4, "red": 0.2}, "7", 1.5)
     assert list(prediction.probabilities) == ["green", "blue", "red"]
@@ -59,7 +68,7 @@ def test_prediction_says_everything_most_probable_first(transport: ColourTranspo
     }  # fmt: skip
 
 
-def test_images_of_all_forms_go_together_and_keep_their_order(transport: ColourTransport, tmp_path: Path) -> None:
+def test_images_of_all_forms_may_be_mixed_and_keep_their_order(transport: ColourTransport, tmp_path: Path) -> None:
     path = tmp_path / "blue.png"
     colour("blue").save(path)
     array = np.asarray(colour("red"))
@@ -91,7 +100,7 @@ def test_no_more_is_read_than_is_needed(transport: ColourTransport) -> None:
     assert num_read == 6
 
 
-def test_bad_image_is_an_error_in_its_place_and_the_others_are_answered(transport: ColourTransport) -> None:
+def test_bad_image_is_an_error_at_its_position_and_the_others_are_classified(transport: ColourTransport) -> None:
     images = [colour("red"), b"no image", "missing.jpg", colour("blue"), b""]
     results = list(Client(transport, batch_size=2).classify(images))
     assert labels(results) == ["red", "error", "error", "blue", "error"]
@@ -115,7 +124,7 @@ def test_error_does_not_keep_the_image_in_memory(transport: ColourTransport) -> 
     assert watch() is None
 
 
-def test_nothing_gives_nothing(transport: ColourTransport) -> None:
+def test_no_images_give_no_results(transport: ColourTransport) -> None:
     assert list(Client(transport).classify([])) == []
     assert transport.batch_sizes == []
 
@@ -126,7 +135,7 @@ def test_client_closes_its_transport(transport: ColourTransport) -> None:
     assert transport.is_closed
 
 
-def test_batch_size_is_from_one(transport: ColourTransport) -> None:
+def test_batch_size_is_at_least_one(transport: ColourTransport) -> None:
     with pytest.raises(ValueError, match=r"batch_size must be at least 1\. Received: 0"):
         Client(transport, batch_size=0)
 
@@ -140,7 +149,7 @@ def test_batch_size_is_from_one(transport: ColourTransport) -> None:
         (["a", "b"], [0.5, float("nan")], r"A probability must be a number\. Received: \[0\.5, nan\]"),
     ],
 )
-def test_answer_that_makes_no_sense_is_an_error(
+def test_invalid_output_is_an_error(
     transport: ColourTransport,
     monkeypatch: pytest.MonkeyPatch,
     class_names: list[str],
@@ -150,3 +159,9 @@ def test_answer_that_makes_no_sense_is_an_error(
     monkeypatch.setattr(transport, "predict", lambda _: [Answer(class_names, probabilities, "7", 1.0)])
     with pytest.raises(AnswerError, match=message):
         list(Client(transport).classify(colour("red")))
+
+
+def test_every_error_is_a_classifier_error() -> None:
+    errors = [getattr(classifier_client, name) for name in classifier_client.__all__ if name.endswith("Error")]
+    assert UnavailableError in errors
+    assert all(issubclass(error, ClassifierError) for error in errors)

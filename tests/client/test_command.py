@@ -1,4 +1,4 @@
-"""The command: what it prints, what it takes for pictures, and one line and an exit status for whatever fails."""
+"""The command: what it prints, which images its arguments mean, and one line and an exit status for any failure."""
 
 import json
 import os
@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from client.classifier_client import Client, command
-from client.classifier_client.command import INTERRUPTED, NO_ANSWER, OK, SOME_UNREADABLE, UNUSABLE, WRONG_USE
-from components.data import drawn_flowers as synthetic
+from client.classifier_client.command import INTERRUPTED, NO_RESPONSE, OK, SOME_UNREADABLE, UNUSABLE, WRONG_USE
+from components.data import drawn_flowers
 from tests.client.conftest import VERSION, RealServer
-from tests.client.fakes import DIE, FakeRest, free_port
-from tests.client.fakes import OK as ANSWER
+from tests.client.fakes import DIE, HANG, FakeRest, free_port
+from tests.client.fakes import OK as RESPONSE
 
 ROOT = Path(__file__).resolve().parents[2]
 PREDICT = ROOT / "client" / "predict.py"
@@ -29,7 +29,7 @@ Run = Callable[..., tuple[int, list[str], list[str]]]
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command here; give its exit status and the lines of both streams."""
+    """Run the command in this process; return its exit status and the lines of both streams."""
 
     def run(*words: object) -> tuple[int, list[str], list[str]]:
         status = command.main([str(word) for word in words], samples_dir=SAMPLES)
@@ -42,12 +42,12 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
     path = tmp_path / "photo.jpg"
-    Image.fromarray(synthetic.draw("roses", seed=1, size_px=64)).save(path)
+    Image.fromarray(drawn_flowers.draw("roses", seed=1, size_px=64)).save(path)
     return path
 
 
 def predict(*words: object, **options: Any) -> "subprocess.CompletedProcess[str]":
-    """Run the command as a person does."""
+    """Run the command in a process of its own."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
     return subprocess.run(
         [sys.executable, str(PREDICT), *map(str, words)], text=True, timeout=60, check=False, **options
@@ -58,7 +58,7 @@ def predict(*words: object, **options: Any) -> "subprocess.CompletedProcess[str]
 
 
 @pytest.mark.parametrize("protocol", ["--rest", "--grpc"])
-def test_samples_are_classified_where_no_picture_is_named(protocol: str, server: RealServer, tmp_path: Path) -> None:
+def test_samples_are_classified_where_no_image_is_named(protocol: str, server: RealServer, tmp_path: Path) -> None:
     target = server.rest_target if protocol == "--rest" else server.grpc_target
     done = predict(protocol, "--target", target, "--json", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (OK, "")
@@ -68,7 +68,7 @@ def test_samples_are_classified_where_no_picture_is_named(protocol: str, server:
     ]  # fmt: skip
     for document in documents:
         assert list(document) == ["image", "label", "probability", "probabilities", "model_version", "latency_ms"]
-        assert set(document["probabilities"]) == set(synthetic.CLASS_NAMES)
+        assert set(document["probabilities"]) == set(drawn_flowers.CLASS_NAMES)
         assert document["probabilities"][document["label"]] == document["probability"]
         assert sum(document["probabilities"].values()) == pytest.approx(1, abs=1e-5)
         assert document["model_version"] == str(VERSION)
@@ -80,7 +80,7 @@ def test_both_protocols_print_the_same(server: RealServer, run: Run) -> None:
     assert rest[:-1] == grpc[:-1]
 
 
-def test_table_has_a_row_for_each_picture_and_a_last_line(fake_rest: FakeRest, run: Run, photo: Path) -> None:
+def test_table_has_a_row_for_each_image_and_a_last_line(fake_rest: FakeRest, run: Run, photo: Path) -> None:
     missing = photo.with_name("no.jpg")
     status, out, err = run("--target", fake_rest.target, photo, missing, photo)
     assert (status, err) == (SOME_UNREADABLE, [])
@@ -90,7 +90,7 @@ def test_table_has_a_row_for_each_picture_and_a_last_line(fake_rest: FakeRest, r
     assert run("--target", fake_rest.target, "--top-k", 1, photo)[1][0] == f"{photo}  tulip  75.0%"
 
 
-def test_json_has_a_line_for_each_picture_in_their_order(fake_rest: FakeRest, run: Run, photo: Path) -> None:
+def test_json_has_a_line_for_each_image_in_their_order(fake_rest: FakeRest, run: Run, photo: Path) -> None:
     status, out, _ = run("--target", fake_rest.target, "--json", "--top-k", 1, photo.with_name("no.jpg"), photo)
     assert status == SOME_UNREADABLE
     error, prediction = map(json.loads, out)
@@ -108,7 +108,7 @@ def test_json_has_a_line_for_each_picture_in_their_order(fake_rest: FakeRest, ru
     }
 
 
-def test_name_of_a_file_may_be_no_text(fake_rest: FakeRest, photo: Path) -> None:
+def test_name_of_a_file_need_not_be_text(fake_rest: FakeRest, photo: Path) -> None:
     odd = photo.rename(os.fsdecode(os.fsencode(photo.parent) + b"/\xff.jpg"))
     for options in ([], ["--json"]):
         done = predict("--target", fake_rest.target, *options, odd)
@@ -116,10 +116,10 @@ def test_name_of_a_file_may_be_no_text(fake_rest: FakeRest, photo: Path) -> None
         assert "udcff" in done.stdout
 
 
-# --- what it takes for pictures
+# --- which images its arguments mean
 
 
-def test_folder_means_the_pictures_in_it_and_below(tmp_path: Path) -> None:
+def test_folder_means_the_images_in_it_and_below(tmp_path: Path) -> None:
     for name in ("b.PNG", "a.jpg", "notes.txt", "deep/er/c.webp", "._a.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -142,7 +142,7 @@ def test_dash_means_standard_input(fake_rest: FakeRest, photo: Path) -> None:
     assert json.loads(done.stdout)["image"] == "<stdin>"
 
 
-def test_bar_is_drawn_where_there_are_many_and_a_person_looks(fake_rest: FakeRest, photo: Path) -> None:
+def test_bar_is_drawn_for_many_images_on_a_terminal(fake_rest: FakeRest, photo: Path) -> None:
     ours, theirs = pty.openpty()
     done = predict("--target", fake_rest.target, "--json", *[photo] * 20, stderr=theirs)
     os.close(theirs)
@@ -158,7 +158,7 @@ def test_bar_is_drawn_where_there_are_many_and_a_person_looks(fake_rest: FakeRes
 
 
 def complain(run: Run, *words: object) -> tuple[int, str]:
-    """Give the exit status and the one line."""
+    """Return the exit status and the one line."""
     status, out, err = run(*words)
     assert out == []
     [line] = err
@@ -167,50 +167,55 @@ def complain(run: Run, *words: object) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("protocol", ["--rest", "--grpc"])
-def test_no_server_is_one_line(protocol: str, run: Run, waits: list[float]) -> None:
-    target = f"127.0.0.1:{free_port()}"
-    status, line = complain(run, protocol, "--target", target)
-    assert status == NO_ANSWER
-    assert f"No server is available at {target}" in line
-    assert "Start it, or check the address" in line
+@pytest.mark.parametrize(
+    ("port", "words", "status", "messages"),
+    [
+        ("free", [], NO_RESPONSE, ["No server is available at {target}", "Start it, or check the address"]),
+        ("other", [], NO_RESPONSE, ["port 8500 for gRPC and 8501 for REST"]),
+        ("right", ["--model", "rosen"], UNUSABLE, ["serves no model 'rosen'"]),
+    ],
+    ids=["no server", "wrong port", "unknown model"],
+)
+def test_failed_call_is_one_line(
+    protocol: str,
+    port: str,
+    words: list[str],
+    status: int,
+    messages: list[str],
+    run: Run,
+    waits: list[float],
+    server: RealServer,
+) -> None:
+    targets = [server.rest_target, server.grpc_target]
+    if protocol == "--grpc":
+        targets.reverse()
+    target = {"right": targets[0], "other": targets[1], "free": f"127.0.0.1:{free_port()}"}[port]
+    received, line = complain(run, protocol, "--target", target, *words)
+    assert received == status
+    for message in messages:
+        assert message.format(target=target) in line
 
 
-def test_no_server_is_one_line_for_a_person_too() -> None:
-    """In a process of its own: gRPC's library must not log beside it."""
+def test_no_server_is_one_line_in_a_process_too() -> None:
+    """gRPC's library must not log beside it."""
     done = predict("--grpc", "--target", f"127.0.0.1:{free_port()}")
-    assert done.returncode == NO_ANSWER
+    assert done.returncode == NO_RESPONSE
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("protocol", ["--rest", "--grpc"])
-def test_wrong_port_is_one_line(protocol: str, run: Run, waits: list[float], server: RealServer) -> None:
-    target = server.grpc_target if protocol == "--rest" else server.rest_target
-    status, line = complain(run, protocol, "--target", target)
-    assert status == NO_ANSWER
-    assert "port 8500 for gRPC and 8501 for REST" in line
-
-
-@pytest.mark.parametrize("protocol", ["--rest", "--grpc"])
-def test_unknown_model_is_one_line(protocol: str, run: Run, server: RealServer) -> None:
-    target = server.rest_target if protocol == "--rest" else server.grpc_target
-    status, line = complain(run, protocol, "--target", target, "--model", "rosen")
-    assert status == UNUSABLE
-    assert "serves no model 'rosen'" in line
-
-
 def test_slow_server_is_one_line(fake_rest: FakeRest, run: Run) -> None:
-    fake_rest.script.extend([ANSWER, "hang"])
+    fake_rest.script.extend([RESPONSE, HANG])
     status, line = complain(run, "--target", fake_rest.target, "--timeout", 0.2)
-    assert status == NO_ANSWER
+    assert status == NO_RESPONSE
     assert "must answer within 0.2 s" in line
 
 
-def test_server_that_dies_in_mid_batch_leaves_what_was_answered(
+def test_server_that_dies_leaves_the_predictions_before(
     fake_rest: FakeRest, run: Run, waits: list[float], photo: Path
 ) -> None:
-    fake_rest.script.extend([ANSWER, ANSWER, DIE])
+    fake_rest.script.extend([RESPONSE, RESPONSE, DIE])
     status, out, err = run("--target", fake_rest.target, "--json", *[photo] * 20)
-    assert status == NO_ANSWER
+    assert status == NO_RESPONSE
     assert len(out) == 8
     assert len(err) == 1
     assert "No server is available" in err[0]
@@ -225,18 +230,16 @@ def test_server_that_dies_in_mid_batch_leaves_what_was_answered(
         (["nothing*.jpg"], "Nothing is there that matches nothing*.jpg"),
         (["--tflite", "a.tflite", "--target", "localhost:8501"], "--tflite is without one"),
         (["--tflite", "a.tflite", "--tls"], "--tflite is without one"),
+        (["."], "A folder must hold images (.jpg, .jpeg, .png, .gif, .bmp, .webp). There are none in ."),
     ],
 )
-def test_wrong_use_is_one_line(words: list[str], message: str, run: Run) -> None:
+def test_wrong_use_is_one_line(
+    words: list[str], message: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     status, line = complain(run, *words)
     assert status == WRONG_USE
     assert message in line
-
-
-def test_folder_without_pictures_is_one_line(run: Run, tmp_path: Path) -> None:
-    status, line = complain(run, tmp_path)
-    assert status == WRONG_USE
-    assert f"There are none in {tmp_path}" in line
 
 
 @pytest.mark.parametrize(
@@ -249,21 +252,12 @@ def test_wrong_options_end_with_the_same_status(words: list[str], run: Run, caps
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "cannot be read (No such file or directory)"),
-        (b"", "an empty file"),
-        (b"plain text", "a file that begins with b'plain te'"),
-    ],
-)
-def test_unfit_model_file_is_one_line(content: bytes | None, message: str, run: Run, tmp_path: Path) -> None:
-    path = tmp_path / "model.tflite"
-    if content is not None:
-        path.write_bytes(content)
-    status, line = complain(run, "--tflite", path)
+def test_unfit_model_file_is_one_line(run: Run, tmp_path: Path) -> None:
+    """`test_litert_metadata.py` has the other unfit files."""
+    (tmp_path / "model.tflite").write_bytes(b"plain text")
+    status, line = complain(run, "--tflite", tmp_path / "model.tflite")
     assert status == UNUSABLE
-    assert message in line
+    assert "a file that begins with b'plain te'" in line
 
 
 @pytest.mark.parametrize(
@@ -295,7 +289,7 @@ def test_interruption_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     assert complain(run) == (INTERRUPTED, "predict.py: interrupted")
 
 
-def test_reader_that_has_enough_is_no_failure(fake_rest: FakeRest, photo: Path) -> None:
+def test_reader_that_closes_the_pipe_is_no_failure(fake_rest: FakeRest, photo: Path) -> None:
     words = [sys.executable, str(PREDICT), "--target", fake_rest.target, "--json", *[str(photo)] * 40]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -312,9 +306,9 @@ def test_token_comes_from_the_environment(fake_rest: FakeRest, run: Run, monkeyp
     assert set(fake_rest.tokens) == {"Bearer s3cret"}
 
 
-def test_help_tells_the_exit_statuses(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_the_exit_statuses(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run("--help")
     shown = capsys.readouterr().out
-    for status in (OK, SOME_UNREADABLE, WRONG_USE, NO_ANSWER, UNUSABLE, INTERRUPTED):
+    for status in (OK, SOME_UNREADABLE, WRONG_USE, NO_RESPONSE, UNUSABLE, INTERRUPTED):
         assert re.search(rf"^  {status} ", shown, re.MULTILINE)

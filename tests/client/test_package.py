@@ -25,7 +25,7 @@ NUM_RUNS = 5
     [("--rest", {"grpc", "google"}), ("--grpc", {"requests", "urllib3"})],
     ids=["REST", "gRPC"],
 )
-def test_only_what_the_way_needs_is_loaded(protocol: str, needless: set[str], server: RealServer) -> None:
+def test_only_the_libraries_of_the_transport_are_loaded(protocol: str, needless: set[str], server: RealServer) -> None:
     target = server.rest_target if protocol == "--rest" else server.grpc_target
     script = (
         "import sys, pathlib\n"
@@ -44,9 +44,9 @@ def test_only_what_the_way_needs_is_loaded(protocol: str, needless: set[str], se
 def test_readme_has_the_same_exit_statuses_as_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command.main(["--help"], samples_dir=CLIENT)
-    told = re.findall(r"^  (\d+) +(.*)$", capsys.readouterr().out, re.MULTILINE)
-    assert len(told) == 6
-    assert re.findall(r"^\| (\d+) \| (.*) \|$", (CLIENT / "README.md").read_text(), re.MULTILINE) == told
+    listed = re.findall(r"^  (\d+) +(.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert len(listed) == 6
+    assert re.findall(r"^\| (\d+) \| (.*) \|$", (CLIENT / "README.md").read_text(), re.MULTILINE) == listed
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def predict(python: Path, server: RealServer) -> Callable[..., tuple[float, str]]:
-    """Run the command in that environment; give the seconds that it took and what it printed."""
+    """Run the command in that environment; return its seconds and its output."""
 
     def predict(*before: str) -> tuple[float, str]:
         words = [*before, python, CLIENT / "predict.py", "--grpc", "--target", server.grpc_target, "--json", PHOTO]
@@ -90,7 +90,7 @@ def test_tensorflow_cannot_be_imported_there(python: Path) -> None:
 
 
 @pytest.mark.slow
-def test_answer_comes_within_half_a_second_of_the_servers_own_time(predict: Callable[..., tuple[float, str]]) -> None:
+def test_command_adds_less_than_half_a_second_to_the_latency(predict: Callable[..., tuple[float, str]]) -> None:
     predict()
     own_s = []
     for _ in range(NUM_RUNS):

@@ -1,6 +1,5 @@
-"""The client against a real server: the same answers over every way, with batching, and while versions change."""
+"""The client and a real server: the same predictions over every transport, with batching, and while versions change."""
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,14 +17,17 @@ from client.classifier_client import (
     Prediction,
     RestTransport,
 )
-from components.data import drawn_flowers as synthetic
+from components.data import drawn_flowers
+from export.spec import read_spec
 from tests.client.conftest import VERSION, RealServer
 
 PHOTOS = [
-    Image.fromarray(synthetic.draw(name, seed=seed, size_px=90)) for seed in range(4) for name in synthetic.CLASS_NAMES
+    Image.fromarray(drawn_flowers.draw(name, seed=seed, size_px=90))
+    for seed in range(4)
+    for name in drawn_flowers.CLASS_NAMES
 ]
 DEADLINE_S = 30
-# The server sums a batch in another order than a single picture: float32 rounding.
+# The server sums a batch in another order than a single image: float32 rounding.
 TOLERANCE = 1e-5
 
 
@@ -42,22 +44,18 @@ def connect(request: Any, server: RealServer) -> Callable[..., Client]:
 
 @pytest.fixture(scope="module")
 def expected(server: RealServer) -> list[dict[str, float]]:
-    """What the exported model itself says of the photos."""
+    """The exported model's own probabilities of the photos."""
     import tensorflow as tf
 
-    from export.saved_model import SPEC
-
     model = tf.saved_model.load(str(server.model_dir))
-    spec = json.loads((server.model_dir / SPEC).read_text())
+    spec = read_spec(server.model_dir)
     size_px = spec["image_size_px"]
     pixels = np.stack([photo.resize((size_px, size_px), Image.Resampling.BILINEAR) for photo in PHOTOS])
     rows = model.signatures["images"](images=tf.constant(pixels))["probabilities"].numpy()
     return [dict(zip(spec["class_names"], row.tolist(), strict=True)) for row in rows]
 
 
-def test_answers_are_the_models_own_and_more_than_a_batch_is_no_trouble(
-    connect: Any, expected: list[dict[str, float]]
-) -> None:
+def test_predictions_of_several_batches_are_the_models_own(connect: Any, expected: list[dict[str, float]]) -> None:
     with connect() as client:
         predictions = list(client.classify(PHOTOS))
     assert len(predictions) == len(PHOTOS) == 20
@@ -67,7 +65,7 @@ def test_answers_are_the_models_own_and_more_than_a_batch_is_no_trouble(
         assert prediction.model_version == str(VERSION)
 
 
-def test_bad_image_among_good_ones_is_an_error_in_its_place(connect: Any, tmp_path: Path) -> None:
+def test_bad_image_among_good_ones_is_an_error_at_its_position(connect: Any, tmp_path: Path) -> None:
     PHOTOS[0].save(tmp_path / "good.jpg")
     (tmp_path / "bad.jpg").write_bytes((tmp_path / "good.jpg").read_bytes()[:700])
     with connect() as client:
@@ -75,7 +73,7 @@ def test_bad_image_among_good_ones_is_an_error_in_its_place(connect: Any, tmp_pa
     assert [type(result) for result in results] == [Prediction, ImageError, Prediction]
 
 
-def test_unknown_model_is_said(connect: Any) -> None:
+def test_unknown_model_is_an_error(connect: Any) -> None:
     with (
         connect("rosen") as client,
         pytest.raises(ModelNotFoundError, match=r"'rosen' \(Servable not found for request: Latest\(rosen\)\)"),
@@ -83,22 +81,22 @@ def test_unknown_model_is_said(connect: Any) -> None:
         list(client.classify(PHOTOS[0]))
 
 
-def test_reload_under_way_fails_no_request_and_each_answer_names_its_version(connect: Any, server: RealServer) -> None:
+def test_reload_fails_no_request_and_each_prediction_names_its_version(connect: Any, server: RealServer) -> None:
     newer = server.base_path / str(VERSION + 1)
     end = time.monotonic() + DEADLINE_S
     with connect() as client:
 
-        def ask_until(version: int) -> set[str]:
+        def classify_until(version: int) -> set[str]:
             seen = set()
             while str(version) not in seen:
-                assert time.monotonic() < end, f"version {version} does not answer"
+                assert time.monotonic() < end, f"version {version} does not respond"
                 [prediction] = client.classify(PHOTOS[0])
                 seen.add(prediction.model_version)
             return seen
 
         newer.symlink_to(server.model_dir)
         try:
-            assert ask_until(VERSION + 1) <= {str(VERSION), str(VERSION + 1)}
+            assert classify_until(VERSION + 1) <= {str(VERSION), str(VERSION + 1)}
         finally:
             newer.unlink()
-        assert ask_until(VERSION) <= {str(VERSION), str(VERSION + 1)}
+        assert classify_until(VERSION) <= {str(VERSION), str(VERSION + 1)}

@@ -1,4 +1,4 @@
-"""One image or many, in any form: what is taken for which, and what it is called."""
+"""One image or many, in any form, and their names."""
 
 import io
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_single_image_of_any_form_is_one_image(image: Any, name: str) -> None:
     assert source is image
 
 
-def test_files_and_pillow_images_are_called_after_their_files(tmp_path: Path) -> None:
+def test_files_and_pillow_images_are_named_after_their_files(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.new("RGB", (2, 2)).save(path)
     with path.open("rb") as file, Image.open(path) as image:
@@ -45,7 +45,7 @@ def test_files_and_pillow_images_are_called_after_their_files(tmp_path: Path) ->
         assert names(nameless) == ["image 1"]
 
 
-def test_images_without_a_name_are_called_after_their_place() -> None:
+def test_images_without_a_name_are_named_after_their_position() -> None:
     assert names([b"x", "b.jpg", b"y"]) == ["image 1", "b.jpg", "image 3"]
     assert names(np.zeros((3, 2, 2, 3), np.uint8)) == ["image 1", "image 2", "image 3"]
     assert names(()) == []
@@ -60,8 +60,8 @@ def test_images_are_read_as_they_are_needed() -> None:
     assert [next(images)[0] for _ in range(3)] == ["image 1", "image 2", "image 3"]
 
 
-def test_what_is_no_image_is_an_error_of_the_caller() -> None:
-    with pytest.raises(TypeError, match=r"a path, bytes, a file .* Received: int in place 2\. Give one of these"):
+def test_value_that_is_no_image_is_an_error_of_the_caller() -> None:
+    with pytest.raises(TypeError, match=r"a path, bytes, a file .* Received: int at position 2\. Pass one of these"):
         names(["a.jpg", 3])
     with pytest.raises(TypeError, match="int"):
         names(3)

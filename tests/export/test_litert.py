@@ -202,7 +202,7 @@ def test_backbones_for_the_device_are_converted(
 
 
 def _set_moments(extractor: keras.Model, name: str, images: NDArray[np.uint8]) -> None:
-    """Let batch normalization take the moments of some images: with its initial ones, signals die out."""
+    """Set the moments of batch normalization to those of some images: with its initial ones, signals die out."""
     backbone = extractor.get_layer(name)
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):

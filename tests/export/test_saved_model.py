@@ -1,4 +1,4 @@
-"""The SavedModel: its two signatures as a server sees them, and what lies beside the graph."""
+"""The SavedModel: its two signatures as a server sees them, and the files beside the graph."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +12,13 @@ from PIL import Image
 from tensorflow.python.tools import saved_model_utils
 from tensorflow_serving.apis import prediction_log_pb2
 
-from components.data import drawn_flowers as synthetic
+from components.data import drawn_flowers
 from export import preprocessing, saved_model
 from export.spec import read_spec
 
 SIZE_PX = 16
-CLASS_NAMES = ("rose", "aster", "zinnia")  # neither sorted nor reversed: an order of their own
+CLASS_NAMES = ["rose", "aster", "zinnia"]  # neither sorted nor reversed: an order of their own
+SPEC: Any = {"model_name": "garden", "note": "größer", "class_names": CLASS_NAMES, "image_size_px": SIZE_PX}
 
 
 @pytest.fixture(scope="module")
@@ -31,21 +32,14 @@ def classifier() -> keras.Model:
 
 @pytest.fixture(scope="module")
 def photos(encode: Callable[..., bytes]) -> list[bytes]:
-    drawn = [Image.fromarray(synthetic.draw(name, seed=8, size_px=64)) for name in synthetic.CLASS_NAMES[:4]]
+    drawn = [Image.fromarray(drawn_flowers.draw(name, seed=8, size_px=64)) for name in drawn_flowers.CLASS_NAMES[:4]]
     return [encode(image, kind) for image, kind in zip(drawn, ("JPEG", "PNG", "GIF", "BMP"), strict=True)]
 
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory: pytest.TempPathFactory, classifier: keras.Model, photos: list[bytes]) -> Path:
     folder = tmp_path_factory.mktemp("saved")
-    saved_model.save(
-        classifier,
-        class_names=CLASS_NAMES,
-        spec={"data": "drawn", "note": "größer"},
-        model_name="garden",
-        warmup_images=photos[:2],
-        out_dir=folder,
-    )
+    saved_model.save(classifier, spec=SPEC, warmup_images=photos[:2], out_dir=folder)
     return folder
 
 
@@ -63,16 +57,16 @@ def describe(tensors: Any) -> dict[str, tuple[str, list[int]]]:
 
 def test_signatures_have_the_names_types_and_shapes_of_the_contract(model_dir: Path) -> None:
     found = saved_model_utils.get_meta_graph_def(str(model_dir), "serve").signature_def
-    answers = {"probabilities": ("float32", [-1, 3]), "classes": ("string", [-1, 3])}
+    outputs = {"probabilities": ("float32", [-1, 3]), "classes": ("string", [-1, 3])}
     assert {"serving_default", "images"} <= set(found) <= {"serving_default", "images", "__saved_model_init_op"}
     assert describe(found["serving_default"].inputs) == {"image_bytes": ("string", [-1])}
     assert describe(found["images"].inputs) == {"images": ("uint8", [-1, SIZE_PX, SIZE_PX, 3])}
     for name in ("serving_default", "images"):
         assert found[name].method_name == "tensorflow/serving/predict"
-        assert describe(found[name].outputs) == answers
+        assert describe(found[name].outputs) == outputs
 
 
-def test_encoded_photos_answer_as_their_pixels_do(
+def test_encoded_photos_are_predicted_as_their_pixels_are(
     signatures: Any, classifier: keras.Model, photos: list[bytes]
 ) -> None:
     pixels = np.stack([preprocessing.load(tf.constant(photo), SIZE_PX).numpy() for photo in photos])
@@ -82,14 +76,14 @@ def test_encoded_photos_answer_as_their_pixels_do(
     # The same float32 sums, perhaps in another order.
     np.testing.assert_allclose(of_pixels, classifier.predict(pixels, verbose=0), atol=1e-5)
     np.testing.assert_allclose(of_pixels.sum(axis=1), 1, atol=1e-5)
-    assert np.ptp(of_pixels, axis=0).max() > 1e-3, "the answers must depend on the photo"
+    assert np.ptp(of_pixels, axis=0).max() > 1e-3, "the predictions must depend on the photo"
 
 
 @pytest.mark.parametrize("num_photos", [0, 1, 3])
 def test_classes_come_in_their_one_order_for_every_photo(signatures: Any, photos: list[bytes], num_photos: int) -> None:
-    answer = signatures["serving_default"](image_bytes=tf.constant(photos[:num_photos], tf.string))
-    assert answer["probabilities"].shape == (num_photos, 3)
-    assert answer["classes"].numpy().tolist() == [[name.encode() for name in CLASS_NAMES]] * num_photos
+    outputs = signatures["serving_default"](image_bytes=tf.constant(photos[:num_photos], tf.string))
+    assert outputs["probabilities"].shape == (num_photos, 3)
+    assert outputs["classes"].numpy().tolist() == [[name.encode() for name in CLASS_NAMES]] * num_photos
 
 
 def test_one_broken_photo_fails_the_call_with_a_reason(signatures: Any, photos: list[bytes]) -> None:
@@ -97,25 +91,20 @@ def test_one_broken_photo_fails_the_call_with_a_reason(signatures: Any, photos: 
         signatures["serving_default"](image_bytes=tf.constant([photos[0], b"RIFF\xff\x80WEBP"]))
 
 
-def test_warmup_requests_parse_and_are_answered(model_dir: Path, signatures: Any, photos: list[bytes]) -> None:
+def test_warmup_requests_parse_and_can_be_replayed(model_dir: Path, signatures: Any, photos: list[bytes]) -> None:
     records = tf.data.TFRecordDataset(str(model_dir / saved_model.WARMUP)).as_numpy_iterator()
     requests = [prediction_log_pb2.PredictionLog.FromString(r).predict_log.request for r in records]
     assert [r.model_spec.signature_name for r in requests] == ["serving_default", "images"] * 2
     assert {r.model_spec.name for r in requests} == {"garden"}
     assert [r.inputs["image_bytes"].string_val[0] for r in requests[::2]] == photos[:2]
-    answers = []
+    probabilities = []
     for request in requests:
         inputs = {name: tf.constant(tf.make_ndarray(value)) for name, value in request.inputs.items()}
-        answers.append(signatures[request.model_spec.signature_name](**inputs)["probabilities"].numpy())
-    np.testing.assert_array_equal(answers[0], answers[1])
-    np.testing.assert_array_equal(answers[2], answers[3])
+        probabilities.append(signatures[request.model_spec.signature_name](**inputs)["probabilities"].numpy())
+    np.testing.assert_array_equal(probabilities[0], probabilities[1])
+    np.testing.assert_array_equal(probabilities[2], probabilities[3])
 
 
-def test_spec_holds_what_was_given_and_what_a_client_needs(model_dir: Path) -> None:
-    assert read_spec(model_dir) == {
-        "data": "drawn",
-        "note": "größer",
-        "class_names": list(CLASS_NAMES),
-        "image_size_px": SIZE_PX,
-    }
+def test_spec_is_written_beside_the_graph(model_dir: Path) -> None:
+    assert read_spec(model_dir) == SPEC
     assert "größer" in (model_dir / "assets.extra" / "model_spec.json").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""How images reach a model. A transport is whatever has these three methods: the client knows no more of it."""
+"""How images reach a model: a transport is any class with these three methods."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says of one image.
+    """A model's output for one image.
 
     Attributes:
         class_names: the labels, in the model's order.
         probabilities: one for each of them, 0–1.
-        model_version: of the model that answered.
-        latency_ms: from sending the request that held the image to its answer, attempts in vain included.
+        model_version: of the model that made the prediction.
+        latency_ms: from sending the request that held the image to the response, failed attempts included.
     """
 
     class_names: Sequence[str]
@@ -25,17 +25,17 @@ class Answer:
 
 
 class Transport(Protocol):
-    """A way to a model."""
+    """A connection to a model."""
 
     def image_size_px(self) -> int:
-        """Give the side of the square images that the model takes."""
+        """Return the side of the square images that the model takes."""
 
     def predict(self, images: Sequence[Image.Image]) -> list[Answer]:
-        """Classify RGB images of that size, at least one; the answers are in their order.
+        """Classify RGB images of that size, at least one; the results are in their order.
 
         Raises:
-            ServerError: the server cannot be reached, refuses, or answers something else.
+            ServerError: the server cannot be reached, refuses, or responds with something else.
         """
 
     def close(self) -> None:
-        """Let go of connections and memory."""
+        """Release connections and memory."""

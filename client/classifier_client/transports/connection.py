@@ -1,4 +1,4 @@
-"""What REST and gRPC share: how a server is called, what is tried again, and what its answers have to be."""
+"""What REST and gRPC share: the options of a call, retries, and the checks of a response."""
 
 import random
 import re
@@ -28,8 +28,8 @@ class ConnectionOptions:
 
     Attributes:
         timeout_s: for each attempt of each call; over REST, from the last byte that arrived.
-        num_retries: further attempts where the server cannot be reached or says that it is overloaded, and only there.
-        tls: encrypt, and check that the server is who it says.
+        num_retries: further attempts, only where the server cannot be reached or reports that it is overloaded.
+        tls: encrypt, and check the server's certificate.
         ca_file: PEM certificates that vouch for the server instead of the system's; with `tls`.
         token: a bearer token, sent along with every call.
     """
@@ -56,7 +56,7 @@ class ConnectionOptions:
 
 
 def check_target(target: str) -> str:
-    """Give a `host:port` back.
+    """Return a target that is `host:port`.
 
     Raises:
         ValueError: it is something else.
@@ -68,7 +68,7 @@ def check_target(target: str) -> str:
 
 
 def is_this_machine(target: str) -> bool:
-    """Tell whether a target is on this machine, which no proxy of the environment leads to."""
+    """Return whether a target is on this machine, which no proxy of the environment leads to."""
     return target.startswith(tuple(f"{host}:" for host in _THIS_MACHINE))
 
 
@@ -87,7 +87,7 @@ def retry(call: Callable[[], T], num_retries: int) -> T:
 
 
 def check_image_size(shape: Sequence[int], *, model: str) -> int:
-    """Give the side of the images that a signature takes.
+    """Return the side of the images that a signature takes.
 
     Raises:
         AnswerError: it takes no square RGB images.
@@ -108,22 +108,22 @@ def to_answers(
     model_version: str,
     start_s: float,
 ) -> list[Answer]:
-    """Pair what a server answered with what it was asked.
+    """Return a server's outputs as one result for each image.
 
     Args:
         probabilities: of each image.
         classes: the labels, again for each image.
-        num_images: how many were asked about.
-        model_version: of the model that answered.
+        num_images: in the request.
+        model_version: of the model that made the predictions.
         start_s: when the request was sent, of `time.perf_counter`.
 
     Raises:
-        AnswerError: there are more answers, or fewer.
+        AnswerError: there are more predictions than images, or fewer.
     """
     if not len(probabilities) == len(classes) == num_images:
         raise AnswerError(
-            f"A server answers each image once. Received: {len(probabilities)} answers for {num_images} images. "
-            "Check what answers there."
+            "A server must return one prediction for each image. "
+            f"Received: {len(probabilities)} predictions for {num_images} images. Check which server is there."
         )
     latency_ms = (time.perf_counter() - start_s) * 1000
     return [Answer(*pair, model_version, latency_ms) for pair in zip(classes, probabilities, strict=True)]

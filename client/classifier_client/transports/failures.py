@@ -1,4 +1,4 @@
-"""What a call that fails means: the same errors and words over REST and gRPC."""
+"""Turn a failed call into an error: the same over REST and gRPC."""
 
 from ..errors import AnswerError, DeadlineError, ModelNotFoundError, RefusedError, ServerError, UnavailableError
 
@@ -6,13 +6,13 @@ _MAX_REASON_CHARS = 300
 
 
 def to_error(code: str, reason: str, *, target: str, model: str, timeout_s: float) -> ServerError:
-    """Translate a failure.
+    """Return the error for a failed call.
 
     Args:
         code: gRPC's name for it, such as "NOT_FOUND".
-        reason: what the server, or a library on the way to it, says.
+        reason: the message of the server, or of a library on the way to it.
         target: the server's address.
-        model: the name of the model that was asked for.
+        model: the name of the model in the request.
         timeout_s: how long the server had.
     """
     # A reason may quote what came over the wire, as when the other side speaks another protocol.
@@ -20,8 +20,8 @@ def to_error(code: str, reason: str, *, target: str, model: str, timeout_s: floa
     reason = " ".join(reason.split())[:_MAX_REASON_CHARS] or "no reason given"
     if code == "UNAVAILABLE":
         return UnavailableError(
-            f"No server is available at {target} ({reason}). Start it, or check the address and TLS: unless told "
-            "otherwise, a server listens on port 8500 for gRPC and 8501 for REST, without TLS."
+            f"No server is available at {target} ({reason}). Start it, or check the address and TLS: "
+            "by default a server listens on port 8500 for gRPC and 8501 for REST, without TLS."
         )
     if code == "DEADLINE_EXCEEDED":
         return DeadlineError(
@@ -36,7 +36,7 @@ def to_error(code: str, reason: str, *, target: str, model: str, timeout_s: floa
         return RefusedError(f"The server at {target} refuses the caller ({reason}). Check the token.")
     if code == "UNIMPLEMENTED":
         return AnswerError(
-            f"What answers at {target} is not TensorFlow Serving ({reason}). Check the address: unless told otherwise, "
-            "a server listens on port 8500 for gRPC and 8501 for REST."
+            f"The server at {target} is not TensorFlow Serving ({reason}). Check the address: "
+            "by default a server listens on port 8500 for gRPC and 8501 for REST."
         )
     return RefusedError(f"The server at {target} refuses the request ({code}: {reason}). Its log may say more.")

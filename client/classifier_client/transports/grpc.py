@@ -54,7 +54,7 @@ class GrpcTransport:
         )
 
     def image_size_px(self) -> int:
-        """Ask the server, once, which images the model takes."""
+        """Return the side of the images that the model takes; the server is queried once."""
         if self._image_size_px is None:
             request = prediction_pb2.ModelMetadataRequest(
                 model_spec=prediction_pb2.ModelSpec(name=self._model), metadata_field=[_SIGNATURE_DEF]
@@ -80,7 +80,7 @@ class GrpcTransport:
         try:
             response = self._call(self._predict, request)
         except RefusedError:
-            # Perhaps another version has come, for images of another size: the next call asks.
+            # Perhaps there is a new version, for images of another size: the next call queries it.
             self._image_size_px = None
             raise
         rows, names = response.outputs["probabilities"], response.outputs["classes"]
@@ -133,5 +133,5 @@ def _shape(*sizes: int) -> prediction_pb2.TensorShape:
 
 
 def _split(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    """Cut values into rows of a size."""
+    """Split values into rows of a size."""
     return [values[i : i + size] for i in range(0, len(values), size)]

@@ -1,11 +1,11 @@
-"""A LiteRT (TFLite) file, run here. The file says itself what it takes and what its answers mean."""
+"""A LiteRT (TFLite) file, run in this process. Its metadata describes its input and its output."""
 
 import os
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -15,6 +15,15 @@ from PIL import Image
 from ..errors import ModelFileError
 from . import Answer
 from .litert_metadata import read_metadata
+
+
+class _Tensor(TypedDict):
+    """The interpreter's details of an input or output."""
+
+    index: int
+    shape: NDArray[np.int32]
+    dtype: type[np.generic]
+    quantization: tuple[float, int]
 
 
 class LiteRTTransport:
@@ -56,7 +65,7 @@ class LiteRTTransport:
             )
 
     def image_size_px(self) -> int:
-        """Give the size that the model's input has."""
+        """Return the side of the model's input."""
         return int(self._input["shape"][1])
 
     def predict(self, images: Sequence[Image.Image]) -> list[Answer]:
@@ -64,7 +73,7 @@ class LiteRTTransport:
         return [self._predict(image) for image in images]
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Release the model."""
         del self._interpreter
 
     def _predict(self, image: Image.Image) -> Answer:
@@ -85,8 +94,8 @@ def _count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _check_tensors(interpreter: Interpreter, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Give the details of the one input and the one output of an image classifier."""
+def _check_tensors(interpreter: Interpreter, path: Path) -> tuple[_Tensor, _Tensor]:
+    """Return the details of the one input and the one output of an image classifier."""
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     shapes = [tensor["shape"].tolist() for tensor in (*inputs, *outputs)]
     types = [tensor["dtype"].__name__ for tensor in (*inputs, *outputs)]
@@ -103,13 +112,13 @@ def _check_tensors(interpreter: Interpreter, path: Path) -> tuple[dict[str, Any]
     ):
         received = ", ".join(f"{kind} {shape}" for kind, shape in zip(types, shapes, strict=True))
         raise ModelFileError(
-            "A classifier's LiteRT file must take one square RGB image, float32 or uint8 [1, size, size, 3], and give "
-            f"[1, classes]. Received: {received} in {path}. Choose another file."
+            "A classifier's LiteRT file must take one square RGB image, float32 or uint8 [1, size, size, 3], and "
+            f"return [1, classes]. Received: {received} in {path}. Choose another file."
         )
     return inputs[0], outputs[0]
 
 
-def _dequantize(values: NDArray[Any], tensor: dict[str, Any]) -> NDArray[np.float32]:
+def _dequantize(values: NDArray[Any], tensor: _Tensor) -> NDArray[np.float32]:
     if values.dtype == np.float32:
         return values
     scale, zero_point = tensor["quantization"]

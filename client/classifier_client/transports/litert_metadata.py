@@ -1,4 +1,4 @@
-"""What a LiteRT (TFLite) file says of itself: its standard metadata, which every on-device library reads.
+"""Read the standard metadata of a LiteRT (TFLite) file, which every on-device library reads.
 
 The metadata is a flatbuffer inside the model's own; the labels are a text file in a ZIP archive at the end of it all.
 Of both flatbuffers a few fields are needed, so they are read by number instead of by thousands of generated lines.
@@ -24,7 +24,7 @@ from ..errors import ModelFileError
 SPEC = "model_spec.json"
 """Beside the file, or in its archive: may name the classes, in the output's order, and the version."""
 
-# What flatbuffers, zipfile and json raise at content that makes no sense.
+# What flatbuffers, zipfile and json raise for invalid content.
 _DAMAGED = (struct.error, zlib.error, zipfile.BadZipFile, LookupError, TypeError, ValueError, EOFError, RuntimeError)
 _MAGIC = b"TFL3"
 _METADATA_NAME = "TFLITE_METADATA"
@@ -34,14 +34,14 @@ _NORMALIZATION = 1  # ProcessUnitOptions
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a client has to know of a file.
+    """What a client needs of a file's metadata.
 
     Attributes:
         class_names: the labels, in the order of the model's output.
         mean: what is taken from each sample of a float model's input, for all channels or for each; empty where
-            nothing says.
+            there is none.
         std: what the rest is divided by.
-        model_version: as `model_spec.json`, the metadata or a published file's folder says; empty where none does.
+        model_version: from `model_spec.json`, the metadata or the name of a published file's folder; else empty.
     """
 
     class_names: tuple[str, ...]
@@ -96,7 +96,7 @@ def _error(path: Path, received: str) -> ModelFileError:
 
 @contextmanager
 def _open(path: Path) -> Iterator[Any]:
-    """Give a file's content without reading it all: a model may take a hundred megabytes."""
+    """Return a file's content without reading it all: a model may take a hundred megabytes."""
     with path.open("rb") as file:
         if not path.stat().st_size:
             raise _error(path, "an empty file")
@@ -139,7 +139,7 @@ class _Table:
         return int(self._table.Offset(4 + 2 * field))
 
     def _elements(self, field: int, kind: Any) -> range:
-        """Give the positions of a vector's elements."""
+        """Return the positions of a vector's elements."""
         offset = self._offset(field)
         if not offset:
             return range(0)
@@ -148,7 +148,7 @@ class _Table:
 
 
 def _find_metadata(content: Any) -> _Table | None:
-    """Give the ModelMetadata inside a model, which is a buffer that an entry of its `metadata` names."""
+    """Return the ModelMetadata inside a model: the buffer that an entry of its `metadata` names."""
     model = _Table.root(content)
     for entry in model.tables(6):
         if entry.text(0) == _METADATA_NAME:
@@ -158,7 +158,7 @@ def _find_metadata(content: Any) -> _Table | None:
 
 
 def _read_normalization(metadata: _Table) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Give the input's mean and standard deviation."""
+    """Return the input's mean and standard deviation."""
     for unit in metadata.tables(3)[0].tables(2)[0].tables(4):
         if unit.number(0, Uint8Flags) == _NORMALIZATION:
             options = unit.table(1)
@@ -167,7 +167,7 @@ def _read_normalization(metadata: _Table) -> tuple[tuple[float, ...], tuple[floa
 
 
 def _find_labels(metadata: _Table) -> str:
-    """Give the name of the output's file of labels."""
+    """Return the name of the output's file of labels."""
     for file in metadata.tables(3)[0].tables(3)[0].tables(6):
         if file.number(2, Uint8Flags) == _TENSOR_AXIS_LABELS:
             return file.text(0)
@@ -175,7 +175,7 @@ def _find_labels(metadata: _Table) -> str:
 
 
 def _read_archive(path: Path) -> dict[str, bytes]:
-    """Give the files that are packed with the model."""
+    """Return the files that are packed with the model."""
     if not zipfile.is_zipfile(path):
         return {}
     with zipfile.ZipFile(path) as archive:

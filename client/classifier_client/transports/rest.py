@@ -47,18 +47,18 @@ _NOT_SERVING = "UNIMPLEMENTED"
 
 @dataclass(frozen=True)
 class _Description:
-    """What a server said of the model that it serves, and when."""
+    """A server's metadata of the model that it serves, and when it was read."""
 
     version: str
     image_size_px: int
-    asked_s: float
+    read_s: float
 
 
 class RestTransport:
     """A model behind TensorFlow Serving's REST API.
 
-    An answer over REST does not say which version gave it. So each request names one: the newest that was there not
-    more than a few seconds ago.
+    A response over REST does not name the version. So each request does: the newest that was there at most a few
+    seconds ago.
 
     Args:
         target: `host:port`.
@@ -66,7 +66,7 @@ class RestTransport:
         options: how the server is called.
 
     Raises:
-        ValueError: the target is no such thing.
+        ValueError: the target is something else.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class RestTransport:
             self._session.verify = str(self._options.ca_file)
 
     def image_size_px(self) -> int:
-        """Give the size that the newest version takes."""
+        """Return the side of the images that the newest version takes."""
         return self._describe().image_size_px
 
     def predict(self, images: Sequence[Image.Image]) -> list[Answer]:
@@ -93,7 +93,7 @@ class RestTransport:
         try:
             return self._predict(body, self._describe().version)
         except ModelNotFoundError:
-            # The version may have made room for a newer one since it was asked for.
+            # A newer version may have replaced it in the meantime.
             self._description = None
             return self._predict(body, self._describe().version)
 
@@ -102,14 +102,14 @@ class RestTransport:
         self._session.close()
 
     def _describe(self) -> _Description:
-        """Ask the server what it serves, unless it has said so just now."""
+        """Return the metadata of the model, read from the server unless that was a moment ago."""
         now_s = time.monotonic()
         known = self._description
-        if known and now_s - known.asked_s < _DESCRIPTION_AGE_S:
+        if known and now_s - known.read_s < _DESCRIPTION_AGE_S:
             return known
         document = self._call("GET", "/metadata")
         version, shape = "", []
-        # Without such a signature there is no shape, and the check says what is wrong.
+        # Without such a signature there is no shape, and the check reports it.
         with suppress(LookupError, TypeError, ValueError):
             version = document["model_spec"]["version"]
             signature = document["metadata"]["signature_def"]["signature_def"][SIGNATURE]
@@ -117,7 +117,7 @@ class RestTransport:
         self._description = _Description(version, check_image_size(shape, model=self._model), now_s)
         return self._description
 
-    def _predict(self, body: dict[str, Any], version: str) -> list[Answer]:
+    def _predict(self, body: dict[str, list[dict[str, str]]], version: str) -> list[Answer]:
         start_s = time.perf_counter()
         document = self._call("POST", f"/versions/{version}:predict", body)
         try:
@@ -130,7 +130,7 @@ class RestTransport:
         )
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
-        """Send a request, and again while the server is not available; give the JSON of the answer."""
+        """Send a request, and again while the server is not available; return the JSON of the response."""
 
         def call() -> Any:
             try:
@@ -146,10 +146,10 @@ class RestTransport:
         return retry(call, self._options.num_retries)
 
     def _read(self, response: requests.Response) -> Any:
-        """Give the JSON of an answer.
+        """Return the JSON of a response.
 
         Raises:
-            ServerError: it is an error, or no answer of a TensorFlow Serving.
+            ServerError: it is an error, or not from TensorFlow Serving.
         """
         try:
             document = response.json()
@@ -159,7 +159,7 @@ class RestTransport:
         if status == requests.codes.ok and isinstance(document, dict) and not is_error:
             return document
         reason = str(document["error"]) if is_error else f"HTTP status {status}: {response.text[:_MAX_SHOWN_CHARS]}"
-        # What stands between may answer for the server that is away, in its own form.
+        # A proxy may respond for a server that is down, in a form of its own.
         known = is_error or status in (401, 403, 503, 504)
         raise self._error(_CODES.get(status, f"HTTP status {status}") if known else _NOT_SERVING, reason)
 
@@ -167,7 +167,7 @@ class RestTransport:
         return to_error(code, reason, target=self._target, model=self._model, timeout_s=self._options.timeout_s)
 
     def _add_token(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        # As the session's `auth`, so that no ~/.netrc takes its place.
+        # As the session's `auth`, so that no ~/.netrc replaces it.
         if self._options.token:
             request.headers["Authorization"] = f"Bearer {self._options.token}"
         return request
@@ -175,13 +175,13 @@ class RestTransport:
 
 def _write_png(image: Image.Image) -> str:
     buffer = io.BytesIO()
-    # Packing harder takes longer than sending what it would save.
+    # Stronger compression takes longer than it saves in sending.
     image.save(buffer, "PNG", compress_level=1)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _reason(exc: BaseException) -> str:
-    """Say which failure began a chain of them: the others only wrap it."""
+    """Return the message of the first failure of a chain: the others only wrap it."""
     while before := exc.__cause__ or exc.__context__:
         exc = before
     return str(exc) if isinstance(exc, OSError) or not isinstance(exc, BadStatusLine) else "it does not speak HTTP"

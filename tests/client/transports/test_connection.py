@@ -1,4 +1,4 @@
-"""How servers are called, the same over both protocols: what is tried again, for how long, and what is said of it."""
+"""Calls of a server, the same over both protocols: retries, deadlines, TLS and errors."""
 
 import time
 from pathlib import Path
@@ -7,11 +7,9 @@ from typing import Any
 import grpc
 import pytest
 import trustme
-from PIL import Image
 
 from client.classifier_client import (
     AnswerError,
-    ClassifierError,
     Client,
     ConnectionOptions,
     DeadlineError,
@@ -21,20 +19,29 @@ from client.classifier_client import (
     UnavailableError,
 )
 from client.classifier_client.transports import connection
-from tests.client.fakes import CLASS_NAMES, DIE, HANG, OK, FakeGrpc, FakeRest, FakeServer, free_port
-
-PHOTO = Image.new("RGB", (40, 30), "yellow")
+from tests.client import fakes
+from tests.client.fakes import (
+    CLASS_NAMES,
+    DIE,
+    HANG,
+    OK,
+    PHOTO,
+    FakeGrpc,
+    FakeRest,
+    FakeServer,
+    free_port,
+    open_transport,
+)
 
 
 def classify(server: FakeServer, images: Any = PHOTO, **options: Any) -> list[Any]:
-    with Client(server.connect(**{"timeout_s": 5, **options})) as client:
-        return list(client.classify(images))
+    return fakes.classify(server.connect(**options), images)
 
 
 # --- all is well
 
 
-def test_answer_says_label_probabilities_version_and_latency(fake: FakeServer) -> None:
+def test_prediction_has_label_probabilities_version_and_latency(fake: FakeServer) -> None:
     fake.version = 1234567890123
     [prediction] = classify(fake)
     assert prediction.label == "tulip"
@@ -43,7 +50,7 @@ def test_answer_says_label_probabilities_version_and_latency(fake: FakeServer) -
     assert 0 < prediction.latency_ms < 5000
 
 
-def test_images_of_a_batch_go_in_one_call_after_one_question(fake: FakeServer) -> None:
+def test_images_of_a_batch_go_in_one_call_after_one_query(fake: FakeServer) -> None:
     assert len(classify(fake, [PHOTO] * 16)) == 16
     assert len(fake.calls) == 3
 
@@ -95,7 +102,7 @@ def encrypted(request: Any, authority: trustme.CA) -> Any:
         yield server
 
 
-def test_server_is_trusted_whose_certificate_the_ca_file_vouches_for(
+def test_server_with_a_certificate_of_the_ca_file_is_trusted(
     encrypted: Any, authority: trustme.CA, tmp_path: Path
 ) -> None:
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
@@ -103,19 +110,18 @@ def test_server_is_trusted_whose_certificate_the_ca_file_vouches_for(
     assert set(encrypted.tokens) == {"Bearer s3cret"}
 
 
-def test_server_is_not_trusted_whose_certificate_nobody_vouches_for(encrypted: Any, tmp_path: Path) -> None:
+def test_server_with_any_other_certificate_is_not_trusted(encrypted: Any, tmp_path: Path) -> None:
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "other.pem"))
-    with pytest.raises(UnavailableError, match=r"(?i)certificate.verify.failed"):
-        classify(encrypted, tls=True, ca_file=tmp_path / "other.pem", token="s3cret", num_retries=0)
-    with pytest.raises(UnavailableError, match=r"(?i)certificate.verify.failed"):
-        classify(encrypted, tls=True, token="s3cret", num_retries=0)
+    for ca_file in (tmp_path / "other.pem", None):
+        with pytest.raises(UnavailableError, match=r"(?i)certificate.verify.failed"):
+            classify(encrypted, tls=True, ca_file=ca_file, token="s3cret", num_retries=0)
     assert encrypted.tokens == []
 
 
 # --- trying again
 
 
-def test_overloaded_server_is_asked_again_and_each_wait_is_longer(fake: FakeServer, waits: list[float]) -> None:
+def test_overloaded_server_is_called_again_and_each_wait_is_longer(fake: FakeServer, waits: list[float]) -> None:
     fake.script.extend([OK, "UNAVAILABLE", "UNAVAILABLE", "UNAVAILABLE"])
     [prediction] = classify(fake)
     assert prediction.label == "tulip"
@@ -125,17 +131,26 @@ def test_overloaded_server_is_asked_again_and_each_wait_is_longer(fake: FakeServ
 
 def test_server_that_stays_overloaded_is_given_up(fake: FakeServer, waits: list[float]) -> None:
     fake.script.extend(["UNAVAILABLE"] * 10)
-    with pytest.raises(UnavailableError, match=f"No server is available at {fake.target}.*told to be UNAVAILABLE"):
+    with pytest.raises(UnavailableError, match=f"No server is available at {fake.target}.*scripted UNAVAILABLE"):
         classify(fake, num_retries=2)
     assert len(fake.calls) == 3
     assert len(waits) == 2
 
 
-@pytest.mark.parametrize("code", ["INTERNAL", "INVALID_ARGUMENT", "UNAUTHENTICATED"])
-def test_nothing_else_is_tried_again(fake: FakeServer, waits: list[float], code: str) -> None:
+@pytest.mark.parametrize(
+    ("code", "error", "message"),
+    [
+        ("INTERNAL", RefusedError, r"\(INTERNAL: scripted INTERNAL\)"),
+        ("INVALID_ARGUMENT", RefusedError, r"\(INVALID_ARGUMENT: scripted INVALID_ARGUMENT\)"),
+        ("UNAUTHENTICATED", RefusedError, r"\(scripted UNAUTHENTICATED\)\. Check the token"),
+    ],
+)
+def test_nothing_else_is_tried_again(
+    fake: FakeServer, waits: list[float], code: str, error: type[Exception], message: str
+) -> None:
     fake.script.extend([OK, code])
-    with pytest.raises(RefusedError, match=f"told to be {code}"):
-        classify(fake)
+    with pytest.raises(error, match=message):
+        classify(fake, token="wrong")
     assert len(fake.calls) == 2
     assert waits == []
 
@@ -153,9 +168,7 @@ def test_waits_do_not_grow_for_ever(waits: list[float]) -> None:
 @pytest.mark.parametrize("make", [FakeRest, FakeGrpc])
 def test_server_that_comes_up_meanwhile_is_reached(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """gRPC itself would wait a second before it connects anew, longer than all our attempts."""
-    port, started = free_port(), []
-    target = f"127.0.0.1:{port}"
-    sleep = time.sleep
+    port, started, sleep = free_port(), [], time.sleep
 
     def start_and_sleep(seconds: float) -> None:
         if not started:
@@ -163,23 +176,21 @@ def test_server_that_comes_up_meanwhile_is_reached(make: Any, monkeypatch: pytes
         sleep(seconds)
 
     monkeypatch.setattr(connection.time, "sleep", start_and_sleep)
-    placeholder = type("Placeholder", (), {"target": target, "connect": make.connect})()
     try:
-        assert len(classify(placeholder)) == 1
+        assert len(fakes.classify(open_transport(make.protocol, f"127.0.0.1:{port}"))) == 1
     finally:
         for server in started:
             server.__exit__()
 
 
-# --- no answer
+# --- no response
 
 
-@pytest.mark.parametrize("make", [FakeRest, FakeGrpc])
-def test_no_server_is_said_with_the_address_and_what_to_do(make: Any, waits: list[float]) -> None:
+@pytest.mark.parametrize("protocol", ["REST", "gRPC"])
+def test_no_server_is_an_error_with_the_address_and_what_to_do(protocol: str, waits: list[float]) -> None:
     target = f"127.0.0.1:{free_port()}"
-    nobody = type("Nobody", (), {"target": target, "connect": make.connect})()
     with pytest.raises(UnavailableError, match=rf"No server is available at {target} \(.*refused.*\)\. Start it, or"):
-        classify(nobody)
+        fakes.classify(open_transport(protocol, target))
     assert len(waits) == 3
 
 
@@ -192,73 +203,58 @@ def test_slow_server_is_given_up_in_time_and_not_tried_again(fake: FakeServer) -
     assert len(fake.calls) == 2
 
 
-def test_server_that_dies_after_a_batch_is_said_and_what_was_answered_stays(
+def test_server_that_dies_after_a_batch_is_an_error_and_the_first_predictions_stay(
     fake: FakeServer, waits: list[float]
 ) -> None:
     fake.script.extend([OK, OK, DIE])
     with Client(fake.connect(timeout_s=5), batch_size=2) as client:
-        answers = client.classify([PHOTO] * 6)
-        results = [next(answers), next(answers)]
+        results = client.classify([PHOTO] * 6)
+        assert [type(next(results)) for _ in range(2)] == [Prediction] * 2
         with pytest.raises(UnavailableError, match="No server is available"):
-            next(answers)
-    assert [type(result) for result in results] == [Prediction] * 2
+            next(results)
     assert len(waits) == 3
 
 
-def test_server_of_the_other_protocol_is_said(fake_rest: FakeRest, fake_grpc: FakeGrpc, waits: list[float]) -> None:
+def test_server_of_the_other_protocol_is_an_error(fake: FakeServer, waits: list[float]) -> None:
+    other = {"REST": "gRPC", "gRPC": "REST"}[fake.protocol]
     with pytest.raises(UnavailableError, match="8500 for gRPC and 8501 for REST") as failure:
-        classify(type("Wrong", (), {"target": fake_grpc.target, "connect": FakeRest.connect})())
-    assert str(failure.value).isprintable()
-    with pytest.raises(UnavailableError, match="8500 for gRPC and 8501 for REST") as failure:
-        classify(type("Wrong", (), {"target": fake_rest.target, "connect": FakeGrpc.connect})())
+        fakes.classify(open_transport(other, fake.target))
     assert str(failure.value).isprintable()
 
 
-# --- another answer
+# --- another response
 
 
-def test_unknown_model_is_said_with_its_name(fake: FakeServer) -> None:
+def test_unknown_model_is_an_error_with_its_name(fake: FakeServer) -> None:
     fake.script.append("NOT_FOUND")
-    with pytest.raises(
-        ModelNotFoundError, match=r"serves no model 'flowers' \(told to be NOT_FOUND\)\. Check the name"
-    ):
+    with pytest.raises(ModelNotFoundError, match=r"serves no model 'flowers' \(scripted NOT_FOUND\)\. Check the name"):
         classify(fake)
 
 
-def test_refused_caller_is_told_to_check_the_token(fake: FakeServer) -> None:
-    fake.script.append("UNAUTHENTICATED")
-    with pytest.raises(RefusedError, match="Check the token"):
-        classify(fake, token="wrong")
-
-
 @pytest.mark.parametrize("shape", [None, [], [-1], [-1, 32, 16, 3], [-1, 32, 32, 1], [-1, -1, -1, 3]])
-def test_model_that_takes_no_square_pictures_is_said(fake: FakeServer, shape: Any) -> None:
+def test_model_that_takes_no_square_images_is_an_error(fake: FakeServer, shape: Any) -> None:
     fake.shape = shape
     with pytest.raises(AnswerError, match="The signature 'images' of a model must take square RGB images"):
         classify(fake)
 
 
-def test_answers_are_as_many_as_images() -> None:
-    with pytest.raises(AnswerError, match="Received: 1 answers for 2 images"):
+def test_predictions_are_as_many_as_images() -> None:
+    with pytest.raises(AnswerError, match="Received: 1 predictions for 2 images"):
         connection.to_answers([[1.0]], [["a"]], num_images=2, model_version="1", start_s=0)
-    [answer] = connection.to_answers([[1.0]], [CLASS_NAMES[:1]], num_images=1, model_version="1", start_s=0)
-    assert answer.class_names == CLASS_NAMES[:1]
+    [result] = connection.to_answers([[1.0]], [CLASS_NAMES[:1]], num_images=1, model_version="1", start_s=0)
+    assert result.class_names == CLASS_NAMES[:1]
 
 
-def test_every_error_is_a_classifier_error() -> None:
-    assert issubclass(UnavailableError, ClassifierError)
-    assert issubclass(AnswerError, ClassifierError)
-
-
-# --- what is asked for
+# --- options
 
 
 @pytest.mark.parametrize(
     "target", ["localhost", "http://localhost:8501", "localhost:99999", ":8501", "a b:1", "h:1/x", ""]
 )
-def test_target_is_host_and_port(target: str) -> None:
+@pytest.mark.parametrize("protocol", ["REST", "gRPC"])
+def test_target_is_host_and_port(protocol: str, target: str) -> None:
     with pytest.raises(ValueError, match=r"A server's address is HOST:PORT, such as localhost:8501\. Received: "):
-        connection.check_target(target)
+        open_transport(protocol, target)
 
 
 @pytest.mark.parametrize("target", ["localhost:8501", "127.0.0.1:1", "[::1]:8501", "my-host.example:65535"])

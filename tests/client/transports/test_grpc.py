@@ -1,27 +1,21 @@
-"""gRPC: pixels go as bytes, over TCP or a Unix socket, and what is no TensorFlow Serving is told from one."""
+"""gRPC: pixels are sent as bytes, and other servers are recognised."""
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 from PIL import Image
 
-from client.classifier_client import AnswerError, Client, GrpcTransport, RefusedError, preprocessing
-from components.data import drawn_flowers as synthetic
-from tests.client.fakes import OK, SIZE_PX, FakeGrpc
+from client.classifier_client import AnswerError, Client, RefusedError, preprocessing
+from components.data import drawn_flowers
+from tests.client.fakes import OK, SIZE_PX, FakeGrpc, classify, open_transport
 
-PHOTOS = [Image.fromarray(synthetic.draw("roses", seed=seed, size_px=64)) for seed in range(3)]
-
-
-def classify(server: FakeGrpc, images: Any = PHOTOS, **options: Any) -> list[Any]:
-    with Client(server.connect(**{"timeout_s": 5, **options})) as client:
-        return list(client.classify(images))
+PHOTOS = [Image.fromarray(drawn_flowers.draw("roses", seed=seed, size_px=64)) for seed in range(3)]
 
 
-def test_pixels_go_as_bytes_to_the_signature_that_takes_them(fake_grpc: FakeGrpc) -> None:
-    classify(fake_grpc)
+def test_pixels_are_sent_as_bytes_to_the_signature_that_takes_them(fake_grpc: FakeGrpc) -> None:
+    classify(fake_grpc.connect(), PHOTOS)
     [request] = fake_grpc.requests
     assert (request.model_spec.name, request.model_spec.signature_name) == ("flowers", "images")
     assert not request.model_spec.HasField("version")
@@ -33,31 +27,23 @@ def test_pixels_go_as_bytes_to_the_signature_that_takes_them(fake_grpc: FakeGrpc
     np.testing.assert_array_equal(np.frombuffer(tensor.tensor_content, np.uint8).reshape(shape), np.stack(expected))
 
 
-def test_model_is_asked_for_its_size_again_after_it_refused(fake_grpc: FakeGrpc) -> None:
-    """As after a reload with a model for larger pictures, in a process that lives long."""
+def test_size_is_queried_again_after_a_refusal(fake_grpc: FakeGrpc) -> None:
+    """As after a reload with a model for larger images, in a long-lived process."""
     fake_grpc.script.extend([OK, "INVALID_ARGUMENT"])
     with Client(fake_grpc.connect()) as client:
-        with pytest.raises(RefusedError, match="told to be INVALID_ARGUMENT"):
+        with pytest.raises(RefusedError, match="scripted INVALID_ARGUMENT"):
             list(client.classify(PHOTOS))
         fake_grpc.shape = [-1, 48, 48, 3]
         assert len(list(client.classify(PHOTOS))) == 3
     assert fake_grpc.requests[-1].inputs["images"].tensor_shape.dim[1].size == 48
 
 
-def test_grpc_server_of_another_service_is_said() -> None:
+def test_grpc_server_of_another_service_is_an_error() -> None:
     server = grpc.server(ThreadPoolExecutor(1))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
-        with (
-            pytest.raises(AnswerError, match=f"What answers at 127.0.0.1:{port} is not TensorFlow Serving"),
-            Client(GrpcTransport(f"127.0.0.1:{port}", "flowers")) as client,
-        ):
-            list(client.classify(PHOTOS))
+        with pytest.raises(AnswerError, match=f"The server at 127.0.0.1:{port} is not TensorFlow Serving"):
+            classify(open_transport("gRPC", f"127.0.0.1:{port}"))
     finally:
         server.stop(None).wait()
-
-
-def test_target_is_checked_at_once() -> None:
-    with pytest.raises(ValueError, match="HOST:PORT"):
-        GrpcTransport("http://localhost:8500", "flowers")

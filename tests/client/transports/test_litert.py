@@ -1,8 +1,7 @@
-"""A LiteRT file run by the client: float and quantized files answer alike, an unfit file is refused with a reason."""
+"""A LiteRT file run by the client: float and quantized files predict alike, an unfit file is refused with a reason."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from PIL import Image
 
 from client.classifier_client import Client, LiteRTTransport, ModelFileError
+from export import metadata
 from tests.client import litert_files
 from tests.client.litert_files import CLASS_NAMES, with_metadata
 
@@ -25,8 +25,7 @@ def float_model() -> bytes:
 
 @pytest.fixture(scope="module")
 def uint8_model() -> bytes:
-    corners = [np.broadcast_to(np.float32(corner), (1, *SHAPE)) for corner in product((-1, 1), repeat=3)]
-    return litert_files.convert(SHAPE, representative=corners)
+    return litert_files.convert(SHAPE, representative=litert_files.corners(SHAPE))
 
 
 @pytest.fixture
@@ -104,14 +103,18 @@ def refuse(path: Path) -> str:
     return str(failure.value)
 
 
-def test_float_file_without_normalization_is_refused(save: Any, float_model: bytes) -> None:
-    assert "must say how it is normalized" in refuse(save(with_metadata(float_model, normalization=None)))
-
-
-@pytest.mark.parametrize("labels", [("red", "green"), (*CLASS_NAMES, "violet")])
-def test_labels_that_do_not_match_the_output_are_refused(labels: Any, save: Any, float_model: bytes) -> None:
-    message = refuse(save(with_metadata(float_model, labels=labels)))
-    assert f"Received: {len(labels)} labels for 3 values" in message
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"normalization": None}, "must say how it is normalized"),
+        ({"labels": CLASS_NAMES[:2]}, "Received: 2 labels for 3 values"),
+        ({"labels": (*CLASS_NAMES, "violet")}, "Received: 4 labels for 3 values"),
+    ],
+)
+def test_metadata_that_does_not_fit_the_model_is_refused(
+    changed: Any, message: str, save: Any, float_model: bytes
+) -> None:
+    assert message in refuse(save(with_metadata(float_model, **changed)))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +126,7 @@ def test_labels_that_do_not_match_the_output_are_refused(labels: Any, save: Any,
     ],
     ids=str,
 )
-def test_file_that_takes_no_square_picture_is_refused_with_what_it_takes(
+def test_file_that_takes_no_square_image_is_refused_with_what_it_takes(
     options: dict[str, Any], received: str, save: Any
 ) -> None:
     message = refuse(save(with_metadata(litert_files.convert(**options))))
@@ -132,12 +135,7 @@ def test_file_that_takes_no_square_picture_is_refused_with_what_it_takes(
 
 
 def test_file_whose_model_is_cut_out_is_refused(save: Any, float_model: bytes) -> None:
-    """The metadata is whole, and the interpreter says what is wrong."""
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(float_model, 0))
+    """The metadata is complete, and the interpreter reports the error."""
+    model = metadata.unpack(float_model)
     model.subgraphs = []
-    builder = flatbuffers.Builder(0)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    assert "LiteRT says" in refuse(save(with_metadata(bytes(builder.Output()))))
+    assert "LiteRT says" in refuse(save(with_metadata(metadata.pack(model))))

@@ -80,10 +80,9 @@ def test_missing_file_is_refused(tmp_path: Path) -> None:
 def test_model_without_metadata_or_labels_is_refused(tmp_path: Path, model: bytes) -> None:
     with pytest.raises(ModelFileError, match=r"Received: a model without metadata, .*model\.tflite\. Export the model"):
         read(tmp_path, model)
-    with pytest.raises(ModelFileError, match="Received: metadata without labels"):
-        read(tmp_path, with_metadata(model, labels=None))
-    with pytest.raises(ModelFileError, match="Received: metadata without labels"):
-        read(tmp_path, with_metadata(model, labels=[""]))
+    for labels in (None, [""]):
+        with pytest.raises(ModelFileError, match="Received: metadata without labels"):
+            read(tmp_path, with_metadata(model, labels=labels))
 
 
 def test_damaged_file_gives_an_error_or_metadata(tmp_path: Path, model: bytes) -> None:

@@ -32,7 +32,7 @@ def test_request_is_read_by_tensorflow_serving_as_it_was_written() -> None:
     assert prediction_pb2.PredictRequest.FromString(theirs.SerializeToString()) == ours
 
 
-def test_answer_of_tensorflow_serving_is_read_as_it_was_written() -> None:
+def test_response_of_tensorflow_serving_is_read_as_it_was_written() -> None:
     theirs = predict_pb2.PredictResponse()
     theirs.model_spec.version.value = 1234567890123
     theirs.outputs["probabilities"].CopyFrom(tf.make_tensor_proto([[0.25, 0.75]]))
@@ -48,10 +48,10 @@ def test_answer_of_tensorflow_serving_is_read_as_it_was_written() -> None:
 
 
 def test_metadata_of_tensorflow_serving_is_read_as_it_was_written() -> None:
-    asked = prediction_pb2.ModelMetadataRequest(
+    request = prediction_pb2.ModelMetadataRequest(
         model_spec=prediction_pb2.ModelSpec(name="flowers"), metadata_field=["signature_def"]
     )
-    received = get_model_metadata_pb2.GetModelMetadataRequest.FromString(asked.SerializeToString())
+    received = get_model_metadata_pb2.GetModelMetadataRequest.FromString(request.SerializeToString())
     assert (received.model_spec.name, list(received.metadata_field)) == ("flowers", ["signature_def"])
 
     signatures = get_model_metadata_pb2.SignatureDefMap()

@@ -1,4 +1,4 @@
-"""REST: pictures go without loss, an answer's version is true, and what is no TensorFlow Serving is told from one."""
+"""REST: images are sent without loss, a prediction's version is true, and other servers are recognised."""
 
 import base64
 import io
@@ -11,7 +11,6 @@ from PIL import Image
 from client.classifier_client import (
     AnswerError,
     Client,
-    ConnectionOptions,
     DeadlineError,
     ModelNotFoundError,
     RefusedError,
@@ -20,21 +19,21 @@ from client.classifier_client import (
     preprocessing,
 )
 from client.classifier_client.transports import rest
-from components.data import drawn_flowers as synthetic
+from components.data import drawn_flowers
+from tests.client import fakes
 from tests.client.fakes import SIZE_PX, FakeRest
 
-PHOTO = Image.fromarray(synthetic.draw("tulips", seed=1, size_px=64))
+PHOTO = Image.fromarray(drawn_flowers.draw("tulips", seed=1, size_px=64))
 METADATA, PREDICT = "GET /v1/models/flowers/metadata", "POST /v1/models/flowers/versions/{}:predict"
 
 
-def classify(server: FakeRest, images: Any = PHOTO, **options: Any) -> list[Any]:
-    with Client(server.connect(**{"timeout_s": 5, **options}), batch_size=1) as client:
-        return list(client.classify(images))
+def classify(server: FakeRest, images: Any = PHOTO) -> list[Any]:
+    return fakes.classify(server.connect(), images, batch_size=1)
 
 
-def test_picture_goes_as_a_png_of_the_very_pixels(fake_rest: FakeRest) -> None:
+def test_image_is_sent_as_a_png_without_loss(fake_rest: FakeRest) -> None:
     classify(fake_rest)
-    encoded = fake_rest.bodies[0]["inputs"][0]["b64"]
+    encoded = fake_rest.requests[0]["inputs"][0]["b64"]
     with Image.open(io.BytesIO(base64.b64decode(encoded))) as sent:
         assert sent.format == "PNG"
         expected = preprocessing.load(PHOTO, name="photo", size_px=SIZE_PX)
@@ -48,7 +47,7 @@ def test_request_names_the_version_that_was_found(fake_rest: FakeRest) -> None:
     assert prediction.model_version == "41"
 
 
-def test_version_that_went_away_makes_the_client_ask_for_the_new_one(fake_rest: FakeRest) -> None:
+def test_client_finds_the_new_version_when_the_old_one_is_gone(fake_rest: FakeRest) -> None:
     with Client(fake_rest.connect(), batch_size=1) as client:
         results: Any = client.classify([PHOTO, PHOTO, PHOTO])
         versions = [next(results).model_version]
@@ -68,7 +67,7 @@ def test_newer_version_beside_an_older_one_is_found_after_a_while(
     assert fake_rest.calls.count(METADATA) >= 2
 
 
-def test_model_that_goes_away_for_good_is_said(fake_rest: FakeRest) -> None:
+def test_model_that_is_gone_is_an_error(fake_rest: FakeRest) -> None:
     fake_rest.script.extend(["ok", "NOT_FOUND", "NOT_FOUND"])
     with pytest.raises(ModelNotFoundError, match="serves no model 'flowers'"):
         classify(fake_rest)
@@ -98,7 +97,7 @@ def test_name_of_a_model_may_be_anything(fake_rest: FakeRest) -> None:
         (504, b"upstream timed out", DeadlineError, "must answer within 5 s"),
     ],
 )
-def test_other_answers_are_told_apart(
+def test_other_responses_are_told_apart(
     fake_rest: FakeRest, status: int, content: bytes, error: type[Exception], message: str
 ) -> None:
     fake_rest.raw = status, content
@@ -107,7 +106,7 @@ def test_other_answers_are_told_apart(
     assert fake_rest.calls == [METADATA]
 
 
-def test_503_of_what_stands_between_is_tried_again_too(fake_rest: FakeRest, waits: list[float]) -> None:
+def test_503_of_a_proxy_is_tried_again_too(fake_rest: FakeRest, waits: list[float]) -> None:
     fake_rest.raw = 503, b"<html>no healthy upstream</html>"
     with pytest.raises(UnavailableError, match="no healthy upstream"):
         classify(fake_rest)
@@ -115,15 +114,10 @@ def test_503_of_what_stands_between_is_tried_again_too(fake_rest: FakeRest, wait
 
 
 @pytest.mark.parametrize("document", [{}, {"outputs": [[0.5, 0.5]]}, {"outputs": {"probabilities": [[1.0]]}}])
-def test_model_without_the_two_outputs_is_said(
+def test_model_without_the_two_outputs_is_an_error(
     fake_rest: FakeRest, monkeypatch: pytest.MonkeyPatch, document: Any
 ) -> None:
-    answer = fake_rest.answer
-    monkeypatch.setattr(fake_rest, "answer", lambda m, p, b: answer(m, p, b) if m == "GET" else (200, document))
+    respond = fake_rest.respond
+    monkeypatch.setattr(fake_rest, "respond", lambda m, p, b: respond(m, p, b) if m == "GET" else (200, document))
     with pytest.raises(AnswerError, match="it sends"):
         classify(fake_rest)
-
-
-def test_target_is_checked_at_once() -> None:
-    with pytest.raises(ValueError, match="HOST:PORT"):
-        RestTransport("http://localhost:8501", "flowers", options=ConnectionOptions())
