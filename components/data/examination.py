@@ -33,7 +33,7 @@ class Candidate:
     Attributes:
         name: its path below the source.
         label: index into the class names.
-        split: where it stands so far.
+        split: the one it is in so far.
         sha256: of its encoded bytes.
         format: `jpeg`, `png`, `gif` or `bmp`.
         width: in pixels, upright.
@@ -105,7 +105,7 @@ def make_examiner() -> Callable[[Photo], Examined]:
         except UnidentifiedImageError:
             return exclude("unreadable", "empty" if not photo.encoded else "not an image")
         except tf.errors.InvalidArgumentError as exc:
-            # Around the message stand a traceback and the node's name.
+            # A traceback and the node's name surround the message.
             return exclude("unreadable", exc.message.split("\n\t [[")[0].splitlines()[-1][:200])
         except (OSError, SyntaxError, ValueError) as exc:
             return exclude("unreadable", str(exc).splitlines()[0][:200])

@@ -65,7 +65,7 @@ def drop_near_duplicates(candidates: Sequence[Candidate], *, max_bits: int) -> t
     """
     hashes = np.frombuffer(b"".join(c.hash for c in candidates), np.uint32).reshape(-1, 4)
     ranks = np.array([SPLITS.index(c.split) for c in candidates])
-    winners = duplicates.shadowed(hashes, ranks, max_bits=max_bits)
+    winners = duplicates.find_shadowed(hashes, ranks, max_bits=max_bits)
     kept = [candidate for row, candidate in enumerate(candidates) if row not in winners]
     excluded = []
     for row, winner in sorted(winners.items()):

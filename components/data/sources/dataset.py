@@ -74,7 +74,7 @@ def _prepare(builder: "DatasetBuilder") -> None:
     if builder.data_path.exists():
         return
     try:
-        # TensorFlow Datasets retries a dead host for minutes; one request of our own tells in seconds.
+        # TensorFlow Datasets retries a dead host for minutes; one request of our own fails in seconds.
         for host in {
             urllib.parse.urlsplit(url)._replace(path="", query="").geturl() for url in builder.url_infos or ()
         }:

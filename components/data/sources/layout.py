@@ -1,4 +1,4 @@
-"""Classes and splits, told by the names of folders: `<class>/…`, or `{train,validation,test}/<class>/…`."""
+"""Classes and splits, from the names of folders: `<class>/…`, or `{train,validation,test}/<class>/…`."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -34,7 +34,7 @@ def is_partitioned(folders: Iterable[str]) -> bool:
 
 
 def read_layout(names: Iterable[str], *, origin: str) -> Layout:
-    """Tell the classes and splits of files by their names; hidden ones belong to none.
+    """Return the classes and splits of files by their names; hidden files belong to none.
 
     Args:
         names: paths below the source; one with a slash at its end is a folder, which may be a class without files.
