@@ -30,6 +30,15 @@ class RandomAffine(keras.layers.Layer):
 
     Raises:
         ValueError: a range is negative, or `zoom` is not below 1.
+
+    >>> import numpy as np
+    >>> images = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(1, 8, 8, 3)
+    >>> mirror = RandomAffine(rotation_deg=0, width_shift=0, height_shift=0, shear_deg=0, zoom=0)
+    >>> mirrored = mirror(images, training=True, seed=[0, 0]).numpy()
+    >>> np.array_equal(mirrored, images[:, :, ::-1])
+    True
+    >>> np.array_equal(mirror(images), images)  # outside training
+    True
     """
 
     def __init__(
