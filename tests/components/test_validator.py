@@ -1,18 +1,19 @@
-"""The validator's rules and its schema, on hand-made statistics."""
+"""The validator's rules and its schema, on the statistics of examples made by hand."""
 
 import contextlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from components import validator
+from components import statistics, validator
 from components.artifacts.examples import Exclusion
-from components.artifacts.statistics import Distribution, Range, SplitStatistics, Statistics, write_statistics
 from components.artifacts.validation import read_schema, read_validation
 from components.errors import DataError
 from components.validator import ValidatorOptions
+from tests.components import hand_made
 
 Counts = dict[str, dict[str, int]]
 HEALTHY: Counts = {
@@ -20,65 +21,43 @@ HEALTHY: Counts = {
     "validation": {"daisy": 10, "tulip": 10},
     "test": {"daisy": 10, "tulip": 10},
 }
-SIZES: Range = {"min": 240, "median": 320, "mean": 320, "max": 480}
 
 
 def exclude(rule: str, count: int = 1) -> list[Exclusion]:
     return [{"file": f"{rule}{i}.jpg", "split": "train", "rule": rule, "reason": "-"} for i in range(count)]
 
 
-def describe(per_class: dict[str, int], *, image_format: str, brightness: float) -> SplitStatistics:
-    """Describe a split of images that differ in nothing but their class."""
-    num_examples = sum(per_class.values())
-    histogram = [num_examples if bin_ == int(10 * brightness) else 0 for bin_ in range(10)]
-    values: Distribution = {"mean": brightness, "std": 0.0, "histogram": histogram}
-    return {
-        "num_examples": num_examples,
-        "per_class": per_class,
-        "width": SIZES,
-        "height": SIZES,
-        "aspect_ratio": SIZES,
-        "brightness": values,
-        "contrast": values,
-        "formats": {image_format: num_examples} if num_examples else {},
-    }
-
-
 class Project:
-    """A folder with the statistics, the output and the state between runs."""
+    """A folder with the outputs of the two steps and the state between runs."""
 
     def __init__(self, root: Path) -> None:
-        self.statistics_dir, self.out_dir, self.state_dir = root / "statistics", root / "validation", root / "state"
+        self.root = root
+        self.out_dir, self.state_dir = root / "validation", root / "state"
 
     def write(
         self,
         counts: Counts = HEALTHY,
         *,
-        excluded: list[Exclusion] | None = None,
-        image_format: str = "jpeg",
-        brightness: float = 0.5,
+        excluded: Sequence[Exclusion] = (),
         resolved: str = "synthetic",
+        **images: Any,
     ) -> None:
-        """Write the statistics of `counts` ({split: {class: count}})."""
-        splits = {
-            split: describe(per_class, image_format=image_format, brightness=brightness)
+        """Write the examples of `counts` ({split: {class: count}}) and compute their statistics."""
+        class_names = list(counts["train"])
+        rows = [
+            hand_made.make_row(split, class_names.index(name), **images)
             for split, per_class in counts.items()
-        }
-        statistics = Statistics(
-            source="auto",
-            resolved=resolved,
-            fallback=None,
-            class_names=list(counts["train"]),
-            splits=splits,
-            num_excluded=len(excluded or []),
-            excluded_by_rule={},
-            excluded=excluded or [],
+            for name, count in per_class.items()
+            for _ in range(count)
+        ]
+        examples_dir = hand_made.write(
+            self.root / "examples", rows, class_names=class_names, excluded=excluded, resolved=resolved
         )
-        write_statistics(self.statistics_dir, statistics)
+        statistics.compute(examples_dir=examples_dir, out_dir=self.root / "statistics")
 
     def validate(self, **options: Any) -> dict[str, int | float | str]:
         return validator.validate(
-            statistics_dir=self.statistics_dir,
+            statistics_dir=self.root / "statistics",
             out_dir=self.out_dir,
             state_dir=self.state_dir,
             options=ValidatorOptions(**options),
@@ -177,7 +156,7 @@ def test_validator_names_the_first_excluded_files(project: Project) -> None:
     ("change", "expected"),
     [
         ({"counts": {s: {**c, "rose": 5} for s, c in HEALTHY.items()}}, ("error", "schema_class_new")),
-        ({"image_format": "png"}, ("warning", "unseen_format")),
+        ({"format": "png"}, ("warning", "unseen_format")),
         ({"brightness": 0.9}, ("warning", "brightness_drift")),
         ({"counts": HEALTHY | {"train": {"daisy": 5, "tulip": 500}}}, ("warning", "label_drift")),
     ],

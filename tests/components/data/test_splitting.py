@@ -60,14 +60,6 @@ def test_every_class_gives_a_photo_to_every_split() -> None:
     assert len({(c.label, c.split) for c in carved}) == 3 * 3
 
 
-def test_only_train_gives_photos_to_the_splits_that_are_missing() -> None:
-    tested = [candidate(f"test/a/{number}") for number in range(4)]
-    carved = carve_splits(make_class(0, 12) + tested, {"validation": 0.1})
-    assert carved[12:] == tested
-    assert {c.split for c in carved[:12]} == {"train", "validation"}
-    assert carve_splits(carved, {}) == carved
-
-
 def test_copies_within_a_split_and_across_are_kept_once_where_they_judge_most() -> None:
     kept, excluded = drop_exact_duplicates(
         [

@@ -17,16 +17,15 @@ from components.errors import DataError
 
 
 class TinySquares(tfds.core.GeneratorBasedBuilder):
-    """Noise of two kinds, in train and, where the configuration has it, test."""
+    """Noise of two kinds, in train and, if parted, test; or without labels."""
 
     VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="whole"), tfds.core.BuilderConfig(name="parted")]  # noqa: RUF012
+    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in ("whole", "parted", "unlabelled")]  # noqa: RUF012
 
     def _info(self) -> Any:
         features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=["odd", "even"])}
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(features), supervised_keys=("image", "label")
-        )
+        keys = None if self.builder_config.name == "unlabelled" else ("image", "label")
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features), supervised_keys=keys)
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         splits = {"train": self._generate_examples(0, 8)}
@@ -36,21 +35,6 @@ class TinySquares(tfds.core.GeneratorBasedBuilder):
         for number in range(first, last):
             noise = np.random.default_rng(number).integers(0, 256, (12, 10, 3), dtype=np.uint8)
             yield number, {"image": noise, "label": ("even", "odd")[number % 2]}
-
-
-class TinyNumbers(tfds.core.GeneratorBasedBuilder):
-    """A data set without images."""
-
-    VERSION = tfds.core.Version("1.0.0")
-
-    def _info(self) -> Any:
-        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict({"x": np.float32}))
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        return {}
-
-    def _generate_examples(self) -> Iterator[Any]:
-        return iter(())
 
 
 @pytest.fixture
@@ -95,9 +79,9 @@ def test_unknown_data_set_configuration_or_version_is_an_error(name: str) -> Non
 
 
 @pytest.mark.usefixtures("data_dir")
-def test_data_set_without_images_is_an_error() -> None:
+def test_data_set_without_images_and_labels_is_an_error() -> None:
     with pytest.raises(DataError, match="not for image classification"):
-        open_dataset("tiny_numbers")
+        open_dataset("tiny_squares/unlabelled")
 
 
 @pytest.mark.usefixtures("offline")
