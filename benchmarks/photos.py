@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from components.data import sources
+from components.data.sources.factory import open_source
+from components.data.sources.source import SYNTHETIC
 
 NUM_SYNTHETIC_PER_CLASS = 100
 
@@ -13,11 +14,11 @@ NUM_SYNTHETIC_PER_CLASS = 100
 @contextmanager
 def folder(data: str) -> Iterator[Path]:
     """Yield a folder of `{train,validation,test}/<class>/*.jpg`."""
-    if data != sources.SYNTHETIC:
+    if data != SYNTHETIC:
         yield Path(data)
         return
     with tempfile.TemporaryDirectory() as temporary:
-        drawn = sources.open_source(data, num_synthetic_per_class=NUM_SYNTHETIC_PER_CLASS, seed=0)
+        drawn = open_source(data, num_synthetic_per_class=NUM_SYNTHETIC_PER_CLASS, seed=0)
         for photo in drawn.photos:
             path = Path(temporary) / photo.name
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,13 +9,18 @@ import hashlib
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TypeVar
 
+from components.artifacts.examples import Exclusion
+from components.artifacts.statistics import SplitStatistics, Statistics, read_statistics
+from components.artifacts.validation import Anomaly, Schema, read_schema, write_schema, write_validation
 from components.errors import DataError
-from components.storage.files import read_json, write_json
+from components.options import check_at_least, check_range
+
+Key = TypeVar("Key")
 
 logger = logging.getLogger(__name__)
 
@@ -45,21 +50,8 @@ class ValidatorOptions:
     update_schema: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("min_examples_per_class", "max_imbalance"):
-            if not (value := getattr(self, name)) >= 1:  # written so that NaN fails too
-                raise ValueError(f"{name} must be at least 1. Received: {value}. Leave it out for the default.")
-        for name in ("max_excluded_fraction", "max_drift"):
-            if not 0 <= (value := getattr(self, name)) <= 1:
-                raise ValueError(f"{name} must lie in 0–1. Received: {value}. Leave it out for the default.")
-
-
-@dataclass(frozen=True)
-class Anomaly:
-    """Name one broken rule; an error stops the run, a warning does not."""
-
-    severity: Literal["error", "warning"]
-    rule: str
-    message: str
+        check_at_least(self, 1, "min_examples_per_class", "max_imbalance")
+        check_range(self, 0, 1, "max_excluded_fraction", "max_drift")
 
 
 def validate(
@@ -81,33 +73,31 @@ def validate(
     Raises:
         DataError: The data has errors (both files are written first), or the stored schema cannot be read.
     """
-    statistics = read_json(statistics_dir / "statistics.json")
+    statistics = read_statistics(statistics_dir)
     path = state_dir / schema_name(statistics["resolved"])
     is_new = options.update_schema or not path.exists()
-    schema = infer_schema(statistics) if is_new else load_schema(path)
+    schema = infer_schema(statistics) if is_new else read_schema(path)
     anomalies = [
         *_check_splits(statistics),
         *_check_train(statistics["splits"]["train"], options),
         *_check_excluded(statistics, options),
         *_check_schema(statistics, schema, options),
     ]
-    validation = {"anomalies": [asdict(anomaly) for anomaly in anomalies], "schema": path.name}
-    write_json(out_dir / "schema.json", schema)
-    write_json(out_dir / "validation.json", validation)
+    write_validation(out_dir, {"anomalies": anomalies, "schema": path.name}, schema)
 
-    errors = [anomaly for anomaly in anomalies if anomaly.severity == "error"]
+    errors = [anomaly for anomaly in anomalies if anomaly["severity"] == "error"]
     for anomaly in anomalies:
-        if anomaly.severity == "warning":
-            logger.warning("%s: %s", anomaly.rule, anomaly.message)
+        if anomaly["severity"] == "warning":
+            logger.warning("%s: %s", anomaly["rule"], anomaly["message"])
     if errors:
-        listed = "\n".join(f"- {error.rule}: {error.message}" for error in errors)
+        listed = "\n".join(f"- {error['rule']}: {error['message']}" for error in errors)
         raise DataError(
             "The data must have no anomaly of severity error. "
             f"Received: {statistics['resolved']}, with {len(errors)}:\n{listed}\n"
             "Fix the data, or set the option a line names (--set validator.NAME=VALUE), then run again."
         )
     if is_new:
-        write_json(path, schema)
+        write_schema(path, schema)
         logger.info("schema of %s written to %s", statistics["resolved"], path)
     return {"num_warnings": len(anomalies), "schema": path.name}
 
@@ -119,7 +109,7 @@ def schema_name(resolved: str) -> str:
     return f"{slug}-{digest[:8]}.json"
 
 
-def infer_schema(statistics: Mapping[str, Any]) -> dict[str, Any]:
+def infer_schema(statistics: Statistics) -> Schema:
     """Return the schema that these statistics fulfil; its distributions and ranges (pixels) are of train."""
     train = statistics["splits"]["train"]
     total = train["num_examples"] or 1
@@ -129,30 +119,22 @@ def infer_schema(statistics: Mapping[str, Any]) -> dict[str, Any]:
         "formats": _list_formats(statistics),
         "label_distribution": {name: count / total for name, count in train["per_class"].items()},
         "brightness_histogram": train["brightness"]["histogram"],
-        "width": {end: train["width"][end] for end in ("min", "max")},
-        "height": {end: train["height"][end] for end in ("min", "max")},
+        "width": {"min": train["width"]["min"], "max": train["width"]["max"]},
+        "height": {"min": train["height"]["min"], "max": train["height"]["max"]},
     }
 
 
-def load_schema(path: Path) -> dict[str, Any]:
-    """Read a stored schema; raise DataError if it is not one."""
-    needed = {"class_names", "formats", "label_distribution", "brightness_histogram"}
-    try:
-        schema: dict[str, Any] = read_json(path)
-        missing = sorted(needed - schema.keys())
-    except (ValueError, AttributeError) as exc:
-        raise DataError(f"A schema must be a JSON object. Received: {path}. Delete it and run again.") from exc
-    if missing:
-        raise DataError(f"A schema must hold {missing}. Received: {path}, without. Delete it and run again.")
-    return schema
-
-
-def jensen_shannon(p: Mapping[Any, float], q: Mapping[Any, float]) -> float:
+def jensen_shannon(p: Mapping[Key, float], q: Mapping[Key, float]) -> float:
     """Return the Jensen-Shannon divergence of two distributions in bits: 0 if equal, 1 if they share nothing.
 
     Weights need not sum to 1, and a key may be absent from one side. A side without any weight has nothing to
     compare: 0. Source: J. Lin, Divergence measures based on the Shannon entropy, 1991,
     https://doi.org/10.1109/18.61115
+
+    >>> jensen_shannon({"rose": 3, "tulip": 1}, {"rose": 75, "tulip": 25})
+    0.0
+    >>> jensen_shannon({"rose": 1}, {"tulip": 1})
+    1.0
     """
     p_total, q_total = sum(p.values()), sum(q.values())
     if not p_total or not q_total:
@@ -164,32 +146,32 @@ def jensen_shannon(p: Mapping[Any, float], q: Mapping[Any, float]) -> float:
     return min(max(divergence, 0.0), 1.0)
 
 
-def _check_splits(statistics: Mapping[str, Any]) -> Iterator[Anomaly]:
+def _check_splits(statistics: Statistics) -> Iterator[Anomaly]:
     class_names = statistics["class_names"]
     if len(class_names) < 2:
         message = f"a classifier needs at least 2 classes. Received: {class_names}. Add the folder of another."
-        yield Anomaly("error", "single_class", message)
+        yield _error("single_class", message)
     for name, split in statistics["splits"].items():
         num_examples = split["num_examples"]
         if not num_examples:
-            yield Anomaly("error", "empty_split", f"{name} has no example. Add images, or enlarge its share.")
+            yield _error("empty_split", f"{name} has no example. Add images, or enlarge its share.")
             continue
         for missing in [key for key, count in split["per_class"].items() if not count]:
             message = f"class {missing} has no example in {name}. Add images of it, or remove the class."
-            yield Anomaly("error", "missing_class", message)
+            yield _error("missing_class", message)
         if name != "train" and num_examples < SMALL_SPLIT:
             # Half of the 95% interval where it is widest: 1.96 * sqrt(p (1 - p) / n) at p = 0.5.
             half = 98 / math.sqrt(num_examples)
             message = f"{name} has only {num_examples} examples: its accuracy may be ±{half:.0f} points off."
-            yield Anomaly("warning", "small_split", message)
+            yield _warning("small_split", message)
 
 
-def _check_train(train: Mapping[str, Any], options: ValidatorOptions) -> Iterator[Anomaly]:
+def _check_train(train: SplitStatistics, options: ValidatorOptions) -> Iterator[Anomaly]:
     counts = {name: count for name, count in train["per_class"].items() if count}  # 0 is missing_class
     minimum = options.min_examples_per_class
     for name in [key for key, count in counts.items() if count < minimum]:
         need = f"class {name} has {counts[name]} of the min_examples_per_class={minimum} it needs in train"
-        yield Anomaly("error", "too_few_examples", f"{need}. Add images of it.")
+        yield _error("too_few_examples", f"{need}. Add images of it.")
     if not counts:
         return
     largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
@@ -198,10 +180,10 @@ def _check_train(train: Mapping[str, Any], options: ValidatorOptions) -> Iterato
             f"train has {counts[largest]} examples of {largest} and {counts[smallest]} of {smallest}, a "
             f"ratio above max_imbalance={options.max_imbalance:g}. The model will favour {largest}."
         )
-        yield Anomaly("warning", "imbalance", message)
+        yield _warning("imbalance", message)
 
 
-def _check_excluded(statistics: Mapping[str, Any], options: ValidatorOptions) -> Iterator[Anomaly]:
+def _check_excluded(statistics: Statistics, options: ValidatorOptions) -> Iterator[Anomaly]:
     excluded, limit = statistics["excluded"], options.max_excluded_fraction
     num_found = len(excluded) + sum(split["num_examples"] for split in statistics["splits"].values())
     unusable = [entry for entry in excluded if entry["rule"] not in DUPLICATE_RULES]
@@ -212,26 +194,24 @@ def _check_excluded(statistics: Mapping[str, Any], options: ValidatorOptions) ->
             f"{len(unusable)} of {num_found} files cannot be used, more than max_excluded_fraction="
             f"{limit:g}: {_name_first(unusable)}. Repair or remove them."
         )
-        yield Anomaly("error", "too_many_excluded", message)
+        yield _error("too_many_excluded", message)
     if others:
         message = f"{len(others)} of {num_found} files are left out: {_name_first(others)}."
-        yield Anomaly("warning", "excluded", message)
+        yield _warning("excluded", message)
     if conflicting:
         message = f"{len(conflicting)} files show one image under several labels: {_name_first(conflicting)}."
-        yield Anomaly("warning", "conflicting_label", message)
+        yield _warning("conflicting_label", message)
 
 
-def _check_schema(
-    statistics: Mapping[str, Any], schema: Mapping[str, Any], options: ValidatorOptions
-) -> Iterator[Anomaly]:
+def _check_schema(statistics: Statistics, schema: Schema, options: ValidatorOptions) -> Iterator[Anomaly]:
     known, received = schema["class_names"], statistics["class_names"]
     if gone := [name for name in known if name not in received]:
         message = f"classes {gone} of the schema are not in the data. {ACCEPT}"
-        yield Anomaly("error", "schema_class_missing", message)
+        yield _error("schema_class_missing", message)
     if new := [name for name in received if name not in known]:
-        yield Anomaly("error", "schema_class_new", f"classes {new} are not in the schema. {ACCEPT}")
+        yield _error("schema_class_new", f"classes {new} are not in the schema. {ACCEPT}")
     if unseen := [name for name in _list_formats(statistics) if name not in schema["formats"]]:
-        yield Anomaly("warning", "unseen_format", f"formats {unseen} are not in the schema. {ACCEPT}")
+        yield _warning("unseen_format", f"formats {unseen} are not in the schema. {ACCEPT}")
     train, limit = statistics["splits"]["train"], options.max_drift
     brightness, reference = train["brightness"]["histogram"], schema["brightness_histogram"]
     drifts = {
@@ -243,13 +223,21 @@ def _check_schema(
             f"the {name} distribution of train is {drifts[name]:.3f} bits from the schema's "
             f"(Jensen-Shannon), more than max_drift={limit:g}. {ACCEPT}"
         )
-        yield Anomaly("warning", f"{name}_drift", message)
+        yield _warning(f"{name}_drift", message)
 
 
-def _list_formats(statistics: Mapping[str, Any]) -> list[str]:
+def _error(rule: str, message: str) -> Anomaly:
+    return {"severity": "error", "rule": rule, "message": message}
+
+
+def _warning(rule: str, message: str) -> Anomaly:
+    return {"severity": "warning", "rule": rule, "message": message}
+
+
+def _list_formats(statistics: Statistics) -> list[str]:
     return sorted({name for split in statistics["splits"].values() for name in split["formats"]})
 
 
-def _name_first(excluded: list[dict[str, Any]], count: int = 3) -> str:
+def _name_first(excluded: Sequence[Exclusion], count: int = 3) -> str:
     named = ", ".join(f"{entry['file']} ({entry['rule']})" for entry in excluded[:count])
     return named if len(excluded) <= count else f"{named} and {len(excluded) - count} more"

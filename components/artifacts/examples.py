@@ -7,7 +7,9 @@ index.jsonl                         a line for each example, in the order of the
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -128,19 +130,28 @@ def shards(examples_dir: Path, split: str) -> list[Path]:
     return [examples_dir / name for name in read_examples(examples_dir)["splits"][split]["shards"]]
 
 
-def shard_names(split: str, num_examples: int) -> list[str]:
-    """Name the shards that hold so many examples."""
-    num_shards = -(-num_examples // EXAMPLES_PER_SHARD)
-    return [f"{split}-{number:05d}-of-{num_shards:05d}.tfrecord" for number in range(num_shards)]
-
-
-def write_shard(path: Path, examples: Iterable[tuple[IndexRow, bytes]], class_names: Sequence[str]) -> None:
-    """Write a shard of (row, encoded image)."""
+def write_split(
+    out_dir: Path,
+    split: str,
+    examples: Iterable[tuple[IndexRow, bytes]],
+    *,
+    num_examples: int,
+    class_names: Sequence[str],
+) -> Split:
+    """Write the shards of a split, whose examples are (row, encoded image), and return its description."""
     import tensorflow as tf
 
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for row, encoded in examples:
-            writer.write(_to_example(row, encoded, class_names).SerializeToString(deterministic=True))
+    num_shards = -(-num_examples // EXAMPLES_PER_SHARD)
+    names = [f"{split}-{number:05d}-of-{num_shards:05d}.tfrecord" for number in range(num_shards)]
+    labels: Counter[int] = Counter()
+    remaining = iter(examples)
+    for name in names:
+        with tf.io.TFRecordWriter(str(out_dir / name)) as writer:
+            for row, encoded in islice(remaining, EXAMPLES_PER_SHARD):
+                labels[row["label"]] += 1
+                writer.write(_to_example(row, encoded, class_names).SerializeToString(deterministic=True))
+    per_class = {name: labels[label] for label, name in enumerate(class_names)}
+    return {"num_examples": num_examples, "per_class": per_class, "shards": names}
 
 
 def read_encoded(examples_dir: Path, split: str) -> Iterator[tuple[str, bytes]]:

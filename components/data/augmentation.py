@@ -20,16 +20,25 @@ class RandomAffine(keras.layers.Layer):
     image take the nearest edge's value. Outside training (`training=False`) images pass unchanged.
 
     Args:
-        rotation_deg: turned by up to this many degrees either way.
-        width_shift: moved sideways by up to this fraction of the width.
-        height_shift: moved up or down by up to this fraction of the height.
-        shear_deg: sheared by up to this angle, in degrees as in `ImageDataGenerator`.
-        zoom: each side scaled on its own by a factor between `1 - zoom` and `1 + zoom`.
-        horizontal_flip: mirrored left to right with probability one half.
-        seed: start of the random numbers drawn where a call brings no seed of its own.
+        rotation_deg: largest rotation either way, in degrees.
+        width_shift: largest shift sideways, as a fraction of the width.
+        height_shift: largest shift up or down, as a fraction of the height.
+        shear_deg: largest shear either way, in degrees as in `ImageDataGenerator`.
+        zoom: each side is scaled on its own, by a factor between `1 - zoom` and `1 + zoom`.
+        horizontal_flip: mirror left to right, with probability one half.
+        seed: of the random numbers of calls without a seed of their own.
 
     Raises:
         ValueError: a range is negative, or `zoom` is not below 1.
+
+    >>> import numpy as np
+    >>> images = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(1, 8, 8, 3)
+    >>> mirror = RandomAffine(rotation_deg=0, width_shift=0, height_shift=0, shear_deg=0, zoom=0)
+    >>> mirrored = mirror(images, training=True, seed=[0, 0]).numpy()
+    >>> np.array_equal(mirrored, images[:, :, ::-1])
+    True
+    >>> np.array_equal(mirror(images), images)  # outside training
+    True
     """
 
     def __init__(
@@ -60,7 +69,7 @@ class RandomAffine(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, images: tf.Tensor, training: bool = False, seed: tf.Tensor | None = None) -> tf.Tensor:
-        """Warp `[N, height, width, channels]`; the same `seed` (`int32 [2]`) gives the same pictures."""
+        """Warp `[N, height, width, channels]`; the same `seed` (`int32 [2]`) gives the same images."""
         if not training:
             return images
         seed = self.seed_generator.next() if seed is None else seed
@@ -68,7 +77,7 @@ class RandomAffine(keras.layers.Layer):
         return warp(images, self.matrices(shape[0], shape[1], shape[2], seed=tf.cast(seed, tf.int32)))
 
     def matrices(self, num_images: tf.Tensor, height: tf.Tensor, width: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
-        """Draw `float32 [N, 3, 3]`, each mapping an output pixel's (x, y, 1) to the place it is read from."""
+        """Draw `float32 [N, 3, 3]`, each mapping an output pixel's (x, y, 1) to the point it is read from."""
         names = [*self.ranges, "zoom_y", "flip"]
         seeds = tf.random.split(seed, len(names))
 

@@ -3,7 +3,7 @@
 Reads nothing, writes nothing. It exists so that the whole pipeline, from examples to a pushed model, runs on
 a machine that can reach no data set. Colours overlap between the kinds on purpose (white daisies, roses,
 tulips and dandelion clocks; yellow everything), so a model has to look at shape. Everything but the sensor's
-noise is chosen in units of the picture's side: one seed draws one scene, whatever the size.
+noise is chosen in units of the image's side: one seed draws one scene, whatever the size.
 """
 
 import difflib
@@ -42,7 +42,7 @@ _LOBE_LAYERS = np.array([(1.06, 1.05, 0.66), (1.0, 1.0, 1.12), (0.9, 0.93, 0.98)
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a flower is and how it is turned: lengths in units of the picture's side, angles in radians."""
+    """Where a flower is and how it is turned: lengths in units of the image's side, angles in radians."""
 
     centre: tuple[float, float]
     radius: float
@@ -51,7 +51,7 @@ class Pose:
     variety: float = 0.0  # 0-1: which of the kind's colours
 
     def place(self, points: Points) -> Points:
-        """Map points [..., 2] from the flower's own unit circle into the picture."""
+        """Map points [..., 2] from the flower's own unit circle into the image."""
         cos, sin = math.cos(self.lean), math.sin(self.lean)
         basis = self.radius * np.array([[cos, sin], [-sin * self.tilt, cos * self.tilt]])
         return points @ basis + self.centre
@@ -63,7 +63,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Canvas:
-    """A square picture being painted, and its one source of chance."""
+    """A square image being painted, and its one source of chance."""
 
     image: Image.Image
     rng: np.random.Generator
@@ -116,7 +116,7 @@ class Canvas:
         self.petals(Pose((x, y), length), shape, angle, _green(self.rng), bend=self.rng.normal(0, 0.15))
 
     def stalk(self, pose: Pose, *, width: float) -> None:
-        """Paint a stalk from the head down and out of the picture."""
+        """Paint a stalk from the head down and out of the image."""
         t, head = np.linspace(0, 1, 8)[:, None], np.array(pose.centre)
         knee = head + 2.5 * pose.radius * np.array([-math.sin(pose.lean), math.cos(pose.lean)])
         foot = np.array([knee[0] + self.rng.normal(0, 0.06), max(1.1, knee[1] + 0.1)])
@@ -126,18 +126,18 @@ class Canvas:
 
 
 def draw(class_name: str, *, seed: int, size_px: int = 224) -> NDArray[np.uint8]:
-    """Draw one picture of one kind of flower.
+    """Draw one image of one kind of flower.
 
     Args:
         class_name: One of `CLASS_NAMES`.
         seed: Any integer from 0. The same arguments give the same pixels.
-        size_px: Side of the picture, from 8.
+        size_px: Side of the image, from 8.
 
     Returns:
         uint8 [size_px, size_px, 3], RGB, 0-255.
 
     Raises:
-        ValueError: For an unknown class, a negative seed, or a picture too small to hold a flower.
+        ValueError: For an unknown class, a negative seed, or an image too small to hold a flower.
     """
     if class_name not in _PAINTERS:
         nearest = difflib.get_close_matches(class_name, CLASS_NAMES, n=1, cutoff=0.4)
@@ -148,7 +148,7 @@ def draw(class_name: str, *, seed: int, size_px: int = 224) -> NDArray[np.uint8]
         )
     if seed < 0 or size_px < 8:
         received = f"Received: seed={seed}, size_px={size_px}"
-        raise ValueError(f"A seed is from 0 and a picture at least 8 px wide. {received}. Raise what is below.")
+        raise ValueError(f"A seed is from 0 and an image at least 8 px wide. {received}. Raise what is below.")
     rng = np.random.default_rng((seed, CLASS_NAMES.index(class_name)))
     side_px = size_px * _SUPERSAMPLING
     image = _backdrop(rng).resize((side_px, side_px), Image.Resampling.BILINEAR)

@@ -1,29 +1,26 @@
-"""The check of every photo as a Beam pipeline: `Create(slices) | Reshuffle | Map(examine)`.
+"""The examination of every photo as a Beam pipeline: `Create(slices) | Reshuffle | Map(examine)`.
 
-Reads the photos of a folder; writes what was found of each slice to a folder that all workers share, from where it is
-taken in order. All that follows is the same as without Beam, so the examples are, byte by byte.
+Reads the photos of a folder; writes the results of each slice to a folder that all workers share, from where they are
+read in order. All that follows is the same as without Beam, so the examples are, byte by byte.
 """
 
 import pickle
 import shlex
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
-from typing import Any
 
-from components import examples
 from components.data import beam
-from components.data.sources import FolderPhotos, Source
+from components.data.examination import Examined, make_examiner
+from components.data.sources.folder import FolderPhotos
+from components.data.sources.source import Source
 from components.errors import DataError
 from components.storage.files import atomic_write
 
 SLICE_SIZE = 256
-_make_examiner = cache(examples.make_examiner)
-"""Once in a process: it traces a TensorFlow function."""
 
 
-def examine(source: Source, work_dir: Path, *, beam_options: str) -> Iterator[tuple[Any, bytes]]:
-    """Check every photo of a folder; see `components.examples.make_examiner` for what is given of each.
+def examine(source: Source, work_dir: Path, *, beam_options: str) -> Iterator[Examined]:
+    """Examine every photo of a folder; see `components.data.examination.examine`.
 
     Raises:
         DataError: the source is no folder.
@@ -48,7 +45,7 @@ def examine(source: Source, work_dir: Path, *, beam_options: str) -> Iterator[tu
 
 def _examine_slice(work: tuple[Path, FolderPhotos]) -> None:
     path, photos = work
-    look = _make_examiner()
+    examiner = make_examiner()
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         for photo in photos:
-            pickle.dump(look(photo), file)
+            pickle.dump(examiner(photo), file)

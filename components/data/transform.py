@@ -1,6 +1,6 @@
 """The input pipeline: from TFRecord shards to batches of pixels, clean or augmented, with `tf.data`.
 
-Every random choice is drawn from a seed and the example's place, so the same options give the same pictures on any
+Every random choice is drawn from a seed and the example's position, so the same options give the same images on any
 number of processors, and after a restart.
 """
 
@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from components.artifacts.examples import ENCODED, LABEL
+from components.options import check_at_least, check_fraction
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -29,10 +32,8 @@ class TransformOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("rotation_deg", "width_shift", "height_shift", "shear_deg", "zoom"):
-            value = getattr(self, name)
-            if value < 0 or (name == "zoom" and value >= 1):
-                raise ValueError(f"{name} must be at least 0 (zoom: below 1). Received: {value}")
+        check_at_least(self, 0, "rotation_deg", "width_shift", "height_shift", "shear_deg")
+        check_fraction(self, "zoom")
 
 
 def make_augmentation(options: TransformOptions) -> "RandomAffine":
@@ -62,7 +63,7 @@ def encoded(shards: Sequence[Path]) -> Iterator[bytes]:
     import tensorflow as tf
 
     for record in records(shards).as_numpy_iterator():
-        yield tf.train.Example.FromString(record).features.feature["image/encoded"].bytes_list.value[0]
+        yield tf.train.Example.FromString(record).features.feature[ENCODED].bytes_list.value[0]
 
 
 def parse(dataset: "tf.data.Dataset", *, image_size_px: int) -> "tf.data.Dataset":
@@ -79,15 +80,12 @@ def _loader(image_size_px: int) -> "Callable[[tf.Tensor], tuple[tf.Tensor, tf.Te
 
     from export import preprocessing
 
-    features = {
-        "image/encoded": tf.io.FixedLenFeature([], tf.string),
-        "image/class/label": tf.io.FixedLenFeature([], tf.int64),
-    }
+    features = {ENCODED: tf.io.FixedLenFeature([], tf.string), LABEL: tf.io.FixedLenFeature([], tf.int64)}
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
     def load(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         example = tf.io.parse_single_example(serialized, features)
-        return preprocessing.load(example["image/encoded"], image_size_px), example["image/class/label"]
+        return preprocessing.load(example[ENCODED], image_size_px), example[LABEL]
 
     return load
 

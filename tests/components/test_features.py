@@ -117,7 +117,7 @@ def test_no_views_are_the_clean_ones_alone(examples_dir: Path, model_dir: Path, 
 def test_several_shards_are_read_in_their_order(
     examples_dir: Path, model_dir: Path, features_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(examples, "EXAMPLES_PER_SHARD", 20)
+    monkeypatch.setattr("components.artifacts.examples.EXAMPLES_PER_SHARD", 20)
     parted = tmp_path / "examples"
     parted.mkdir()
     examples.build(

@@ -1,4 +1,4 @@
-"""The statistics, computed from hand-made examples.json and index.jsonl."""
+"""The statistics, computed from examples made by hand."""
 
 import json
 from pathlib import Path
@@ -8,62 +8,21 @@ import numpy as np
 import pytest
 
 from components import statistics
+from components.artifacts.statistics import Statistics, read_statistics
 from components.errors import DataError
-
-CLASS_NAMES = ["daisy", "tulip"]
-
-
-def make_row(split: str = "train", label: int = 0, **changes: Any) -> dict[str, Any]:
-    row = {
-        "split": split,
-        "filename": "a.jpg",
-        "label": label,
-        "sha256": "00",
-        "format": "jpeg",
-        "width": 320,
-        "height": 240,
-        "brightness": 0.5,
-        "contrast": 0.2,
-    }
-    return row | changes
+from tests.components.hand_made import make_row, write
 
 
-def write_examples(folder: Path, rows: list[dict[str, Any]], **changes: Any) -> Path:
-    splits = {}
-    for split in ("train", "validation", "test"):
-        labels = [row["label"] for row in rows if row["split"] == split]
-        per_class = {name: labels.count(label) for label, name in enumerate(CLASS_NAMES)}
-        splits[split] = {"num_examples": len(labels), "per_class": per_class, "shards": []}
-    examples = {
-        "source": "auto",
-        "resolved": "synthetic",
-        "fallback": "no network",
-        "class_names": CLASS_NAMES,
-        "splits": splits,
-        "excluded": [],
-    }
-    folder.mkdir()
-    (folder / "examples.json").write_text(json.dumps(examples | changes), encoding="utf-8")
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (folder / "index.jsonl").write_text(lines, encoding="utf-8")
-    return folder
-
-
-def compute(tmp_path: Path, rows: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
-    examples_dir = write_examples(tmp_path / "examples", rows, **changes)
-    statistics.compute(examples_dir=examples_dir, out_dir=tmp_path / "out")
-    result: dict[str, Any] = json.loads((tmp_path / "out" / "statistics.json").read_text(encoding="utf-8"))
-    return result
+def compute(tmp_path: Path, rows: list[Any], **changes: Any) -> Statistics:
+    statistics.compute(examples_dir=write(tmp_path / "examples", rows, **changes), out_dir=tmp_path / "out")
+    return read_statistics(tmp_path / "out")
 
 
 def test_statistics_count_examples_classes_and_formats_of_each_split(tmp_path: Path) -> None:
     rows = [make_row(), make_row(label=1, format="png"), make_row(label=1), make_row("test")]
     splits = compute(tmp_path, rows)["splits"]
-    assert {split: numbers["num_examples"] for split, numbers in splits.items()} == {
-        "train": 3,
-        "validation": 0,
-        "test": 1,
-    }
+    counts = {split: numbers["num_examples"] for split, numbers in splits.items()}
+    assert counts == {"train": 3, "validation": 0, "test": 1}
     assert splits["train"]["per_class"] == {"daisy": 1, "tulip": 2}
     assert splits["test"]["per_class"] == {"daisy": 1, "tulip": 0}
     assert splits["train"]["formats"] == {"jpeg": 2, "png": 1}
@@ -77,14 +36,17 @@ def test_statistics_describe_sizes(tmp_path: Path) -> None:
     assert train["aspect_ratio"] == {"min": 1, "median": 2, "mean": 2, "max": 3}
 
 
-@pytest.mark.parametrize("column", ["brightness", "contrast"])
-def test_statistics_describe_brightness_and_contrast(tmp_path: Path, column: str) -> None:
+def test_statistics_describe_brightness_and_contrast(tmp_path: Path) -> None:
     values = [0.0, 0.05, 0.55, 1.0]
-    rows = [make_row() | {column: value} for value in values]
-    described = compute(tmp_path, rows)["splits"]["train"][column]
-    assert described["mean"] == pytest.approx(0.4)
-    assert described["std"] == pytest.approx(np.std(values))
-    assert described["histogram"] == [2, 0, 0, 0, 0, 1, 0, 0, 0, 1]
+    rows = [make_row(brightness=value, contrast=1 - value) for value in values]
+    train = compute(tmp_path, rows)["splits"]["train"]
+    spread = pytest.approx(np.std(values))
+    assert train["brightness"] == {
+        "mean": pytest.approx(0.4),
+        "std": spread,
+        "histogram": [2, 0, 0, 0, 0, 1, 0, 0, 0, 1],
+    }
+    assert train["contrast"] == {"mean": pytest.approx(0.6), "std": spread, "histogram": [1, 0, 0, 0, 1, 0, 0, 0, 0, 2]}
 
 
 def test_statistics_of_an_empty_split_are_null(tmp_path: Path) -> None:
@@ -111,7 +73,7 @@ def test_statistics_carry_the_source_and_the_excluded_files(tmp_path: Path) -> N
 
 
 def test_compute_returns_the_key_numbers(tmp_path: Path) -> None:
-    examples_dir = write_examples(tmp_path / "examples", [make_row(), make_row("test")])
+    examples_dir = write(tmp_path / "examples", [make_row(), make_row("test")])
     assert statistics.compute(examples_dir=examples_dir, out_dir=tmp_path / "out") == {
         "num_classes": 2,
         "num_train": 1,
@@ -121,38 +83,30 @@ def test_compute_returns_the_key_numbers(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"split": "dev"},
-        {"label": 2},
-        {"label": -1},
-        {"width": 0},
-        {"height": 1.5},
-        {"brightness": 1.1},
-        {"contrast": float("nan")},
-        {"brightness": None},
-        {"format": None},
-    ],
-)
-def test_statistics_refuse_a_malformed_row_by_its_line(tmp_path: Path, changes: dict[str, Any]) -> None:
-    examples_dir = write_examples(tmp_path / "examples", [make_row()])
+WRONG = [
+    {"split": "dev"},
+    {"label": 2},
+    {"label": -1},
+    {"width": 0},
+    {"height": 1.5},
+    {"brightness": 1.1},
+    {"contrast": float("nan")},
+    {"brightness": None},
+    {"format": None},
+]
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "{}", *(json.dumps(make_row(**wrong)) for wrong in WRONG)])
+def test_statistics_refuse_a_malformed_row_by_its_line(tmp_path: Path, line: str) -> None:
+    examples_dir = write(tmp_path / "examples", [make_row()])
     with (examples_dir / "index.jsonl").open("a", encoding="utf-8") as index:
-        index.write(json.dumps(make_row(**changes)) + "\n")
+        index.write(f"{line}\n")
     with pytest.raises(DataError, match=r"line 2 of .*index\.jsonl"):
         statistics.compute(examples_dir=examples_dir, out_dir=tmp_path / "out")
 
 
-@pytest.mark.parametrize("line", ["{", "[]", "{}"])
-def test_statistics_refuse_a_line_that_is_no_row(tmp_path: Path, line: str) -> None:
-    examples_dir = write_examples(tmp_path / "examples", [])
-    (examples_dir / "index.jsonl").write_text(line, encoding="utf-8")
-    with pytest.raises(DataError, match="line 1 of"):
-        statistics.compute(examples_dir=examples_dir, out_dir=tmp_path / "out")
-
-
 def test_statistics_refuse_an_index_that_lost_examples(tmp_path: Path) -> None:
-    examples_dir = write_examples(tmp_path / "examples", [make_row(), make_row()])
+    examples_dir = write(tmp_path / "examples", [make_row(), make_row()])
     (examples_dir / "index.jsonl").write_text(json.dumps(make_row()) + "\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"Received: .*for train.*--force examples"):
         statistics.compute(examples_dir=examples_dir, out_dir=tmp_path / "out")

@@ -1,26 +1,30 @@
-"""The validator's rules and its schema, on the statistics of hand-made examples."""
+"""The validator's rules and its schema, on the statistics of examples made by hand."""
 
 import contextlib
-import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from components import statistics, validator
+from components.artifacts.examples import Exclusion
+from components.artifacts.validation import read_schema, read_validation
 from components.errors import DataError
 from components.validator import ValidatorOptions
+from tests.components import hand_made
 
-HEALTHY = {
+Counts = dict[str, dict[str, int]]
+HEALTHY: Counts = {
     "train": {"daisy": 6, "tulip": 6},
     "validation": {"daisy": 10, "tulip": 10},
     "test": {"daisy": 10, "tulip": 10},
 }
 
 
-def exclude(rule: str, count: int = 1) -> list[dict[str, Any]]:
-    return [{"file": f"{rule}{i}.jpg", "split": None, "rule": rule, "reason": "-"} for i in range(count)]
+def exclude(rule: str, count: int = 1) -> list[Exclusion]:
+    return [{"file": f"{rule}{i}.jpg", "split": "train", "rule": rule, "reason": "-"} for i in range(count)]
 
 
 class Project:
@@ -32,43 +36,23 @@ class Project:
 
     def write(
         self,
-        counts: dict[str, dict[str, int]] = HEALTHY,
+        counts: Counts = HEALTHY,
         *,
-        excluded: list[dict[str, Any]] | None = None,
-        image_format: str = "jpeg",
-        brightness: float = 0.5,
+        excluded: Sequence[Exclusion] = (),
         resolved: str = "synthetic",
+        **images: Any,
     ) -> None:
         """Write the examples of `counts` ({split: {class: count}}) and compute their statistics."""
         class_names = list(counts["train"])
-        examples = {
-            "source": "auto",
-            "resolved": resolved,
-            "fallback": None,
-            "class_names": class_names,
-            "splits": {
-                split: {"num_examples": sum(per_class.values()), "per_class": per_class, "shards": []}
-                for split, per_class in counts.items()
-            },
-            "excluded": excluded or [],
-        }
-        pixels = {
-            "format": image_format,
-            "width": 320,
-            "height": 240,
-            "brightness": brightness,
-            "contrast": 0.2,
-        }
-        lines = [
-            json.dumps({"split": split, "label": class_names.index(name), **pixels})
+        rows = [
+            hand_made.make_row(split, class_names.index(name), **images)
             for split, per_class in counts.items()
             for name, count in per_class.items()
             for _ in range(count)
         ]
-        examples_dir = self.root / "examples"
-        examples_dir.mkdir(exist_ok=True)
-        (examples_dir / "examples.json").write_text(json.dumps(examples), encoding="utf-8")
-        (examples_dir / "index.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        examples_dir = hand_made.write(
+            self.root / "examples", rows, class_names=class_names, excluded=excluded, resolved=resolved
+        )
         statistics.compute(examples_dir=examples_dir, out_dir=self.root / "statistics")
 
     def validate(self, **options: Any) -> dict[str, int | float | str]:
@@ -83,8 +67,7 @@ class Project:
         """Validate, whether the data passes or not, and return (severity, rule) of each anomaly."""
         with contextlib.suppress(DataError):
             self.validate(**options)
-        anomalies = json.loads((self.out_dir / "validation.json").read_text(encoding="utf-8"))["anomalies"]
-        return {(anomaly["severity"], anomaly["rule"]) for anomaly in anomalies}
+        return {(anomaly["severity"], anomaly["rule"]) for anomaly in read_validation(self.out_dir)["anomalies"]}
 
     def read_outputs(self) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in self.out_dir.iterdir()}
@@ -99,6 +82,14 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
+@pytest.fixture
+def known(project: Project) -> Project:
+    """A project that has the schema of healthy data."""
+    project.write()
+    project.validate()
+    return project
+
+
 # Rules on the data itself
 
 
@@ -106,47 +97,32 @@ def test_validator_finds_nothing_in_healthy_data(project: Project) -> None:
     project.write()
     result = project.validate()
     assert result == {"num_warnings": 0, "schema": validator.schema_name("synthetic")}
-    validation = json.loads((project.out_dir / "validation.json").read_text(encoding="utf-8"))
-    assert validation == {"anomalies": [], "schema": result["schema"]}
+    assert read_validation(project.out_dir) == {"anomalies": [], "schema": result["schema"]}
 
 
 @pytest.mark.parametrize(
-    ("counts", "expected"),
+    ("change", "options", "expected"),
     [
-        (
-            {"train": {"daisy": 6}, "validation": {"daisy": 20}, "test": {"daisy": 20}},
-            ("error", "single_class"),
-        ),
-        (HEALTHY | {"validation": {"daisy": 0, "tulip": 0}}, ("error", "empty_split")),
-        (HEALTHY | {"train": {"daisy": 0, "tulip": 0}}, ("error", "empty_split")),
-        (HEALTHY | {"test": {"daisy": 20, "tulip": 0}}, ("error", "missing_class")),
-        (HEALTHY | {"train": {"daisy": 6, "tulip": 0}}, ("error", "missing_class")),
-        (HEALTHY | {"train": {"daisy": 6, "tulip": 4}}, ("error", "too_few_examples")),
-        (HEALTHY | {"train": {"daisy": 61, "tulip": 6}}, ("warning", "imbalance")),
-        (HEALTHY | {"test": {"daisy": 10, "tulip": 9}}, ("warning", "small_split")),
+        ({"validation": {"daisy": 0, "tulip": 0}}, {}, ("error", "empty_split")),
+        ({"train": {"daisy": 0, "tulip": 0}}, {}, ("error", "empty_split")),
+        ({"test": {"daisy": 20, "tulip": 0}}, {}, ("error", "missing_class")),
+        ({"train": {"daisy": 6, "tulip": 0}}, {}, ("error", "missing_class")),
+        ({"train": {"daisy": 6, "tulip": 4}}, {}, ("error", "too_few_examples")),
+        ({"train": {"daisy": 12, "tulip": 4}}, {"min_examples_per_class": 4}, None),
+        ({"train": {"daisy": 5, "tulip": 5}}, {}, None),
+        ({"train": {"daisy": 60, "tulip": 6}}, {}, None),
+        ({"train": {"daisy": 61, "tulip": 6}}, {}, ("warning", "imbalance")),
+        ({"train": {"daisy": 12, "tulip": 5}}, {"max_imbalance": 2}, ("warning", "imbalance")),
+        ({"test": {"daisy": 10, "tulip": 9}}, {}, ("warning", "small_split")),
+        ({split: {"daisy": 20} for split in HEALTHY}, {}, ("error", "single_class")),
     ],
+    ids=str,
 )
 def test_validator_names_the_one_rule_that_counts_break(
-    project: Project, counts: dict[str, dict[str, int]], expected: tuple[str, str]
+    project: Project, change: Counts, options: dict[str, float], expected: tuple[str, str] | None
 ) -> None:
-    project.write(counts)
-    assert project.find_rules() == {expected}
-
-
-@pytest.mark.parametrize(
-    "train",
-    [{"daisy": 5, "tulip": 5}, {"daisy": 60, "tulip": 6}],
-    ids=["min_examples_per_class", "max_imbalance"],
-)
-def test_validator_accepts_counts_at_the_limit(project: Project, train: dict[str, int]) -> None:
-    project.write(HEALTHY | {"train": train})
-    assert project.find_rules() == set()
-
-
-def test_validator_takes_its_limits_from_the_options(project: Project) -> None:
-    project.write(HEALTHY | {"train": {"daisy": 12, "tulip": 4}})
-    assert project.find_rules(min_examples_per_class=4) == set()
-    assert project.find_rules(min_examples_per_class=4, max_imbalance=2) == {("warning", "imbalance")}
+    project.write(HEALTHY | change)
+    assert project.find_rules(**options) == ({expected} if expected else set())
 
 
 def test_validator_stops_when_too_many_files_are_unusable(project: Project) -> None:
@@ -155,24 +131,22 @@ def test_validator_stops_when_too_many_files_are_unusable(project: Project) -> N
     assert project.find_rules(max_excluded_fraction=0.2) == {("warning", "excluded")}
 
 
-@pytest.mark.parametrize("rule", ["duplicate", "near_duplicate"])
-def test_validator_only_warns_of_duplicates_however_many(project: Project, rule: str) -> None:
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [("duplicate", "excluded"), ("near_duplicate", "excluded"), ("conflicting_label", "conflicting_label")],
+)
+def test_validator_only_warns_of_duplicates_however_many(project: Project, rule: str, expected: str) -> None:
     project.write(excluded=exclude(rule, 100))
-    assert project.find_rules() == {("warning", "excluded")}
-
-
-def test_validator_warns_of_conflicting_labels(project: Project) -> None:
-    project.write(excluded=exclude("conflicting_label", 40))
-    assert project.find_rules() == {("warning", "conflicting_label")}
+    assert project.find_rules() == {("warning", expected)}
 
 
 def test_validator_names_the_first_excluded_files(project: Project) -> None:
     project.write(excluded=exclude("unreadable", 5))
     project.validate()
-    text = (project.out_dir / "validation.json").read_text(encoding="utf-8")
-    assert "unreadable0.jpg (unreadable)" in text
-    assert "and 2 more" in text
-    assert "unreadable3.jpg" not in text
+    (anomaly,) = read_validation(project.out_dir)["anomalies"]
+    assert "unreadable0.jpg (unreadable)" in anomaly["message"]
+    assert "and 2 more" in anomaly["message"]
+    assert "unreadable3.jpg" not in anomaly["message"]
 
 
 # The schema, from run to run
@@ -182,57 +156,46 @@ def test_validator_names_the_first_excluded_files(project: Project) -> None:
     ("change", "expected"),
     [
         ({"counts": {s: {**c, "rose": 5} for s, c in HEALTHY.items()}}, ("error", "schema_class_new")),
-        ({"image_format": "png"}, ("warning", "unseen_format")),
+        ({"format": "png"}, ("warning", "unseen_format")),
         ({"brightness": 0.9}, ("warning", "brightness_drift")),
         ({"counts": HEALTHY | {"train": {"daisy": 5, "tulip": 500}}}, ("warning", "label_drift")),
     ],
 )
 def test_validator_holds_later_data_against_the_schema(
-    project: Project, change: dict[str, Any], expected: tuple[str, str]
+    known: Project, change: dict[str, Any], expected: tuple[str, str]
 ) -> None:
-    project.write()
-    project.validate()
-    before = project.read_state()
-    project.write(**change)
+    before = known.read_state()
+    known.write(**change)
     limits = {"max_imbalance": 1000, "max_drift": 0.2}  # 1/101 of the labels against 1/2: 0.25 bits
-    assert project.find_rules(**limits) == {expected}
-    assert project.read_state() == before
-    assert project.find_rules(**limits, update_schema=True) == set()
-    assert project.read_state() != before
-    assert project.find_rules(**limits) == set()
+    assert known.find_rules(**limits) == {expected}
+    assert known.read_state() == before
+    assert known.find_rules(**limits, update_schema=True) == set()
+    assert known.read_state() != before
+    assert known.find_rules(**limits) == set()
 
 
-def test_validator_tells_how_to_accept_a_renamed_class(project: Project) -> None:
-    project.write()
-    project.validate()
-    project.write({split: {"daisy": 10, "rose": 10} for split in HEALTHY})
+def test_message_states_how_to_accept_a_renamed_class(known: Project) -> None:
+    known.write({split: {"daisy": 10, "rose": 10} for split in HEALTHY})
     with pytest.raises(DataError, match=r"--set validator\.update_schema=true") as failure:
-        project.validate()
+        known.validate()
     assert "classes ['tulip'] of the schema are not in the data" in str(failure.value)
     assert "classes ['rose'] are not in the schema" in str(failure.value)
 
 
-def test_validator_tolerates_drift_within_the_limit(project: Project) -> None:
-    project.write()
-    project.validate()
-    project.write(HEALTHY | {"train": {"daisy": 6, "tulip": 8}}, brightness=0.52)
-    assert project.find_rules() == set()
+def test_validator_tolerates_drift_within_the_limit(known: Project) -> None:
+    known.write(HEALTHY | {"train": {"daisy": 6, "tulip": 8}}, brightness=0.52)
+    assert known.find_rules() == set()
 
 
 def test_validator_writes_the_same_bytes_when_run_again(project: Project) -> None:
     project.write(HEALTHY | {"test": {"daisy": 2, "tulip": 3}}, excluded=exclude("duplicate"))
-    first_result, first_outputs, first_state = (
-        project.validate(),
-        project.read_outputs(),
-        project.read_state(),
-    )
-    assert set(first_outputs) == {"schema.json", "validation.json"}
-    assert list(first_state.values()) == [first_outputs["schema.json"]]
-    assert project.validate() == first_result
-    assert project.read_outputs() == first_outputs
-    assert project.read_state() == first_state
-    assert project.validate(update_schema=True) == first_result
-    assert project.read_outputs() == first_outputs
+    result, outputs, state = project.validate(), project.read_outputs(), project.read_state()
+    assert set(outputs) == {"schema.json", "validation.json"}
+    assert list(state.values()) == [outputs["schema.json"]]
+    for options in ({}, {"update_schema": True}):
+        assert project.validate(**options) == result
+        assert project.read_outputs() == outputs
+        assert project.read_state() == state
 
 
 def test_failing_data_lists_every_error_and_leaves_no_schema(project: Project) -> None:
@@ -247,14 +210,12 @@ def test_failing_data_lists_every_error_and_leaves_no_schema(project: Project) -
     assert project.read_state() == {}
 
 
-def test_failing_data_does_not_update_the_schema(project: Project) -> None:
-    project.write()
-    project.validate()
-    before = project.read_state()
-    project.write({split: {"daisy": 10, "rose": 1} for split in HEALTHY})
+def test_failing_data_does_not_update_the_schema(known: Project) -> None:
+    before = known.read_state()
+    known.write({split: {"daisy": 10, "rose": 1} for split in HEALTHY})
     with pytest.raises(DataError, match="too_few_examples"):
-        project.validate(update_schema=True)
-    assert project.read_state() == before
+        known.validate(update_schema=True)
+    assert known.read_state() == before
 
 
 def test_validator_keeps_one_schema_for_each_source(project: Project) -> None:
@@ -268,23 +229,19 @@ def test_validator_keeps_one_schema_for_each_source(project: Project) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}"])
-def test_validator_refuses_a_broken_schema_until_it_is_updated(project: Project, text: str) -> None:
-    project.write()
-    project.validate()
-    (path,) = project.state_dir.iterdir()
+def test_validator_refuses_a_broken_schema_until_it_is_updated(known: Project, text: str) -> None:
+    (path,) = known.state_dir.iterdir()
     path.write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=r"A schema must .*Delete it and run again"):
-        project.validate()
-    project.validate(update_schema=True)
-    assert "class_names" in validator.load_schema(path)
+        known.validate()
+    known.validate(update_schema=True)
+    assert "class_names" in read_schema(path)
 
 
 # The divergence and the options
 
 
 def test_jensen_shannon_matches_known_values() -> None:
-    assert validator.jensen_shannon({"a": 3, "b": 1}, {"a": 75, "b": 25}) == 0.0
-    assert validator.jensen_shannon({"a": 1}, {"b": 1}) == 1.0
     # By hand: p = (1, 0), q = (1/2, 1/2), m = (3/4, 1/4); log2(4/3)/2 + (log2(2/3)/2 + log2(2)/2)/2.
     expected = math.log2(4 / 3) / 2 + (math.log2(2 / 3) / 2 + 0.5) / 2
     assert validator.jensen_shannon({"a": 1}, {"a": 1, "b": 1}) == pytest.approx(expected, abs=1e-12)

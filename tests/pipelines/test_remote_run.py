@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from components.data import sources
+from components.data.sources.factory import open_source
 from tests.pipelines.test_kill import ORDER, ROOT, SETTINGS
 from tests.s3 import S3
 
@@ -52,7 +52,7 @@ class Machine:
 
 @pytest.mark.slow
 def test_a_run_on_a_bucket_is_cached_on_a_machine_that_has_nothing(s3: S3, tmp_path):
-    for photo in sources.open_source("synthetic", num_synthetic_per_class=20, seed=0).photos:
+    for photo in open_source("synthetic", num_synthetic_per_class=20, seed=0).photos:
         s3.put(f"photos/{photo.name}", photo.encoded)
     first, second = Machine(s3, tmp_path / "one"), Machine(s3, tmp_path / "two")
 

@@ -11,8 +11,7 @@ import tensorflow as tf
 from keras.src.legacy.preprocessing.image import apply_affine_transform
 from numpy.typing import NDArray
 
-from components.data import augmentation
-from components.data import drawn_flowers as synthetic
+from components.data import augmentation, drawn_flowers
 from components.data.augmentation import RandomAffine
 
 HEIGHT, WIDTH = 48, 64
@@ -30,14 +29,14 @@ CASES = [
 
 
 def compose(height: int = HEIGHT, width: int = WIDTH, **changes: Any) -> NDArray[np.float32]:
-    """Give the layer's matrix for one image."""
+    """Return the layer's matrix for one image."""
     values = {name: tf.constant([value]) for name, value in (STILL | changes).items()}
     matrices: NDArray[np.float32] = augmentation.affine_matrices(height=height, width=width, **values).numpy()
     return matrices[0]
 
 
-def picture() -> NDArray[np.uint8]:
-    drawn = synthetic.draw(synthetic.CLASS_NAMES[0], seed=2, size_px=64)
+def image() -> NDArray[np.uint8]:
+    drawn = drawn_flowers.draw(drawn_flowers.CLASS_NAMES[0], seed=2, size_px=64)
     return drawn[:HEIGHT]
 
 
@@ -70,7 +69,7 @@ def test_matrix_is_the_product_written_out(changes: dict[str, Any]) -> None:
 def test_pixels_are_those_of_keras_image_data_generator(changes: dict[str, Any]) -> None:
     p = STILL | changes
     # Square, as in the pipeline: Keras swaps height and width when it looks for the centre of another shape.
-    image = synthetic.draw(synthetic.CLASS_NAMES[0], seed=2, size_px=WIDTH).astype(np.float32)
+    image = drawn_flowers.draw(drawn_flowers.CLASS_NAMES[0], seed=2, size_px=WIDTH).astype(np.float32)
     expected = apply_affine_transform(
         image,
         theta=math.degrees(p["rotation"]),
@@ -86,23 +85,23 @@ def test_pixels_are_those_of_keras_image_data_generator(changes: dict[str, Any])
         order=1,
     )
     expected = expected[:, ::-1] if p["flip"] else expected
-    # Both interpolate linearly; float32 places differ from float64 ones by 1e-5 pixel, a step of 255 by a hundredth.
+    # Both interpolate linearly; float32 positions differ from float64 ones by 1e-5 pixel, a step of 255 by a hundredth.
     np.testing.assert_allclose(move(image, **changes), expected, atol=0.05)
 
 
 def test_nothing_drawn_changes_nothing() -> None:
     np.testing.assert_array_equal(compose(), np.eye(3))
-    np.testing.assert_array_equal(move(picture()), picture())
+    np.testing.assert_array_equal(move(image()), image())
 
 
 def test_flip_is_exact() -> None:
-    np.testing.assert_array_equal(move(picture(), flip=True), picture()[:, ::-1])
+    np.testing.assert_array_equal(move(image(), flip=True), image()[:, ::-1])
 
 
 def test_pixels_from_outside_repeat_the_edge() -> None:
-    moved = move(picture(), shift_x=0.25)
-    np.testing.assert_array_equal(moved[:, : WIDTH - 16], picture()[:, 16:])
-    np.testing.assert_array_equal(moved[:, WIDTH - 16 :], np.repeat(picture()[:, -1:], 16, axis=1))
+    moved = move(image(), shift_x=0.25)
+    np.testing.assert_array_equal(moved[:, : WIDTH - 16], image()[:, 16:])
+    np.testing.assert_array_equal(moved[:, WIDTH - 16 :], np.repeat(image()[:, -1:], 16, axis=1))
 
 
 def draw_matrices(seed: int = 1, num_images: int = 4000, **ranges: Any) -> NDArray[np.float64]:
@@ -135,8 +134,8 @@ def test_draws_fill_their_ranges_and_stay_inside() -> None:
     assert abs((flipped < 0).mean() - 0.5) < 0.05  # 6 standard errors
 
 
-def test_same_seed_gives_the_same_pictures_and_another_seed_others() -> None:
-    layer, images = RandomAffine(), tf.constant(picture()[None].repeat(3, axis=0))
+def test_same_seed_gives_the_same_images_and_another_seed_others() -> None:
+    layer, images = RandomAffine(), tf.constant(image()[None].repeat(3, axis=0))
     first, again = (layer(images, training=True, seed=tf.constant([5, 6])).numpy() for _ in range(2))
     np.testing.assert_array_equal(first, again)
     for other in ([5, 7], [6, 6]):
@@ -145,7 +144,7 @@ def test_same_seed_gives_the_same_pictures_and_another_seed_others() -> None:
 
 
 def test_calls_without_a_seed_go_on_from_the_layers_seed() -> None:
-    images = tf.constant(picture()[None])
+    images = tf.constant(image()[None])
     layer, twin, other = RandomAffine(seed=3), RandomAffine(seed=3), RandomAffine(seed=4)
     first, second = (layer(images, training=True).numpy() for _ in range(2))
     assert (first != second).any()
@@ -155,7 +154,7 @@ def test_calls_without_a_seed_go_on_from_the_layers_seed() -> None:
 
 def test_uint8_and_float32_images_are_warped_alike_and_keep_their_type() -> None:
     layer, seed = RandomAffine(), tf.constant([1, 2])
-    images = picture()[None].repeat(2, axis=0)
+    images = image()[None].repeat(2, axis=0)
     whole = layer(tf.constant(images), training=True, seed=seed)
     exact = layer(tf.constant(images, tf.float32), training=True, seed=seed)
     assert (whole.dtype, exact.dtype) == (tf.uint8, tf.float32)
@@ -166,7 +165,7 @@ def test_uint8_and_float32_images_are_warped_alike_and_keep_their_type() -> None
 
 
 def test_outside_training_images_pass_unchanged() -> None:
-    images = tf.constant(picture()[None])
+    images = tf.constant(image()[None])
     layer = RandomAffine()
     np.testing.assert_array_equal(layer(images).numpy(), images.numpy())
     np.testing.assert_array_equal(layer(images, training=False).numpy(), images.numpy())
@@ -176,7 +175,7 @@ def test_layer_is_made_again_from_its_config() -> None:
     layer = RandomAffine(rotation_deg=7, zoom=0.1, horizontal_flip=False, seed=9, name="wobble")
     twin = RandomAffine.from_config(layer.get_config())
     assert twin.get_config() == layer.get_config()
-    images = tf.constant(picture()[None])
+    images = tf.constant(image()[None])
     np.testing.assert_array_equal(twin(images, training=True).numpy(), layer(images, training=True).numpy())
 
 
@@ -185,7 +184,7 @@ def test_layer_survives_inside_a_saved_model(tmp_path: Path) -> None:
     keras.Model(inputs, RandomAffine(rotation_deg=11, seed=2, name="wobble")(inputs)).save(tmp_path / "model.keras")
     network = keras.models.load_model(tmp_path / "model.keras")
     assert network.get_layer("wobble").ranges["rotation_deg"] == 11
-    images = picture()[None]
+    images = image()[None]
     np.testing.assert_array_equal(network.predict(images, verbose=0), images)
     assert (network(images, training=True).numpy() != images).any()
 

@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from components.data import drawn_flowers as synthetic
-from components.data import duplicates
+from components.data import drawn_flowers, duplicates
 
 
-def hash_picture(image: Image.Image) -> NDArray[np.uint32]:
+def hash_image(image: Image.Image) -> NDArray[np.uint32]:
     tiny = image.convert("L").resize((9, 9), Image.Resampling.BOX)
     return duplicates.difference_hash(np.asarray(tiny))
 
@@ -23,7 +22,7 @@ def count_bits(one: NDArray[np.uint32], other: NDArray[np.uint32]) -> int:
     return sum((int(a) ^ int(b)).bit_count() for a, b in zip(one, other, strict=True))
 
 
-def test_hash_says_where_brightness_rises() -> None:
+def test_hash_is_set_where_brightness_rises() -> None:
     across = np.tile(np.arange(9, dtype=np.uint8), (9, 1))
     assert duplicates.difference_hash(across).tobytes() == b"\xff" * 8 + b"\0" * 8
     assert duplicates.difference_hash(across.T).tobytes() == b"\0" * 8 + b"\xff" * 8
@@ -41,11 +40,11 @@ def test_hash_ignores_brightness_and_contrast_and_does_not_overflow() -> None:
     assert duplicates.difference_hash(extreme).tobytes()[:8] == b"\xaa" * 8
 
 
-def test_copies_have_near_hashes_and_other_pictures_far_ones() -> None:
-    drawn = [Image.fromarray(synthetic.draw(name, seed=s)) for name in synthetic.CLASS_NAMES for s in (1, 2)]
-    hashes = [hash_picture(image) for image in drawn]
+def test_copies_have_near_hashes_and_other_images_far_ones() -> None:
+    drawn = [Image.fromarray(drawn_flowers.draw(name, seed=s)) for name in drawn_flowers.CLASS_NAMES for s in (1, 2)]
+    hashes = [hash_image(image) for image in drawn]
     for image, found in zip(drawn, hashes, strict=True):
-        assert count_bits(hash_picture(image.resize((150, 150))), found) <= 4
+        assert count_bits(hash_image(image.resize((150, 150))), found) <= 4
     assert min(count_bits(a, b) for a, b in itertools.combinations(hashes, 2)) > 10
 
 
@@ -58,7 +57,7 @@ def test_pairs_are_those_of_brute_force(seed: int, max_bits: int, num_rows: int)
         hashes[row] = hashes[rng.integers(row)]
         for bit in rng.choice(128, rng.integers(6), replace=False):
             hashes[row, bit // 32] ^= np.uint32(1 << (bit % 32))
-    found = [tuple(pair) for pair in duplicates.near_pairs(hashes, max_bits=max_bits).tolist()]
+    found = [tuple(pair) for pair in duplicates.find_near_pairs(hashes, max_bits=max_bits).tolist()]
     expected = {
         (a, b) for a, b in itertools.combinations(range(num_rows), 2) if count_bits(hashes[a], hashes[b]) <= max_bits
     }
@@ -84,7 +83,7 @@ def test_shadowed_rows_are_those_of_brute_force(seed: int, max_bits: int, num_ro
         }
         for row in range(num_rows)
     }
-    found = duplicates.shadowed(hashes, ranks, max_bits=max_bits)
+    found = duplicates.find_shadowed(hashes, ranks, max_bits=max_bits)
     assert set(found) == {row for row, others in winners.items() if others}
     assert all(winner in winners[row] for row, winner in found.items())
 
@@ -97,7 +96,7 @@ def test_many_photos_that_look_alike_in_part_or_as_a_whole_take_no_time(same: st
     hashes[:, : 1 if same == "top" else 4] = 0
     ranks = np.arange(num_rows) % 3
     started = time.perf_counter()
-    found = duplicates.shadowed(hashes, ranks, max_bits=2)
+    found = duplicates.find_shadowed(hashes, ranks, max_bits=2)
     assert time.perf_counter() - started < 20
     assert found == ({} if same == "top" else {row: 1 if row % 3 == 0 else 2 for row in np.flatnonzero(ranks < 2)})
 
@@ -105,4 +104,4 @@ def test_many_photos_that_look_alike_in_part_or_as_a_whole_take_no_time(same: st
 @pytest.mark.parametrize("max_bits", [-1, 4])
 def test_distance_that_the_search_cannot_promise_is_an_error(max_bits: int) -> None:
     with pytest.raises(ValueError, match=f"max_bits must be 0 to 3. Received: {max_bits}"):
-        duplicates.near_pairs(np.zeros((2, 4), np.uint32), max_bits=max_bits)
+        duplicates.find_near_pairs(np.zeros((2, 4), np.uint32), max_bits=max_bits)

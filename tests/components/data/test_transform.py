@@ -1,62 +1,53 @@
 """The input pipeline, on the shards of drawn flowers."""
 
-import json
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components import examples
+from components.artifacts.examples import read_encoded, read_index, shards
 from components.data import transform
 from components.data.transform import TransformOptions
 from export import preprocessing
 
 
-def read_index(examples_dir: Path, split: str) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in (examples_dir / "index.jsonl").read_text().splitlines()]
-    return [row for row in rows if row["split"] == split]
-
-
-def augment(examples_dir: Path, *, layer_seed: int = 0, seed: int = 0, batch_size: int = 8) -> NDArray[np.uint8]:
-    batches = transform.read(examples.shards(examples_dir, "train"), image_size_px=32).batch(batch_size)
+def augment(photos: tf.data.Dataset, *, layer_seed: int = 0, seed: int = 0) -> NDArray[np.uint8]:
     layer = transform.make_augmentation(TransformOptions(seed=layer_seed))
-    return np.concatenate([images.numpy() for images, _ in transform.augment(batches, layer, seed=seed)])
+    return np.concatenate([images.numpy() for images, _ in transform.augment(photos.batch(8), layer, seed=seed)])
 
 
-def test_photos_are_read_in_their_stored_order_as_pixels_and_labels(examples_dir: Path) -> None:
-    dataset = transform.read(examples.shards(examples_dir, "train"), image_size_px=32)
+@pytest.fixture(scope="module")
+def photos(examples_dir: Path) -> tf.data.Dataset:
+    """The train split, decoded once."""
+    dataset = transform.read(shards(examples_dir, "train"), image_size_px=32)
     assert dataset.element_spec == (tf.TensorSpec([32, 32, 3], tf.uint8), tf.TensorSpec([], tf.int64))
     images, labels = zip(*dataset.as_numpy_iterator(), strict=True)
-    assert list(labels) == [row["label"] for row in read_index(examples_dir, "train")]
-    stored = [
-        tf.train.Example.FromString(record).features.feature["image/encoded"].bytes_list.value[0]
-        for record in transform.records(examples.shards(examples_dir, "train")).as_numpy_iterator()
-    ]
-    expected = [preprocessing.load(tf.constant(encoded), 32).numpy() for encoded in stored[:4]]
+    return tf.data.Dataset.from_tensor_slices((np.stack(images), np.stack(labels)))
+
+
+def test_photos_are_read_in_their_stored_order_as_pixels_and_labels(
+    photos: tf.data.Dataset, examples_dir: Path
+) -> None:
+    images, labels = zip(*photos.as_numpy_iterator(), strict=True)
+    assert list(labels) == [row["label"] for row in read_index(examples_dir) if row["split"] == "train"]
+    stored = islice(read_encoded(examples_dir, "train"), 4)
+    expected = [preprocessing.load(tf.constant(encoded), 32).numpy() for _, encoded in stored]
     np.testing.assert_array_equal(images[:4], expected)
+    assert np.min(images) < 50
+    assert np.max(images) > 200
 
 
-def test_pixels_span_0_to_255(examples_dir: Path) -> None:
-    dataset = transform.read(examples.shards(examples_dir, "train"), image_size_px=32)
-    images = np.stack([image for image, _ in dataset.as_numpy_iterator()])
-    assert images.min() < 50
-    assert images.max() > 200
+def test_augmented_images_are_the_same_in_every_run_and_depend_on_both_seeds(photos: tf.data.Dataset) -> None:
+    first = augment(photos)
+    np.testing.assert_array_equal(augment(photos), first)
+    assert (augment(photos, seed=1) != first).any()
+    assert (augment(photos, layer_seed=1) != first).any()
 
 
-def test_augmented_pictures_are_the_same_in_every_run(examples_dir: Path) -> None:
-    np.testing.assert_array_equal(augment(examples_dir), augment(examples_dir))
-
-
-def test_augmented_pictures_depend_on_both_seeds(examples_dir: Path) -> None:
-    first = augment(examples_dir)
-    assert (augment(examples_dir, seed=1) != first).any()
-    assert (augment(examples_dir, layer_seed=1) != first).any()
-
-
-def test_batches_are_augmented_differently_and_keep_shape_and_labels(examples_dir: Path) -> None:
+def test_batches_are_augmented_differently_and_keep_shape_and_labels() -> None:
     images, labels = np.zeros((32, 32, 3), np.uint8), np.arange(8)
     images[8:16, 4:20] = 255
     batches = tf.data.Dataset.from_tensor_slices((images[None].repeat(8, axis=0), labels)).batch(4)

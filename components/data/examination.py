@@ -1,0 +1,162 @@
+"""The check of a photo: its header first, then the very decoding that training and serving use.
+
+A photo that passes becomes a `Candidate` with what is known of it, any other an `Exclusion` with the reason.
+"""
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from components.artifacts.examples import Exclusion, IndexRow
+from components.data import duplicates
+from components.data.sources.source import Photo
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_SERVED_FORMATS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "GIF": "gif", "BMP": "bmp"}
+_BATCH_SIZE = 64
+_GREY_SIZE_PX = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A photo that can be learned from, on its way into a split.
+
+    Attributes:
+        name: its path below the source.
+        label: index into the class names.
+        split: the one it is in so far.
+        sha256: of its encoded bytes.
+        format: `jpeg`, `png`, `gif` or `bmp`.
+        width: in pixels, upright.
+        height: in pixels, upright.
+        brightness: mean of the grey values, 0–1.
+        contrast: standard deviation of the grey values, 0–1.
+        hash: difference hash, 16 bytes.
+        offset: where its encoded bytes are kept meanwhile.
+        length: their number.
+    """
+
+    name: str
+    label: int
+    split: str
+    sha256: str
+    format: str
+    width: int
+    height: int
+    brightness: float
+    contrast: float
+    hash: bytes
+    offset: int = 0
+    length: int = 0
+
+    def to_row(self) -> IndexRow:
+        """Return its row of the index."""
+        return {
+            "filename": self.name,
+            "split": self.split,
+            "label": self.label,
+            "sha256": self.sha256,
+            "format": self.format,
+            "width": self.width,
+            "height": self.height,
+            "brightness": self.brightness,
+            "contrast": self.contrast,
+        }
+
+
+Examined = tuple[Candidate | Exclusion, bytes]
+"""The result for one photo, and its encoded bytes in a format that is served; none where it is excluded."""
+
+
+def examine(photos: Iterable[Photo]) -> Iterator[Examined]:
+    """Examine photos with all processors, in their order."""
+    examiner = make_examiner()
+    remaining = iter(photos)
+    with ThreadPoolExecutor() as threads:
+        while batch := list(islice(remaining, _BATCH_SIZE)):
+            yield from threads.map(examiner, batch)
+
+
+@cache
+def make_examiner() -> Callable[[Photo], Examined]:
+    """Make the check of one photo; tracing its graph takes a second, so that is done once in a process."""
+    import tensorflow as tf
+
+    measure = _trace_measurement()
+
+    def examine_one(photo: Photo) -> Examined:
+        def exclude(rule: str, reason: str) -> Examined:
+            return Exclusion(file=photo.name, split=photo.split, rule=rule, reason=reason), b""
+
+        try:
+            encoded, format_name = _to_served_format(photo.encoded)
+            shape, grey, tiny = measure(tf.constant(encoded))
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
+            return exclude("too_large", str(exc))
+        except UnidentifiedImageError:
+            return exclude("unreadable", "empty" if not photo.encoded else "not an image")
+        except tf.errors.InvalidArgumentError as exc:
+            # A traceback and the node's name surround the message.
+            return exclude("unreadable", exc.message.split("\n\t [[")[0].splitlines()[-1][:200])
+        except (OSError, SyntaxError, ValueError) as exc:
+            return exclude("unreadable", str(exc).splitlines()[0][:200])
+        height, width, _ = shape.numpy().tolist()
+        candidate = Candidate(
+            name=photo.name,
+            label=photo.label,
+            split=photo.split,
+            sha256=hashlib.sha256(encoded).hexdigest(),
+            format=format_name,
+            width=width,
+            height=height,
+            brightness=round(float(grey.numpy().mean()) / 255, 4),
+            contrast=round(float(grey.numpy().std()) / 255, 4),
+            hash=duplicates.difference_hash(tiny.numpy()).tobytes(),
+        )
+        return candidate, encoded
+
+    return examine_one
+
+
+def _trace_measurement() -> "Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]":
+    """Make the function that decodes a photo to its shape, a small grey copy and the tiny one that is hashed."""
+    import tensorflow as tf
+
+    from export import preprocessing
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
+    def measure(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        image = preprocessing.decode(encoded)
+        grey = tf.image.rgb_to_grayscale(preprocessing.resize(image, _GREY_SIZE_PX))
+        return tf.shape(image), grey[..., 0], preprocessing.resize(grey, duplicates.GRID + 1)[..., 0]
+
+    return measure.get_concrete_function()
+
+
+def _to_served_format(encoded: bytes) -> tuple[bytes, str]:
+    """Return a photo in a format that is served: as it is, or (WebP, TIFF, AVIF) as a PNG, upright and without loss.
+
+    Raises:
+        Image.DecompressionBombError: the header claims more pixels than are decoded.
+    """
+    from export import preprocessing
+
+    with Image.open(io.BytesIO(encoded)) as image:
+        width, height = image.size
+        if width * height > preprocessing.MAX_PIXELS:
+            raise Image.DecompressionBombError(f"{width}×{height} is over {preprocessing.MAX_PIXELS:,} pixels")
+        if image.format in _SERVED_FORMATS:
+            return encoded, _SERVED_FORMATS[image.format]
+        upright = ImageOps.exif_transpose(image)
+        buffer = io.BytesIO()
+        upright.convert("RGBA" if upright.has_transparency_data else "RGB").save(buffer, "PNG")
+        return buffer.getvalue(), "png"

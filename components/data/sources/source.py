@@ -1,0 +1,59 @@
+"""What every kind of source returns: class names, and photos as encoded bytes in an order that does not change."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+SYNTHETIC = "synthetic"
+"""Name of the drawn flowers."""
+
+Description = dict[str, str | int]
+"""What a source holds, found without reading its photos; where the photos change, so does this."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One labelled photo as it was found.
+
+    Attributes:
+        name: its path below the source's folder, or its number in the data set.
+        label: index into the source's class names.
+        split: where the source itself puts it; `train` where the source has no splits.
+        encoded: the bytes of the image file; empty where the file could not be read.
+    """
+
+    name: str
+    label: int
+    split: str
+    encoded: bytes
+
+
+@dataclass(frozen=True)
+class Source:
+    """Labelled photos, ready to be read.
+
+    Attributes:
+        resolved: what was really taken: a path or URL, a data set's full name, or `synthetic`.
+        class_names: the labels, in the order of their indices.
+        splits: the splits that the source brings; `train` alone where it has none of its own.
+        num_photos: the number of `photos`.
+        photos: the photos, which can be read once.
+        fallback: why it is not what the user may have hoped for, or `None`.
+    """
+
+    resolved: str
+    class_names: tuple[str, ...]
+    splits: tuple[str, ...]
+    num_photos: int
+    photos: Iterable[Photo]
+    fallback: str | None = None
+
+
+def describe_files(files: Iterable[tuple[str, int, str | int]]) -> Description:
+    """Describe files by their names, sizes and versions (or times)."""
+    lines = [f"{name} {size_bytes} {version}" for name, size_bytes, version in files]
+    return {
+        "kind": "folder",
+        "num_files": len(lines),
+        "digest": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+    }

@@ -1,0 +1,119 @@
+"""Splits and duplicates, on candidates that stand for files."""
+
+import hashlib
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from components.data.examination import Candidate, examine
+from components.data.sources.source import Photo
+from components.data.splitting import carve_splits, drop_exact_duplicates, drop_near_duplicates
+from tests.components.data.blobs import Encode, draw
+
+FRACTIONS = {"test": 0.1, "validation": 0.1}
+
+
+def candidate(name: str, *, content: str = "", label: int = 0) -> Candidate:
+    """Make the candidate of a file whose content is its name, unless another is given."""
+    sha256 = hashlib.sha256((content or name).encode()).hexdigest()
+    return Candidate(name, label, name.split("/")[0], sha256, "jpeg", 8, 8, 0.5, 0.2, hash=b"")
+
+
+def make_class(label: int, count: int) -> list[Candidate]:
+    return [candidate(f"train/{label}/{number}", label=label) for number in range(count)]
+
+
+def splits(candidates: list[Candidate]) -> dict[str, str]:
+    return {c.sha256: c.split for c in candidates}
+
+
+def test_splits_depend_on_content_alone() -> None:
+    candidates = make_class(0, 30) + make_class(1, 30)
+    expected = carve_splits(candidates, FRACTIONS)
+    renamed = [replace(c, name=f"elsewhere/{number}") for number, c in enumerate(reversed(candidates))]
+    assert splits(carve_splits(renamed, FRACTIONS)) == splits(expected)
+    assert [c.name for c in expected] == [c.name for c in candidates]
+    assert {(c.label, c.split) for c in expected} == {
+        (label, split) for label in (0, 1) for split in ("train", "validation", "test")
+    }
+
+
+def test_photo_keeps_its_split_when_others_are_added() -> None:
+    before = splits(carve_splits(make_class(0, 30) + make_class(1, 30), FRACTIONS))
+    after = splits(carve_splits(make_class(0, 50) + make_class(1, 50), FRACTIONS))
+    assert len(after) == len(before) + 40
+    assert {sha256: after[sha256] for sha256 in before} == before
+
+
+def test_fractions_set_the_size_of_the_splits() -> None:
+    counts = Counter(c.split for c in carve_splits(make_class(0, 600), {"test": 0.4, "validation": 0.3}))
+    # A draw of 600: three standard deviations around 240 and 180.
+    assert counts["test"] == pytest.approx(240, abs=36)
+    assert counts["validation"] == pytest.approx(180, abs=34)
+
+
+def test_every_class_gives_a_photo_to_every_split() -> None:
+    carved = carve_splits(make_class(0, 3) + make_class(1, 4) + make_class(2, 5), FRACTIONS)
+    assert len({(c.label, c.split) for c in carved}) == 3 * 3
+
+
+def test_copies_within_a_split_and_across_are_kept_once_where_they_judge_most() -> None:
+    kept, excluded = drop_exact_duplicates(
+        [
+            candidate("train/a/0"),
+            candidate("train/a/copy", content="train/a/0"),
+            candidate("train/a/leak", content="test/a/7"),
+            candidate("train/a/hint", content="validation/a/4"),
+            candidate("validation/a/4"),
+            candidate("validation/a/leak", content="test/a/7"),
+            candidate("test/a/7"),
+        ]
+    )
+    assert {e["file"]: (e["rule"], e["split"], e["reason"]) for e in excluded} == {
+        "train/a/copy": ("duplicate", "train", "the same file as train/a/0"),
+        "train/a/leak": ("duplicate", "train", "the same file as test/a/7"),
+        "validation/a/leak": ("duplicate", "validation", "the same file as test/a/7"),
+        "train/a/hint": ("duplicate", "train", "the same file as validation/a/4"),
+    }
+    assert sorted(c.name for c in kept) == ["test/a/7", "train/a/0", "validation/a/4"]
+
+
+def test_file_under_two_labels_is_left_out_wherever_it_is() -> None:
+    one, same = candidate("train/a/0"), candidate("test/b/same", content="train/a/0", label=1)
+    other = candidate("train/b/1", label=1)
+    kept, excluded = drop_exact_duplicates([one, other, same])
+    assert kept == [other]
+    assert {e["file"]: (e["split"], e["rule"], e["reason"]) for e in excluded} == {
+        c.name: (c.split, "conflicting_label", "the same file under two labels: train/a/0, test/b/same")
+        for c in (one, same)
+    }
+
+
+def test_rescaled_or_recompressed_copies_are_kept_out_of_the_split_that_judges_less(encode: Encode) -> None:
+    def photo(name: str, image: Image.Image, kind: str = "JPEG", **options: Any) -> Photo:
+        return Photo(name, 0, name.split("/")[0], encode(image, kind, **options))
+
+    photos = [
+        *(photo(f"{s}/{n}", draw(n)) for s, n in [("train", 0), ("validation", 5), ("test", 7), ("test", 8)]),
+        photo("train/rescaled", draw(7).resize((96, 80))),
+        photo("train/recompressed", draw(5), quality=60),
+        photo("validation/of_test", draw(8), "PNG"),
+        photo("test/within", draw(8), "BMP"),
+    ]
+    candidates = [found for found, _ in examine(photos) if isinstance(found, Candidate)]
+    kept, excluded = drop_near_duplicates(candidates, max_bits=3)
+    assert {e["file"]: (e["rule"], e["split"], e["reason"]) for e in excluded} == {
+        "train/rescaled": ("near_duplicate", "train", "looks the same as test/7 in test"),
+        "train/recompressed": ("near_duplicate", "train", "looks the same as validation/5 in validation"),
+        "validation/of_test": ("near_duplicate", "validation", "looks the same as test/8 in test"),
+    }
+    assert "test/within" in {c.name for c in kept}, "within a split likeness does no harm"
+
+
+def test_images_without_any_detail_are_not_taken_for_copies_of_each_other_within_a_split(encode: Encode) -> None:
+    plain = [encode(Image.new("RGB", (30, 30), (grey,) * 3), "PNG") for grey in (10, 200)]
+    candidates = [found for found, _ in examine(Photo("1.png", 0, "train", content) for content in plain)]
+    assert drop_near_duplicates(candidates, max_bits=2) == (candidates, [])  # type: ignore[arg-type]
