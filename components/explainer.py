@@ -21,8 +21,8 @@ from PIL import Image
 
 from components import examples
 from components.data import transform
-from components.model import POOL
 from components.storage.files import write_json
+from components.training.networks import POOL
 
 if TYPE_CHECKING:
     import keras
@@ -71,7 +71,7 @@ def grad_cam(classifier: "keras.Model", images: NDArray[np.uint8], classes: Sequ
     """Give the evidence for a class in each region of each image.
 
     Args:
-        classifier: of `components.model.build_classifier`: a backbone, the mean over its last feature map, a head.
+        classifier: of `networks.build_classifier`: a backbone, the mean over its last feature map, a head.
         images: `uint8 [N, size, size, 3]`, RGB, 0–255.
         classes: one for each image.
 

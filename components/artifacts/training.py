@@ -5,7 +5,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.artifacts.backbone import Network
+from components.artifacts.backbone import Backbone
 from components.storage.files import atomic_write, read_json, write_json
 
 if TYPE_CHECKING:
@@ -17,10 +17,18 @@ History = dict[str, list[float]]
 """Each logged number, a value an epoch."""
 
 
-class Training(Network):
-    """`training.json`: what was trained, for how many epochs a phase, and which epoch (from 1) of the last was kept."""
+class Training(Backbone):
+    """`training.json`: what was trained, and how.
+
+    Attributes:
+        class_names: in the order of the outputs.
+        num_trainable: how many of the parameters the head (or the network without a backbone) has learned.
+        epochs: how many each phase took.
+        best_epoch: which epoch of the last phase was kept, from 1.
+    """
 
     class_names: list[str]
+    num_trainable: int
     epochs: dict[str, int]
     best_epoch: int
 
