@@ -16,7 +16,7 @@ from components.artifacts.examples import read_examples
 from components.artifacts.training import CHECKPOINTS_DIR, write_training
 from components.data.transform import TransformOptions
 from components.options import check_at_least, check_fraction, check_rate
-from components.training import batches, fitting, hardware
+from components.training import batches, fitting, hardware, networks
 from components.training.fitting import Schedule
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def train(
 
     class_names = read_examples(examples_dir)["class_names"]
     replicas = hardware.local_replicas()
+    networks.restart_names()
     keras.utils.set_random_seed(options.seed)
     with replicas.strategy.scope():
         network = build(num_classes=len(class_names), options=options)

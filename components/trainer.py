@@ -138,6 +138,7 @@ def train_here(
     replicas: Replicas,
 ) -> dict[str, float | int]:
     """Train the classifier with the replicas that this process is given; of several workers, only the chief writes."""
+    networks.restart_names()
     backbone, examples = read_backbone(model_dir), read_examples(examples_dir)
     num_classes = len(examples["class_names"])
 

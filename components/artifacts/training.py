@@ -1,6 +1,7 @@
 """A trained classifier: `model.keras`, `training.json` and `history.json`."""
 
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,7 +59,7 @@ def write_training(out_dir: Path, classifier: "keras.Model", training: Training,
 
 
 def write_classifier(path: Path, classifier: "keras.Model") -> None:
-    """Save a classifier without the date, which Keras writes into the archive and into its `metadata.json`."""
+    """Save a classifier without what Keras writes of the moment: the date and the addresses of objects in memory."""
     classifier.save(path)
     with atomic_write(path) as temporary, zipfile.ZipFile(path) as saved, zipfile.ZipFile(temporary, "w") as archive:
         for name in saved.namelist():
@@ -67,4 +68,14 @@ def write_classifier(path: Path, classifier: "keras.Model") -> None:
                 metadata = json.loads(content)
                 del metadata["date_saved"]
                 content = json.dumps(metadata).encode()
+            if name == "config.json":
+                content = _number_shared_objects(content)
             archive.writestr(zipfile.ZipInfo(name), content)
+
+
+def _number_shared_objects(config: bytes) -> bytes:
+    """Number the objects that several layers share in the order in which they appear."""
+    numbers: dict[bytes, int] = {}
+    return re.sub(
+        rb'(?<="shared_object_id": )\d+', lambda found: b"%d" % numbers.setdefault(found[0], len(numbers)), config
+    )

@@ -92,6 +92,13 @@ def unfreeze(extractor: "keras.Model", name: str, *, num_stages: int) -> None:
         layer.trainable = layer.name.startswith(stages[-num_stages:]) and not is_normalization
 
 
+def restart_names() -> None:
+    """Let Keras count layers from the first again: it writes their names, and equal models have the same bytes."""
+    import keras
+
+    keras.utils.clear_session()
+
+
 @contextmanager
 def dtype_policy(name: str) -> Iterator[None]:
     """Build layers under a dtype policy of Keras, such as `mixed_float16`, while inside."""
