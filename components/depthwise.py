@@ -10,16 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components import examples, trainer
+import numpy as np
+
+from components.artifacts.examples import read_examples
+from components.artifacts.training import CHECKPOINTS_DIR, write_training
 from components.data.transform import TransformOptions
-from components.storage.files import write_json
-from components.training import hardware
+from components.options import check_at_least, check_fraction, check_rate
+from components.training import batches, fitting, hardware, networks
+from components.training.fitting import Schedule
 
 if TYPE_CHECKING:
     import keras
 
 NAME = "depthwise_cnn"
-# A block halves the picture where its width differs from the one before.
+# A block halves the image where its width differs from the one before.
 _WIDTHS = (32, 64, 64, 128, 128, 192)
 
 
@@ -50,16 +54,10 @@ class DepthwiseOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("dropout", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1. Received: {getattr(self, name)}")
-        for name in ("epochs", "batch_size", "early_stopping_patience", "reduce_lr_patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1. Received: {getattr(self, name)}")
-        if self.image_size_px < 32:
-            raise ValueError(f"image_size_px must be at least 32. Received: {self.image_size_px}")
-        if not 0 < self.learning_rate <= 1:
-            raise ValueError(f"learning_rate must be above 0 and at most 1. Received: {self.learning_rate}")
+        check_at_least(self, 32, "image_size_px")
+        check_at_least(self, 1, "epochs", "batch_size", "early_stopping_patience", "reduce_lr_patience")
+        check_fraction(self, "dropout", "label_smoothing")
+        check_rate(self, "learning_rate")
 
 
 def train(
@@ -80,48 +78,43 @@ def train(
     """
     import keras
 
-    class_names = examples.describe(examples_dir)["class_names"]
+    class_names = read_examples(examples_dir)["class_names"]
+    replicas = hardware.local_replicas()
+    networks.restart_names()
     keras.utils.set_random_seed(options.seed)
-    with hardware.strategy().scope():
+    with replicas.strategy.scope():
         network = build(num_classes=len(class_names), options=options)
-        trainer.compile_network(network, options.learning_rate, options.label_smoothing)
-    epoch_batches, validation, num_steps = trainer.read_photos(
+        fitting.compile_classifier(
+            network, learning_rate=options.learning_rate, label_smoothing=options.label_smoothing
+        )
+    photos = batches.of_photos(
         examples_dir,
         image_size_px=options.image_size_px,
         batch_size=options.batch_size,
         transform=transform,
         seed=options.seed,
+        replicas=replicas,
     )
-    history = trainer.fit(
+    schedule = Schedule(options.epochs, options.early_stopping_patience, options.reduce_lr_patience)
+    history = fitting.fit(network, photos, phase="scratch", schedule=schedule, replicas=replicas, out_dir=out_dir)
+    write_training(
+        out_dir,
         network,
-        epoch_batches,
-        validation,
-        phase="scratch",
-        epochs=options.epochs,
-        num_steps=num_steps,
-        early_stopping_patience=options.early_stopping_patience,
-        reduce_lr_patience=options.reduce_lr_patience,
-        out_dir=out_dir,
+        {
+            "backbone": NAME,
+            "image_size_px": options.image_size_px,
+            "weights": {"source": "none", "fallback": None},
+            "num_features": _WIDTHS[-1],
+            "class_names": class_names,
+            "num_parameters": network.count_params(),
+            "num_trainable": sum(int(np.prod(v.shape)) for v in network.trainable_variables),
+            "epochs": {"scratch": len(history["loss"])},
+            "best_epoch": fitting.best_epoch(history) + 1,
+        },
+        {"scratch": history},
     )
-    network.save(out_dir / "model.keras")
-    shutil.rmtree(out_dir / "checkpoints")
-    best = trainer.best_epoch(history)
-    description = {
-        "backbone": NAME,
-        "image_size_px": options.image_size_px,
-        "weights": {"source": "none", "fallback": None},
-        "class_names": class_names,
-        "num_parameters": network.count_params(),
-        "epochs": {"scratch": len(history["loss"])},
-        "best_epoch": best + 1,
-    }
-    write_json(out_dir / "history.json", {"scratch": history})
-    write_json(out_dir / "training.json", description)
-    return {
-        "val_accuracy": round(history["val_accuracy"][best], 4),
-        "val_loss": round(history["val_loss"][best], 4),
-        "num_epochs": len(history["loss"]),
-    }
+    shutil.rmtree(out_dir / CHECKPOINTS_DIR)
+    return fitting.summarize({"scratch": history})
 
 
 def build(*, num_classes: int, options: DepthwiseOptions) -> "keras.Model":

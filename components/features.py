@@ -1,9 +1,8 @@
-"""What the frozen backbone sees in each photo, computed once.
+"""Compute the features that the frozen backbone has for each photo, once.
 
-Reads examples and the backbone; writes, for each shard of train and validation (or of test) and each view,
-`<shard>.view<k>.npz` with `features` `float16 [N, D]` and `labels` `int64 [N]`. View 0 is the clean photo, views 1 to K
-(of train only) are augmented. With them on disk, another head trains in seconds. A file is complete as soon as it has
-its name, so a killed step goes on with the next one.
+Reads examples and the backbone; writes a file for each shard of train and validation (or of test) and each view. View 0
+is the clean photo, views 1 to K (of train only) are augmented. With them on disk, another head trains in seconds. A
+file is complete as soon as it has its name, so a killed step goes on with the next one.
 """
 
 import logging
@@ -15,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from components import examples, model
-from components.data import transform
+from components.artifacts.backbone import WEIGHTS_FILE, Backbone, read_backbone
+from components.artifacts.examples import shards
+from components.artifacts.features import features_path, write_features
+from components.data import transform as transforms
 from components.data.transform import TransformOptions
-from components.storage.files import atomic_write
-from components.training import hardware
+from components.options import check_at_least, check_choice
+from components.training import hardware, networks
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -44,11 +44,9 @@ class FeaturesOptions:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.num_augmented_views < 0:
-            raise ValueError(f"num_augmented_views must be at least 0. Received: {self.num_augmented_views}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1. Received: {self.batch_size}")
-        hardware.check_precision(self.precision)
+        check_at_least(self, 0, "num_augmented_views")
+        check_at_least(self, 1, "batch_size")
+        check_choice(self, hardware.PRECISIONS, "precision")
 
     def resolve(self) -> "FeaturesOptions":
         """Return the options with the precision that `auto` means on this machine."""
@@ -88,39 +86,34 @@ def _extract(
 
     precision = hardware.resolve_precision(options.precision)
     jobs = [
-        (shard, view, out_dir / f"{shard.stem}.view{view}.npz")
+        (view, shard, features_path(out_dir, shard, view))
         for split, count in num_views.items()
         for view in range(count)
-        for shard in examples.shards(examples_dir, split)
+        for shard in shards(examples_dir, split)
     ]
     waiting = [job for job in jobs if not job[2].exists()]
     if 0 < len(waiting) < len(jobs):
         log.info("features: going on after %d of %d files", len(jobs) - len(waiting), len(jobs))
     num_images = 0
     if waiting:
-        run = _make_runner(model_dir, precision)
-        image_size_px = model.describe(model_dir)["image_size_px"]
+        backbone = read_backbone(model_dir)
+        run = _make_runner(backbone, model_dir / WEIGHTS_FILE, precision)
         with tqdm(total=len(waiting), desc="features", unit="file", disable=None, leave=False) as progress:
-            for view, group in groupby(waiting, key=lambda job: job[1]):
-                shards, _, paths = zip(*group, strict=True)
-                batches = _read(shards, view, transform, image_size_px=image_size_px, batch_size=options.batch_size)
+            for view, group in groupby(waiting, key=lambda job: job[0]):
+                _, sources, paths = zip(*group, strict=True)
+                batches = _read(
+                    sources,
+                    view,
+                    transform,
+                    image_size_px=backbone["image_size_px"],
+                    batch_size=options.batch_size,
+                )
                 for path, batches_of_shard in zip(paths, batches, strict=True):
                     features, labels = _run_all(run, batches_of_shard)
-                    _save(path, features=features, labels=labels)
+                    write_features(path, features, labels)
                     num_images += len(labels)
                     progress.update()
     return {"num_views": max(num_views.values()), "num_images": num_images, "precision": precision}
-
-
-def load(features_dir: Path, split: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Read the features of a split: `float32 [N, views, D]`, the clean view first, and labels `int64 [N]`."""
-    views = sorted({path.suffixes[-2] for path in features_dir.glob(f"{split}-*.view*.npz")}, key=lambda s: int(s[5:]))
-    columns, labels = [], np.empty(0, np.int64)
-    for view in views:
-        files = [np.load(path) for path in sorted(features_dir.glob(f"{split}-*{view}.npz"))]
-        columns.append(np.concatenate([file["features"] for file in files]).astype(np.float32))
-        labels = np.concatenate([file["labels"] for file in files])
-    return np.stack(columns, axis=1), labels
 
 
 def _read(
@@ -134,36 +127,29 @@ def _read(
 
     # A seed of its own for each shard and view: `train-00003-of-00006` gives 3.
     seeds = [int(shard.stem.split("-")[1]) * 1000 + view for shard in shards]
-    layer = transform.make_augmentation(options) if view else None
+    layer = transforms.make_augmentation(options) if view else None
 
-    def read(place: tf.Tensor, name: tf.Tensor, seed: tf.Tensor) -> "tf.data.Dataset":
-        batches = transform.parse(tf.data.TFRecordDataset(name), image_size_px=image_size_px).batch(batch_size)
+    def read(index: tf.Tensor, name: tf.Tensor, seed: tf.Tensor) -> "tf.data.Dataset":
+        batches = transforms.parse(tf.data.TFRecordDataset(name), image_size_px=image_size_px).batch(batch_size)
         if layer:
-            batches = transform.augment(batches, layer, seed=seed)
-        return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(place).repeat(), batches))
+            batches = transforms.augment(batches, layer, seed=seed)
+        return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(index).repeat(), batches))
 
     names = [str(shard) for shard in shards]
-    placed = tf.data.Dataset.from_tensor_slices((range(len(names)), names, seeds)).flat_map(read)
-    for _, group in groupby(placed, key=lambda each: int(each[0])):
+    indexed = tf.data.Dataset.from_tensor_slices((range(len(names)), names, seeds)).flat_map(read)
+    for _, group in groupby(indexed, key=lambda each: int(each[0])):
         yield (batch for _, batch in group)
 
 
-def _make_runner(model_dir: Path, precision: str) -> Callable[["tf.Tensor"], "tf.Tensor"]:
-    """Compile the backbone for inference: weights folded in as constants, so that the graph can be optimized whole."""
-    import keras
+def _make_runner(backbone: Backbone, weights: Path, precision: str) -> Callable[["tf.Tensor"], "tf.Tensor"]:
+    """Compile the backbone for inference: with its weights as constants, so that the whole graph can be optimized."""
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    spec = model.describe(model_dir)
-    previous = keras.config.dtype_policy()
-    if precision == "float16":
-        keras.config.set_dtype_policy("mixed_float16")
-    try:
-        extractor = model.build_extractor(
-            spec["backbone"], image_size_px=spec["image_size_px"], weights=model_dir / "backbone.weights.h5"
+    with networks.dtype_policy("mixed_float16" if precision == "float16" else "float32"):
+        extractor = networks.build_extractor(
+            backbone["backbone"], image_size_px=backbone["image_size_px"], weights=weights
         )
-    finally:
-        keras.config.set_dtype_policy(previous)
     signature = [tf.TensorSpec(extractor.input_shape, tf.uint8)]
     function = tf.function(lambda images: extractor(images, training=False), input_signature=signature)
     frozen = convert_variables_to_constants_v2(function.get_concrete_function())
@@ -196,9 +182,4 @@ def _run_all(
     # faster than running side by side.
     images, labels = zip(*batches, strict=True)
     features = [run(batch).numpy() for batch in images]
-    return np.concatenate(features).astype(np.float16), np.concatenate(labels)
-
-
-def _save(path: Path, **arrays: Any) -> None:
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+    return np.concatenate(features), np.concatenate(labels)

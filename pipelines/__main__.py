@@ -92,12 +92,12 @@ def _run(options: argparse.Namespace, folders: Folders) -> int:
     workers = cluster.from_environment()
     trainings_dir = folders.artifacts / "trainer"
     if workers and not workers.is_chief:
-        trained = cluster.follow(workers, trainings_dir)
+        trained = cluster.train_as_worker(workers, trainings_dir)
         print(f"{'Trained' if trained else 'Nothing to train'}: the chief, {workers.addresses[0]}, does the rest.")
         return 0
     run_dir, artifacts = _start(STEPS, Config(), options, folders, workers)
     if workers:
-        cluster.dismiss(trainings_dir)
+        cluster.release_workers(trainings_dir)
     if "report" in artifacts:
         print(f"Report: {run_dir / 'report.html'}")
     if "pusher" not in artifacts:

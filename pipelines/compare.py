@@ -11,8 +11,9 @@ from components.classical import ClassicalOptions
 from components.depthwise import DepthwiseOptions
 from components.edges import EdgesOptions
 from components.evaluator import EvaluatorOptions
-from components.model import IMAGENET, ModelOptions
+from components.model import ModelOptions
 from components.trainer import TrainerOptions
+from components.training.weights import IMAGENET
 from pipelines import flowers
 from pipelines.config import Config
 from pipelines.declaration import Step
@@ -23,7 +24,7 @@ LATEST = "latest_comparison"
 _FLOWERS = {step.name: step for step in flowers.STEPS}
 _JUDGING = ("export", "evaluator", "litert", "litert_evaluator")
 _BACKBONES = ("mobilenet_v2", "efficientnet_v2_b0")
-"""Chosen for the device: see `components.model.BACKBONES`."""
+"""Chosen for the device: see `components.training.backbones.BACKBONES`."""
 
 
 def _backbone(name: str) -> ModelOptions:

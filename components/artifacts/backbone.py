@@ -15,19 +15,14 @@ class WeightsOrigin(TypedDict):
     fallback: str | None
 
 
-class Network(TypedDict):
-    """A backbone, the side of the images that it sees, and its weights' origin."""
+class Backbone(TypedDict):
+    """`model.json`: a network without its top, the side of the images that it takes, its weights and its sizes."""
 
     backbone: str
     image_size_px: int
     weights: WeightsOrigin
-    num_parameters: int
-
-
-class Backbone(Network):
-    """`model.json`."""
-
     num_features: int
+    num_parameters: int
 
 
 def read_backbone(model_dir: Path) -> Backbone:

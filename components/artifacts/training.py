@@ -1,11 +1,12 @@
 """A trained classifier: `model.keras`, `training.json` and `history.json`."""
 
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.artifacts.backbone import Network
+from components.artifacts.backbone import Backbone
 from components.storage.files import atomic_write, read_json, write_json
 
 if TYPE_CHECKING:
@@ -17,10 +18,18 @@ History = dict[str, list[float]]
 """Each logged number, a value an epoch."""
 
 
-class Training(Network):
-    """`training.json`: what was trained, for how many epochs a phase, and which epoch (from 1) of the last was kept."""
+class Training(Backbone):
+    """`training.json`: what was trained, and how.
+
+    Attributes:
+        class_names: in the order of the outputs.
+        num_trainable: how many of the parameters the head (or the network without a backbone) has learned.
+        epochs: how many each phase took.
+        best_epoch: which epoch of the last phase was kept, from 1.
+    """
 
     class_names: list[str]
+    num_trainable: int
     epochs: dict[str, int]
     best_epoch: int
 
@@ -50,7 +59,7 @@ def write_training(out_dir: Path, classifier: "keras.Model", training: Training,
 
 
 def write_classifier(path: Path, classifier: "keras.Model") -> None:
-    """Save a classifier without the date, which Keras writes into the archive and into its `metadata.json`."""
+    """Save a classifier without what Keras writes of the moment: the date and the addresses of objects in memory."""
     classifier.save(path)
     with atomic_write(path) as temporary, zipfile.ZipFile(path) as saved, zipfile.ZipFile(temporary, "w") as archive:
         for name in saved.namelist():
@@ -59,4 +68,14 @@ def write_classifier(path: Path, classifier: "keras.Model") -> None:
                 metadata = json.loads(content)
                 del metadata["date_saved"]
                 content = json.dumps(metadata).encode()
+            if name == "config.json":
+                content = _number_shared_objects(content)
             archive.writestr(zipfile.ZipInfo(name), content)
+
+
+def _number_shared_objects(config: bytes) -> bytes:
+    """Number the objects that several layers share in the order in which they appear."""
+    numbers: dict[bytes, int] = {}
+    return re.sub(
+        rb'(?<="shared_object_id": )\d+', lambda found: b"%d" % numbers.setdefault(found[0], len(numbers)), config
+    )

@@ -84,15 +84,15 @@ class Checkpoint(keras.callbacks.Callback):
             "history": self.history,
             "others": {name: _counters(callback) for name, callback in self.others.items()},
         }
-        place = self.folder / f"epoch-{self.num_epochs:05d}"
-        partial = place.with_suffix(".partial")
+        path = self.folder / f"epoch-{self.num_epochs:05d}"
+        partial = path.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         np.savez(partial / _ARRAYS, **arrays)
         write_json(partial / _STATE, state)
-        partial.rename(place)
+        partial.rename(path)
         for older in self.folder.iterdir():
-            if older != place:
+            if older != path:
                 shutil.rmtree(older)
 
 

@@ -1,6 +1,6 @@
-"""Training with several workers: who they are, and the process of its own that each of them trains in.
+"""Training with several workers: which they are, and the process of its own that each of them trains in.
 
-Reads `TF_CONFIG`, in the form that TensorFlow gives it, and `JOIN_TIMEOUT_S`. The chief (the one of type `chief`, else
+Reads `TF_CONFIG`, in TensorFlow's form, and `JOIN_TIMEOUT_S`. The chief (the one of type `chief`, else
 worker 0) runs the pipeline; its trainer step writes an assignment into its output folder, which all workers see, and
 every worker trains in a process that is given the assignment. TensorFlow can join a cluster only once in the life of a
 process, so one that has lost a peer ends; it is started again and goes on at the newest checkpoint.
@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from components.errors import ClusterError, ComponentError
 from components.storage.files import read_json, write_json
@@ -27,9 +27,37 @@ from components.storage.files import read_json, write_json
 log = logging.getLogger(__name__)
 
 ASSIGNMENT = "assignment.json"
-_OVER = "over.json"
+_RELEASE = "over.json"
 MAX_RESTARTS = 10
 _EXAMPLE = '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 0}}'
+
+
+class Work(TypedDict):
+    """What every worker is to train: paths of the inputs relative to the output folder, and options."""
+
+    inputs: dict[str, str]
+    options: dict[str, Any]
+    transform: dict[str, Any]
+
+
+class Assignment(Work):
+    """`assignment.json`: the work, with an id by which workers know that they train the same."""
+
+    id: int
+
+
+class Outcome(TypedDict, total=False):
+    """How the process of a worker ends, one of three.
+
+    Attributes:
+        summary: of the finished training.
+        error: the message of what ends the training for good.
+        lost: why it must be started again.
+    """
+
+    summary: dict[str, Any]
+    error: str
+    lost: str
 
 
 @dataclass(frozen=True)
@@ -56,24 +84,24 @@ class Cluster:
         return json.dumps({"cluster": {"worker": self.addresses}, "task": task})
 
     def missing(self) -> list[str]:
-        """Give the addresses, but one's own, at which nobody answers."""
-        return [a for i, a in enumerate(self.addresses) if i != self.index and not _answers(a)]
+        """Return the addresses, but one's own, at which no worker listens."""
+        return [a for i, a in enumerate(self.addresses) if i != self.index and not _is_listening(a)]
 
-    def lead(self, out_dir: Path, work: Mapping[str, Any]) -> dict[str, Any]:
-        """Train as the chief, with every other worker, and give what the training returns.
+    def train_as_chief(self, out_dir: Path, work: Work) -> dict[str, Any]:
+        """Train as the chief, with every other worker, and return the summary of the training.
 
         Raises:
             ClusterError: a worker does not join in time, or is lost again and again.
             ComponentError: the training cannot go on.
         """
-        assignment = out_dir / ASSIGNMENT
-        write_json(assignment, {"id": secrets.randbits(32), **work})
+        path, assignment = out_dir / ASSIGNMENT, Assignment(id=secrets.randbits(32), **work)
+        write_json(path, assignment)
         log.info("trainer: waiting for %s (at most %d s)", ", ".join(self.addresses[1:]), self.timeout_s)
         for attempt in range(MAX_RESTARTS + 1):
-            if (summary := _train(self, assignment, attempt)) is not None:
-                assignment.unlink()
+            if (summary := _train(self, path, attempt)) is not None:
+                path.unlink()
                 return summary
-        raise _given_up()
+        raise _too_many_restarts()
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Cluster | None:
@@ -123,16 +151,16 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Cluster | N
     timeout = environment.get("JOIN_TIMEOUT_S", "3600")
     if not timeout.isdigit() or int(timeout) < 1:
         raise ClusterError(f"JOIN_TIMEOUT_S must be a whole number of seconds, at least 1. Received: {timeout!r}")
-    place = index + (len(chiefs) if kind == "worker" else 0)
-    return Cluster(addresses, place, int(timeout)) if len(addresses) > 1 else None
+    number = index + (len(chiefs) if kind == "worker" else 0)
+    return Cluster(addresses, number, int(timeout)) if len(addresses) > 1 else None
 
 
-def dismiss(trainings_dir: Path) -> None:
-    """Tell, as the chief, the workers that still wait that there is nothing to train: it was trained before."""
-    write_json(trainings_dir / _OVER, secrets.randbits(32))
+def release_workers(trainings_dir: Path) -> None:
+    """Release, as the chief, the workers that still wait: there is nothing to train, it was trained before."""
+    write_json(trainings_dir / _RELEASE, secrets.randbits(32))
 
 
-def follow(cluster: Cluster, trainings_dir: Path) -> dict[str, Any] | None:
+def train_as_worker(cluster: Cluster, trainings_dir: Path) -> dict[str, Any] | None:
     """Train as a worker that is not the chief: wait for the chief, and do what the newest assignment says.
 
     Args:
@@ -140,19 +168,19 @@ def follow(cluster: Cluster, trainings_dir: Path) -> dict[str, Any] | None:
         trainings_dir: where the chief's trainer makes its output folders: a folder that all workers share.
 
     Returns:
-        What the training returns; `None` when the chief finds that there is nothing to train.
+        The summary of the training; `None` when the chief finds that there is nothing to train.
 
     Raises:
         ClusterError: the chief does not begin in time, its assignment is not there, or it is lost again and again.
         ComponentError: the training cannot go on.
     """
     chief = cluster.addresses[0]
-    before = _last_dismissal(trainings_dir)
+    released = _last_release(trainings_dir)
     for attempt in range(MAX_RESTARTS + 1):
         log.info("waiting for the chief, %s, to train (at most %d s)", chief, cluster.timeout_s)
         end = time.monotonic() + cluster.timeout_s
-        while not _answers(chief):
-            if _last_dismissal(trainings_dir) != before:
+        while not _is_listening(chief):
+            if _last_release(trainings_dir) != released:
                 return None
             if time.monotonic() > end:
                 raise ClusterError(
@@ -168,15 +196,15 @@ def follow(cluster: Cluster, trainings_dir: Path) -> dict[str, Any] | None:
             )
         if (summary := _train(cluster, assignments[-1], attempt)) is not None:
             return summary
-    raise _given_up()
+    raise _too_many_restarts()
 
 
-def _last_dismissal(trainings_dir: Path) -> int | None:
-    path = trainings_dir / _OVER
+def _last_release(trainings_dir: Path) -> int | None:
+    path = trainings_dir / _RELEASE
     return read_json(path) if path.exists() else None
 
 
-def _given_up() -> ClusterError:
+def _too_many_restarts() -> ClusterError:
     return ClusterError(
         f"Workers were lost {MAX_RESTARTS + 1} times, which is more than a training is started again. See what ends "
         "them; the same command goes on at the newest checkpoint."
@@ -198,8 +226,8 @@ def _train(cluster: Cluster, assignment: Path, attempt: int) -> dict[str, Any] |
             "Start the same command on each, or set JOIN_TIMEOUT_S to wait longer."
         )
     if process.returncode > 0:
-        raise ComponentError(f"The training ended with status {process.returncode}. See what it said above.")
-    outcome: dict[str, Any] = (
+        raise ComponentError(f"The training ended with status {process.returncode}. See its log above.")
+    outcome: Outcome = (
         json.loads(output) if output else {"lost": f"the training was ended by signal {-process.returncode}"}
     )
     if "error" in outcome:
@@ -226,7 +254,7 @@ def _process(cluster: Cluster, assignment: Path) -> Iterator[subprocess.Popen[st
             process.kill()
 
 
-def _answers(address: str) -> bool:
+def _is_listening(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=2):

@@ -1,12 +1,11 @@
-"""What the machine can do: graphics cards, and processors that multiply in bfloat16."""
+"""What the machine has: graphics cards, replicas on them, and processors that multiply in bfloat16."""
 
 import logging
 import sys
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from components.training import cluster
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -18,13 +17,25 @@ _GPU_DEVICES = ("nvidia[0-9]*", "dxg", "kfd")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
-def check_precision(precision: str) -> None:
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}. Received: {precision!r}")
+@dataclass(frozen=True)
+class Replicas:
+    """The replicas that train together.
+
+    Attributes:
+        strategy: TensorFlow's distribution of a training step over them.
+        is_chief: whether this process writes what they have trained.
+    """
+
+    strategy: "tf.distribute.Strategy"
+    is_chief: bool = True
+
+    @property
+    def are_several(self) -> bool:
+        return bool(self.strategy.num_replicas_in_sync > 1)
 
 
 def resolve_precision(precision: str) -> str:
-    """Turn `auto` into the fastest precision that costs no accuracy worth the name.
+    """Return the precision; for `auto` the fastest one that costs no accuracy worth the name.
 
     float16 on graphics cards, bfloat16 on processors with instructions for it (AVX512_BF16, AMX), else float32.
     """
@@ -48,19 +59,12 @@ def _has_gpu() -> bool:
 
 
 @cache
-def strategy() -> "tf.distribute.Strategy":
-    """Give the distribution of a training step: over the graphics cards of all workers, or of this machine, else none.
-
-    With several workers, waits until all have joined; TensorFlow must not have been used in this process before.
-    """
+def local_replicas() -> Replicas:
+    """Return the replicas of this machine alone: one on each graphics card, where there are several, or else one."""
     import tensorflow as tf
 
-    if cluster.from_environment():
-        from components.training import replicas as distributed
-
-        return distributed.join()
     num_gpus = len(tf.config.list_physical_devices("GPU"))
     if num_gpus < 2:
-        return tf.distribute.get_strategy()
+        return Replicas(tf.distribute.get_strategy())
     log.info("training in parallel on %d graphics cards", num_gpus)
-    return tf.distribute.MirroredStrategy()
+    return Replicas(tf.distribute.MirroredStrategy())

@@ -44,14 +44,14 @@ def join() -> tf.distribute.Strategy:
     return strategy
 
 
-def agree(strategy: tf.distribute.Strategy, value: int) -> bool:
-    """Wait for every replica, and say whether all came with the same value."""
+def barrier(strategy: tf.distribute.Strategy, value: int) -> bool:
+    """Wait for every replica; return whether all came with the same value."""
     return bool((_gather(strategy)(tf.constant(value, tf.int64)).numpy() == value).all())
 
 
 @cache
 def _gather(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Make the function that gives every replica's value of a tensor of one shape, along a new first axis."""
+    """Make the function that returns every replica's value of a tensor of one shape, along a new first axis."""
 
     @tf.function(autograph=False)
     def gather(tensor: tf.Tensor) -> tf.Tensor:
@@ -105,7 +105,7 @@ class Share:
         return examples.batch(self.batch_size).map(pick).unbatch()
 
     def rows(self, order: tf.data.Dataset, *arrays: tf.Tensor) -> tf.data.Dataset:
-        """Give each replica's batches of the rows of arrays, and their weights."""
+        """Return each replica's batches of the rows of arrays, and their weights."""
         batches = self.take(order).batch(self.num_rows, drop_remainder=True)
         return self.weigh(batches.map(lambda rows: tuple(tf.gather(array, rows) for array in arrays)), len(arrays[0]))
 
@@ -167,7 +167,7 @@ class _Dropout(keras.layers.Layer):
 
 
 def _with_global_dropout(network: keras.Model, num_replicas: int) -> keras.Model:
-    """Give a network of the same layers, and so of the same weights, whose dropout is that of the global batch."""
+    """Return a network of the same layers, and so of the same weights, whose dropout is that of the global batch."""
 
     def replace(layer: keras.layers.Layer) -> keras.layers.Layer:
         return _Dropout(layer, num_replicas) if isinstance(layer, keras.layers.Dropout) else layer
@@ -187,7 +187,7 @@ def fit(
     steps_per_epoch: int,
 ) -> None:
     """Do what `network.fit` does, with batches of (inputs, targets, weights) for each replica; see `Share`."""
-    if not agree(strategy, initial_epoch):
+    if not barrier(strategy, initial_epoch):
         raise ClusterError(
             f"Every worker must go on at the chief's newest checkpoint; this one found that of epoch {initial_epoch}, "
             "and another one another. Let them share the folder of runs, and start again."
@@ -198,7 +198,7 @@ def fit(
         optimizer.build(network.trainable_variables)
 
     def measure(batch: tuple[tf.Tensor, ...], *, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
-        """Give the replica's part of the mean loss, and its sums: of the losses, the right answers, the examples."""
+        """Return the replica's part of the mean loss, and its sums: of losses, right predictions and examples."""
         inputs, targets, weights = batch
         outputs = trained(inputs, training=training)
         losses = losses_of(targets, outputs)
@@ -239,7 +239,7 @@ def fit(
         loss, right, count = _gather(strategy)(tf.constant(sums)).numpy().sum(axis=0)
         return float(loss / count), float(right / count)
 
-    # Without an end: at each step, workers would ask each other whether there is one.
+    # Endless: of finite ones, all workers would have to exchange at each step whether theirs has ended.
     train_iterator, test_iterator = (
         iter(strategy.distribute_datasets_from_function(lambda _, d=dataset: d.repeat().prefetch(tf.data.AUTOTUNE)))
         for dataset in (batches, validation_data)

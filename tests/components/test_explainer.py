@@ -12,8 +12,8 @@ from PIL import Image
 
 from components import explainer
 from components.explainer import ExplainerOptions
-from components.model import build_classifier, build_extractor, build_head
 from components.storage.files import read_json
+from components.training.networks import build_classifier, build_extractor, build_head
 
 Explain = Callable[..., list[dict[str, Any]]]
 

@@ -16,8 +16,9 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from client.classifier_client.transports.litert_metadata import read_metadata
-from components import examples, model
+from components import examples
 from components.data import transform
+from components.training import networks
 from export import litert
 from export.spec import read_spec
 from serving.local_server.litert import LiteRTServable
@@ -187,7 +188,7 @@ def test_backbones_for_the_device_are_converted(
 ) -> None:
     """Random weights make fifty layers amplify any rounding, so that int8 need not agree here; trained ones damp it."""
     keras.utils.set_random_seed(0)
-    extractor = model.build_extractor(name, image_size_px=32)
+    extractor = networks.build_extractor(name, image_size_px=32)
     _set_moments(extractor, name, photos("train"))
     dense = keras.layers.Dense(5, activation="softmax", kernel_initializer=keras.initializers.RandomNormal(stddev=0.01))
     network = keras.Model(extractor.input, dense(extractor.output))

@@ -1,0 +1,138 @@
+"""What a network is trained on: batches of feature rows or of photos, in an order drawn from a seed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.artifacts.examples import read_examples, shards
+from components.data import transform as transforms
+from components.data.transform import TransformOptions
+from components.training.hardware import Replicas
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from components.data.augmentation import RandomAffine
+    from components.training.replicas import Share
+
+_SHUFFLED_PHOTOS = 10_000
+"""How many encoded photos are in memory at most, from which the next one is drawn."""
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of a training.
+
+    Attributes:
+        of_epoch: returns the batches of (inputs, one-hot targets) of an epoch; what it sees depends on nothing else.
+        num_steps: how many an epoch has.
+        validation: what the network is validated on, in a form that its `fit` takes.
+    """
+
+    of_epoch: Callable[[int], "tf.data.Dataset"]
+    num_steps: int
+    validation: Any
+
+    def of_epochs(self, first: int, end: int) -> "tf.data.Dataset":
+        """Return the batches of one epoch after the other; those of `first` in any case."""
+        batches = self.of_epoch(first)
+        for epoch in range(first + 1, end):
+            batches = batches.concatenate(self.of_epoch(epoch))
+        return batches
+
+
+def of_rows(
+    inputs: NDArray[np.float32],
+    targets: NDArray[np.float32],
+    validation: tuple[NDArray[np.float32], NDArray[np.float32]],
+    *,
+    batch_size: int,
+    seed: int,
+    replicas: Replicas,
+) -> Batches:
+    """Return batches of rows that are in memory: inputs `float32 [N, D]`, one-hot targets `float32 [N, C]`."""
+    import tensorflow as tf
+
+    num_rows, num_validation = len(inputs), len(validation[0])
+    share = _share(batch_size, replicas)
+    arrays = tf.constant(inputs), tf.constant(targets)
+    clean: Any = validation
+    if replicas.are_several:
+        clean = share.rows(tf.data.Dataset.range(num_validation), *map(tf.constant, validation))
+
+    def of_epoch(epoch: int) -> tf.data.Dataset:
+        order = tf.data.Dataset.range(num_rows).shuffle(num_rows, seed=seed + epoch, reshuffle_each_iteration=False)
+        return share.rows(order, *arrays)
+
+    return Batches(of_epoch, -(-num_rows // batch_size), clean)
+
+
+def of_photos(
+    examples_dir: Path,
+    *,
+    image_size_px: int,
+    batch_size: int,
+    transform: TransformOptions,
+    seed: int,
+    replicas: Replicas,
+) -> Batches:
+    """Return batches of photos: augmented `uint8 [N, size, size, 3]`, one-hot targets `float32 [N, C]`.
+
+    Those of validation are not augmented.
+    """
+    import tensorflow as tf
+
+    examples = read_examples(examples_dir)
+    num_classes = len(examples["class_names"])
+    num_train, num_validation = (examples["splits"][split]["num_examples"] for split in ("train", "validation"))
+    share = _share(batch_size, replicas)
+    layer = transforms.make_augmentation(transform)
+    train = transforms.records(shards(examples_dir, "train"))
+
+    def finish(batches: tf.data.Dataset, num_examples: int) -> tf.data.Dataset:
+        one_hot = batches.map(lambda images, labels: (images, tf.one_hot(labels, num_classes)))
+        return share.weigh(one_hot, num_examples)
+
+    def of_epoch(epoch: int) -> tf.data.Dataset:
+        shuffled = train.shuffle(min(num_train, _SHUFFLED_PHOTOS), seed=seed + epoch, reshuffle_each_iteration=False)
+        photos = share.parse(shuffled, image_size_px=image_size_px)
+        return finish(share.augment(photos, layer, seed=seed + epoch), num_train)
+
+    clean = share.parse(transforms.records(shards(examples_dir, "validation")), image_size_px=image_size_px)
+    return Batches(of_epoch, -(-num_train // batch_size), finish(clean, num_validation))
+
+
+def _share(batch_size: int, replicas: Replicas) -> "Share | Whole":
+    """Return the part of each batch that is for the replicas of this process."""
+    if not replicas.are_several:
+        return Whole(batch_size)
+    from components.training.replicas import Share
+
+    return Share.of(replicas.strategy, batch_size)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The share of a single replica: all of each batch, each row with the same weight. See `Share`."""
+
+    batch_size: int
+
+    def rows(self, order: "tf.data.Dataset", *arrays: "tf.Tensor") -> "tf.data.Dataset":
+        import tensorflow as tf
+
+        return order.batch(self.batch_size).map(lambda rows: tuple(tf.gather(array, rows) for array in arrays))
+
+    def parse(self, records: "tf.data.Dataset", *, image_size_px: int) -> "tf.data.Dataset":
+        return transforms.parse(records, image_size_px=image_size_px).batch(self.batch_size)
+
+    def augment(self, batches: "tf.data.Dataset", layer: "RandomAffine", *, seed: int) -> "tf.data.Dataset":
+        return transforms.augment(batches, layer, seed=seed)
+
+    def weigh(self, batches: "tf.data.Dataset", num_examples: int) -> "tf.data.Dataset":
+        import tensorflow as tf
+
+        return batches.apply(tf.data.experimental.assert_cardinality(-(-num_examples // self.batch_size)))

@@ -1,0 +1,125 @@
+"""Fitting a network: early stopping, a falling learning rate, and a checkpoint after each epoch."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from components.artifacts.training import CHECKPOINTS_DIR, LOGS_DIR, History
+from components.errors import ComponentError
+from components.training.batches import Batches
+from components.training.hardware import Replicas
+
+if TYPE_CHECKING:
+    import keras
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long a network learns, and how fast.
+
+    Attributes:
+        epochs: passes over the training examples, at most.
+        early_stopping_patience: epochs without a better validation loss before training stops; the best epoch is kept.
+        reduce_lr_patience: epochs without a better validation loss before the learning rate is halved.
+    """
+
+    epochs: int
+    early_stopping_patience: int
+    reduce_lr_patience: int
+
+
+def compile_classifier(
+    network: "keras.Model", *, learning_rate: float, label_smoothing: float, steps_per_execution: int = 1
+) -> None:
+    """Set the optimizer (Adam), the loss (cross-entropy) and the metric (accuracy)."""
+    import keras
+
+    network.compile(
+        optimizer=keras.optimizers.Adam(learning_rate),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing),
+        metrics=["accuracy"],
+        steps_per_execution=steps_per_execution,
+    )
+
+
+def fit(
+    network: "keras.Model", batches: Batches, *, phase: str, schedule: Schedule, replicas: Replicas, out_dir: Path
+) -> History:
+    """Fit a compiled network, going on from the newest checkpoint of the phase; it ends with its best weights.
+
+    Raises:
+        ComponentError: the loss or the weights are no longer finite numbers.
+    """
+    import keras
+    import tensorflow as tf
+    from tqdm import tqdm
+
+    from components.training.checkpoint import Checkpoint
+
+    stopping = keras.callbacks.EarlyStopping(patience=schedule.early_stopping_patience, restore_best_weights=True)
+    reducing = keras.callbacks.ReduceLROnPlateau(patience=schedule.reduce_lr_patience, factor=0.5)
+    checkpoint = Checkpoint(
+        out_dir / CHECKPOINTS_DIR / phase, {"stopping": stopping, "reducing": reducing}, writes=replicas.is_chief
+    )
+    with replicas.strategy.scope():
+        checkpoint.restore(network)
+    first = checkpoint.num_epochs
+    if first:
+        log.info("trainer: %s goes on after epoch %d of %d", phase, first, schedule.epochs)
+    callbacks = [keras.callbacks.TerminateOnNaN(), stopping, reducing, checkpoint]
+    if replicas.is_chief:
+        callbacks.insert(0, keras.callbacks.TensorBoard(out_dir / LOGS_DIR / phase, write_graph=False))
+    if replicas.are_several:
+        from components.training import replicas as distributed
+
+        run = partial(distributed.fit, network, strategy=replicas.strategy)
+    else:
+        run = partial(network.fit, shuffle=False, verbose=0)  # the batches are shuffled
+    num_steps = batches.num_steps
+    total = (schedule.epochs - first) * num_steps
+    with tqdm(total=total, desc=phase, unit="step", delay=2, leave=False, disable=None) as progress:
+        showing = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda step, logs: progress.update(step + 1 - progress.n % num_steps)
+        )
+        run(
+            batches.of_epochs(first, schedule.epochs).prefetch(tf.data.AUTOTUNE),
+            validation_data=batches.validation,
+            initial_epoch=first,
+            epochs=first if checkpoint.is_stopped else schedule.epochs,
+            steps_per_epoch=num_steps,
+            callbacks=[showing, *callbacks],
+        )
+    _check_finite(network, checkpoint.history, phase)
+    return checkpoint.history
+
+
+def best_epoch(history: History) -> int:
+    """Return the index of the epoch whose weights early stopping keeps."""
+    return int(np.argmin(history["val_loss"]))
+
+
+def summarize(histories: Mapping[str, History]) -> dict[str, float | int]:
+    """Return the validation accuracy and loss of the epoch that is kept, and the epochs of all phases."""
+    last = list(histories.values())[-1]
+    best = best_epoch(last)
+    return {
+        "val_accuracy": round(last["val_accuracy"][best], 4),
+        "val_loss": round(last["val_loss"][best], 4),
+        "num_epochs": sum(len(history["loss"]) for history in histories.values()),
+    }
+
+
+def _check_finite(network: "keras.Model", history: History, phase: str) -> None:
+    weights_are_finite = all(np.isfinite(weights).all() for weights in network.get_weights())
+    if not (weights_are_finite and np.isfinite(history["loss"]).all()):
+        raise ComponentError(
+            f"The loss and the weights must stay finite numbers; {phase} lost them by epoch {len(history['loss'])}. "
+            "Lower the learning rate."
+        )
