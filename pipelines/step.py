@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.artifacts.manifest import Lineage, Origin, Output, Reference
-from components.storage.bucket import Bucket
+from components.storage.store import Store
 from pipelines import fingerprint
 from pipelines.config import Config
 from pipelines.declaration import Step, load
@@ -55,7 +55,7 @@ def execute(
     *,
     inputs: Mapping[str, Path],
     references: Mapping[str, Reference | Lineage],
-    state: Mapping[str, Path | Bucket],
+    state: Mapping[str, Path | Store],
     cluster: "Cluster | None",
     out_dir: Path,
 ) -> Output:
@@ -67,7 +67,7 @@ def execute(
         origin: from `describe_origin`; its digest is the key of the output.
         inputs: folders, by parameter.
         references: what the manifest says of each input, by parameter.
-        state: what is kept between runs, a folder or a URL, by parameter.
+        state: what is kept between runs, a store or a local folder, by parameter.
         cluster: the workers of a step that is distributed.
         out_dir: the folder that the step writes to.
     """
