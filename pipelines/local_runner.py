@@ -107,7 +107,7 @@ def _run_step(
     """Return the output of a step, from the store or made now, and the reason."""
     missing = next((i for i in inputs.values() if i.is_missing and not step.accepts_missing), None)
     if missing:
-        reason = f"passed over: {missing.manifest['step']} is not available"
+        reason = f"passed over: {missing.manifest['step']} could not be had"
         log.warning("%s: %s", step.name, reason)
         return missing, reason
     store = folders.store
@@ -153,7 +153,7 @@ def _find_reason(step: Step, origin: Origin, last: Artifact | None) -> str:
     if step.state:
         return "looks at what is there"
     if last.is_missing:
-        return "not available before"
+        return "could not be had before"
     before: dict[str, Any] = {**last.manifest, "inputs": {p: r["digest"] for p, r in last.manifest["inputs"].items()}}
     changed = [name for name, value in origin.items() if before.get(name) != value]
     if changed == ["options"]:

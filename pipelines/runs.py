@@ -1,4 +1,4 @@
-"""The folder of a run: `run.json`, the record of what the run was made from and how it went, and what a person looks for.
+"""The folder of a run: `run.json`, which says what it was made from and how it went, and what a person looks for.
 
 Where the runs are kept at a URL, what is written here is uploaded.
 """
@@ -12,17 +12,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 from components.artifacts.manifest import Reference
 from components.errors import StorageError
 from components.storage.files import file_lock, read_json, write_json
 from pipelines import fingerprint
 from pipelines.artifacts import Artifact
+from pipelines.config import Config
 from pipelines.folders import Folders
-
-if TYPE_CHECKING:
-    from pipelines.config import Config
 
 _RECORD = "run.json"
 _SHOWN = {
@@ -33,12 +31,17 @@ _SHOWN = {
 """What a person looks for, by the step that makes it."""
 
 
-class StepRecord(Reference, total=False):
-    """The output of a step, and why the step ran or did not; or that it is `reused` from an earlier run."""
+class StepRecord(Reference):
+    """The output of a step: the digest of the code, the seconds it took, and why it ran or did not."""
 
     code: str
     seconds: float
     reason: str
+
+
+class ReusedStep(Reference):
+    """The output of a step before `--from`, as an earlier run left it."""
+
     reused: bool
 
 
@@ -59,14 +62,14 @@ class RunRecord(_End):
     seeds: dict[str, int]
     versions: dict[str, str]
     sources: dict[str, Any]
-    steps: dict[str, StepRecord]
+    steps: dict[str, StepRecord | ReusedStep]
 
 
 class Run:
     """A run that is going on. Its record is written whenever it changes."""
 
     def __init__(
-        self, folders: Folders, config: "Config", *, sources: dict[str, Any], reused: Mapping[str, Artifact]
+        self, folders: Folders, config: Config, *, sources: dict[str, Any], reused: Mapping[str, Artifact]
     ) -> None:
         self._folders = folders
         self._started = time.monotonic()

@@ -209,7 +209,7 @@ class Bucket:
             if isinstance(exc, FileNotFoundError) and absent is not _RAISE:
                 return absent
             is_late = isinstance(exc, asyncio.TimeoutError)
-            reason = "no answer in time" if is_late else f"{type(exc).__name__}: {exc}".rstrip(". ")
+            reason = "no response in time" if is_late else f"{type(exc).__name__}: {exc}".rstrip(". ")
             raise StorageError(
                 f"{self.url} cannot be used: {reason}. Check the address, what you may do there and the network; the "
                 "same command goes on from here."

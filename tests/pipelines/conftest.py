@@ -1,10 +1,9 @@
 """What the tests of the pipelines share: a toy pipeline in folders of its own."""
 
-import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,14 +65,3 @@ def toy_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
     pipeline = Toy(tmp_path)
     monkeypatch.setenv("TOY_JOURNAL", str(pipeline.journal))
     return pipeline
-
-
-@pytest.fixture
-def own_logging() -> Iterator[None]:
-    """Give logging back as it was: the command line sets it up anew."""
-    root, absl = logging.getLogger(), logging.getLogger("absl")
-    handlers, level, absl_level = root.handlers[:], root.level, absl.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    absl.setLevel(absl_level)
