@@ -1,9 +1,7 @@
 """What the tests of the pipelines share: a toy pipeline in folders of its own."""
 
-import os
-import subprocess
-import sys
-from collections.abc import Sequence
+import multiprocessing
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,8 @@ from pipelines.artifacts import Artifact
 from pipelines.declaration import Step
 from pipelines.folders import Folders
 from pipelines.local_runner import Selection
+from pipelines.runs import RunRecord, list_runs
 from tests.pipelines import toy
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class Toy:
@@ -43,21 +40,17 @@ class Toy:
         self.journal.unlink(missing_ok=True)
         return names
 
-    def record(self, run: str = "latest") -> dict[str, Any]:
+    def record(self, run: str = "latest") -> RunRecord:
         return read_json(self.folders.runs / run / "run.json")
 
-    def records(self) -> list[dict[str, Any]]:
-        return list(local_runner.runs(self.folders.runs))
+    def records(self) -> list[RunRecord]:
+        return list(list_runs(self.folders.runs))
 
-    def start(self, call: str, **environment: str) -> subprocess.Popen[str]:
-        """Call a function of the toy module in a process of its own."""
-        return subprocess.Popen(
-            [sys.executable, "-c", f"from tests.pipelines import toy; toy.{call}"],
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(self, call: Callable[[], Any]) -> Any:
+        """Call a function in a process of its own."""
+        process = multiprocessing.get_context("fork").Process(target=call)
+        process.start()
+        return process
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from kfp import dsl
 
 from components.artifacts.manifest import read_manifest
 from components.errors import ComponentError
-from components.storage.bucket import Bucket
 from components.storage.files import read_json, write_json
+from components.storage.store import Store
 from components.trainer import TrainerOptions
 from pipelines import kubeflow_task, local_runner
 from pipelines.config import Config
@@ -23,13 +23,13 @@ NUMBERS = {name: float(v) if type(v) is int else v for name, v in asdict(Trainer
 ARGUMENTS = {f"trainer_{name}": v for name, v in (NUMBERS | {"hidden_units": [256.0]}).items()}
 
 
-def note(*, out_dir: Path, options: TrainerOptions, models_dir: Path) -> dict[str, Any]:
+def note(*, out_dir: Path, options: TrainerOptions, models_dir: Store) -> dict[str, Any]:
     """Write down what there was before, and what the step is given."""
     found = sorted(path.name for path in out_dir.iterdir())
     write_json(out_dir / "options.json", asdict(options))
     (out_dir / "found.txt").write_text(" ".join(found))
     (out_dir / "page.html").write_text("<!doctype html>")
-    (models_dir / "visited").touch()
+    models_dir.write("visited", b"")
     return {"num_epochs": options.epochs}
 
 
@@ -44,7 +44,7 @@ def look(options: TrainerOptions) -> dict[str, Any]:
     return {"seen": ["with", options.seed]}
 
 
-def visit(*, out_dir: Path, models_dir: Path | Bucket, schemas_dir: Path) -> dict[str, Any]:
+def visit(*, out_dir: Path, models_dir: Store, schemas_dir: Path) -> dict[str, Any]:
     path = schemas_dir / "visits.json"
     visits = 1 + (read_json(path) if path.exists() else 0)
     write_json(path, visits)
