@@ -67,7 +67,7 @@ def execute(
         origin: from `describe_origin`; its digest is the key of the output.
         inputs: folders, by parameter.
         references: what the manifest says of each input, by parameter.
-        state: what is kept between runs, a store or a local folder, by parameter.
+        state: what is kept between runs, a folder or a URL, by parameter.
         cluster: the workers of a step that is distributed.
         out_dir: the folder that the step writes to.
     """
