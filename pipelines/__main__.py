@@ -3,7 +3,7 @@
 Exit status: 0 when the model is pushed (or nothing had to be done), 1 when something failed, 2 for a wrong command,
 3 when the run finished and the model was not pushed, 130 when it was interrupted.
 
-Where `TF_CONFIG` describes several workers, each is given the same `run`: the chief runs the pipeline, and the others
+Where `TF_CONFIG` describes several workers, each gets the same `run`: the chief runs the pipeline, and the others
 wait for its training and take part in it.
 """
 
@@ -17,11 +17,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from components import comparison, pusher
+from components import comparison
+from components.artifacts.push import read_push
 from components.errors import ClusterError, ComponentError
-from components.storage import bucket as storage
-from components.storage import models as model_store
+from components.storage.bucket import is_url
 from components.storage.files import read_json
+from components.storage.models import open_models
 from components.training import cluster
 from pipelines import compare, kubeflow, local_runner, show
 from pipelines.artifacts import Artifact
@@ -31,19 +32,20 @@ from pipelines.flowers import STEPS
 from pipelines.folders import Folders
 from pipelines.kubeflow import KubeflowOptions
 from pipelines.local_runner import Selection
+from pipelines.runs import list_runs
 
 NOT_PUSHED = 3
 
 
 class _WrongCommandError(Exception):
-    """What was typed does not fit the pipeline or its options."""
+    """The command does not fit the pipeline or its options."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and give its exit status."""
+    """Run one command and return its exit status."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
-    # What the libraries say while they work is nothing that a user of the pipeline can act on.
+    # A user of the pipeline cannot act on what the libraries log.
     for package in ("pipelines", "components", "export", "serving"):
         logging.getLogger(package).setLevel(logging.INFO)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -52,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if os.environ.get("TF_CONFIG"):
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
-        folders = Folders.at(storage.place(options.runs_dir), storage.place(options.models_dir))
+        folders = Folders.at(options.runs_dir, options.models_dir)
         return options.command(options, folders)
     except _WrongCommandError as exc:
         return _fail(str(exc), status=2)
@@ -102,7 +104,7 @@ def _run(options: argparse.Namespace, folders: Folders) -> int:
         print(f"Report: {run_dir / 'report.html'}")
     if "pusher" not in artifacts:
         return 0
-    push = read_json(artifacts["pusher"].path / "push.json")
+    push = read_push(artifacts["pusher"].path)
     if push["pushed"]:
         print(f"Pushed: {push['path']}")
         return 0
@@ -129,37 +131,38 @@ def _infer(options: argparse.Namespace, folders: Folders) -> int:
         chosen = infer.InferOptions(**{name: getattr(options, name) for name in names})
     except ValueError as exc:
         raise _WrongCommandError(str(exc)) from exc
-    model = options.model or str(folders.models)
-    if isinstance(folders.models, storage.Bucket):
+    models_dir = Path(folders.models)
+    if is_url(folders.models):
         raise _WrongCommandError(
             f"infer reads models of this machine. Received: {folders.models}. Bring the newest here first: "
             f"fetch --models-dir {folders.models}"
         )
-    summary = infer.infer(options.input, model, options.output, models_dir=folders.models, options=chosen)
+    model = options.model or str(models_dir)
+    summary = infer.infer(options.input, model, options.output, models_dir=models_dir, options=chosen)
     print(f"Predictions: {options.output} ({summary['num_images']} images, {summary['num_errors']} errors)")
     return 0
 
 
 def _show(options: argparse.Namespace, folders: Folders) -> int:
-    origin = show.read_lineage(folders.models, options.model_name, options.version)
+    origin = show.read_lineage(open_models(folders.models), options.model_name, options.version)
     print(json.dumps(origin, indent=2) if options.json else show.as_tree(origin))
     return 0
 
 
 def _list(options: argparse.Namespace, folders: Folders) -> int:
     folders.fetch_records()
-    print(show.as_table(local_runner.runs(folders.runs), folders.runs))
+    print(show.as_table(list_runs(folders.runs), folders.runs))
     return 0
 
 
 def _rollback(options: argparse.Namespace, folders: Folders) -> int:
-    withdrawn, newest = pusher.rollback(folders.models, options.model_name)
+    withdrawn, newest = open_models(folders.models).rollback(options.model_name)
     print(f"Withdrew version {withdrawn} of {options.model_name}; version {newest} is the newest now.")
     return 0
 
 
 def _fetch(options: argparse.Namespace, folders: Folders) -> int:
-    version = model_store.fetch(folders.models, options.model_name, options.to)
+    version = open_models(folders.models).fetch(options.model_name, options.to)
     print(f"Version {version} of {options.model_name} is the newest in {options.to} now.")
     return 0
 

@@ -7,8 +7,8 @@ The key says what the output was made from, the manifest's digest what came out.
 same files does not make its followers run. An artifact is never changed or replaced: a forced step adds another one
 under the same key. Files under `logs/` are kept but are not content: they may hold clock times.
 
-The store may have a second place, at a URL: <url>/<step>/<key>-<digest of all files>/, its manifest.json written last.
-What is made here is uploaded; what others made is found by its manifest, and its files come when a step needs them.
+The store may be mirrored at a URL: <url>/<step>/<key>-<digest of all files>/, its manifest.json written last. What is
+made here is uploaded; what others made is found by its manifest, and its files are downloaded when a step needs them.
 """
 
 import json
@@ -19,10 +19,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.artifacts.manifest import MANIFEST, MISSING, File, Manifest, Output, Reference
+from components.artifacts.manifest import (
+    MANIFEST,
+    MISSING,
+    File,
+    Manifest,
+    Output,
+    Reference,
+    read_manifest,
+    write_manifest,
+)
 from components.errors import StorageError
 from components.storage.bucket import Bucket
-from components.storage.files import TEMPORARY_FILES, file_lock, read_json, write_json
+from components.storage.files import TEMPORARY_FILES, file_lock, write_json
 from pipelines import fingerprint
 
 log = logging.getLogger(__name__)
@@ -41,57 +50,60 @@ class Artifact:
 
     @property
     def is_missing(self) -> bool:
-        """Whether it only says why something cannot be had."""
+        """Whether it only says why something is not available."""
         return MISSING in self.manifest["files"]
 
     @property
     def reference(self) -> Reference:
-        """What another manifest says of this artifact: enough to find it and to tell whether it is the same."""
+        """What a manifest says of its inputs: enough to find this artifact and to tell whether it is the same."""
         return {"step": self.manifest["step"], "key": self.path.name, "digest": self.digest}
 
 
 class ArtifactStore:
-    """Finds, locks and publishes artifacts below `root`, and in `bucket` where there is one."""
+    """Finds, locks and publishes artifacts below `root`, mirrored in `bucket` where there is one."""
 
     def __init__(self, root: Path, bucket: Bucket | None = None) -> None:
         self.root = root
         self._bucket = bucket
 
     def find(self, step: str, key: str) -> Artifact | None:
-        """Give the newest intact artifact of a key: its manifest reads and every file has its size."""
+        """Return the newest intact artifact of a key: its manifest reads and every file has its size."""
         self._learn(step, key)
         return next((a for a in self._newest_first(step) if a.manifest["key"] == key and self._is_kept(a)), None)
 
     def newest(self, step: str) -> Artifact | None:
+        """Return the newest artifact of a step."""
         return next(iter(self._newest_first(step)), None)
 
     def get(self, reference: Reference) -> Artifact | None:
+        """Return the artifact that a manifest refers to, if it is intact."""
         self._learn(reference["step"], reference["key"])
         artifact = _read(self.root / reference["step"] / reference["key"])
         return artifact if artifact and self._is_kept(artifact) else None
 
     def fetch(self, artifact: Artifact) -> Artifact:
-        """Give an artifact with its files here: those that are only at the URL are downloaded.
+        """Return an artifact with its files here: those that are only at the URL are downloaded.
 
         Raises:
-            StorageError: they cannot be had.
+            StorageError: they are not available.
         """
         if self._bucket and not _is_intact(artifact):
             log.info("%s: fetching its output from %s", artifact.manifest["step"], self._bucket)
-            self._place(artifact).download(artifact.manifest["files"], artifact.path)
+            mirror = _mirror(self._bucket, artifact)
+            mirror.download(artifact.manifest["files"], artifact.path)
             if not _is_intact(artifact):
-                step, place = artifact.manifest["step"], self._place(artifact)
-                raise StorageError(f"Files at {place} are not as they were written. Run with --force {step}.")
+                step = artifact.manifest["step"]
+                raise StorageError(f"Files at {mirror} are not as they were written. Run with --force {step}.")
         return artifact
 
     @contextmanager
     def lock(self, step: str, key: str) -> Iterator[None]:
-        """Hold the key of a step: one process builds it, another that wants the same waits for it."""
+        """Lock the key of a step: one process builds it, another that wants the same waits for it."""
         with file_lock(self.root / step / f"{key}.lock"):
             yield
 
     def start(self, step: str, key: str, *, keep: bool) -> Path:
-        """Make the folder a step writes to; `keep` what a killed attempt left there, or begin anew."""
+        """Make the folder that a step writes to, with what a killed attempt left there if `keep`, else empty."""
         partial = self.root / step / f"{key}.partial"
         if not keep:
             shutil.rmtree(partial, ignore_errors=True)
@@ -103,7 +115,7 @@ class ArtifactStore:
     def publish(self, partial: Path, output: Output) -> Artifact:
         """Complete the manifest with the files' digests and make the folder visible by a rename.
 
-        The artifact that is there already is given back where it has the very same content.
+        An artifact that is there already is returned where it has the same content.
         """
         manifest = complete(partial, output)
         existing = self.find(manifest["step"], manifest["key"])
@@ -112,45 +124,42 @@ class ArtifactStore:
                 existing = self.fetch(existing)
                 shutil.rmtree(partial)
                 return existing
-        write_json(partial / MANIFEST, manifest)
+        write_manifest(partial, manifest)
         # Two machines may make the same step at once: under one name only the very same files may meet, logs and all.
         suffix = f"-{fingerprint.of_value(manifest['files'])}" if self._bucket else ""
         name = f"{manifest['key']}{suffix}"
-        place = partial.with_name(name)
+        path = partial.with_name(name)
         generation = 1
-        while place.exists():
+        while path.exists():
             generation += 1
-            place = partial.with_name(f"{name}-{generation}")
-        partial.rename(place)
-        artifact = Artifact(place, read_json(place / MANIFEST))
+            path = partial.with_name(f"{name}-{generation}")
+        partial.rename(path)
+        artifact = Artifact(path, read_manifest(path))
         if self._bucket:
-            self._place(artifact).upload(place, marker=MANIFEST)
+            _mirror(self._bucket, artifact).upload(path, marker=MANIFEST)
         return artifact
 
     def _learn(self, step: str, key: str) -> None:
-        """Write down here the manifests of a key's artifacts that are complete at the URL."""
-        for name in self._bucket.names(step) if self._bucket else ():
+        """Write the manifests of a key's artifacts that are complete at the URL to this machine."""
+        if self._bucket is None:
+            return
+        for name in self._bucket.names(step):
             path = self.root / step / name / MANIFEST
-            if self._bucket and name.startswith(key) and not path.exists():
-                manifest = self._bucket.read_json(f"{step}/{name}/{MANIFEST}")
-                if manifest is not None:
-                    write_json(path, manifest)
+            if name.startswith(key) and not path.exists():
+                content = self._bucket.read(f"{step}/{name}/{MANIFEST}")
+                if content is not None:
+                    write_json(path, json.loads(content))
 
     def _is_kept(self, artifact: Artifact) -> bool:
-        """Say whether an artifact can be had; one whose upload was interrupted is uploaded."""
+        """Return whether an artifact is available; one whose upload was interrupted is uploaded."""
         is_here = _is_intact(artifact)
         if self._bucket is None:
             return is_here
-        place = self._place(artifact)
-        is_there = place.find(MANIFEST) is not None
+        mirror = _mirror(self._bucket, artifact)
+        is_there = mirror.find(MANIFEST) is not None
         if is_here and not is_there:
-            place.upload(artifact.path, marker=MANIFEST)
+            mirror.upload(artifact.path, marker=MANIFEST)
         return is_here or is_there
-
-    def _place(self, artifact: Artifact) -> Bucket:
-        if self._bucket is None:
-            raise ValueError("The store has no URL.")
-        return self._bucket / f"{artifact.manifest['step']}/{artifact.path.name}"
 
     def _newest_first(self, step: str) -> list[Artifact]:
         found = [_read(p.parent) for p in (self.root / step).glob(f"*/{MANIFEST}") if p.parent.suffix != ".partial"]
@@ -158,7 +167,7 @@ class ArtifactStore:
 
 
 def complete(folder: Path, output: Output) -> Manifest:
-    """Complete a step's output with the files of a folder, their digests and the digest of all of them."""
+    """Return a step's output with the files of a folder, their digests and the digest of all of them."""
     (folder / MANIFEST).unlink(missing_ok=True)
     paths = sorted(p for p in folder.rglob("*") if p.is_file())
     files: dict[str, File] = {
@@ -168,9 +177,13 @@ def complete(folder: Path, output: Output) -> Manifest:
     return {**output, "digest": digest, "files": files}
 
 
+def _mirror(bucket: Bucket, artifact: Artifact) -> Bucket:
+    return bucket / f"{artifact.manifest['step']}/{artifact.path.name}"
+
+
 def _read(path: Path) -> Artifact | None:
     try:
-        return Artifact(path, read_json(path / MANIFEST))
+        return Artifact(path, read_manifest(path))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
 

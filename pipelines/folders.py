@@ -5,38 +5,51 @@
     <runs>/artifacts/     see `pipelines.artifacts`
     <runs>/schemas/       kept from run to run
 
-Where the runs live at a URL, steps and the runner work in a local folder all the same, and what a reader at the URL
-needs is uploaded as soon as it is there, each file whole.
+Where the runs are at a URL, steps and the runner work in a local folder all the same, and what a reader at the URL
+needs is uploaded as soon as it is complete, each file atomically.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.storage.bucket import Bucket
 from components.storage.cache import cache_of
+from components.storage.store import Store, open_store
 from pipelines.artifacts import ArtifactStore
+from pipelines.declaration import Step
+
+MODELS = "models"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Folders:
-    """Where things are kept: `runs` holds runs, artifacts and schemas, `models` what is pushed.
+    """Where things are kept.
 
-    In `runs` the link `latest` points to the newest run of the pipeline. Where the runs live at a URL, that is
-    `remote_runs`, and `runs` is the folder for what is here of them.
+    Attributes:
+        runs: holds runs, artifacts and schemas; where they are at a URL, the local folder for what is here of them.
+        models: the path or the URL that models are pushed to.
+        latest: the link in `runs` to the newest run of the pipeline.
+        remote_runs: the URL of the runs.
     """
 
     runs: Path = Path("runs")
-    models: Path | Bucket = Path("models")
+    models: str | Path = MODELS
     latest: str = "latest"
     remote_runs: Bucket | None = None
 
     @classmethod
-    def at(cls, runs: Path | Bucket, models: Path | Bucket) -> "Folders":
-        if isinstance(runs, Bucket):
-            return cls(runs=cache_of(runs.url), remote_runs=runs, models=models)
-        return cls(runs=runs, models=models)
+    def at(cls, runs: str, models: str) -> "Folders":
+        """Return the folders at paths or URLs.
+
+        Raises:
+            StorageError: the package for this kind of URL is not installed, or there is none.
+        """
+        store = open_store(runs)
+        if isinstance(store, Bucket):
+            return cls(runs=cache_of(str(store)), remote_runs=store, models=models)
+        return cls(runs=Path(runs), models=models)
 
     @property
     def artifacts(self) -> Path:
@@ -46,19 +59,21 @@ class Folders:
     def store(self) -> ArtifactStore:
         return ArtifactStore(self.artifacts, self.remote_runs and self.remote_runs / "artifacts")
 
-    def state(self, name: str) -> Path | Bucket:
-        return {"models": self.models, "schemas": self.runs / "schemas"}[name]
+    def state(self, name: str) -> Store:
+        """Return what is kept from run to run under a name, `models` or `schemas`."""
+        return open_store(self.models) if name == MODELS else (self.remote_runs or open_store(self.runs)) / name
 
     def prepare(self, states: Iterable[str]) -> None:
-        """Make the folders of these states; find out whether what lies at a URL can be written to.
+        """Check that the runs at a URL and these states can be written to.
 
         Raises:
-            StorageError: it cannot.
+            StorageError: a URL cannot.
+            OSError: a folder cannot.
         """
         if self.remote_runs:
-            prepare(self.remote_runs)
+            self.remote_runs.check_writable()
         for name in set(states):
-            prepare(self.state(name))
+            self.state(name).check_writable()
 
     def share(self, *paths: Path) -> None:
         """Upload files that lie below the runs."""
@@ -67,12 +82,12 @@ class Folders:
                 self.remote_runs.write(path.relative_to(self.runs).as_posix(), path.read_bytes())
 
     def share_latest(self, run: str) -> None:
-        """Say at the URL which run is the newest."""
+        """Write to the URL which run is the newest."""
         if self.remote_runs:
             self.remote_runs.write(self.latest, run.encode())
 
     def fetch_latest(self) -> Path:
-        """Give the record of the newest run; the file need not exist."""
+        """Return the path of the record of the newest run; the file need not exist."""
         run = self.remote_runs.read(self.latest) if self.remote_runs else None
         if self.remote_runs and run:
             record = f"{run.decode()}/run.json"
@@ -81,7 +96,7 @@ class Folders:
         return self.runs / self.latest / "run.json"
 
     def fetch_records(self) -> None:
-        """Fetch what every run recorded and measured."""
+        """Fetch the record and the metrics of every run."""
         if self.remote_runs:
             runs = [name for name in self.remote_runs.names() if "-" in name]
             names = [f"{run}/{name}" for run in runs for name in ("run.json", "metrics.json")]
@@ -90,35 +105,33 @@ class Folders:
                     (self.runs / name).parent.mkdir(parents=True, exist_ok=True)
                     (self.runs / name).write_bytes(content)
 
-    @contextmanager
-    def mirrored(self, state: str) -> Iterator[None]:
-        """Fetch what is kept from run to run at the runs' URL, and upload what the block changes in it."""
-        folder = self.state(state)
-        if self.remote_runs is None or folder is self.models or isinstance(folder, Bucket):
-            yield
-            return
-        with mirrored(self.remote_runs / folder.relative_to(self.runs).as_posix(), folder):
-            yield
 
+@contextmanager
+def open_state(step: Step, store_of: Callable[[str], Store]) -> Iterator[dict[str, Store | Path]]:
+    """Yield what a step is passed of its states, by parameter: the store of the models, of any other a local folder.
 
-def prepare(place: Path | Bucket) -> None:
-    """Make a folder; find out whether what lies at a URL can be written to.
-
-    Raises:
-        StorageError: it cannot.
+    Args:
+        step: of the pipeline.
+        store_of: returns the store of a state by its name.
     """
-    if isinstance(place, Bucket):
-        place.check_writable()
-    else:
-        place.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        stores = {parameter: (name, store_of(name)) for parameter, name in step.state.items()}
+        yield {
+            parameter: store if name == MODELS else stack.enter_context(_open_folder(store))
+            for parameter, (name, store) in stores.items()
+        }
 
 
 @contextmanager
-def mirrored(kept: Bucket, folder: Path) -> Iterator[None]:
-    """Fetch what is kept at a URL to a folder, and upload the JSON files in it that the block changes."""
-    kept.download(kept.files(), folder)
-    before = {path: path.read_bytes() for path in folder.glob("*.json")}
-    yield
+def _open_folder(store: Store) -> Iterator[Path]:
+    """Yield the folder of a store; of a bucket a copy, whose JSON files are uploaded where the block changes them."""
+    if not isinstance(store, Bucket):
+        yield Path(str(store))
+        return
+    folder, files = cache_of(str(store)), store.files()
+    store.download(files, folder)
+    before = {name: (folder / name).read_bytes() for name in files}
+    yield folder
     for path in folder.glob("*.json"):
-        if (content := path.read_bytes()) != before.get(path):
-            kept.write(path.name, content)
+        if (content := path.read_bytes()) != before.get(path.name):
+            store.write(path.name, content)

@@ -1,4 +1,4 @@
-"""What the tasks of the compiled pipeline do, each in its container: the sources are described, steps carried out.
+"""The tasks of the compiled pipeline, each in its container: describe the sources, carry out a step.
 
 Reads and writes folders as the local runner does, with the same manifest in them. A task sees only its own inputs, so
 its manifest holds the whole lineage of each of them. Needs nothing of KFP, whose executor calls these functions.
@@ -8,28 +8,26 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol, get_type_hints
 
-from components.artifacts import manifest as lineage
-from components.storage.bucket import Bucket, place
-from components.storage.cache import cache_of
-from components.storage.files import TEMPORARY_FILES, write_json
+from components.artifacts.manifest import trace, write_manifest
+from components.storage.files import TEMPORARY_FILES
+from components.storage.store import Store, open_store
 from components.training import cluster
 from pipelines.artifacts import complete
 from pipelines.config import Config, override
 from pipelines.declaration import Step, load
 from pipelines.flowers import STEPS
-from pipelines.folders import mirrored, prepare
+from pipelines.folders import open_state
 from pipelines.step import describe_origin, execute, resolve_options
 
 log = logging.getLogger(__name__)
 
 
 class KubeflowArtifact(Protocol):
-    """What is used of an artifact as KFP's executor gives it: where it lies, and what its page shows of it."""
+    """What is used of an artifact that KFP's executor passes: its path, and the metadata that its page shows."""
 
     path: str
     metadata: dict[str, Any]
@@ -47,7 +45,7 @@ def describe_sources(**arguments: Any) -> None:
 
     Raises:
         ValueError: an option has a value that the step refuses.
-        ComponentError: a source cannot be had.
+        ComponentError: a source is not available.
     """
     for step in STEPS:
         if step.source and (file := arguments.get(source_parameter(step))):
@@ -72,7 +70,7 @@ def run(name: str, *, output: KubeflowArtifact, page: KubeflowArtifact | None = 
     options = _options(step, arguments)
     source = json.loads(arguments[source_parameter(step)]) if step.source else None
     inputs = {parameter: Path(arguments[parameter].path) for parameter in step.inputs}
-    origins = {parameter: lineage.trace(path) for parameter, path in inputs.items()}
+    origins = {parameter: trace(path) for parameter, path in inputs.items()}
     made_from = describe_origin(step, options, source=source, inputs={p: o["digest"] for p, o in origins.items()})
     out_dir = Path(output.path)
     # Where a bucket is mounted, a retry finds what the failed attempt has written.
@@ -82,7 +80,13 @@ def run(name: str, *, output: KubeflowArtifact, page: KubeflowArtifact | None = 
     for leftover in out_dir.rglob(TEMPORARY_FILES):
         leftover.unlink()
     log.info("%s: started", name)
-    with _open_state(step, arguments) as state:
+
+    def store_of(state: str) -> Store:
+        store = open_store(arguments[state_parameter(state)])
+        store.check_writable()
+        return store
+
+    with open_state(step, store_of) as state:
         manifest = execute(
             step,
             options,
@@ -93,26 +97,26 @@ def run(name: str, *, output: KubeflowArtifact, page: KubeflowArtifact | None = 
             cluster=cluster.from_environment(),
             out_dir=out_dir,
         )
-    write_json(out_dir / lineage.MANIFEST, complete(out_dir, manifest))
+    write_manifest(out_dir, complete(out_dir, manifest))
     output.metadata.update(manifest["summary"])
     if page:
         shutil.copyfile(next(out_dir.glob("*.html")), page.path)
 
 
 def option_parameters(step: Step) -> Iterator[tuple[str, str, str]]:
-    """Give each option of a step: the pipeline's parameter for it, its section and its name."""
+    """Yield each option of a step: the pipeline's parameter for it, its section and its name."""
     for section in step.options.values():
         for option in fields(get_type_hints(Config)[section]):
             yield f"{section}_{option.name}", section, option.name
 
 
 def state_parameter(folder: str) -> str:
-    """Name the pipeline's parameter for a folder that is kept between runs."""
+    """Return the name of the pipeline's parameter for a folder that is kept between runs."""
     return f"{folder}_dir"
 
 
 def source_parameter(step: Step) -> str:
-    """Name the parameter for what is said of a step's source."""
+    """Return the name of the parameter for the description of a step's source."""
     return f"source_of_{step.name}"
 
 
@@ -128,21 +132,5 @@ def _assignments(step: Step, arguments: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _number(value: Any) -> Any:
-    """Give an integer back as one: KFP carries every number as a float."""
+    """Return an integer as one: KFP carries every number as a float."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-@contextmanager
-def _open_state(step: Step, arguments: Mapping[str, Any]) -> Iterator[dict[str, Path | Bucket]]:
-    """Give the folders that are kept between runs; of those at a URL a copy, but of the models, which are published."""
-    opened: dict[str, Path | Bucket] = {}
-    with ExitStack() as stack:
-        for parameter, name in step.state.items():
-            kept = place(arguments[state_parameter(name)])
-            prepare(kept)
-            if isinstance(kept, Bucket) and name != "models":
-                folder = cache_of(kept.url)
-                stack.enter_context(mirrored(kept, folder))
-                kept = folder
-            opened[parameter] = kept
-        yield opened

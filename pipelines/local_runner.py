@@ -2,30 +2,26 @@
 
 Reads a declaration and a configuration; writes artifacts below `<runs>/artifacts` and a folder for each run beside
 them. A step whose code, options and inputs are those of an earlier artifact is not run again. A run that was killed is
-started again with the same command: finished steps are cached, the one it was in begins anew or goes on, as declared.
+started again with the same command: finished steps are cached, the one it was in begins anew or continues, as declared.
 Where the runs are kept at a URL, steps work in a local folder, and what they make is uploaded.
 """
 
 import logging
-import os
-import secrets
-import shutil
-import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.artifacts.manifest import Origin
-from components.errors import ComponentError, StorageError
-from components.storage.files import file_lock, read_json, write_json
+from components.errors import ComponentError
+from components.storage.files import read_json
 from pipelines import fingerprint
 from pipelines.artifacts import Artifact, ArtifactStore
 from pipelines.config import Config
 from pipelines.declaration import Step, load
-from pipelines.folders import Folders
+from pipelines.folders import Folders, open_state
+from pipelines.runs import Run
 from pipelines.step import describe_origin, execute, resolve_options
 
 if TYPE_CHECKING:
@@ -67,65 +63,35 @@ def run(
 
     Raises:
         ValueError: the selection does not fit the pipeline.
-        ComponentError: a step, or the check of its sources, cannot go on, or `--from` finds nothing to go on from.
+        ComponentError: a step, or the check of its sources, cannot go on, or `--from` finds no earlier output.
         OSError: a folder cannot be written.
     """
     selection = selection or Selection()
     selection.check(steps)
-    selected = _selected(steps, selection)
+    selected = _select(steps, selection)
     sources = {s.name: load(s.source)(**resolve_options(s, config)) for s in selected if s.source}
     folders.prepare(name for step in selected for name in step.state.values())
-    store = folders.store
-    artifacts = _reused(steps, selection, folders, store)
-    run_dir = _start_run(folders.runs)
-    record: dict[str, Any] = {
-        "run": run_dir.name,
-        "status": "running",
-        "process": os.getpid(),
-        "host": socket.gethostname(),
-        "started": _now(),
-        "config": asdict(config),
-        "seeds": {f"{n}.seed": o["seed"] for n, o in asdict(config).items() if "seed" in o},
-        "versions": fingerprint.versions(),
-        "sources": sources,
-        "steps": {name: {**a.reference, "reused": True} for name, a in artifacts.items()},
-    }
-    _keep(record, run_dir, folders)
-    started = time.monotonic()
+    artifacts = _reuse(steps, selection, folders)
+    run = Run(folders, config, sources=sources, reused=artifacts)
     try:
         for step in selected:
-            step_started = time.monotonic()
-            inputs = {parameter: artifacts[name] for parameter, name in step.inputs.items()}
-            missing = next((i for i in inputs.values() if i.is_missing and not step.accepts_missing), None)
-            if missing:
-                artifact, reason = missing, f"passed over: {missing.manifest['step']} could not be had"
-                log.warning("%s: %s", step.name, reason)
-            else:
-                artifact, reason = _run_step(
-                    step,
-                    config,
-                    inputs=inputs,
-                    source=sources.get(step.name),
-                    folders=folders,
-                    store=store,
-                    forced=step.name in selection.forced,
-                    cluster=cluster,
-                )
+            started = time.monotonic()
+            artifact, reason = _run_step(
+                step,
+                config,
+                inputs={parameter: artifacts[name] for parameter, name in step.inputs.items()},
+                source=sources.get(step.name),
+                folders=folders,
+                is_forced=step.name in selection.forced,
+                cluster=cluster,
+            )
             artifacts[step.name] = artifact
-            seconds = round(time.monotonic() - step_started, 2)
-            code = artifact.manifest["code"]
-            record["steps"][step.name] = {**artifact.reference, "code": code, "seconds": seconds, "reason": reason}
-            _keep(record, run_dir, folders)
-        _complete_run(run_dir, artifacts, folders)
-        _keep({**record, "status": "finished", "seconds": round(time.monotonic() - started, 2)}, run_dir, folders)
+            run.add(step.name, artifact, reason=reason, seconds=round(time.monotonic() - started, 2))
+        run.finish(artifacts)
     except BaseException as exc:
-        seconds = round(time.monotonic() - started, 2)
-        failed = {**record, "status": "failed", "error": f"{type(exc).__name__}: {exc}", "seconds": seconds}
-        # What went wrong is what counts, also when its record cannot be uploaded.
-        with suppress(StorageError):
-            _keep(failed, run_dir, folders)
+        run.fail(exc)
         raise
-    return run_dir, artifacts
+    return run.path, artifacts
 
 
 def _run_step(
@@ -135,45 +101,53 @@ def _run_step(
     inputs: Mapping[str, Artifact],
     source: Any,
     folders: Folders,
-    store: ArtifactStore,
-    forced: bool,
+    is_forced: bool,
     cluster: "Cluster | None",
 ) -> tuple[Artifact, str]:
+    """Return the output of a step, from the store or made now, and the reason."""
+    missing = next((i for i in inputs.values() if i.is_missing and not step.accepts_missing), None)
+    if missing:
+        reason = f"passed over: {missing.manifest['step']} could not be had"
+        log.warning("%s: %s", step.name, reason)
+        return missing, reason
+    store = folders.store
     options = resolve_options(step, config)
     digests = {parameter: artifact.digest for parameter, artifact in inputs.items()}
-    made_from = describe_origin(step, options, source=source, inputs=digests)
-    key = fingerprint.of_value(made_from)
-    reusable = not step.state and not forced
-    # What was missing may be there by now.
-    if reusable and (cached := store.find(step.name, key)) and not cached.is_missing:
+    origin = describe_origin(step, options, source=source, inputs=digests)
+    key = fingerprint.of_value(origin)
+    is_reusable = not step.state and not is_forced
+    if is_reusable and (cached := _find_cached(store, step, key)):
         log.info("%s: cached (same code, options and inputs as on %s)", step.name, cached.manifest["created"])
         return cached, "cached"
     with store.lock(step.name, key):
-        if reusable and (cached := store.find(step.name, key)) and not cached.is_missing:
+        if is_reusable and (cached := _find_cached(store, step, key)):
             log.info("%s: cached (another run has just made it)", step.name)
             return cached, "cached"
-        reason = "forced" if forced else _reason(step, made_from, store.newest(step.name))
+        reason = "forced" if is_forced else _find_reason(step, origin, store.newest(step.name))
         log.info("%s: started (%s)", step.name, reason)
-        partial = store.start(step.name, key, keep=step.resumable and not forced)
-        with ExitStack() as kept:
-            for name in step.state.values():
-                kept.enter_context(folders.mirrored(name))
-            manifest = execute(
+        partial = store.start(step.name, key, keep=step.resumable and not is_forced)
+        with open_state(step, folders.state) as state:
+            output = execute(
                 step,
                 options,
-                made_from,
+                origin,
                 inputs={parameter: store.fetch(artifact).path for parameter, artifact in inputs.items()},
                 references={parameter: artifact.reference for parameter, artifact in inputs.items()},
-                state={parameter: folders.state(name) for parameter, name in step.state.items()},
+                state=state,
                 cluster=cluster,
                 out_dir=partial,
             )
-        artifact = store.publish(partial, manifest)
-    return artifact, reason
+        return store.publish(partial, output), reason
 
 
-def _reason(step: Step, made_from: Origin, last: Artifact | None) -> str:
-    """Say in words what differs from the newest artifact of a step."""
+def _find_cached(store: ArtifactStore, step: Step, key: str) -> Artifact | None:
+    """Return the artifact of a key; what was missing when it was made may be available by now."""
+    cached = store.find(step.name, key)
+    return None if cached is None or cached.is_missing else cached
+
+
+def _find_reason(step: Step, origin: Origin, last: Artifact | None) -> str:
+    """Return in words what differs from the newest artifact of a step."""
     if last is None:
         return "never run before"
     if step.state:
@@ -181,9 +155,9 @@ def _reason(step: Step, made_from: Origin, last: Artifact | None) -> str:
     if last.is_missing:
         return "could not be had before"
     before: dict[str, Any] = {**last.manifest, "inputs": {p: r["digest"] for p, r in last.manifest["inputs"].items()}}
-    changed = [name for name, value in made_from.items() if before.get(name) != value]
+    changed = [name for name, value in origin.items() if before.get(name) != value]
     if changed == ["options"]:
-        now, then = made_from["options"], before["options"]
+        now, then = origin["options"], before["options"]
         changed = [
             f"{name} {then.get(section, {}).get(name)!r} → {value!r}"
             for section in now
@@ -193,15 +167,15 @@ def _reason(step: Step, made_from: Origin, last: Artifact | None) -> str:
     return f"changed: {', '.join(changed)}" if changed else "the earlier output is damaged"
 
 
-def _selected(steps: Sequence[Step], selection: Selection) -> Sequence[Step]:
+def _select(steps: Sequence[Step], selection: Selection) -> Sequence[Step]:
     names = [step.name for step in steps]
     first = names.index(selection.first) if selection.first else 0
     last = names.index(selection.last) if selection.last else len(steps) - 1
     return steps[first : last + 1]
 
 
-def _reused(steps: Sequence[Step], selection: Selection, folders: Folders, store: ArtifactStore) -> dict[str, Artifact]:
-    """Take the artifacts of the steps before `--from` as the newest run left them."""
+def _reuse(steps: Sequence[Step], selection: Selection, folders: Folders) -> dict[str, Artifact]:
+    """Return the artifacts of the steps before `--from` as the newest run left them."""
     before = steps[: [s.name for s in steps].index(selection.first)] if selection.first else ()
     if not before:
         return {}
@@ -209,7 +183,7 @@ def _reused(steps: Sequence[Step], selection: Selection, folders: Folders, store
     references = read_json(latest)["steps"] if latest.exists() else {}
     artifacts = {}
     for step in before:
-        artifact = store.get(references[step.name]) if step.name in references else None
+        artifact = folders.store.get(references[step.name]) if step.name in references else None
         if artifact is None:
             raise ComponentError(
                 f"--from {selection.first} takes what the newest run made before it, and there is no output of "
@@ -218,63 +192,3 @@ def _reused(steps: Sequence[Step], selection: Selection, folders: Folders, store
         log.info("%s: reused from the newest run", step.name)
         artifacts[step.name] = artifact
     return artifacts
-
-
-def _start_run(runs: Path) -> Path:
-    run_dir = runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    run_dir.mkdir(parents=True)
-    return run_dir
-
-
-def _keep(record: Mapping[str, Any], run_dir: Path, folders: Folders) -> None:
-    write_json(run_dir / "run.json", record)
-    folders.share(run_dir / "run.json")
-
-
-def _complete_run(run_dir: Path, artifacts: Mapping[str, Artifact], folders: Folders) -> None:
-    """Put what a person looks for into the run's folder and let the link `latest` point to it."""
-    links = run_dir / "steps"
-    links.mkdir()
-    for name, artifact in artifacts.items():
-        (links / name).symlink_to(os.path.relpath(artifact.path, links))
-    shown = {
-        "evaluator": ["metrics.json"],
-        "report": ["report.html", "plots"],
-        "comparison": ["comparison.html", "comparison.json", "plots"],
-    }
-    for step in shown.keys() & artifacts.keys():
-        artifact = folders.store.fetch(artifacts[step])
-        for source in (artifact.path / name for name in shown[step]):
-            copy = shutil.copytree if source.is_dir() else shutil.copy2
-            copy(source, run_dir / source.name)
-    folders.share(*(path for path in run_dir.rglob("*") if path.is_file()))
-    with file_lock(folders.runs / f".{folders.latest}.lock"):
-        temporary = folders.runs / f".{folders.latest}"
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(run_dir.name)
-        temporary.replace(folders.runs / folders.latest)
-    folders.share_latest(run_dir.name)
-
-
-def runs(folder: Path) -> Iterator[dict[str, Any]]:
-    """Give the record of every run below a folder, the oldest first; one whose process is gone is `killed`."""
-    for path in sorted(folder.glob("*-*/run.json")):
-        record = read_json(path)
-        is_ours = record.get("host", socket.gethostname()) == socket.gethostname()
-        if record["status"] == "running" and is_ours and not _is_alive(record["process"]):
-            record["status"] = "killed"
-        yield record
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -1,28 +1,27 @@
-"""What a person asks afterwards: where a pushed model comes from, and which runs there were."""
+"""What a person wants to know afterwards: where a pushed model comes from, and which runs there were."""
 
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from components.errors import PushError
-from components.storage.bucket import Bucket
 from components.storage.files import read_json
-from components.storage.models import LINEAGE, open_models
+from components.storage.models import LINEAGE, ModelStore
+from pipelines.runs import RunRecord
 
 
-def read_lineage(models_dir: Path | Bucket, model_name: str, version: int | None = None) -> dict[str, Any]:
+def read_lineage(models: ModelStore, model_name: str, version: int | None = None) -> dict[str, Any]:
     """Read the lineage of a pushed model, the newest by default.
 
     Raises:
         PushError: there is no such version, or it was not pushed by this pipeline.
     """
-    models = open_models(models_dir)
     pushed = models.versions(model_name)
     if not pushed or version not in (None, *pushed):
-        held = ", ".join(map(str, pushed)) or "none"
+        found = ", ".join(map(str, pushed)) or "none"
         raise PushError(
-            f"No pushed model {model_name}{f' version {version}' if version is not None else ''} in {models_dir}; "
-            f"versions there: {held}. Train one with `make train`."
+            f"No pushed model {model_name}{f' version {version}' if version is not None else ''} in {models}; "
+            f"versions there: {found}. Train one with `make train`."
         )
     shown = version or pushed[-1]
     origin = models.lineage(model_name, shown)
@@ -57,7 +56,7 @@ def as_tree(origin: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def as_table(records: Iterable[dict[str, Any]], runs_dir: Path) -> str:
+def as_table(records: Iterable[RunRecord], runs_dir: Path) -> str:
     """List runs, a line each: when, how they ended, how long they took, how accurate and whether pushed."""
     rows = [("run", "status", "seconds", "accuracy", "data")]
     for record in records:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.artifacts.manifest import Lineage, Origin, Output, Reference
-from components.storage.bucket import Bucket
+from components.storage.store import Store
 from pipelines import fingerprint
 from pipelines.config import Config
 from pipelines.declaration import Step, load
@@ -55,7 +55,7 @@ def execute(
     *,
     inputs: Mapping[str, Path],
     references: Mapping[str, Reference | Lineage],
-    state: Mapping[str, Path | Bucket],
+    state: Mapping[str, Path | Store],
     cluster: "Cluster | None",
     out_dir: Path,
 ) -> Output:

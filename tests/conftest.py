@@ -148,3 +148,14 @@ def s3(s3_client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     yield S3(s3_client, f"bucket-{secrets.token_hex(4)}")
     if os.environ["AWS_ENDPOINT_URL"] != s3_client.meta.endpoint_url:
         s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """Restore logging afterwards: the command line configures it."""
+    root, absl = logging.getLogger(), logging.getLogger("absl")
+    handlers, level, absl_level = root.handlers[:], root.level, absl.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    absl.setLevel(absl_level)

@@ -1,4 +1,4 @@
-"""A store that speaks S3 on a free loopback port, as the tests see it: written through s3fs, looked at with boto3."""
+"""A server that speaks S3 on a free loopback port, as the tests see it: written through s3fs, read with boto3."""
 
 import json
 import socket
@@ -29,7 +29,7 @@ class S3:
         self.client.create_bucket(Bucket=name)
 
     def keys_below(self, prefix: str = "") -> list[str]:
-        """Give the name of every object below a prefix, without it."""
+        """Return the name of every object below a prefix, without it."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
         return [found["Key"].removeprefix(prefix) for page in pages for found in page.get("Contents", ())]
 
@@ -40,7 +40,7 @@ class S3:
         self.client.put_object(Bucket=self.name, Key=key, Body=content)
 
     def forbid(self, action: str) -> None:
-        """Let nobody do something, such as `s3:PutObject`, to the objects of this bucket."""
+        """Deny an action, such as `s3:PutObject`, on the objects of this bucket."""
         rule = {"Effect": "Deny", "Principal": "*", "Action": action, "Resource": f"arn:aws:s3:::{self.name}/*"}
         self.client.put_bucket_policy(
             Bucket=self.name, Policy=json.dumps({"Version": "2012-10-17", "Statement": [rule]})
@@ -53,7 +53,7 @@ class S3:
         s3fs.S3FileSystem.clear_instance_cache()
 
     def unplug(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Let `s3://` lead to where nobody listens."""
+        """Let `s3://` lead to a port where nobody listens."""
         with socket.create_server(("127.0.0.1", 0)) as server:
             self.lead_to(server, monkeypatch)
 
@@ -64,7 +64,7 @@ def _die() -> None:
 
 @contextmanager
 def killed_after(num_writes: int, die: Callable[[], None] = _die) -> Iterator[None]:
-    """Let that many writes to a store through and die at the next one."""
+    """Let that many writes to a bucket through and die at the next one."""
     done: list[str] = []
     one_at_a_time = threading.Lock()
     do = storage.Bucket._do

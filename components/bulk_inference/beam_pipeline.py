@@ -1,9 +1,9 @@
 """Bulk inference with Beam's `RunInference`, on whatever machines Beam's options name.
 
-Reads and writes what `classifier` does; the images, the model and the output must be within the workers'
-reach. What `RunInference` is given is a part, not an image: so its rows are written, and kept, as soon as they are
-there. Images that are grouped into files after their inference would all wait for the last one, and a pipeline that is
-killed would have nothing to go on from.
+Reads and writes what `classifier` does; the workers must be able to reach the images, the model and the output. The
+elements of `RunInference` are parts, not images: so the rows of each are written, and kept, as soon as they are there.
+Images that are grouped into files after their inference would all wait for the last one, and a pipeline that is killed
+would have nothing to go on from.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,7 +31,7 @@ class PartHandler(ModelHandler[Part, str, Client]):
     def run_inference(
         self, batch: Sequence[Part], model: Client, inference_args: dict[str, Any] | None = None
     ) -> Iterable[str]:
-        """Write the parts' rows; give the names of their files."""
+        """Write the parts' rows and yield the names of their files."""
         for part in batch:
             classify_part(model, self._folder, part)
             yield part.name

@@ -1,8 +1,8 @@
 """Bulk inference: `python -m pipelines infer --input photos/ --model models --output predictions.parquet`.
 
-Reads images and a model; writes one row for each image to a folder of Parquet files (`output`). The same command goes
-on where it was stopped. Few images are classified by processes of this machine, many by a Beam pipeline, whose own
-options say where it runs. Both call `classify_part`, so the rows are the same.
+Reads images and a model; writes one row for each image to a folder of Parquet files (`output`). The same command
+continues where it was stopped. Few images are classified by processes of this machine, many by a Beam pipeline, on the
+machines that its own options name. Both call `classify_part`, so the rows are the same.
 """
 
 import logging
@@ -23,7 +23,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from client.classifier_client import ClassifierError, Client
-from components.bulk_inference.classifier import Classifier, classify_part, find_model, list_images
+from components.bulk_inference.classifier import Classifier, classify_part, find_model
+from components.bulk_inference.images import list_images
 from components.bulk_inference.output import Part, PredictionFolder
 from components.data import beam
 from components.errors import InferenceError
@@ -67,7 +68,7 @@ def infer(images: str, model: str, output: str, *, models_dir: Path, options: In
 
     Args:
         images: a folder, a pattern or a file; a path or a URL.
-        model: see `components.bulk_inference.classifier.find_model`; or a server.
+        model: see `find_model`; or a server.
         output: the folder of predictions; a path or a URL.
         models_dir: where pushed models are.
         options: how.
@@ -76,8 +77,10 @@ def infer(images: str, model: str, output: str, *, models_dir: Path, options: In
         `num_images` and `num_errors` of the whole output.
 
     Raises:
-        InferenceError: there are no images or no model, the output cannot be written or holds something else, or what
-            runs the parts failed.
+        InferenceError: there are no images or no model, the output cannot be written or holds something else, or the
+            processes failed.
+        StorageError: a bucket cannot be read or written.
+        BeamError: the Beam pipeline failed.
     """
     started = time.monotonic()
     model = find_model(model, models_dir)
@@ -145,16 +148,16 @@ def _run_processes(classifier: Classifier, folder: PredictionFolder, parts: Sequ
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # It is for the process that started this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The process that started this one handles it.
     parent = multiprocessing.parent_process()
 
-    def follow() -> None:
-        """End with that process, however it ended: the queue of work would be waited at for ever."""
+    def end_with_parent() -> None:
+        """Exit when the parent has ended, however it ended: this process would wait for its queue of work for ever."""
         if parent:
             parent.join()
             os._exit(1)
 
-    threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _work(classifier: Classifier, folder: PredictionFolder, part: Part) -> None:
@@ -163,13 +166,13 @@ def _work(classifier: Classifier, folder: PredictionFolder, part: Part) -> None:
 
 @cache
 def _open(classifier: Classifier) -> Client:
-    """Give a worker its client."""
+    """Return the client of this process."""
     return classifier.open()
 
 
 @contextmanager
 def _progress(folder: PredictionFolder, num_parts: int) -> Iterator[None]:
-    """Draw a bar, where a person looks, of the parts that appear in the folder: whoever writes them."""
+    """Draw a bar on a terminal of the parts that appear in the folder, whichever process writes them."""
     if not sys.stderr.isatty():
         yield
         return

@@ -8,42 +8,48 @@ import os
 from pathlib import Path
 
 from components.errors import StorageError
-from components.storage.bucket import Bucket
+from components.storage.bucket import Bucket, is_url
 
 FOLDER = "PIPELINE_CACHE"
 
 
 def cache_of(url: str) -> Path:
-    """Give the local folder for what is fetched from a URL."""
+    """Return the local folder for what is fetched from a URL."""
     return Path(os.environ.get(FOLDER, ".cache")) / hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
-def fetch_file(url: str) -> Path:
-    """Give a local copy of the file at a URL; one that has not changed since is not fetched again.
+def fetch_file(path_or_url: str) -> Path:
+    """Return the path of a file: its own, or that of a local copy of what is at the URL now.
+
+    The copy keeps its name and its folder's, which may be a model's version.
 
     Raises:
-        StorageError: there is no such file, or it cannot be read.
+        StorageError: there is no file at the URL, or it cannot be read.
     """
-    folder, _, name = url.rpartition("/")
-    bucket = Bucket(folder)
+    if not is_url(path_or_url):
+        return Path(path_or_url).expanduser()
+    *above, parent, name = path_or_url.split("/")
+    bucket = Bucket("/".join([*above, parent]))
     found = bucket.find(name)
     if found is None:
-        raise StorageError(f"There is no file at {url}. Give one that is there, or a path on this machine.")
-    local = cache_of(f"{url} {found.version}")
-    if not (local / name).is_file():
-        bucket.download([name], local)
-    return local / name
+        raise StorageError(f"There is no file at {path_or_url}. Give one that is there, or a path on this machine.")
+    folder = cache_of(f"{path_or_url} {found.version}") / parent
+    if not (folder / name).is_file():
+        bucket.download([name], folder)
+    return folder / name
 
 
-def fetch_folder(url: str, *, marker: str) -> Path:
-    """Give a local copy of a folder at a URL that never changes once its marker is there.
+def fetch_folder(path_or_url: str, *, marker: str) -> Path:
+    """Return the path of a folder: its own, or that of a local copy; at a URL it never changes once it has its marker.
 
     Raises:
-        StorageError: the folder is not complete, or cannot be read.
+        StorageError: the folder at the URL is not complete, or cannot be read.
     """
-    local = cache_of(url)
+    if not is_url(path_or_url):
+        return Path(path_or_url)
+    local = cache_of(path_or_url)
     if not (local / marker).is_file():
-        bucket = Bucket(url)
+        bucket = Bucket(path_or_url)
         bucket.download([name for name in bucket.files() if name != marker], local)
         bucket.download([marker], local)
     return local

@@ -5,11 +5,20 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 TEMPORARY_FILES = ".*.tmp"
 """Pattern of what a writer that was killed leaves behind."""
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """What a listing says of a file; `version` changes whenever its content does."""
+
+    size_bytes: int
+    version: str
 
 
 def read_json(path: Path) -> Any:

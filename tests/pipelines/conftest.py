@@ -1,10 +1,7 @@
 """What the tests of the pipelines share: a toy pipeline in folders of its own."""
 
-import logging
-import os
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+import multiprocessing
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +14,8 @@ from pipelines.artifacts import Artifact
 from pipelines.declaration import Step
 from pipelines.folders import Folders
 from pipelines.local_runner import Selection
+from pipelines.runs import RunRecord, list_runs
 from tests.pipelines import toy
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class Toy:
@@ -39,26 +35,22 @@ class Toy:
         self.config = replace(self.config, **{section: replace(getattr(self.config, section), **options)})
 
     def executed(self) -> list[str]:
-        """Return the steps that ran since the last call."""
+        """Give the steps that ran since this was asked last."""
         names = self.journal.read_text().split() if self.journal.exists() else []
         self.journal.unlink(missing_ok=True)
         return names
 
-    def record(self, run: str = "latest") -> dict[str, Any]:
+    def record(self, run: str = "latest") -> RunRecord:
         return read_json(self.folders.runs / run / "run.json")
 
-    def records(self) -> list[dict[str, Any]]:
-        return list(local_runner.runs(self.folders.runs))
+    def records(self) -> list[RunRecord]:
+        return list(list_runs(self.folders.runs))
 
-    def start(self, call: str, **environment: str) -> subprocess.Popen[str]:
-        """Call a function of the toy module in a process of its own."""
-        return subprocess.Popen(
-            [sys.executable, "-c", f"from tests.pipelines import toy; toy.{call}"],
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(self, call: Callable[[], Any]) -> Any:
+        """Call a function in a process of its own."""
+        process = multiprocessing.get_context("fork").Process(target=call)
+        process.start()
+        return process
 
 
 @pytest.fixture
@@ -66,14 +58,3 @@ def toy_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
     pipeline = Toy(tmp_path)
     monkeypatch.setenv("TOY_JOURNAL", str(pipeline.journal))
     return pipeline
-
-
-@pytest.fixture
-def own_logging() -> Iterator[None]:
-    """Restore the logging, which the command line sets up."""
-    root, absl = logging.getLogger(), logging.getLogger("absl")
-    handlers, level, absl_level = root.handlers[:], root.level, absl.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    absl.setLevel(absl_level)

@@ -1,4 +1,4 @@
-"""An artifact is complete and intact, or it is not there."""
+"""An artifact is complete and intact, or it is not found."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ def publish(store: ArtifactStore, *, content: str = "text", key: str = "abc", cr
     return store.publish(partial, {"step": "read", "key": key, "created": created})
 
 
-def test_an_artifact_appears_whole_by_a_rename(store, monkeypatch):
+def test_an_artifact_appears_complete_by_a_rename(store, monkeypatch):
     seen = []
     rename = Path.rename
 
@@ -86,7 +86,7 @@ def test_a_folder_without_a_readable_manifest_is_no_artifact(store, manifest):
     assert store.get(artifact.reference) is None
 
 
-def test_what_is_damaged_is_made_anew_beside_it(store):
+def test_what_is_damaged_is_made_again_beside_it(store):
     damaged = publish(store)
     (damaged.path / "sub" / "text.txt").unlink()
     healed = publish(store)
@@ -105,7 +105,7 @@ def test_other_content_under_the_same_key_is_added_and_nothing_replaced(store):
     assert store.get(second.reference) == second
 
 
-def test_the_same_content_gives_back_the_artifact_that_is_there(store):
+def test_the_same_content_is_the_artifact_that_is_there(store):
     first = publish(store)
     again = publish(store, created="2026-01-02")
     assert again == first
@@ -118,7 +118,7 @@ def test_a_new_attempt_begins_in_an_empty_folder_unless_the_killed_one_is_kept(s
     assert not list(store.start("read", "abc", keep=False).iterdir())
 
 
-def test_a_torn_write_of_the_killed_attempt_is_not_kept(store):
+def test_an_incomplete_write_of_the_killed_attempt_is_not_kept(store):
     partial = store.start("read", "abc", keep=False)
     (partial / "sub").mkdir()
     (partial / "sub" / ".text.json.4711.tmp").write_text('{"half":')
@@ -127,15 +127,15 @@ def test_a_torn_write_of_the_killed_attempt_is_not_kept(store):
     assert set(store.publish(partial, {"step": "read", "key": "abc", "created": ""}).manifest["files"]) == {"text.txt"}
 
 
-@pytest.mark.parametrize("moment", ["of_file", "write_json", "rename"])
-def test_nothing_half_written_is_ever_found(store, monkeypatch, moment):
+@pytest.mark.parametrize("moment", ["of_file", "write_manifest", "rename"])
+def test_nothing_incomplete_is_ever_found(store, monkeypatch, moment):
     class KilledError(BaseException):
         pass
 
     def kill(*arguments: object) -> None:
         raise KilledError
 
-    owner = {"of_file": artifacts.fingerprint, "write_json": artifacts, "rename": Path}[moment]
+    owner = {"of_file": artifacts.fingerprint, "write_manifest": artifacts, "rename": Path}[moment]
     with monkeypatch.context() as patch:
         patch.setattr(owner, moment, kill)
         with pytest.raises(KilledError):

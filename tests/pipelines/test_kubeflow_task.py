@@ -1,4 +1,4 @@
-"""What a task does with KFP's arguments: options checked, folders as the local runner leaves them, one manifest."""
+"""What a task does with what KFP gives it: options checked, folders as the local runner leaves them, one manifest."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,8 +9,8 @@ from kfp import dsl
 
 from components.artifacts.manifest import read_manifest
 from components.errors import ComponentError
-from components.storage.bucket import Bucket
 from components.storage.files import read_json, write_json
+from components.storage.store import Store
 from components.trainer import TrainerOptions
 from pipelines import kubeflow_task, local_runner
 from pipelines.config import Config
@@ -23,13 +23,13 @@ NUMBERS = {name: float(v) if type(v) is int else v for name, v in asdict(Trainer
 ARGUMENTS = {f"trainer_{name}": v for name, v in (NUMBERS | {"hidden_units": [256.0]}).items()}
 
 
-def note(*, out_dir: Path, options: TrainerOptions, models_dir: Path) -> dict[str, Any]:
-    """Write down what there was before, and the arguments of the step."""
+def note(*, out_dir: Path, options: TrainerOptions, models_dir: Store) -> dict[str, Any]:
+    """Write down what there was before, and what the step is given."""
     found = sorted(path.name for path in out_dir.iterdir())
     write_json(out_dir / "options.json", asdict(options))
     (out_dir / "found.txt").write_text(" ".join(found))
     (out_dir / "page.html").write_text("<!doctype html>")
-    (models_dir / "visited").touch()
+    models_dir.write("visited", b"")
     return {"num_epochs": options.epochs}
 
 
@@ -44,7 +44,7 @@ def look(options: TrainerOptions) -> dict[str, Any]:
     return {"seen": ["with", options.seed]}
 
 
-def visit(*, out_dir: Path, models_dir: Path | Bucket, schemas_dir: Path) -> dict[str, Any]:
+def visit(*, out_dir: Path, models_dir: Store, schemas_dir: Path) -> dict[str, Any]:
     path = schemas_dir / "visits.json"
     visits = 1 + (read_json(path) if path.exists() else 0)
     write_json(path, visits)
@@ -75,8 +75,8 @@ def run_note(folder: Path, **changes: Any) -> dsl.Artifact:
     output = artifact(folder / "notes")
     description = folder / "source_of_note"
     kubeflow_task.describe_sources(**{**ARGUMENTS, "source_of_note": str(description), **changes})
-    more = {"models_dir": str(folder / "models"), "source_of_note": description.read_text()}
-    kubeflow_task.run("note", output=output, **{**ARGUMENTS, **more, **changes})
+    given = {"models_dir": str(folder / "models"), "source_of_note": description.read_text()}
+    kubeflow_task.run("note", output=output, **{**ARGUMENTS, **given, **changes})
     return output
 
 
@@ -91,7 +91,7 @@ def test_a_task_leaves_the_manifest_of_the_local_runner(tmp_path):
         assert set(manifest) == set(expected)
         for entry in set(expected) - {"created", "seconds", "inputs"}:
             assert manifest[entry] == expected[entry], entry
-    # Another task sees no other folder than its inputs: the manifest holds what made these.
+    # Another task sees no other folder than its inputs: what made these is said in full.
     origin = read_manifest(Path(read.path))["inputs"]["notes_dir"]
     assert {**origin, **artifacts["note"].reference} == origin
     assert origin["options"]["options"]["epochs"] == TrainerOptions().epochs
@@ -129,7 +129,7 @@ def test_what_is_kept_at_a_url_is_fetched_and_what_changes_is_written_back(tmp_p
         assert output.metadata == {"models": "Bucket memory://models", "visits": number}
 
 
-@pytest.mark.parametrize(("resumable", "found"), [(False, ""), (True, "half")], ids=["restarted", "resumed"])
+@pytest.mark.parametrize(("resumable", "found"), [(False, ""), (True, "half")], ids=["anew", "resumed"])
 def test_a_retry_goes_on_only_where_the_step_can(tmp_path, monkeypatch, resumable, found):
     monkeypatch.setattr(kubeflow_task, "STEPS", (replace(NOTE, resumable=resumable),))
     (tmp_path / "notes").mkdir()

@@ -1,4 +1,4 @@
-"""The runner runs what has to be run, once, and says why; a run that ends badly can be started again."""
+"""The runner runs what has to be run, once, with the reason; a run that ends badly can be started again."""
 
 import dataclasses
 import json
@@ -13,10 +13,11 @@ import pytest
 
 from components.errors import ComponentError, DataError
 from components.storage.files import read_json
-from pipelines import fingerprint, local_runner
+from pipelines import fingerprint
 from pipelines.artifacts import ArtifactStore
 from pipelines.declaration import Step
 from pipelines.folders import Folders
+from pipelines.runs import list_runs
 from tests.pipelines import toy
 
 
@@ -49,7 +50,7 @@ def test_a_second_run_does_nothing(toy_pipeline, caplog):
     assert f"count: cached (same code, options and inputs as on {created})" in caplog.messages
 
 
-def test_a_changed_option_reruns_its_step_and_what_depends_on_it(toy_pipeline, caplog):
+def test_a_changed_option_reruns_its_step_and_what_was_run_with_the_earlier_one_is_still_cached(toy_pipeline, caplog):
     toy_pipeline.run()
     toy_pipeline.executed()
     toy_pipeline.set("multiply", factor=3)
@@ -57,13 +58,6 @@ def test_a_changed_option_reruns_its_step_and_what_depends_on_it(toy_pipeline, c
         assert result_of(toy_pipeline.run()) == 15
     assert toy_pipeline.executed() == ["multiply"]
     assert "multiply: started (changed: factor 2 → 3)" in caplog.messages
-
-
-def test_what_was_run_with_the_earlier_option_is_still_cached(toy_pipeline):
-    toy_pipeline.run()
-    toy_pipeline.set("multiply", factor=3)
-    toy_pipeline.run()
-    toy_pipeline.executed()
     toy_pipeline.set("multiply", factor=2)
     assert result_of(toy_pipeline.run()) == 10
     assert toy_pipeline.executed() == []
@@ -127,7 +121,7 @@ def test_another_version_of_a_library_reruns_everything(toy_pipeline, monkeypatc
     assert toy_pipeline.executed() == ["read", "count", "multiply"]
 
 
-def test_a_damaged_output_is_made_anew(toy_pipeline, caplog):
+def test_a_damaged_output_is_made_again(toy_pipeline, caplog):
     damaged = toy_pipeline.run()["count"]
     toy_pipeline.executed()
     (damaged.path / "count.json").unlink()
@@ -142,7 +136,7 @@ def test_a_step_with_state_runs_every_time(toy_pipeline):
     first = toy_pipeline.run(steps)
     second = toy_pipeline.run(steps)
     assert toy_pipeline.executed() == ["read", "count", "visit", "visit"]
-    assert sorted(p.name for p in toy_pipeline.folders.models.iterdir()) == ["1", "2"]
+    assert toy_pipeline.folders.state("models").names() == ["1", "2"]
     # It found nothing new, so nothing that reads its output would run.
     assert second["visit"] == first["visit"]
     assert reasons(toy_pipeline.record())["visit"] == "looks at what is there"
@@ -218,7 +212,7 @@ def test_sources_are_checked_before_any_step_runs(toy_pipeline):
 
 
 def test_folders_of_state_are_made_before_any_step_runs(toy_pipeline):
-    toy_pipeline.folders = Folders(runs=toy_pipeline.folders.runs, models=toy_pipeline.text / "models")
+    toy_pipeline.folders = dataclasses.replace(toy_pipeline.folders, models=toy_pipeline.text / "models")
     with pytest.raises(OSError, match=r"text\.txt/models"):
         toy_pipeline.run((toy.READ, toy.COUNT, toy.VISIT))
     assert toy_pipeline.executed() == []
@@ -241,7 +235,7 @@ def test_a_failing_step_leaves_a_failed_run_and_the_next_one_goes_on(toy_pipelin
     assert [r["status"] for r in toy_pipeline.records()].count("finished") == 1
 
 
-def test_an_interrupted_run_says_so_and_the_next_one_goes_on(toy_pipeline, monkeypatch):
+def test_an_interrupted_run_is_recorded_and_the_next_one_goes_on(toy_pipeline, monkeypatch):
     def interrupt(**arguments: object) -> None:
         raise KeyboardInterrupt
 
@@ -256,19 +250,20 @@ def test_an_interrupted_run_says_so_and_the_next_one_goes_on(toy_pipeline, monke
 
 
 @pytest.mark.parametrize(
-    ("name", "forced", "found"),
-    [("GO_ON", [], "first found.txt"), ("STUMBLE", [], ""), ("GO_ON", ["stumble"], "")],
+    ("step", "forced", "found"),
+    [(toy.GO_ON, [], "first found.txt"), (toy.STUMBLE, [], ""), (toy.GO_ON, ["stumble"], "")],
     ids=["resumable", "not resumable", "forced"],
 )
-def test_a_step_finds_what_its_killed_attempt_left_if_it_is_resumable(toy_pipeline, name, forced, found):
-    folder = str(toy_pipeline.text.parent)
-    steps = f"(toy.READ, toy.COUNT, toy.{name})"
-    killed = toy_pipeline.start(f"run_in_process({steps}, {str(toy_pipeline.text)!r}, {folder!r})", TOY_KILL="yes")
-    killed.communicate(timeout=toy.DEADLINE_S)
-    assert killed.returncode == -signal.SIGKILL
+def test_a_step_finds_what_its_killed_attempt_left_if_it_is_resumable(toy_pipeline, monkeypatch, step, forced, found):
+    steps = (toy.READ, toy.COUNT, step)
+    with monkeypatch.context() as patch:
+        patch.setenv("TOY_KILL", "yes")
+        killed = toy_pipeline.start(lambda: toy_pipeline.run(steps))
+    killed.join(toy.DEADLINE_S)
+    assert killed.exitcode == -signal.SIGKILL
     assert toy_pipeline.executed() == ["read", "count", "stumble"]
     assert ArtifactStore(toy_pipeline.folders.artifacts).newest("stumble") is None
-    artifact = toy_pipeline.run((toy.READ, toy.COUNT, getattr(toy, name)), forced=forced)["stumble"]
+    artifact = toy_pipeline.run(steps, forced=forced)["stumble"]
     assert toy_pipeline.executed() == ["stumble"]
     assert (artifact.path / "found.txt").read_text() == found
     assert set(artifact.manifest["files"]) == {"found.txt", "first", "second"}
@@ -278,15 +273,19 @@ def test_a_step_finds_what_its_killed_attempt_left_if_it_is_resumable(toy_pipeli
 
 
 def test_two_runs_at_once_share_the_work_of_a_slow_step(toy_pipeline):
-    call = f"run_until_both_are_there({str(toy_pipeline.text)!r}, {str(toy_pipeline.text.parent)!r})"
-    both = [toy_pipeline.start(call), toy_pipeline.start(call)]
+    def run() -> None:
+        toy.announce_the_lock(toy_pipeline.text.parent)
+        toy_pipeline.run((toy.READ, toy.COUNT, toy.LINGER))
+
+    both = [toy_pipeline.start(run), toy_pipeline.start(run)]
     try:
-        errors = [process.communicate(timeout=2 * toy.DEADLINE_S)[1] for process in both]
+        for process in both:
+            process.join(2 * toy.DEADLINE_S)
     finally:
         for process in both:
             process.kill()
-            process.wait()
-    assert [process.returncode for process in both] == [0, 0], errors
+            process.join()
+    assert [process.exitcode for process in both] == [0, 0]
     assert sorted(toy_pipeline.executed()) == ["count", "linger", "read"]
     first, second = toy_pipeline.records()
     assert (first["status"], second["status"]) == ("finished", "finished")
@@ -299,7 +298,7 @@ def test_two_runs_at_once_share_the_work_of_a_slow_step(toy_pipeline):
 # What a run leaves behind.
 
 
-def test_the_record_says_what_a_run_was_made_from(toy_pipeline):
+def test_the_record_holds_what_a_run_was_made_from(toy_pipeline):
     artifacts = toy_pipeline.run()
     record = toy_pipeline.record()
     assert record["status"] == "finished"
@@ -315,7 +314,7 @@ def test_the_record_says_what_a_run_was_made_from(toy_pipeline):
         assert (toy_pipeline.folders.runs / "latest" / "steps" / name).resolve() == artifacts[name].path.resolve()
 
 
-def test_the_manifest_says_what_an_artifact_was_made_from(toy_pipeline):
+def test_the_manifest_holds_what_an_artifact_was_made_from(toy_pipeline):
     artifacts = toy_pipeline.run()
     manifest = artifacts["multiply"].manifest
     assert manifest["step"] == "multiply"
@@ -366,8 +365,8 @@ def test_runs_are_listed_from_the_oldest_to_the_newest(tmp_path: Path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text(json.dumps({"run": name, "status": "finished"}))
     (tmp_path / "20260103-000000-bbbb").mkdir()
-    assert [r["run"] for r in local_runner.runs(tmp_path)] == ["20260101-000000-ffff", "20260102-000000-aaaa"]
-    assert list(local_runner.runs(tmp_path / "nowhere")) == []
+    assert [r["run"] for r in list_runs(tmp_path)] == ["20260101-000000-ffff", "20260102-000000-aaaa"]
+    assert list(list_runs(tmp_path / "nowhere")) == []
 
 
 def test_a_run_whose_process_is_gone_is_listed_as_killed(tmp_path: Path):
@@ -377,10 +376,10 @@ def test_a_run_whose_process_is_gone_is_listed_as_killed(tmp_path: Path):
         (tmp_path / name).mkdir()
         record = {"run": name, "status": "running", "process": process}
         (tmp_path / name / "run.json").write_text(json.dumps(record))
-    assert [r["status"] for r in local_runner.runs(tmp_path)] == ["killed", "running"]
+    assert [r["status"] for r in list_runs(tmp_path)] == ["killed", "running"]
 
 
-# What cannot be had.
+# What is not available.
 
 
 LENDING = (*toy.STEPS, toy.BORROW, toy.MULTIPLY_BORROWED, toy.GATHER)
@@ -393,7 +392,7 @@ def lent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_what_needs_a_missing_input_is_passed_over_and_the_rest_goes_on(toy_pipeline, lent):
+def test_what_needs_a_missing_input_is_skipped_and_the_rest_runs(toy_pipeline, lent):
     artifacts = toy_pipeline.run(LENDING)
     assert toy_pipeline.executed() == ["read", "count", "multiply", "borrow", "gather"]
     reason = {"what": "the lent", "reason": "lent.txt is not there"}

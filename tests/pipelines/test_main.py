@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from components import pusher
+from components.artifacts.blessing import Check, write_blessing
+from components.artifacts.litert_evaluation import LiteRTEvaluation, write_litert_evaluation
+from components.artifacts.parity import Parity, write_parity
 from components.storage.files import read_json, write_json
+from components.storage.models import LINEAGE, open_models
 from pipelines import __main__ as command_line
 from pipelines.declaration import Step
-from pipelines.local_runner import runs
+from pipelines.runs import RunRecord, list_runs
 from tests.s3 import S3
 
 MODULE = __name__
@@ -33,21 +36,20 @@ def export(*, out_dir: Path, options) -> dict:
 
 
 def evaluate(*, export_dir: Path, out_dir: Path, options) -> dict:
-    blessed = options.min_accuracy <= 0.75
     write_json(out_dir / "metrics.json", {"accuracy": 0.75})
-    checks = [{"name": "min_accuracy", "passed": blessed, "message": "accuracy 0.75 is too low"}]
-    write_json(out_dir / "blessing.json", {"blessed": blessed, "checks": checks})
+    check = Check(name="min_accuracy", passed=options.min_accuracy <= 0.75, message="accuracy 0.75 is too low")
+    write_blessing(out_dir, [check], validator="evaluator")
     return {"accuracy": 0.75}
 
 
 def serve(*, export_dir: Path, out_dir: Path) -> dict:
-    write_json(out_dir / "blessing.json", {"blessed": True, "checks": []})
+    write_blessing(out_dir, [], validator="infra_validator")
     return {}
 
 
 def convert(*, export_dir: Path, out_dir: Path) -> dict:
-    write_json(out_dir / "evaluation.json", {"files": {}})
-    write_json(out_dir / "parity.json", {"ways": []})
+    write_litert_evaluation(out_dir, LiteRTEvaluation(saved_model=None, files={}))
+    write_parity(out_dir, Parity(reference="keras", forms=[]))
     return {}
 
 
@@ -107,6 +109,12 @@ class Terminal:
         self.out, self.err = self._capsys.readouterr()
         return status
 
+    def versions(self) -> list[int]:
+        return open_models(self.models).versions("flowers")
+
+    def records(self) -> list[RunRecord]:
+        return list(list_runs(self.runs))
+
 
 @pytest.fixture
 def terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str], own_logging: None) -> Terminal:
@@ -124,7 +132,7 @@ def toy_terminal(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> Termina
 
 def test_run_prints_where_the_model_and_the_report_are(toy_terminal):
     assert toy_terminal("run") == 0
-    (record,) = runs(toy_terminal.runs)
+    (record,) = toy_terminal.records()
     run_dir = toy_terminal.runs / record["run"]
     assert toy_terminal.out == f"Report: {run_dir}/report.html\nPushed: {toy_terminal.models}/flowers/1\n"
     assert read_json(run_dir / "metrics.json") == {"accuracy": 0.75}
@@ -137,13 +145,13 @@ def test_a_second_run_does_nothing_and_ends_well(toy_terminal):
     assert toy_terminal("run") == 0
     assert f"Pushed: {toy_terminal.models}/flowers/1\n" in toy_terminal.out
     assert "report: cached" in toy_terminal.err
-    assert pusher.versions(toy_terminal.models, "flowers") == [1]
+    assert toy_terminal.versions() == [1]
 
 
 def test_a_model_that_is_not_pushed_ends_with_3(toy_terminal):
     assert toy_terminal("run", "--set", "evaluator.min_accuracy=0.9") == command_line.NOT_PUSHED == 3
     assert toy_terminal.out.endswith("Not pushed: not blessed: accuracy 0.75 is too low\n")
-    (record,) = runs(toy_terminal.runs)
+    (record,) = toy_terminal.records()
     assert record["status"] == "finished"
 
 
@@ -153,11 +161,11 @@ def test_a_run_that_ends_before_the_pusher_ends_well(toy_terminal):
     assert toy_terminal("run", "--from", "pusher") == 0
 
 
-def test_an_interrupted_run_ends_with_130_and_says_how_to_go_on(terminal, monkeypatch):
+def test_an_interrupted_run_ends_with_130_and_names_the_command_that_goes_on(terminal, monkeypatch):
     monkeypatch.setattr(command_line, "STEPS", INTERRUPTED)
     assert terminal("run") == 130
     assert terminal.err.endswith("error: interrupted; the same command goes on where this run was\n")
-    (record,) = runs(terminal.runs)
+    (record,) = terminal.records()
     assert record["status"] == "failed"
 
 
@@ -259,12 +267,12 @@ def test_a_full_disk_for_models_leaves_no_version_and_a_clear_error(toy_terminal
     assert "A model is pushed whole or not at all" in error
     assert "No space left on device" in error
     assert f"Free some space in {toy_terminal.models}; the same command goes on from here." in error
-    assert pusher.versions(toy_terminal.models, "flowers") == []
+    assert toy_terminal.versions() == []
     assert not (toy_terminal.models / ".staging").exists()
     subprocess.run(["mount", "-o", "remount,size=2m", str(toy_terminal.models)], check=True)
     assert toy_terminal("run") == 0
     assert "evaluator: cached" in toy_terminal.err
-    assert pusher.versions(toy_terminal.models, "flowers") == [1]
+    assert toy_terminal.versions() == [1]
 
 
 def test_a_full_disk_for_runs_ends_with_a_clear_error_and_goes_on_later(toy_terminal, small_disk, monkeypatch):
@@ -290,7 +298,7 @@ def test_list_shows_every_run(toy_terminal):
     assert header.split() == ["run", "status", "seconds", "accuracy", "data"]
     rows = {line.split()[0]: line.split()[1:] for line in lines}
     assert len(rows) == 2
-    for record in runs(toy_terminal.runs):
+    for record in toy_terminal.records():
         accuracy, data = ("0.7500", "auto") if "pusher" in record["steps"] else ("–", "synthetic")
         assert rows[record["run"]] == ["finished", f"{record['seconds']:.0f}", accuracy, data]
 
@@ -315,11 +323,11 @@ def test_show_draws_where_a_model_comes_from(toy_terminal):
     assert toy_terminal.out.startswith("flowers version 1, pushed ")
 
 
-def test_show_as_json_gives_the_whole_lineage(toy_terminal):
+def test_show_as_json_prints_the_whole_lineage(toy_terminal):
     toy_terminal("run")
     assert toy_terminal("show", "--json") == 0
     origin = json.loads(toy_terminal.out)
-    lineage = read_json(toy_terminal.models / "flowers" / "1" / pusher.LINEAGE)
+    lineage = read_json(toy_terminal.models / "flowers" / "1" / LINEAGE)
     assert origin == {"model_name": "flowers", **lineage}
 
 
@@ -337,6 +345,7 @@ def test_show_names_the_versions_there_are(toy_terminal):
 
 def test_show_of_a_model_that_others_put_there_says_so(terminal):
     (terminal.models / "flowers" / "3").mkdir(parents=True)
+    (terminal.models / "flowers" / "3" / "saved_model.pb").touch()
     assert terminal("show") == 1
     assert "error: The model was not pushed by this pipeline" in terminal.err
 
@@ -347,16 +356,16 @@ def test_rollback_goes_back_to_the_version_before(toy_terminal):
     toy_terminal(*again)
     assert toy_terminal("rollback") == 0
     assert toy_terminal.out == "Withdrew version 2 of flowers; version 1 is the newest now.\n"
-    assert pusher.versions(toy_terminal.models, "flowers") == [1]
+    assert toy_terminal.versions() == [1]
     assert toy_terminal(*again) == 3
     assert "Not pushed: withdrawn by a rollback as version 2" in toy_terminal.out
     assert toy_terminal("rollback") == 1
     assert "holds version 1 alone" in toy_terminal.err
     assert toy_terminal(*again, "pusher.push_withdrawn=true") == 0
-    assert pusher.versions(toy_terminal.models, "flowers") == [1, 3]
+    assert toy_terminal.versions() == [1, 3]
 
 
-# Places at URLs.
+# Runs and models at URLs.
 
 
 @pytest.fixture
@@ -377,7 +386,7 @@ def test_every_command_takes_urls(remote_terminal, s3, tmp_path):
     assert remote_terminal.out.startswith("flowers version 1, pushed ")
     assert remote_terminal("fetch", "--to", str(tmp_path / "here")) == 0
     assert remote_terminal.out == f"Version 1 of flowers is the newest in {tmp_path / 'here'} now.\n"
-    assert pusher.versions(tmp_path / "here", "flowers") == [1]
+    assert open_models(tmp_path / "here").versions("flowers") == [1]
 
 
 def test_a_bucket_that_cannot_be_reached_ends_with_1_before_any_step(remote_terminal, s3, monkeypatch):

@@ -27,11 +27,11 @@ class Machine:
         self.out = self.log = ""
 
     def __call__(self, command: str, *arguments: str) -> float:
-        """Run a command; give the seconds it took."""
-        places = ["--runs-dir", f"{self.s3.url}/runs", "--models-dir", f"{self.s3.url}/models"]
+        """Run a command and return the seconds it took."""
+        urls = ["--runs-dir", f"{self.s3.url}/runs", "--models-dir", f"{self.s3.url}/models"]
         started = time.monotonic()
         done = subprocess.run(
-            [sys.executable, "-m", "pipelines", command, *arguments, *places],
+            [sys.executable, "-m", "pipelines", command, *arguments, *urls],
             cwd=ROOT,
             env={**os.environ, "PIPELINE_CACHE": str(self.cache)},
             capture_output=True,

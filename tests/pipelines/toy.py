@@ -7,7 +7,7 @@ ran, in whichever process. The real configuration is not needed: the runner take
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,9 @@ from typing import Any
 from components.artifacts.manifest import MISSING
 from components.errors import DataError
 from components.storage.files import read_json, write_json
+from components.storage.store import Store
 from pipelines.artifacts import ArtifactStore
 from pipelines.declaration import Step
-from pipelines.folders import Folders
-from pipelines.local_runner import run
 
 MODULE = "tests.pipelines.toy"
 DEADLINE_S = 30
@@ -72,11 +71,11 @@ def multiply(*, count_dir: Path, out_dir: Path, options: MultiplyOptions) -> dic
     return {}
 
 
-def visit(*, count_dir: Path, models_dir: Path, out_dir: Path) -> dict[str, Any]:
-    """A step with state: counts its visits in a folder that is kept between runs."""
+def visit(*, count_dir: Path, models_dir: Store, out_dir: Path) -> dict[str, Any]:
+    """A step with state: counts its visits in a store that is kept between runs."""
     note("visit")
-    seen = sorted(models_dir.iterdir())
-    (models_dir / str(len(seen) + 1)).touch()
+    seen = models_dir.names()
+    models_dir.write(str(len(seen) + 1), b"")
     write_json(out_dir / "visit.json", {"words": read_json(count_dir / "count.json")})
     return {}
 
@@ -113,7 +112,7 @@ def stumble(*, count_dir: Path, out_dir: Path) -> dict[str, Any]:
 
 
 def linger(*, count_dir: Path, out_dir: Path) -> dict[str, Any]:
-    """Take until another process has come to the same step, as `run_until_both_are_there` arranges it."""
+    """Take until another process has come to the same step, as `announce_the_lock` shows."""
     note("linger")
     journal = Path(os.environ["TOY_JOURNAL"])
     wait_for(lambda: len(list(journal.parent.glob("at-the-lock-*"))) == 2)
@@ -156,19 +155,13 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def run_in_process(steps: Sequence[Step], text: str, folder: str) -> None:
-    """Run a toy pipeline: what a test starts in another process."""
-    run(steps, ToyConfig(ReadOptions(text)), folders=Folders(runs=Path(folder, "runs")))
-
-
-def run_until_both_are_there(text: str, folder: str) -> None:
-    """Run a pipeline whose slow step ends when a second process has found that it has to wait for it."""
+def announce_the_lock(folder: Path) -> None:
+    """Make a file in a folder whenever this process comes to the lock of the slow step."""
     lock = ArtifactStore.lock
 
     def announce(store: ArtifactStore, step: str, key: str) -> Any:
         if step == LINGER.name:
-            Path(folder, f"at-the-lock-{os.getpid()}").touch()
+            (folder / f"at-the-lock-{os.getpid()}").touch()
         return lock(store, step, key)
 
     ArtifactStore.lock = announce
-    run_in_process((READ, COUNT, LINGER), text, folder)

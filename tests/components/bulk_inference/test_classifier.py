@@ -1,4 +1,4 @@
-"""Bulk inference: what is listed, which model is taken, and a row for every image, whatever is wrong with it."""
+"""Which images are listed, which model is taken, and a row for every image, whatever is wrong with it."""
 
 import io
 import os
@@ -12,7 +12,8 @@ from PIL import Image
 from pyarrow import parquet
 
 from client.classifier_client import UnavailableError
-from components.bulk_inference.classifier import Classifier, classify_part, find_model, list_images
+from components.bulk_inference.classifier import Classifier, classify_part, find_model
+from components.bulk_inference.images import list_images
 from components.bulk_inference.output import PredictionFolder
 from components.errors import InferenceError
 from tests.client.fakes import FakeRest, free_port
@@ -25,7 +26,7 @@ def file(colour_models: Path) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, encode: Any) -> Path:
-    """Three images, and what is none."""
+    """Three images, and files that are none."""
     images = tmp_path / "images"
     (images / "more").mkdir(parents=True)
     for name, colour in {"b.jpg": "blue", "a.PNG": "red", "more/c.webp": "lime"}.items():
@@ -60,12 +61,12 @@ def test_a_pattern_lists_what_matches_once(folder):
     assert list_images(f"{folder}/b.jpg") == [f"{folder}/b.jpg"]
 
 
-@pytest.mark.parametrize("place", ["nowhere", "*.gif", "empty", "b.jpeg"])
+@pytest.mark.parametrize("name", ["nowhere", "*.gif", "empty", "b.jpeg"])
 @pytest.mark.parametrize("kind", ["", "file://"])
-def test_no_image_is_an_error_that_says_what_is_looked_for(folder, place, kind):
+def test_no_image_is_an_error_that_says_what_is_looked_for(folder, name, kind):
     (folder / "empty").mkdir()
-    with pytest.raises(InferenceError, match=rf"{place.replace('*', '.')}"):
-        list_images(f"{kind}{folder}/{place}")
+    with pytest.raises(InferenceError, match=rf"{name.replace('*', '.')}"):
+        list_images(f"{kind}{folder}/{name}")
 
 
 # Which model.
@@ -78,10 +79,10 @@ def test_the_newest_int8_file_is_found_from_any_folder_of_models(tmp_path):
         for kind in ("int8", "float32"):
             (tmp_path / "tflite" / version / f"flowers_{kind}.tflite").touch()
     newest, older = (str(tmp_path / "tflite" / version / "flowers_int8.tflite") for version in ("10", "9"))
-    for place in ("", "tflite", "tflite/10", "flowers", "flowers/10"):
-        assert find_model(str(tmp_path / place), tmp_path) == newest
-    for place in ("tflite/9", "flowers/9", "tflite/9/flowers_int8.tflite"):
-        assert find_model(str(tmp_path / place), tmp_path) == older
+    for name in ("", "tflite", "tflite/10", "flowers", "flowers/10"):
+        assert find_model(str(tmp_path / name), tmp_path) == newest
+    for name in ("tflite/9", "flowers/9", "tflite/9/flowers_int8.tflite"):
+        assert find_model(str(tmp_path / name), tmp_path) == older
     chosen = str(tmp_path / "tflite" / "9" / "flowers_float32.tflite")
     for model in (chosen, "rest://localhost:8501", "s3://bucket/flowers_int8.tflite"):
         assert find_model(model, tmp_path) == model
@@ -94,7 +95,8 @@ def test_a_model_that_is_not_there_is_an_error_that_says_what_is(tmp_path, colou
         find_model(str(tmp_path), tmp_path)
 
 
-def test_a_model_is_known_by_its_content(file, tmp_path):
+def test_a_model_is_known_by_its_content(file, tmp_path, monkeypatch):
+    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
     copy = tmp_path / "copy.tflite"
     copy.write_bytes(file.read_bytes())
     assert Classifier(str(copy)).identify() == Classifier(f"file://{file}").identify()
@@ -133,7 +135,8 @@ def test_every_image_has_a_row_whatever_is_wrong_with_it(file, folder, tmp_path,
     assert sum(probability for _, probability in row["probabilities"]) == pytest.approx(1, abs=0.02)  # 8 bits each
 
 
-def test_images_and_a_model_behind_urls_are_fetched(file, tmp_path):
+def test_images_and_a_model_at_urls_are_fetched(file, tmp_path, monkeypatch):
+    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
     bucket = f"memory://{uuid.uuid4()}"
     memory = fsspec.filesystem("memory")
     memory.pipe_file(f"{bucket}/models/3/colours_int8.tflite", file.read_bytes())

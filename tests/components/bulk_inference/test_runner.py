@@ -1,4 +1,4 @@
-"""`python -m pipelines infer`: one row for each image, however it is run and however often it is stopped."""
+"""`python -m pipelines infer`: one row for each image, whichever engine runs it and however often it is stopped."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from components.bulk_inference.classifier import runner as infer
+from components.bulk_inference import runner as infer
 from components.bulk_inference.output import PredictionFolder
 from components.errors import BeamError
 from pipelines import __main__ as command_line
@@ -35,7 +35,7 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(images: Path, tmp_path: Path, colour_models: Path, own_logging: None) -> Callable[..., int]:
-    """Give the command, with an output for each engine."""
+    """Return the function that runs the command, with an output for each engine."""
 
     def run(*arguments: str, output: str = "out") -> int:
         given = ["--input", str(images), "--output", str(tmp_path / output), "--models-dir", str(colour_models)]
@@ -138,7 +138,7 @@ def test_many_images_take_beam_where_it_is_installed(run, capsys, monkeypatch):
 # What is wrong.
 
 
-def test_beam_that_is_asked_for_and_not_installed_is_named(run, capsys, monkeypatch):
+def test_beam_that_is_required_and_not_installed_is_named(run, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     assert run("--engine", "beam") == 1
     err = capsys.readouterr().err
@@ -171,14 +171,14 @@ def test_a_part_that_fails_ends_the_pipeline_with_its_reason(run, capsys, monkey
         (["--engine", "local", "--", "--runner=X"], 2, "Beam's options need --engine beam. Received: --runner=X"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(run, capsys, arguments, status, message):
+def test_an_error_is_one_line(run, capsys, arguments, status, message):
     assert run(*arguments) == status
     *_, last = capsys.readouterr().err.splitlines()
     assert last.startswith("error: ")
     assert message in last
 
 
-def test_an_output_of_other_images_is_kept_unless_asked(run, images, tmp_path, capsys):
+def test_an_output_of_other_images_is_kept_without_overwrite(run, images, tmp_path, capsys):
     assert run() == 0
     (images / "05.png").unlink()
     assert run() == 1

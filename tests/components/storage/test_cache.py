@@ -1,4 +1,6 @@
-"""What lies at a URL is fetched once, and again when it has changed."""
+"""What is at a URL is fetched once, and again when it has changed; what is on this machine is taken as it is."""
+
+from pathlib import Path
 
 import pytest
 
@@ -8,19 +10,26 @@ from components.storage.bucket import Bucket
 from tests.s3 import S3
 
 
+def test_a_path_is_itself():
+    assert cache.fetch_file("weights/3/a.h5") == Path("weights/3/a.h5")
+    assert cache.fetch_file("~/a.h5") == Path.home() / "a.h5"
+    assert cache.fetch_folder("models/flowers/1", marker="saved_model.pb") == Path("models/flowers/1")
+
+
 def test_a_file_is_fetched_once_and_again_when_it_has_changed(s3: S3):
-    s3.put("weights/backbone.weights.h5", b"one")
-    local = cache.fetch_file(f"{s3.url}/weights/backbone.weights.h5")
-    assert (local.name, local.read_bytes()) == ("backbone.weights.h5", b"one")
+    url = f"{s3.url}/weights/3/backbone.weights.h5"
+    s3.put("weights/3/backbone.weights.h5", b"one")
+    local = cache.fetch_file(url)
+    assert (local.parent.name, local.name, local.read_bytes()) == ("3", "backbone.weights.h5", b"one")
     written = local.stat().st_mtime_ns
-    assert cache.fetch_file(f"{s3.url}/weights/backbone.weights.h5").stat().st_mtime_ns == written
-    s3.put("weights/backbone.weights.h5", b"two")
-    assert cache.fetch_file(f"{s3.url}/weights/backbone.weights.h5").read_bytes() == b"two"
+    assert cache.fetch_file(url).stat().st_mtime_ns == written
+    s3.put("weights/3/backbone.weights.h5", b"two")
+    assert cache.fetch_file(url).read_bytes() == b"two"
     with pytest.raises(StorageError, match=r"There is no file at s3://.*/weights/none\. Give one"):
         cache.fetch_file(f"{s3.url}/weights/none")
 
 
-def test_a_folder_is_fetched_whole_and_once(s3: S3, tmp_path, monkeypatch):
+def test_a_folder_is_fetched_once_and_only_when_it_is_complete(s3: S3, tmp_path, monkeypatch):
     files = {"saved_model.pb": "graph", "variables/variables.index": "index"}
     folder = tmp_path / "model"
     for name, content in files.items():

@@ -1,4 +1,4 @@
-"""Whoever looks sees a whole file, and one writer at a time holds a lock."""
+"""A write is atomic, and one writer at a time holds a lock."""
 
 import multiprocessing
 import os
@@ -21,7 +21,7 @@ def test_json_is_read_as_it_was_written(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["value.json"]
 
 
-def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path, monkeypatch):
+def test_the_old_file_is_there_until_the_new_one_is_complete(tmp_path, monkeypatch):
     path = tmp_path / "value.json"
     write_json(path, "old")
     seen = []

@@ -1,0 +1,127 @@
+"""A folder on a disk: what is published is renamed, and one process at a time publishes."""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.storage.files import TEMPORARY_FILES, FileInfo, atomic_write, file_lock
+
+_LOCK, _STAGING = ".lock", ".staging"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A `Store` on a disk; its lock file is none of its names.
+
+    Every method raises `OSError` where the disk cannot be read or written.
+    """
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def __truediv__(self, name: str) -> "Folder":
+        return Folder(self.path / name)
+
+    def absolute(self) -> "Folder":
+        """Return this folder by its absolute path."""
+        return Folder(self.path.absolute())
+
+    def check_writable(self) -> None:
+        """Make the folder."""
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the lock file of the folder; what killed writers left directly below it is removed."""
+        with file_lock(self.path / _LOCK):
+            for leftover in self.path.glob(TEMPORARY_FILES):
+                leftover.unlink()
+            yield
+
+    def names(self, folder: str = "") -> list[str]:
+        """Return the names directly below a folder, sorted; none where there is no such folder."""
+        try:
+            return sorted(path.name for path in (self.path / folder).iterdir() if path.name != _LOCK)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def files(self, folder: str = "") -> dict[str, FileInfo]:
+        """Return every file below a folder, sorted, by its name below that folder; none without such a folder."""
+        root = self.path / folder
+        paths = (path for path in root.rglob("*") if path.is_file() and path.name != _LOCK)
+        return dict(sorted((path.relative_to(root).as_posix(), _describe(path)) for path in paths))
+
+    def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes | None:
+        """Return the content of a file, or its bytes from `start` to before `end`; `None` where there is none."""
+        try:
+            with (self.path / name).open("rb") as file:
+                file.seek(start or 0)
+                return file.read(-1 if end is None else end - file.tell())
+        except FileNotFoundError:
+            return None
+
+    def read_each(self, names: Iterable[str]) -> Iterator[bytes | None]:
+        """Yield the contents of many files, in order."""
+        return map(self.read, names)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file atomically."""
+        with atomic_write(self.path / name) as temporary:
+            temporary.write_bytes(content)
+
+    def claim(self, name: str, content: bytes) -> bool:
+        """Write a file where there is none, and return whether this call wrote it; of two at once one does."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with path.open("xb") as file:
+                file.write(content)
+        except FileExistsError:
+            return False
+        return True
+
+    @contextmanager
+    def staged(self, name: str, *, marker: str) -> Iterator[Path]:
+        """Yield an empty folder that is flushed to disk and renamed to `name` after the block."""
+        root, target = self.path / _STAGING, self.path / name
+        # The lock is ours: whatever lies here was left by a process that was killed.
+        shutil.rmtree(root, ignore_errors=True)
+        staging = root / name.replace("/", "-")
+        try:
+            staging.mkdir(parents=True)
+            yield staging
+            for path in staging.rglob("*"):
+                _flush_to_disk(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            staging.rename(target)
+            _flush_to_disk(target.parent)
+        finally:
+            shutil.rmtree(root, ignore_errors=True)
+
+    def move(self, source: str, target: str, *, marker: str) -> None:
+        """Rename a folder; does nothing where there is none."""
+        if (self.path / source).exists():
+            (self.path / target).parent.mkdir(parents=True, exist_ok=True)
+            (self.path / source).rename(self.path / target)
+
+    def remove_file(self, name: str) -> None:
+        """Remove a file."""
+        (self.path / name).unlink()
+
+
+def _describe(path: Path) -> FileInfo:
+    status = path.stat()
+    return FileInfo(status.st_size, str(status.st_mtime_ns))
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
