@@ -21,7 +21,7 @@ TOKEN, FIRST, LAST = Field("token", "secret"), Photo("a.jpg", b"first"), Photo("
 
 
 def make_request(chunks: Sequence[bytes | None], kind: str = "multipart/form-data; boundary=b") -> Request:
-    """Return a request whose body comes in chunks; at `None` the client hangs up, after the last one it sends nothing."""
+    """Return a request whose body comes in chunks; at `None` the client hangs up, after the last it is silent."""
     messages: list[dict[str, Any]] = [
         {"type": "http.disconnect"} if chunk is None else {"type": "http.request", "body": chunk, "more_body": True}
         for chunk in chunks
