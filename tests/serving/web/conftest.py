@@ -54,6 +54,9 @@ class Page:
     url: str
     session: requests.Session = field(default_factory=requests.Session)
 
+    def __post_init__(self) -> None:
+        self.session.trust_env = False
+
     @property
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
@@ -72,13 +75,6 @@ class Page:
         families = text_string_to_metric_families(self.get("/metrics").text)
         samples = (sample for family in families for sample in family.samples)
         return next((each.value for each in samples if (each.name, each.labels) == (name, labels)), 0.0)
-
-    def __enter__(self) -> "Page":
-        self.session.trust_env = False
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.session.close()
 
 
 @dataclass(kw_only=True)
@@ -119,8 +115,8 @@ def start_page(log_path: Path, *arguments: object, env: dict[str, str] | None = 
         ready_line = process.stdout.readline().strip()
         alarm.cancel()
         assert ready_line.startswith("ready: "), log_path.read_text()
-        url = ready_line.split()[1]
-        with PageProcess(url, process=process, log_path=log_path, ready_line=ready_line) as page:
+        page = PageProcess(ready_line.split()[1], process=process, log_path=log_path, ready_line=ready_line)
+        with page.session:
             yield page
     finally:
         process.kill()
@@ -140,12 +136,12 @@ def open_page(model: Model, **options: Any) -> Iterator[Page]:
     classifier = Classifier(model, threshold=settings.threshold, num_workers=1, metrics=metrics)
     bound = take_port("127.0.0.1", 0)
     http = HttpServer(make_app(classifier, settings, metrics), bound, None, head_timeout_s=CALL_S, grace_s=STOP_S)
-    with start_blocking_portal() as portal:
+    page = Page(f"http://127.0.0.1:{bound.getsockname()[1]}")
+    with start_blocking_portal() as portal, page.session:
         portal.call(classifier.refresh)
         portal.call(http.start)
         try:
-            with Page(f"http://127.0.0.1:{bound.getsockname()[1]}") as page:
-                yield page
+            yield page
         finally:
             portal.call(http.stop)
             classifier.close()

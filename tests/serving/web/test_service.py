@@ -1,7 +1,5 @@
 """The service from outside: how it starts, follows new versions, survives a server that goes, and checks a token."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ import pytest
 from serving.web import __main__ as command_line
 from serving.web.models import FileModel
 from tests.client.fakes import DIE, FakeGrpc, FakeRest, free_port
-from tests.serving.web.conftest import RED, ROOT, PageProcess, open_page, push, start_page, wait_until
+from tests.serving.web.conftest import RED, PageProcess, open_page, push, start_page, wait_until
 
 TOKEN = "a-long-secret"
 
@@ -40,18 +38,6 @@ def test_a_version_that_is_pushed_while_it_runs_takes_over(tmp_path: Path, model
         wait_until(lambda: page.get("/readyz").json()["version"] == "2")
         assert page.classify(("a.jpg", RED)).json()["results"][0]["model_version"] == "2"
         assert [banner in page.get(path).text for path in ("/", "/model")] == [True, True]
-
-
-def test_it_needs_nothing_of_tensorflow() -> None:
-    code = (
-        "import sys, serving.web.server, serving.web.__main__, client.classifier_client as c\n"
-        "c.LiteRTTransport, c.RestTransport, c.GrpcTransport\n"
-        "print(sorted(m for m in sys.modules if m.split('.')[0] in ('tensorflow', 'keras', 'tensorflow_serving')))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize(("option", "fake"), [("--rest", FakeRest), ("--grpc", FakeGrpc)])
