@@ -11,17 +11,17 @@ from pathlib import Path
 
 from serving import launcher
 from serving.errors import ServerError
-from serving.folders import local_folder
+from serving.shared.folders import local_folder
 
-_WITH = {"docker": f"{launcher.IMAGE} in Docker", "local": "the local server"}
-_WHY = {
+_ENGINES = {"docker": f"{launcher.IMAGE} in Docker", "local": "the local server"}
+_REASONS = {
     ("auto", "docker"): "a Docker engine answers",
     ("auto", "local"): "no Docker engine answers",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Say which engine serves, and become the server; give an exit status only when there is none to become."""
+    """Print which engine serves, and become the server; return an exit status only where that fails."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     end = words.index("--") if "--" in words else len(words)
     options = _parser().parse_args(words[:end])
@@ -35,9 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         engine = launcher.find_engine(options.engine)
     except ServerError as exc:
         return _fail(str(exc))
-    why = _WHY.get((options.engine, engine), "as asked")
+    reason = _REASONS.get((options.engine, engine), "as asked")
     print(
-        f"Serving {base_path} with {_WITH[engine]} ({why}): "
+        f"Serving {base_path} with {_ENGINES[engine]} ({reason}): "
         f"REST http://localhost:{options.rest_api_port}/v1/models/{options.model_name}, gRPC localhost:{options.port}",
         flush=True,
     )

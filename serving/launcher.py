@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import requests
 
@@ -30,7 +30,7 @@ CONFIG = Path(__file__).resolve().parent / "config"
 
 _ROOT = CONFIG.parent.parent
 _HOST = "127.0.0.1"
-_ASK_ENGINE_S = 5
+_FIND_ENGINE_S = 5
 _PULL_S = 900
 _CALL_S = 5
 _POLL_S = 0.1
@@ -40,7 +40,7 @@ _NOBODY = 65534
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers on this machine, and where it writes its log."""
+    """A server that runs on this machine, and the path of its log."""
 
     engine: str
     host: str
@@ -57,12 +57,25 @@ class Server:
         return f"http://{self.host}:{self.rest_port}"
 
 
+class VersionStatus(TypedDict):
+    error_code: str
+    error_message: str
+
+
+class VersionState(TypedDict):
+    """The state of a version, as the server's model status has it."""
+
+    version: str
+    state: str
+    status: VersionStatus
+
+
 def find_engine(engine: str = "auto") -> str:
-    """Give the engine to use, "docker" or "local"; "auto" takes Docker where an engine answers.
+    """Return the engine to use, "docker" or "local"; "auto" takes Docker where an engine responds.
 
     Raises:
         ValueError: no such engine.
-        ServerError: "docker" is asked for and no Docker engine answers.
+        ServerError: "docker" is requested and no Docker engine responds.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}. Received: {engine!r}")
@@ -87,11 +100,11 @@ def command(
     flags: Sequence[str] = (),
     config_dir: Path | None = CONFIG,
 ) -> list[str]:
-    """Give the command line that serves a model in the foreground, on this machine only.
+    """Return the command line that serves a model in the foreground, on this machine only.
 
     Args:
         engine: "docker" or "local".
-        model_name: under which the model is asked for.
+        model_name: the name that clients use for the model.
         base_path: the folder of its numeric version folders.
         grpc_port: port of gRPC on this machine.
         rest_port: port of REST on this machine.
@@ -142,7 +155,7 @@ def serve(
     However the block ends, the server is stopped. On Linux it also ends when this process is killed.
 
     Args:
-        model_name: under which the model is asked for.
+        model_name: the name that clients use for the model.
         base_path: the folder of its numeric version folders.
         log_path: receives what the server prints.
         engine: "auto", "docker" or "local".
@@ -172,7 +185,7 @@ def serve(
             grpc_port=grpc_port,
             rest_port=rest_port,
             version=version,
-            # Whoever waits wants the first error, not five more attempts a minute apart.
+            # The caller waits for the first error, not for five more attempts a minute apart.
             flags=("--max_num_load_retries=0", *flags),
             config_dir=config_dir,
         )
@@ -193,14 +206,14 @@ def serve(
 
 def _docker_answers() -> bool:
     try:
-        asked = subprocess.run(["docker", "info"], capture_output=True, timeout=_ASK_ENGINE_S, check=False)
+        done = subprocess.run(["docker", "info"], capture_output=True, timeout=_FIND_ENGINE_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return asked.returncode == 0
+    return done.returncode == 0
 
 
 def _pull_image() -> None:
-    """Fetch the image where it is not there, so that this does not count as the server's time."""
+    """Pull the image where it is missing, so that this does not count as the server's time."""
     if subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, timeout=60, check=False).returncode:
         log.info("fetching the image %s", IMAGE)
         pull = ["docker", "pull", "--quiet", "--platform", "linux/amd64", IMAGE]
@@ -214,18 +227,18 @@ def _pull_image() -> None:
 
 
 def _docker_run(container: str, mounts: dict[Path, str], ports: dict[int, int]) -> list[str]:
-    """Give the command that starts the model server in a container with no right that it does not need."""
+    """Return the command that starts the model server in a container with as few rights as possible."""
     return [
         *("docker", "run", "--rm", "--name", container),
         # The image is built for x86-64 only; an ARM machine emulates it.
         *("--platform", "linux/amd64"),
         # TensorFlow Serving handles no signal, so as process 1 it would ignore SIGTERM; a small init passes it on.
         *("--init", "--entrypoint", "tensorflow_model_server"),
-        # Who may read the models here may read them there; root becomes nobody.
+        # Whoever may read the models outside may read them inside; root becomes nobody.
         *("--user", f"{os.getuid() or _NOBODY}:{os.getgid() or _NOBODY}"),
         *("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
-        *(word for here, there in ports.items() for word in ("--publish", f"{_HOST}:{here}:{there}")),
-        *(word for here, there in mounts.items() for word in ("--volume", f"{here}:{there}:ro")),
+        *(word for outer, inner in ports.items() for word in ("--publish", f"{_HOST}:{outer}:{inner}")),
+        *(word for outer, inner in mounts.items() for word in ("--volume", f"{outer}:{inner}:ro")),
         IMAGE,
     ]
 
@@ -235,7 +248,7 @@ def _container(model_name: str, rest_port: int) -> str:
 
 
 def _find_free_ports() -> tuple[int, int]:
-    """Find two ports that nobody listens on; both are held until both are found, so they differ."""
+    """Return two free ports; both are bound until both are found, so they differ."""
     with socket.socket() as first, socket.socket() as second:
         first.bind((_HOST, 0))
         second.bind((_HOST, 0))
@@ -243,7 +256,7 @@ def _find_free_ports() -> tuple[int, int]:
 
 
 def _tied_to_this_process(arguments: list[str]) -> list[str]:
-    """Have the kernel end the server when this process is killed: on Linux, where `setpriv` is part of the base."""
+    """Return the command that ends with this process, even when it is killed: on Linux, where `setpriv` is there."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "TERM", *arguments] if setpriv else arguments
 
@@ -264,7 +277,7 @@ def _wait_until_available(server: Server, process: subprocess.Popen[bytes], mode
                 received = f"version {failed[0]['version']} failed: {failed[0]['status']['error_message']}"
             elif time.monotonic() > end:
                 found = ", ".join(f"version {state['version']} is {state['state']}" for state in states)
-                received = found or "no answer"
+                received = found or "no response"
             else:
                 time.sleep(_POLL_S)
                 continue
@@ -275,8 +288,8 @@ def _wait_until_available(server: Server, process: subprocess.Popen[bytes], mode
             )
 
 
-def _read_states(session: requests.Session, url: str) -> list[dict[str, Any]]:
-    """Read the state of every version; none while the server does not answer or knows none."""
+def _read_states(session: requests.Session, url: str) -> list[VersionState]:
+    """Read the state of every version; none while the server does not respond or knows none."""
     try:
         return session.get(url, timeout=_CALL_S).json().get("model_version_status", [])
     except requests.RequestException:
@@ -284,9 +297,9 @@ def _read_states(session: requests.Session, url: str) -> list[dict[str, Any]]:
 
 
 def _stop(process: subprocess.Popen[bytes], container: str | None) -> None:
-    """End this server and no other: ask, wait, kill."""
+    """End this server and no other: terminate, wait, kill."""
     if container:
-        # Where the client is gone, or deaf, the engine still ends the container.
+        # Where the client is gone, or ignores signals, the engine still ends the container.
         with suppress(subprocess.TimeoutExpired):
             stop = ["docker", "stop", "--time", str(_STOP_S), container]
             subprocess.run(stop, capture_output=True, timeout=2 * _STOP_S, check=False)

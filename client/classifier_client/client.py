@@ -98,7 +98,7 @@ def _load(source: Source, name: str, size_px: int) -> Image.Image | ImageError:
         return preprocessing.load(source, name=name, size_px=size_px)
     except ImageError as exc:
         # A new one: the traceback of the one that was raised keeps everything that was read in memory.
-        return ImageError(exc.image, exc.reason)
+        return ImageError(exc.image, exc.reason, code=exc.code)
 
 
 def _to_prediction(image: str, answer: Answer) -> Prediction:

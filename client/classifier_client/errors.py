@@ -23,12 +23,15 @@ class ImageError(ClassifierError):
     Args:
         image: the image's name.
         reason: why it cannot be read.
+        code: the kind of reason, for programs: "empty", "too_many_pixels", "damaged", "not_an_image" or, for any other
+            reason, "unreadable".
     """
 
-    def __init__(self, image: str, reason: str) -> None:
+    def __init__(self, image: str, reason: str, *, code: str = "unreadable") -> None:
         super().__init__(image, reason)
         self.image = image
         self.reason = reason
+        self.code = code
 
     def __str__(self) -> str:
         return f"{self.image}: {self.reason}"

@@ -78,9 +78,9 @@ def load(source: Source, *, name: str, size_px: int) -> Image.Image:
             warnings.filterwarnings("ignore", module=r"PIL\.")
             with _open(source, name) as image:
                 if not image.width * image.height:
-                    raise ImageError(name, "it has no pixels; send an image")
+                    raise ImageError(name, "it has no pixels; send an image", code="empty")
                 if image.width * image.height > MAX_PIXELS:
-                    raise ImageError(name, _too_many_pixels(f"{image.width} × {image.height}"))
+                    raise _too_many_pixels(name, f"{image.width} × {image.height}")
                 draft = None if image is source else image.draft(None, (_DRAFT * size_px, _DRAFT * size_px))
                 box = draft[1] if draft else None  # Half a pixel less than all, where a side was odd.
                 # Turning the small image gives the same as turning the large one, and costs nothing.
@@ -88,9 +88,9 @@ def load(source: Source, *, name: str, size_px: int) -> Image.Image:
                 turn = _TURNS.get(_orientation(image))
                 return small if turn is None else small.transpose(turn)
     except Image.DecompressionBombError as exc:
-        raise ImageError(name, _too_many_pixels("many times that")) from exc
+        raise _too_many_pixels(name, "many times that") from exc
     except _DAMAGED as exc:
-        raise ImageError(name, f"damaged or cut short ({exc}); send a sound copy") from exc
+        raise ImageError(name, f"damaged or cut short ({exc}); send a sound copy", code="damaged") from exc
 
 
 @contextmanager
@@ -107,7 +107,9 @@ def _open(source: Any, name: str) -> Iterator[Image.Image]:
         except UnidentifiedImageError as exc:
             begin = encoded[:16].decode("ascii", "replace").replace("\ufffd", "?")
             raise ImageError(
-                name, f"not a JPEG, PNG, GIF, BMP or WebP image, or damaged: it begins with {begin!r}"
+                name,
+                f"not a JPEG, PNG, GIF, BMP or WebP image, or damaged: it begins with {begin!r}",
+                code="not_an_image",
             ) from exc
         with image:
             yield image
@@ -136,7 +138,7 @@ def _read(source: Any, name: str) -> bytes:
             raise ImageError(name, f"cannot be read ({exc.strerror}); check the path") from exc
     encoded = _read_file(source, name) if is_file(source) else bytes(source)
     if not encoded:
-        raise ImageError(name, "empty; send an image")
+        raise ImageError(name, "empty; send an image", code="empty")
     if len(encoded) > MAX_BYTES:
         raise ImageError(name, f"larger than {MAX_BYTES / 1e6:.0f} MB; send a smaller copy")
     return encoded
@@ -149,8 +151,9 @@ def _read_file(file: File, name: str) -> bytes:
     return encoded
 
 
-def _too_many_pixels(received: str) -> str:
-    return f"an image may have at most {MAX_PIXELS:,} pixels, and it claims {received}; send a smaller copy"
+def _too_many_pixels(name: str, received: str) -> ImageError:
+    reason = f"an image may have at most {MAX_PIXELS:,} pixels, and it claims {received}; send a smaller copy"
+    return ImageError(name, reason, code="too_many_pixels")
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from serving.folders import url_complaint
 from serving.local_server.errors import StartError
+from serving.shared.folders import url_complaint
 
 log = logging.getLogger(__name__)
 

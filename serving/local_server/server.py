@@ -9,7 +9,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from serving.http_server import HttpServer
 from serving.local_server.batching import Scheduler
 from serving.local_server.errors import Code, StartError, StatusError
 from serving.local_server.flags import Flags
@@ -22,7 +21,8 @@ from serving.local_server.servable import LoadOptions, Servable, load
 from serving.local_server.service import Service
 from serving.local_server.settings import Settings, port_error, read_models
 from serving.local_server.warmup import warm_up
-from serving.process import GRACE_S, bracket, end_in_time
+from serving.shared.http_server import HttpServer
+from serving.shared.process import GRACE_S, bracket, end_in_time
 
 log = logging.getLogger(__name__)
 

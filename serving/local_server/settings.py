@@ -12,7 +12,7 @@ from serving.local_server.batching import BatchingOptions
 from serving.local_server.errors import StartError, StatusError
 from serving.local_server.flags import Flags, read_channel_arguments
 from serving.local_server.model_config import ModelConfig
-from serving.process import bracket, take_port
+from serving.shared.process import bracket, take_port
 
 # TensorFlow Serving's own, where a MonitoringConfig names none.
 _METRICS_PATH = "/monitoring/prometheus/metrics"

@@ -1,5 +1,5 @@
-"""The web page: a person with a photo gets an answer, and an operator a small service that can be trusted.
+"""The web page: it classifies a person's photos, and is a small service that its operator can trust.
 
-It stands on the thin client, so it asks TensorFlow Serving, the local server, or a LiteRT file with no server at all,
-and needs nothing of TensorFlow. Uploads stay in memory: no photo, name or address is written to disk or logged.
+It uses the client, so it queries TensorFlow Serving, the local server, or a LiteRT file with no server at all, and
+needs nothing of TensorFlow. Uploads stay in memory: no photo, name or address is written to disk or logged.
 """

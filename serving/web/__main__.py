@@ -1,6 +1,6 @@
 """The command behind `make web`: `python -m serving.web` shows the page in the foreground.
 
-Exit status: 0 when it was told to end, 1 when it cannot start, 2 for a wrong command line.
+Exit status: 0 when a signal ends it, 1 when it cannot start, 2 for a wrong command line.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from client.classifier_client import ClassifierError, ConnectionOptions
-from serving.folders import local_folder
+from serving.shared.folders import local_folder
 from serving.web.errors import StartError
 from serving.web.models import FileModel, Model, PushedModel, ServerModel
 from serving.web.settings import Limits, Settings
@@ -22,19 +22,19 @@ SERVER_TOKEN = "CLASSIFIER_TOKEN"
 
 _EPILOG = f"""\
 Without --rest, --grpc or --tflite it takes the newest version in <models-dir>/tflite, and follows newer ones.
-{TOKEN} in the environment is the token that callers must show; {SERVER_TOKEN} the one that a server is shown.
+{TOKEN} in the environment is the token that callers must send; {SERVER_TOKEN} the one that a server gets.
 With a token the page asks for it; the API and /metrics want `Authorization: Bearer …`; the rest is open.
 Behind a proxy, FORWARDED_ALLOW_IPS names the addresses whose X-Forwarded-For is believed (default: 127.0.0.1).
 """
-# A person waits: two attempts of a few seconds each are enough to know that a server is not there.
+# A person waits: two attempts of a few seconds each are enough to know that a server is down.
 _SERVER_TIMEOUT_S = 5
 _SERVER_RETRIES = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until told to end; give the exit status."""
+    """Serve until a signal ends it; return the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    # What gRPC logs of a connection that fails is said by our own line.
+    # Our own log has a line for a connection that fails.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     parser = _make_parser()
     options = parser.parse_args(arguments)
@@ -107,14 +107,14 @@ def _open_model(options: argparse.Namespace) -> Model:
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m serving.web",
-        description="Show a page that says what is on a photo.",
+        description="Serve a page that classifies photos.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    way = parser.add_mutually_exclusive_group()
-    way.add_argument("--rest", metavar="HOST:PORT", help="ask a server over REST, such as localhost:8501")
-    way.add_argument("--grpc", metavar="HOST:PORT", help="ask a server over gRPC, such as localhost:8500")
-    way.add_argument("--tflite", metavar="FILE", type=Path, help="run this LiteRT file")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--rest", metavar="HOST:PORT", help="query a server over REST, such as localhost:8501")
+    source.add_argument("--grpc", metavar="HOST:PORT", help="query a server over gRPC, such as localhost:8500")
+    source.add_argument("--tflite", metavar="FILE", type=Path, help="run this LiteRT file")
     parser.add_argument("--tls", action="store_true", help="speak TLS with the server")
     parser.add_argument(
         "--ca-file", metavar="FILE", type=Path, help="PEM certificates that vouch for the server; implies --tls"
@@ -131,7 +131,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threshold", type=float, default=0.5, help="below it the page says that it is not sure (default: 0.5)"
     )
-    parser.add_argument("--token-file", metavar="FILE", type=Path, help="holds the token that callers must show")
+    parser.add_argument("--token-file", metavar="FILE", type=Path, help="holds the token that callers must send")
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="photos decoded at once (default: one a core)"
     )

@@ -1,7 +1,6 @@
-"""The API: photos in, JSON out; and what an operator asks."""
+"""The API: photos in, JSON out; and what an operator queries."""
 
 from dataclasses import asdict
-from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -12,14 +11,14 @@ from serving.web.errors import RequestError
 from serving.web.service import Service, status_of
 
 HUNG_UP = 499
-"""Counted for a client that hung up, as proxies do; nobody receives it."""
+"""The status counted for a client that hung up, as proxies do; nobody receives it."""
 
 
 class Api:
     """The API.
 
     Args:
-        service: answers the requests.
+        service: classifies the photos.
     """
 
     def __init__(self, service: Service) -> None:
@@ -38,7 +37,7 @@ class Api:
 
     async def _classify(self, request: Request) -> Response:
         try:
-            results = await self._service.answer(request, self._service.classify)
+            results = await self._service.handle(request, self._service.classify)
         except ClientDisconnect:
             return Response(status_code=HUNG_UP)
         return JSONResponse({"results": [asdict(result) for result in results]}, status_code=status_of(results))
@@ -62,13 +61,13 @@ async def _healthz(request: Request) -> Response:
 
 
 def to_json(error: RequestError) -> Response:
-    """Write an error as the API answers it."""
+    """Return an error as JSON."""
     return JSONResponse({"error": error.message}, status_code=error.status, headers=error_headers(error))
 
 
 def error_headers(error: RequestError) -> dict[str, str]:
-    """Give the headers that belong to an error."""
-    headers: dict[str, Any] = {}
+    """Return the headers that belong to an error."""
+    headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
     if error.status == 401:

@@ -1,4 +1,4 @@
-"""The application: routes, and what is answered when something fails."""
+"""The application: the routes, and the responses when something fails."""
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -24,7 +24,7 @@ _SENTENCES = {
 
 
 def make_app(classifier: Classifier, settings: Settings, metrics: Metrics) -> Starlette:
-    """Make the application that serves a classifier."""
+    """Build the application that serves a classifier."""
     samples = Assets(SAMPLES_DIR, url="/samples")
     service = Service(
         classifier, settings, metrics, samples={name: asset.content for name, asset in samples.files.items()}
@@ -33,19 +33,19 @@ def make_app(classifier: Classifier, settings: Settings, metrics: Metrics) -> St
     page_routes = pages.routes
     page_paths = {route.path for route in page_routes}
 
-    def show(request: Request, error: RequestError) -> Response:
-        """Answer a person with a page, and a program with JSON."""
+    def to_response(request: Request, error: RequestError) -> Response:
+        """Send a page to a person, and JSON to a program."""
         is_page = getattr(request.scope.get("route"), "path", "") in page_paths
         wants_page = "text/html" in request.headers.get("accept", "")
         return pages.show_error(error) if is_page or (wants_page and error.status == 404) else to_json(error)
 
-    async def answer_error(request: Request, exc: Exception) -> Response:
-        return show(request, _to_request_error(exc))
+    async def respond_to_error(request: Request, exc: Exception) -> Response:
+        return to_response(request, _to_request_error(exc))
 
     return Starlette(
         routes=[*api.routes, *page_routes],
-        middleware=[Middleware(Headers, metrics=metrics, answer_failure=answer_error)],
-        exception_handlers=dict.fromkeys((RequestError, HTTPException), answer_error),
+        middleware=[Middleware(Headers, metrics=metrics, respond_to_failure=respond_to_error)],
+        exception_handlers=dict.fromkeys((RequestError, HTTPException), respond_to_error),
     )
 
 

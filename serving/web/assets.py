@@ -1,4 +1,4 @@
-"""The page's own files and the sample pictures, read once and kept in memory: no path comes from a request."""
+"""The page's own files and the sample photos, read once and kept in memory: no path comes from a request."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ STATIC_DIR = Path(__file__).parent / "static"
 SAMPLES_DIR = Path(__file__).parents[2] / "client" / "samples"
 
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
-# The address of a file changes with its content.
+# The URL of a file changes with its content.
 _CACHE = "public, max-age=31536000, immutable"
 
 
@@ -31,8 +31,8 @@ class Assets:
     """The files of a folder, by name.
 
     Args:
-        folder: holds them; what is no file of the page is left out.
-        url: under which they are served.
+        folder: holds them; files of other types are left out.
+        url: the path under which they are served.
     """
 
     def __init__(self, folder: Path, *, url: str) -> None:
@@ -41,11 +41,11 @@ class Assets:
         self._url = url
 
     def url(self, name: str) -> str:
-        """Give the address of a file, which changes with its content."""
+        """Return the URL of a file, which changes with its content."""
         return f"{self._url}/{name}?v={self.files[name].etag[1:-1]}"
 
     async def serve(self, request: Request) -> Response:
-        """Answer a request for a file, by the last part of its path."""
+        """Send a file, named by the last part of the request's path."""
         asset = self.files.get(request.path_params["name"])
         if asset is None:
             return Response("There is no such file.", status_code=404, media_type="text/plain")

@@ -1,4 +1,4 @@
-"""Photos in, results out, off the event loop; and whether the model would answer."""
+"""Classify photos off the event loop, and watch whether the model responds."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ _GONE = "The model does not answer at the moment. Nothing is wrong with the phot
 
 @dataclass(frozen=True)
 class Classified:
-    """What the model says of a photo.
+    """The model's prediction for a photo.
 
     Attributes:
         image: the photo's name.
@@ -33,8 +33,8 @@ class Classified:
         probability: of that class, 0–1.
         probabilities: of every class, the most probable first.
         is_sure: whether the probability reaches the threshold.
-        model_version: of the model that answered.
-        latency_ms: from the photo's last byte to the answer: waiting, decoding and the model.
+        model_version: of the model that predicted it.
+        latency_ms: from the photo's last byte to the prediction: waiting, decoding and the model.
     """
 
     image: str
@@ -50,7 +50,7 @@ class Classifier:
     """Classifies photos with one model.
 
     Args:
-        model: what answers.
+        model: predicts.
         threshold: below it a result is not sure.
         num_workers: photos that are decoded at the same time.
         metrics: counts what happens.
@@ -65,12 +65,12 @@ class Classifier:
 
     @property
     def info(self) -> ModelInfo:
-        """Tell of the model that answers."""
+        """Return what is known of the model in use."""
         return self._model.info
 
     @property
     def is_ready(self) -> bool:
-        """Tell whether the model answered when it was last asked."""
+        """Return whether the model responded to its last call."""
         return bool(self._is_ready)
 
     async def classify(self, content: bytes, *, image: str) -> Classified | Unreadable:
@@ -81,7 +81,7 @@ class Classifier:
             image: its name.
 
         Raises:
-            RequestError: the model does not answer.
+            RequestError: the model does not respond.
         """
         start_s = time.perf_counter()
         try:
@@ -109,7 +109,7 @@ class Classifier:
         )
 
     async def refresh(self) -> None:
-        """Look for a newer version of the model, and whether it answers."""
+        """Look for a newer version of the model, and check that it responds."""
         try:
             await self._call(self._model.refresh)
         except ClassifierError:
@@ -122,16 +122,16 @@ class Classifier:
             await self.refresh()
 
     def close(self) -> None:
-        """Let go of threads and connections; what is at work is finished."""
+        """Release threads and connections, after what is in progress."""
         self._workers.shutdown(cancel_futures=True)
         self._model.close()
 
     async def run(self, function: Callable[..., T], *args: Any) -> T:
-        """Run a function beside the event loop, when a worker is free."""
+        """Run a function off the event loop, when a worker is free."""
         return await asyncio.get_running_loop().run_in_executor(self._workers, function, *args)
 
     async def _call(self, function: Callable[..., T], *args: Any) -> T:
-        """Run what asks the model, and note whether it answered."""
+        """Call the model, and note whether it responds."""
         try:
             result = await self.run(function, *args)
         except ServerError as exc:
@@ -146,8 +146,8 @@ class Classifier:
         if is_ready is self._is_ready:
             return
         if error:
-            log.warning("the model does not answer: %s", error)
+            log.warning("the model does not respond: %s", error)
         elif self._is_ready is False:
-            log.info("the model answers again")
+            log.info("the model responds again")
         self._is_ready = is_ready
         self._metrics.model_ready.set(is_ready)

@@ -6,10 +6,10 @@ class StartError(Exception):
 
 
 class RequestError(Exception):
-    """A request that is not answered.
+    """A request that is refused, or fails.
 
     Args:
-        status: of HTTP.
+        status: the HTTP status.
         message: one or two sentences for a person: the rule, what was received and what to do next.
         retry_after_s: when it is worth trying again; `None` where it is not.
     """

@@ -1,4 +1,4 @@
-"""What every answer carries: headers that keep a browser from doing more than the page needs."""
+"""The headers of every response: they keep a browser from doing more than the page needs."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -28,22 +28,22 @@ _UNKNOWN = "other"
 
 
 class Headers:
-    """Adds the headers, and counts each request once it is answered, also where answering it failed.
+    """Adds the headers, and counts each request once its response starts, also where the application failed.
 
-    An answer that says nothing of its own about it is not stored anywhere.
+    A response without a `Cache-Control` of its own is not stored anywhere.
 
     Args:
-        app: answers the requests.
+        app: responds to the requests.
         metrics: counts them.
-        answer_failure: answers a request whose answering raised something; that goes on to the log.
+        respond_to_failure: responds to a request whose handling raised an exception, which goes on to the log.
     """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, answer_failure: Callable[[Request, Exception], Awaitable[Response]]
+        self, app: ASGIApp, metrics: Metrics, respond_to_failure: Callable[[Request, Exception], Awaitable[Response]]
     ) -> None:
         self._app = app
         self._metrics = metrics
-        self._answer_failure = answer_failure
+        self._respond_to_failure = respond_to_failure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start_s = time.perf_counter()
@@ -65,6 +65,6 @@ class Headers:
             await self._app(scope, receive, send_with_headers)
         except Exception as exc:
             if not is_started:
-                response = await self._answer_failure(Request(scope), exc)
+                response = await self._respond_to_failure(Request(scope), exc)
                 await response(scope, receive, send_with_headers)
             raise

@@ -10,10 +10,10 @@ from serving.web.errors import StartError
 
 @contextmanager
 def start_page(*arguments: str) -> Iterator[str]:
-    """Run the service on a free port for as long as the block lasts; give its address.
+    """Run the service on a free port for as long as the block lasts; yield its URL.
 
     Raises:
-        StartError: it does not start; it has said why.
+        StartError: it does not start; its own output says why.
     """
     command = [sys.executable, "-m", "serving.web", "--port", "0", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -1,4 +1,4 @@
-"""Who has to wait: a bounded number of requests at work, and a bounded rate for each client."""
+"""Limit the number of requests in progress, and the rate of each client."""
 
 import ipaddress
 import math
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from serving.web.errors import RequestError
 
 _MAX_CLIENTS = 10_000
-# One person's provider gives a whole network of this length (RFC 6177).
+# A provider assigns a whole network of this length to one person (RFC 6177).
 _IPV6_PREFIX = 64
 _RETRY_S = 2
 
@@ -20,7 +20,7 @@ class Gate:
     """Lets a bounded number of requests in.
 
     Args:
-        size: how many.
+        size: the number of requests.
     """
 
     def __init__(self, size: int) -> None:
@@ -29,7 +29,7 @@ class Gate:
 
     @contextmanager
     def enter(self) -> Iterator[None]:
-        """Be inside for as long as the block lasts.
+        """Count as inside for as long as the block lasts.
 
         Raises:
             RequestError: it is full.
@@ -59,9 +59,9 @@ class RateLimiter:
     A request is let in while there is anything in the bucket, and may overdraw it: so no request is refused halfway.
 
     Args:
-        per_minute: photos that fill in.
+        per_minute: photos that it fills with.
         burst: photos that it holds.
-        clock: gives seconds.
+        clock: returns seconds.
     """
 
     def __init__(self, *, per_minute: int, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -102,7 +102,7 @@ class RateLimiter:
 
 
 def name_client(host: str) -> str:
-    """Give what counts as one client: an IPv4 address, or an IPv6 network; whatever is neither counts as it is."""
+    """Return what counts as one client: an IPv4 address, or an IPv6 network; anything else counts as it is."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

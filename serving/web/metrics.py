@@ -1,4 +1,4 @@
-"""What the service counts, for Prometheus. No label holds anything that a client chose."""
+"""The service's metrics, for Prometheus. No label holds anything that a client chose."""
 
 from collections.abc import Callable
 
@@ -30,20 +30,20 @@ class Metrics:
         )
         self.request_seconds = Histogram(
             "classifier_web_request_seconds",
-            "From a request's head to the end of its answer, uploading included.",
+            "From a request's head to the start of its response, uploading included.",
             ["route"],
             buckets=_SECONDS,
             registry=self._registry,
         )
         self.photos = Counter(
             "classifier_web_photos",
-            "Photos, by what became of them: sure, unsure, no_answer, or why they cannot be read.",
+            "Photos, by outcome: sure, unsure, no_answer, or why they cannot be read.",
             ["outcome"],
             registry=self._registry,
         )
         self.photo_seconds = Histogram(
             "classifier_web_photo_seconds",
-            "From a photo's last byte to its answer: waiting, decoding and the model.",
+            "From a photo's last byte to its prediction: waiting, decoding and the model.",
             buckets=_SECONDS,
             registry=self._registry,
         )
@@ -51,14 +51,14 @@ class Metrics:
             "classifier_web_predictions", "Photos, by their most probable class.", ["label"], registry=self._registry
         )
         self.model_ready = Gauge(
-            "classifier_web_model_ready", "Whether the model answers: 1 or 0.", registry=self._registry
+            "classifier_web_model_ready", "Whether the model responds: 1 or 0.", registry=self._registry
         )
 
     def watch_work(self, num_at_work: Callable[[], float]) -> None:
-        """Show how many requests are at work, as a function tells."""
-        gauge = Gauge("classifier_web_requests_at_work", "Requests being read or answered.", registry=self._registry)
+        """Add a gauge of the requests in progress, read from a function."""
+        gauge = Gauge("classifier_web_requests_at_work", "Requests in progress.", registry=self._registry)
         gauge.set_function(num_at_work)
 
     def page(self) -> bytes:
-        """Write all metrics in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""What answers: the newest pushed LiteRT file, one LiteRT file, or a server. Each may be asked from any thread."""
+"""The models that predict: the newest pushed LiteRT file, one LiteRT file, or a server. All are thread-safe."""
 
 import logging
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from serving.web.model_info import SPEC, ModelInfo, read_spec, read_spec_of
 log = logging.getLogger(__name__)
 
 KINDS = ("int8", "dynamic", "float16", "float32")
-"""Of a pushed version's files, the one that answers fastest first."""
+"""A pushed version's files, the fastest first."""
 
 
 class Model(Protocol):
-    """Something that answers."""
+    """A model that predicts."""
 
     @property
     def info(self) -> ModelInfo: ...
@@ -27,18 +27,18 @@ class Model(Protocol):
         """Classify one image.
 
         Raises:
-            ClassifierError: there is no answer.
+            ClassifierError: there is no prediction.
         """
 
     def refresh(self) -> None:
-        """Look for a newer version, and whether there would be an answer.
+        """Look for a newer version, and check that the model responds.
 
         Raises:
-            ClassifierError: there would be none.
+            ClassifierError: it does not.
         """
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
 
 
 class FileModel:
@@ -57,20 +57,20 @@ class FileModel:
         warm = self.classify(_blank())
         if not isinstance(warm, Prediction):
             raise ModelFileError(f"A model must classify any image, and {path} does not ({warm}). Export it again.")
-        # In the spec's order where there is one: an answer has the most probable class first.
+        # In the spec's order where there is one: a prediction has the most probable class first.
         class_names = tuple(spec.get("class_names") or warm.probabilities)
         name = spec.get("model_name") or path.stem
         self.info = ModelInfo(name, str(path), warm.model_version, class_names, spec)
 
     def classify(self, image: bytes | Image.Image) -> Prediction | ImageError:
         """Classify one image; see `Model`."""
-        return _ask(self._client, image)
+        return _classify(self._client, image)
 
     def refresh(self) -> None:
-        """A file that was read stays what it is."""
+        """Do nothing: a file is read once."""
 
     def close(self) -> None:
-        """Memory is let go of with the last answer that needs it."""
+        """Do nothing: memory is freed after the last prediction that needs it."""
 
 
 class PushedModel:
@@ -79,7 +79,7 @@ class PushedModel:
     A version that cannot be used is logged once, and the one before goes on, or is taken at the start.
 
     Args:
-        models_dir: where models are pushed to.
+        models_dir: the folder that models are pushed to.
         name: of the model.
 
     Raises:
@@ -95,14 +95,14 @@ class PushedModel:
             raise StartError(
                 f"The web page needs a model, and {self._folder} holds no version with a file {name}_int8.tflite or "
                 f"{name}_float32.tflite. Run `make train` first, name another model with --model-name or --models-dir, "
-                "or ask a server that is running with --rest localhost:8501."
+                "or query a running server with --rest localhost:8501."
             )
         self._seen = _identify(files[0])
         self._model = _open_first(files)
 
     @property
     def info(self) -> ModelInfo:
-        """Tell of the version that answers now."""
+        """Return what is known of the version in use."""
         return self._model.info
 
     def classify(self, image: bytes | Image.Image) -> Prediction | ImageError:
@@ -110,7 +110,7 @@ class PushedModel:
         return self._model.classify(image)
 
     def refresh(self) -> None:
-        """Take the newest version, where it is another one than before."""
+        """Load the newest version, if it changed."""
         try:
             files = find_files(self._folder, self._name)
             if not files or (seen := _identify(files[0])) == self._seen:
@@ -123,17 +123,17 @@ class PushedModel:
             log.info("version %s of %s takes over", self.info.version, self._name)
 
     def close(self) -> None:
-        """Memory is let go of with the last answer that needs it."""
+        """Do nothing: memory is freed after the last prediction that needs it."""
 
 
 class ServerModel:
     """A model behind a server, which may come and go.
 
     Args:
-        transport: the way to it.
+        transport: the connection to it.
         name: of the model.
-        origin: how the server is called, such as `REST localhost:8501`.
-        models_dir: where models are pushed to; a version's spec is read there, where there is one.
+        origin: the server's name for people, such as `REST localhost:8501`.
+        models_dir: the folder that models are pushed to; a version's spec is read there, if there is one.
     """
 
     def __init__(self, transport: Transport, *, name: str, origin: str, models_dir: Path) -> None:
@@ -143,39 +143,39 @@ class ServerModel:
 
     def classify(self, image: bytes | Image.Image) -> Prediction | ImageError:
         """Classify one image; see `Model`."""
-        result = _ask(self._client, image)
+        result = _classify(self._client, image)
         if isinstance(result, Prediction) and result.model_version != self.info.version:
             self.info = self._describe(result)
         return result
 
     def refresh(self) -> None:
-        """Ask about a black image."""
+        """Classify a black image."""
         self.classify(_blank())
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
-    def _describe(self, answer: Prediction) -> ModelInfo:
-        name, version = self.info.name, answer.model_version
+    def _describe(self, prediction: Prediction) -> ModelInfo:
+        name, version = self.info.name, prediction.model_version
         pushed = self._models_dir / name / version / "assets.extra" / SPEC
         beside = self._models_dir / "tflite" / version / SPEC
         spec = read_spec(pushed) or read_spec(beside)
         if spec.get("model_name") != name:
             spec = {}
-        class_names = tuple(spec.get("class_names") or sorted(answer.probabilities))
+        class_names = tuple(spec.get("class_names") or sorted(prediction.probabilities))
         return ModelInfo(name, self.info.origin, version, class_names, spec)
 
 
 def find_files(folder: Path, name: str) -> list[Path]:
-    """Give the preferred file of each version of a model, the newest first."""
+    """Return the preferred file of each version of a model, the newest first."""
     versions = sorted((path for path in folder.glob("*") if path.name.isdecimal()), key=lambda path: -int(path.name))
     choices = ([version / f"{name}_{kind}.tflite" for kind in KINDS] for version in versions)
     return [file for files in choices if (file := next(filter(Path.is_file, files), None))]
 
 
 def _open_first(files: Sequence[Path]) -> FileModel:
-    """Open the first of files that can be used.
+    """Open the first file that can be used.
 
     Raises:
         ModelFileError: none can.
@@ -189,11 +189,11 @@ def _open_first(files: Sequence[Path]) -> FileModel:
 
 
 def _identify(path: Path) -> tuple[Path, int]:
-    """Give what changes when a file is another one: a version that was withdrawn may come again, with other content."""
+    """Return what changes with a file: a version that was withdrawn may come again, with other content."""
     return path, path.stat().st_mtime_ns
 
 
-def _ask(client: Client, image: bytes | Image.Image) -> Prediction | ImageError:
+def _classify(client: Client, image: bytes | Image.Image) -> Prediction | ImageError:
     return next(client.classify(image))
 
 

@@ -1,17 +1,20 @@
-"""The API's description, after OpenAPI 3.1, with the limits that the service runs with."""
+"""The API's description, in OpenAPI 3.1, with the limits of the service."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TypeAlias
 
 from client.classifier_client.preprocessing import MAX_PIXELS
-from serving.web.settings import Settings
+from serving.web.settings import Limits, Settings
 from serving.web.unreadable import CODES
+
+Json: TypeAlias = Mapping[str, object]
 
 _PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
 _CLASSIFIED = {
     "type": "object",
     "required": ["image", "label", "probability", "probabilities", "is_sure", "model_version", "latency_ms"],
     "properties": {
-        "image": {"type": "string", "description": "The file's name, cleaned, or the photo's place."},
+        "image": {"type": "string", "description": "The file's name, cleaned, or the photo's position."},
         "label": {"type": "string", "description": "The most probable class."},
         "probability": _PROBABILITY,
         "probabilities": {
@@ -21,7 +24,7 @@ _CLASSIFIED = {
         },
         "is_sure": {"type": "boolean", "description": "Whether the probability reaches the service's threshold."},
         "model_version": {"type": "string"},
-        "latency_ms": {"type": "number", "description": "From the photo's last byte to its answer."},
+        "latency_ms": {"type": "number", "description": "From the photo's last byte to its prediction."},
     },
 }
 _UNREADABLE = {
@@ -30,7 +33,7 @@ _UNREADABLE = {
     "properties": {
         "image": {"type": "string"},
         "code": {"type": "string", "enum": list(CODES)},
-        "error": {"type": "string", "description": "What to tell a person."},
+        "error": {"type": "string", "description": "The message for a person."},
     },
 }
 _RESULTS = {
@@ -50,40 +53,38 @@ _ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"typ
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
 
 
-def describe(settings: Settings) -> dict[str, Any]:
-    """Give the description of a service with these settings."""
-    classify = _describe_classify(settings)
-    metrics: dict[str, Any] = {
+def describe(settings: Settings) -> Json:
+    """Return the description of a service with these settings."""
+    schemas = {"Classified": _CLASSIFIED, "Unreadable": _UNREADABLE, "Error": _ERROR}
+    needs_token = settings.token is not None
+    security: Json = {"security": [{"token": []}]} if needs_token else {}
+    refused: Json = {"401": _error("The bearer token is missing, or another one.")} if needs_token else {}
+    schemes: Json = {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}} if needs_token else {}
+    metrics: Json = {
         "summary": "Counters, in Prometheus' text format.",
-        "responses": {"200": {"description": "The counters.", "content": {"text/plain": {}}}},
+        "responses": {"200": {"description": "The counters.", "content": {"text/plain": {}}}, **refused},
+        **security,
     }
-    components: dict[str, Any] = {"schemas": {"Classified": _CLASSIFIED, "Unreadable": _UNREADABLE, "Error": _ERROR}}
-    if settings.token is not None:
-        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        for operation in (classify, metrics):
-            operation["security"] = [{"token": []}]
-            operation["responses"]["401"] = _error("The bearer token is missing, or another one.")
     health = {"summary": "The service is up.", "responses": {"200": {"description": "It is."}}}
     readiness = {
-        "summary": "The model answers.",
+        "summary": "The model responds.",
         "responses": {"200": {"description": "It does."}, "503": _error("It does not.", retry=True)},
     }
     return {
         "openapi": "3.1.0",
         "info": {"title": "Photo classifier", "version": "1.0.0"},
         "paths": {
-            "/api/classify": {"post": classify},
+            "/api/classify": {"post": {**_describe_classify(settings.limits, refused), **security}},
             "/healthz": {"get": health},
             "/readyz": {"get": readiness},
             "/metrics": {"get": metrics},
         },
-        "components": components,
+        "components": {"schemas": schemas, **schemes},
     }
 
 
-def _describe_classify(settings: Settings) -> dict[str, Any]:
-    limits = settings.limits
-    binary: dict[str, Any] = {"schema": {}}
+def _describe_classify(limits: Limits, refused: Json) -> Json:
+    binary: Json = {"schema": {}}
     form = {
         "type": "object",
         "properties": {"photo": {"type": "array", "items": {"contentMediaType": "application/octet-stream"}}},
@@ -101,8 +102,9 @@ def _describe_classify(settings: Settings) -> dict[str, Any]:
             "content": {"multipart/form-data": {"schema": form}, "image/*": binary, "application/octet-stream": binary},
         },
         "responses": {
-            "200": {"description": "At least one photo has an answer.", "content": _content(_RESULTS)},
+            "200": {"description": "At least one photo has a prediction.", "content": _content(_RESULTS)},
             "422": {"description": "None of the photos can be read.", "content": _content(_RESULTS)},
+            **refused,
             "400": _error("There is no photo in the request, or its form is damaged."),
             "408": _error("The request arrives too slowly."),
             "413": _error("A photo, or the request, is too large, or holds too many photos."),
@@ -111,15 +113,15 @@ def _describe_classify(settings: Settings) -> dict[str, Any]:
                 f"A client may send {limits.photos_per_minute} photos a minute, {limits.burst_photos} at once.",
                 retry=True,
             ),
-            "503": _error("Too many requests are at work, or the model does not answer.", retry=True),
+            "503": _error("Too many requests are in progress, or the model does not respond.", retry=True),
         },
     }
 
 
-def _content(schema: dict[str, Any]) -> dict[str, Any]:
+def _content(schema: Json) -> Json:
     return {"application/json": {"schema": schema}}
 
 
-def _error(description: str, *, retry: bool = False) -> dict[str, Any]:
-    error: dict[str, Any] = {"description": description, "content": _content({"$ref": "#/components/schemas/Error"})}
-    return error | ({"headers": _RETRY_AFTER} if retry else {})
+def _error(description: str, *, retry: bool = False) -> Json:
+    content = _content({"$ref": "#/components/schemas/Error"})
+    return {"description": description, "content": content, **({"headers": _RETRY_AFTER} if retry else {})}

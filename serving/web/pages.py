@@ -1,4 +1,4 @@
-"""The pages: one to show photos to, also without JavaScript, and the model card."""
+"""The pages: one that classifies photos, also without JavaScript, and the model card."""
 
 import asyncio
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from serving.web.thumbnails import make_thumbnail
 from serving.web.uploads import Photo
 
 ACCEPT = "image/jpeg,image/png,image/gif,image/bmp,image/webp"
-"""What a file chooser offers. Phones turn their HEIC photos into JPEGs where that is asked for."""
+"""The types that a file chooser offers. Phones convert their HEIC photos to JPEG where only that is accepted."""
 
 _PLOT_CACHE = "no-cache"
 
@@ -32,11 +32,11 @@ class Shown:
 
     Attributes:
         result: of the photo.
-        picture: a small copy of it, a data URI; empty where there is none.
+        thumbnail: a small copy of it, a data URI; empty where there is none.
     """
 
     result: Result
-    picture: str = ""
+    thumbnail: str = ""
 
 
 class Pages:
@@ -44,7 +44,7 @@ class Pages:
 
     Args:
         service: classifies photos.
-        samples: the sample pictures.
+        samples: the sample photos.
     """
 
     def __init__(self, service: Service, samples: Assets) -> None:
@@ -78,12 +78,12 @@ class Pages:
 
     async def _classify(self, request: Request) -> Response:
         try:
-            shown = await self._service.answer(request, self._look, is_form=True)
+            shown = await self._service.handle(request, self._classify_photo, is_form=True)
         except ClientDisconnect:
             return Response(status_code=HUNG_UP)
         return self._render("index", status=status_of([each.result for each in shown]), shown=shown)
 
-    async def _look(self, photo: Photo) -> Shown:
+    async def _classify_photo(self, photo: Photo) -> Shown:
         result = await self._service.classify(photo)
         if not isinstance(result, Classified) or photo.content is None:
             return Shown(result)
@@ -138,7 +138,7 @@ def _percent(share: float) -> str:
 
 
 def _list_names(names: tuple[str, ...]) -> str:
-    """Write names as a person lists them; of many, the first ones."""
+    """Return names as a person lists them; of many, the first ones."""
     if len(names) > 12:
         return f"{', '.join(names[:12])} and {len(names) - 12} more"
     return " or ".join(filter(None, (", ".join(names[:-1]), "".join(names[-1:]))))

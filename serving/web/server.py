@@ -1,12 +1,12 @@
-"""The service's life: listen, keep the model fresh, and end in good order."""
+"""Run the service: listen, keep the model up to date, and end in good order."""
 
 import asyncio
 import logging
 import signal
 from collections.abc import Callable
 
-from serving.http_server import HttpServer
-from serving.process import GRACE_S, bracket, end_in_time, take_port
+from serving.shared.http_server import HttpServer
+from serving.shared.process import GRACE_S, bracket, end_in_time, take_port
 from serving.web.app import make_app
 from serving.web.classifier import Classifier
 from serving.web.errors import StartError
@@ -23,9 +23,9 @@ async def serve(model: Model, settings: Settings, on_ready: Callable[[str], None
     """Serve until SIGTERM or SIGINT.
 
     Args:
-        model: what answers.
-        settings: what is shown, and to whom.
-        on_ready: called once with one line, the address and the model, when requests are answered.
+        model: predicts.
+        settings: of the service.
+        on_ready: called once with one line, the URL and the model, when requests are accepted.
 
     Raises:
         StartError: the port is taken.

@@ -1,4 +1,4 @@
-"""What the API and the page share: let a request in, read it photo by photo, classify each."""
+"""What the API and the page share: admit a request, read it photo by photo, classify each."""
 
 import hmac
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,13 +21,13 @@ _BEARER = "bearer "
 
 
 class Service:
-    """Answers requests that hold photos.
+    """Handles requests that hold photos.
 
     Args:
-        classifier: says what is on a photo.
-        settings: whom to let in, and how much.
+        classifier: classifies the photos.
+        settings: the token and the limits.
         metrics: counts what happens.
-        samples: encoded pictures by name, which a form may ask for instead of sending them.
+        samples: encoded photos by name, which a form may name instead of sending them.
     """
 
     def __init__(
@@ -43,33 +43,33 @@ class Service:
         metrics.watch_work(lambda: self._gate.num_inside)
 
     def check_token(self, request: Request) -> None:
-        """Let a request with the right bearer token in; where none is set, let everybody in.
+        """Admit a request with the right bearer token; where none is set, admit every request.
 
         Raises:
-            RequestError: it has none, or another one, or tried too many.
+            RequestError: it has none, or another one, or the client tried too many.
         """
         if self.settings.token is None:
             return
         client = _name_client(request)
         self._rate.check(client)
         if not self._accepts(_read_bearer(request)):
-            raise self._turn_away(client)
+            raise self._refuse(client)
 
-    async def answer(
-        self, request: Request, look: Callable[[Photo], Awaitable[T]], *, is_form: bool = False
+    async def handle(
+        self, request: Request, handle_photo: Callable[[Photo], Awaitable[T]], *, is_form: bool = False
     ) -> list[T]:
-        """Let a request in, and look at each of its photos as it arrives.
+        """Admit a request, and handle each of its photos as it arrives.
 
         Args:
             request: holds photos, or names a sample in the field `sample`.
-            look: what to do with a photo.
+            handle_photo: called with each photo.
             is_form: a token may stand in the field `token`, before any photo: a form cannot send headers.
 
         Returns:
-            What `look` gives for each photo, in their order.
+            What `handle_photo` returns for each photo, in their order.
 
         Raises:
-            RequestError: the request is not answered.
+            RequestError: the request is refused, or the model does not respond.
             ClientDisconnect: the client hung up.
         """
         client = _name_client(request)
@@ -77,7 +77,7 @@ class Service:
         with self._gate.enter():
             is_allowed = self._accepts(_read_bearer(request))
             if not (is_allowed or is_form):
-                raise self._turn_away(client)
+                raise self._refuse(client)
             results: list[T] = []
             async for part in read(request, self.settings.limits):
                 if isinstance(part, Field) and part.name == "token":
@@ -86,9 +86,9 @@ class Service:
                     if not is_allowed:
                         break
                     self._rate.take(client)
-                    results.append(await look(photo))
+                    results.append(await handle_photo(photo))
         if not is_allowed:
-            raise self._turn_away(client)
+            raise self._refuse(client)
         if not results:
             raise RequestError(400, "There was no photo in the request. Choose one, and send it.")
         return results
@@ -97,7 +97,7 @@ class Service:
         """Classify one photo.
 
         Raises:
-            RequestError: the model does not answer.
+            RequestError: the model does not respond.
         """
         if photo.content is None:
             self.metrics.photos.labels(TOO_LARGE).inc()
@@ -107,13 +107,13 @@ class Service:
     def _accepts(self, token: str) -> bool:
         return self.settings.token is None or hmac.compare_digest(token.encode(), self.settings.token.encode())
 
-    def _turn_away(self, client: str) -> RequestError:
-        """Count a wrong token as a photo, so that nobody tries many."""
+    def _refuse(self, client: str) -> RequestError:
+        """Return the error for a wrong token, and count it as a photo, so that nobody tries many."""
         self._rate.take(client)
         return RequestError(401, "Photos are looked at for those who have the access token. Enter it, and try again.")
 
     def _find_photo(self, part: Photo | Field) -> Photo | None:
-        """Give the photo that a part is, or the sample that it names."""
+        """Return the photo that a part is, or the sample that it names."""
         if isinstance(part, Photo):
             return part
         is_sample = part.name == "sample" and part.value in self.samples
@@ -121,7 +121,7 @@ class Service:
 
 
 def status_of(results: Sequence[Result]) -> int:
-    """Give the HTTP status: 200 where any photo has an answer, else 422."""
+    """Return the HTTP status: 200 where any photo has a prediction, else 422."""
     return 200 if any(isinstance(result, Classified) for result in results) else 422
 
 

@@ -1,4 +1,4 @@
-"""What the service is started with."""
+"""The options of the service."""
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -8,12 +8,12 @@ MAX_THREADS = 64
 
 @dataclass(frozen=True)
 class Limits:
-    """What the service takes on; see also `MAX_PIXELS` of the client's preprocessing, 25 megapixels.
+    """The limits of the service; see also `MAX_PIXELS` of the client's preprocessing, 25 megapixels.
 
     Attributes:
         max_photo_bytes: of one encoded photo.
         max_photos: in one request.
-        max_at_work: requests that are read or answered at the same time; one more is refused.
+        max_at_work: requests in progress at the same time; one more is refused.
         photos_per_minute: of one client, in the long run.
         burst_photos: of one client, at once.
         patience_s: for a client that sends nothing, and before `min_bytes_per_s` counts.
@@ -35,23 +35,23 @@ class Limits:
 
     @property
     def max_request_bytes(self) -> int:
-        """Give what a whole form may take: all its photos, and 4 KB for what stands around each."""
+        """Return the size that a form may have: all its photos, and 4 KB for the headers of each."""
         return self.max_photos * (self.max_photo_bytes + 4_000)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the service shows and whom it lets in.
+    """The settings of the service.
 
     Attributes:
         host: the address to listen on.
         port: 0 takes a free one.
-        threshold: the page names no class that is less probable, 0–1.
+        threshold: a less probable prediction is not sure, 0–1.
         runs_dir: the pipeline's runs; the one that pushed the model gives the model card its numbers.
-        token: callers must show it as a bearer token; `None` lets everybody in.
+        token: callers must send it as a bearer token; `None` admits everybody.
         num_workers: photos that are decoded at the same time.
-        poll_s: between two looks for a newer version, or at the server.
-        limits: what it takes on.
+        poll_s: seconds between two checks for a newer version, or of the server.
+        limits: see `Limits`.
     """
 
     host: str = "127.0.0.1"

@@ -1,4 +1,4 @@
-"""Small copies of photos for pages without a script, which cannot show what was chosen by themselves."""
+"""Small copies of photos, for pages without a script: a browser alone does not show chosen files."""
 
 import base64
 import io
@@ -9,7 +9,7 @@ SIZE_PX = 352
 
 
 def make_thumbnail(content: bytes) -> str:
-    """Give a photo that the model could read as the data URI of a small JPEG; empty where that fails."""
+    """Return the data URI of a small JPEG of a photo; empty where that fails."""
     buffer = io.BytesIO()
     try:
         with Image.open(io.BytesIO(content)) as image:

@@ -1,4 +1,4 @@
-"""What a person is told of a photo that cannot be looked at: a code for programs, and a sentence or two."""
+"""The error of a photo that cannot be classified: a code for programs, and a sentence or two for a person."""
 
 from dataclasses import dataclass
 
@@ -17,25 +17,17 @@ _SENTENCES = {
 }
 CODES = tuple(_SENTENCES)
 
-# How the client's reasons begin.
-_REASONS = {
-    "empty": "empty",
-    "it has no pixels": "empty",
-    "an image may have at most": "too_many_pixels",
-    "damaged": "damaged",
-    "not a JPEG": "not_an_image",
-}
-_ISO_MEDIA = slice(4, 8), b"ftyp"  # ISO/IEC 14496-12, which HEIC, AVIF and MP4 share.
+_ISO_MEDIA = b"ftyp"  # ISO/IEC 14496-12, which HEIC, AVIF and MP4 share: it stands after the four bytes of a size.
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A photo that cannot be looked at.
+    """A photo that cannot be classified.
 
     Attributes:
         image: its name.
         code: one of `CODES`.
-        error: what a person is told.
+        error: the message for a person.
     """
 
     image: str
@@ -44,14 +36,13 @@ class Unreadable:
 
 
 def too_large(image: str, max_bytes: int) -> Unreadable:
-    """Say that a photo was too large to be read."""
+    """Return the error of a photo that is too large to be read."""
     return Unreadable(image, TOO_LARGE, _SENTENCES[TOO_LARGE].format(max_mb=max_bytes / 1e6))
 
 
 def explain(image: str, content: bytes, error: ImageError) -> Unreadable:
-    """Say why the client could not read a photo."""
-    code = next((code for start, code in _REASONS.items() if error.reason.startswith(start)), "unreadable")
-    where, magic = _ISO_MEDIA
-    if code == "not_an_image" and content[where] == magic:
+    """Return the error of a photo that the client cannot read."""
+    code = error.code
+    if code == "not_an_image" and content[4:8] == _ISO_MEDIA:
         code = "heic"
     return Unreadable(image, code, _SENTENCES[code])

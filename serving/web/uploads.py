@@ -1,7 +1,7 @@
-"""Photos out of a request, one after the other as they arrive, in memory only and within the limits.
+"""Read the photos of a request, one after the other as they arrive, in memory only and within the limits.
 
-Starlette's own form parser spools what is larger than a megabyte to disk, and reads everything before it gives
-anything. Here a photo is handed over, and let go of, before the next one is read.
+Starlette's own form parser spools what is larger than a megabyte to disk, and reads everything before it returns
+anything. Here a photo is yielded, and released, before the next one is read.
 """
 
 import asyncio
@@ -31,10 +31,10 @@ _FOLDERS = re.compile(r".*[/\\]", re.DOTALL)
 
 @dataclass(frozen=True)
 class Photo:
-    """A file that was sent.
+    """A file of a request.
 
     Attributes:
-        name: what to call it: the file's own name without folders and unprintable characters, or its place.
+        name: the file's own name without folders and unprintable characters, or its position.
         content: its bytes; `None` where it is larger than allowed, and was not kept.
     """
 
@@ -44,7 +44,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Field:
-    """A field of a form that is no file."""
+    """A field of a form that is not a file."""
 
     name: str
     value: str
@@ -86,7 +86,7 @@ async def _read_form(request: Request, limits: Limits, boundary: bytes) -> Async
 
 
 async def _read_chunks(request: Request, limits: Limits, *, max_bytes: int, what: str) -> AsyncIterator[bytes]:
-    """Read the body, no more of it than is allowed, from a client that keeps sending."""
+    """Read the body, no more of it than is allowed, as long as the client keeps sending."""
     too_large = RequestError(413, f"{what} may take {max_bytes / 1e6:.0f} MB, and this is larger. Send less at once.")
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > max_bytes:
@@ -113,7 +113,7 @@ async def _read_chunks(request: Request, limits: Limits, *, max_bytes: int, what
 
 
 class _Form:
-    """Puts parts together as the parser finds their pieces; `done` holds those that are complete."""
+    """Assembles parts as the parser finds their pieces; `done` holds those that are complete."""
 
     def __init__(self, limits: Limits) -> None:
         self.done: deque[Photo | Field] = deque()
@@ -186,8 +186,8 @@ class _Form:
         )
 
 
-def clean_name(filename: bytes, place: int) -> str:
-    """Make a name that can be shown of one that a stranger chose: no folders, nothing unprintable, not long."""
+def clean_name(filename: bytes, position: int) -> str:
+    """Return a name that can be shown, of one that a stranger chose: no folders, nothing unprintable, not long."""
     name = _FOLDERS.sub("", filename.decode("utf-8", "replace"))
     name = "".join(char for char in name if char.isprintable()).strip()
-    return name[:_MAX_NAME_CHARS] or f"photo {place}"
+    return name[:_MAX_NAME_CHARS] or f"photo {position}"

@@ -106,6 +106,7 @@ def test_bad_image_is_an_error_at_its_position_and_the_others_are_classified(tra
     assert labels(results) == ["red", "error", "error", "blue", "error"]
     errors = [result for result in results if isinstance(result, ImageError)]
     assert [error.image for error in errors] == ["image 2", "missing.jpg", "image 5"]
+    assert [error.code for error in errors] == ["not_an_image", "unreadable", "empty"]
     assert str(errors[1]) == "missing.jpg: cannot be read (No such file or directory); check the path"
     # A batch of bad images alone is not sent.
     assert transport.batch_sizes == [1, 1]

@@ -9,7 +9,7 @@ Manifest = dict[str, Any]
 
 
 def build(folder: Path) -> list[Manifest]:
-    """Give the manifests of a folder with a `kustomization.yaml`, names of generated ConfigMaps without their hash."""
+    """Return the manifests of a folder with a `kustomization.yaml`; names of generated ConfigMaps have no hash."""
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
     known = {"apiVersion", "kind", "namespace", "resources", "patches", "configMapGenerator"}
     assert set(kustomization) <= known, "this reader knows no more"

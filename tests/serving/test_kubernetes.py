@@ -1,4 +1,4 @@
-"""What `kubectl apply -k` gets is valid, fits together, and runs with as few rights as the servers need."""
+"""The manifests of `kubectl apply -k` are valid, fit together, and run with as few rights as the servers need."""
 
 import copy
 import re
@@ -19,26 +19,30 @@ from serving.web.__main__ import _make_parser
 from tests.serving.kustomize import Manifest, build, identify
 
 KUBERNETES = Path(launcher.__file__).parent / "kubernetes"
+CONFIG = launcher.CONFIG
 COMPOSE = yaml.safe_load((KUBERNETES.parent / "compose.yaml").read_text())["services"]
 BUILT = {name: build(KUBERNETES / name) for name in ("overlays/volume", "overlays/bucket", "bulk")}
-ALL = [(f"{name}: {' '.join(identify(m))}", manifests, m) for name, manifests in BUILT.items() for m in manifests]
 MAY_BE_ABSENT = {"flowers-web", "flowers-bucket"}
 """Secrets that need not exist."""
 
 
 def of_kind(*kinds: str) -> Any:
     """Run a test once for each manifest of these kinds, wherever it is built; no kinds: of all."""
-    chosen = [(manifests, m) for _, manifests, m in ALL if not kinds or m["kind"] in kinds]
-    names = [name for name, _, m in ALL if not kinds or m["kind"] in kinds]
-    return pytest.mark.parametrize(("manifests", "manifest"), chosen, ids=names)
+    chosen = {
+        f"{name}: {' '.join(identify(manifest))}": (manifests, manifest)
+        for name, manifests in BUILT.items()
+        for manifest in manifests
+        if not kinds or manifest["kind"] in kinds
+    }
+    return pytest.mark.parametrize(("manifests", "manifest"), chosen.values(), ids=chosen)
 
 
-def find(kind: str, name: str, where: str = "overlays/volume") -> Manifest:
-    return next(copy.deepcopy(m) for m in BUILT[where] if identify(m) == (kind, name))
+def find(kind: str, name: str, built: str = "overlays/volume") -> Manifest:
+    return next(manifest for manifest in BUILT[built] if identify(manifest) == (kind, name))
 
 
 def pods(manifests: list[Manifest]) -> Iterator[Manifest]:
-    """Give the pod templates."""
+    """Yield the pod templates."""
     return (m["spec"]["template"] for m in manifests if m["kind"] in ("Deployment", "Job"))
 
 
@@ -54,6 +58,10 @@ def ports(pod: Manifest) -> dict[str, int]:
     return {port["name"]: port["containerPort"] for each in containers(pod) for port in each.get("ports", ())}
 
 
+def container(manifest: Manifest) -> dict[str, Any]:
+    return manifest["spec"]["template"]["spec"]["containers"][0]
+
+
 def check(manifest: Manifest) -> None:
     kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
 
@@ -64,10 +72,6 @@ def check(manifest: Manifest) -> None:
 @of_kind()
 def test_a_manifest_fits_the_schema_of_kubernetes(manifests: list[Manifest], manifest: Manifest) -> None:
     check(manifest)
-
-
-def container(manifest: Manifest) -> dict[str, Any]:
-    return manifest["spec"]["template"]["spec"]["containers"][0]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +91,7 @@ def container(manifest: Manifest) -> dict[str, Any]:
     ],
 )
 def test_a_broken_copy_does_not(kind: str, name: str, breaks: Callable[[Manifest], object]) -> None:
-    manifest = find(kind, name)
+    manifest = copy.deepcopy(find(kind, name))
     breaks(manifest)
     with pytest.raises(kubernetes_validate.ValidationError):
         check(manifest)
@@ -108,18 +112,19 @@ def test_kubectl_builds_the_same(name: str) -> None:
     assert sorted(theirs, key=identify) == sorted(BUILT[name], key=identify)
 
 
-# What names something else names something that is there.
+# Every reference has its target.
 
 
 @of_kind("Service", "PodDisruptionBudget", "NetworkPolicy")
 def test_a_selector_selects_the_pods_of_one_workload(manifests: list[Manifest], manifest: Manifest) -> None:
-    selector = manifest["spec"].get("podSelector" if manifest["kind"] == "NetworkPolicy" else "selector")
-    labels = selector if manifest["kind"] == "Service" else selector.get("matchLabels", {})
+    spec = manifest["spec"]
+    selector = spec.get("podSelector" if manifest["kind"] == "NetworkPolicy" else "selector")
     if manifest["metadata"]["name"] == "deny-all":
         assert selector == {}
-        assert set(manifest["spec"]["policyTypes"]) == {"Ingress", "Egress"}
-        assert not {"ingress", "egress"} & set(manifest["spec"])
+        assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
+        assert not {"ingress", "egress"} & set(spec)
     else:
+        labels = selector if manifest["kind"] == "Service" else selector.get("matchLabels", {})
         assert len(selected(manifests, labels)) == 1
 
 
@@ -133,25 +138,27 @@ def test_a_deployment_selects_its_own_pods_and_spreads_them(manifests: list[Mani
     assert manifest["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
 
 
-@of_kind("Service", "NetworkPolicy")
-def test_a_port_exists_where_the_traffic_goes(manifests: list[Manifest], manifest: Manifest) -> None:
-    if manifest["kind"] == "Service":
-        (pod,) = selected(manifests, manifest["spec"]["selector"])
-        for port in manifest["spec"]["ports"]:
-            assert ports(pod)[port["targetPort"]] == port["port"]
-        return
-    for pod in selected(manifests, manifest["spec"]["podSelector"].get("matchLabels", {})):
-        for rule in manifest["spec"].get("ingress", ()):
-            assert {port["port"] for port in rule["ports"]} <= set(ports(pod))
-    for rule in manifest["spec"].get("egress", ()):
+@of_kind("Service")
+def test_a_service_leads_to_a_port_of_its_pods(manifests: list[Manifest], manifest: Manifest) -> None:
+    (pod,) = selected(manifests, manifest["spec"]["selector"])
+    for port in manifest["spec"]["ports"]:
+        assert ports(pod)[port["targetPort"]] == port["port"]
+
+
+@of_kind("NetworkPolicy")
+def test_a_policy_allows_ports_that_its_pods_have(manifests: list[Manifest], manifest: Manifest) -> None:
+    spec = manifest["spec"]
+    allowed = [(spec["podSelector"], rule) for rule in spec.get("ingress", ())]
+    for rule in spec.get("egress", ()):
         assert rule.get("to") or rule["ports"] == [{"port": 443}]
-        for to in rule.get("to", ()):
-            for pod in selected(manifests, to["podSelector"]["matchLabels"]) if "podSelector" in to else ():
-                assert {port["port"] for port in rule["ports"]} <= set(ports(pod))
+        allowed += [(to["podSelector"], rule) for to in rule.get("to", ()) if "podSelector" in to]
+    for selector, rule in allowed:
+        for pod in selected(manifests, selector.get("matchLabels", {})):
+            assert {port["port"] for port in rule["ports"]} <= set(ports(pod))
 
 
 @of_kind("HorizontalPodAutoscaler")
-def test_what_is_scaled_exists_and_asks_for_the_processors_that_are_measured(
+def test_a_scaled_workload_exists_and_requests_the_processors_that_are_measured(
     manifests: list[Manifest], manifest: Manifest
 ) -> None:
     target = manifest["spec"]["scaleTargetRef"]
@@ -164,12 +171,12 @@ def test_what_is_scaled_exists_and_asks_for_the_processors_that_are_measured(
 
 
 @of_kind("Deployment", "Job")
-def test_what_a_pod_mounts_and_reads_exists(manifests: list[Manifest], manifest: Manifest) -> None:
-    spec = manifest["spec"]["template"]["spec"]
+def test_everything_that_a_pod_mounts_and_reads_exists(manifests: list[Manifest], manifest: Manifest) -> None:
+    pod = manifest["spec"]["template"]
     existing = {identify(m) for m in [*manifests, *(BUILT["overlays/volume"] if manifest["kind"] == "Job" else ())]}
-    assert ("ServiceAccount", spec["serviceAccountName"]) in existing
-    volumes = {volume["name"]: volume for volume in spec["volumes"]}
-    mounts = [mount for each in containers(manifest["spec"]["template"]) for mount in each["volumeMounts"]]
+    assert ("ServiceAccount", pod["spec"]["serviceAccountName"]) in existing
+    volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+    mounts = [mount for each in containers(pod) for mount in each["volumeMounts"]]
     assert {mount["name"] for mount in mounts} == set(volumes), "what is mounted, and nothing else, is declared"
     for volume in volumes.values():
         maps = [volume, *volume.get("projected", {}).get("sources", ())]
@@ -178,15 +185,12 @@ def test_what_a_pod_mounts_and_reads_exists(manifests: list[Manifest], manifest:
             assert ("PersistentVolumeClaim", claim["claimName"]) in existing
         assert "hostPath" not in volume
         assert volume.get("emptyDir", {"sizeLimit": ""}).keys() == {"sizeLimit"}
-    for each in containers(manifest["spec"]["template"]):
-        for source in each.get("envFrom", ()):
-            assert source.get("secretRef", {}).get("name") in {None, *MAY_BE_ABSENT}
-            assert source.get("secretRef", {"optional": True})["optional"]
-            assert "secretRef" in source or ("ConfigMap", source["configMapRef"]["name"]) in existing
-        for variable in each.get("env", ()):
-            secret = variable.get("valueFrom", {}).get("secretKeyRef", {"name": None, "optional": True})
-            assert secret["optional"]
-            assert secret["name"] in {None, *MAY_BE_ABSENT}
+    sources = [source for each in containers(pod) for source in each.get("envFrom", ())]
+    variables = [variable.get("valueFrom", {}) for each in containers(pod) for variable in each.get("env", ())]
+    assert {("ConfigMap", s["configMapRef"]["name"]) for s in sources if "secretRef" not in s} <= existing
+    secrets = [s["secretRef"] for s in sources if "secretRef" in s]
+    secrets += [v["secretKeyRef"] for v in variables if "secretKeyRef" in v]
+    assert all(secret["optional"] and secret["name"] in MAY_BE_ABSENT for secret in secrets)
 
 
 # Rights and limits.
@@ -194,21 +198,20 @@ def test_what_a_pod_mounts_and_reads_exists(manifests: list[Manifest], manifest:
 
 @of_kind("Deployment", "Job")
 def test_a_pod_has_few_rights_and_limits(manifests: list[Manifest], manifest: Manifest) -> None:
-    spec = manifest["spec"]["template"]["spec"]
-    assert spec["automountServiceAccountToken"] is False
-    assert spec["securityContext"]["runAsNonRoot"] is True
-    assert spec["securityContext"]["runAsUser"] > 0
-    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
-    for each in containers(manifest["spec"]["template"]):
+    pod = manifest["spec"]["template"]
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+    assert pod["spec"]["securityContext"]["runAsUser"] > 0
+    assert pod["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod["spec"])
+    for each in containers(pod):
         assert each["securityContext"] == {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         }
         assert re.fullmatch(r"[\w./-]+:\d+\.\d+\.\d+", each["image"]), "a whole version, which does not move"
-        for part in ("requests", "limits"):
-            assert set(each["resources"][part]) == {"cpu", "memory"}
+        assert set(each["resources"]["requests"]) == set(each["resources"]["limits"]) == {"cpu", "memory"}
 
 
 @of_kind("Deployment")
@@ -229,78 +232,75 @@ def test_the_namespace_holds_its_pods_to_the_restricted_standard() -> None:
 
 # The commands.
 
+SERVER, WEB, JOB = find("Deployment", "server"), find("Deployment", "web"), find("Job", "bulk", "bulk")
+
 
 def test_the_server_is_composes_and_the_local_server_knows_its_flags(caplog: pytest.LogCaptureFixture) -> None:
-    server = container(find("Deployment", "server"))
+    server = container(SERVER)
     assert server["image"] == COMPOSE["server"]["image"] == launcher.IMAGE
     assert server["command"] == COMPOSE["server"]["entrypoint"]
     assert server["args"] == [flag.replace("${SERVING_CPUS:-2}", "2") for flag in COMPOSE["server"]["command"]]
     flags = parse(server["args"])
     assert not caplog.messages, "each flag means something"
-    assert {"grpc": flags.port, "rest": flags.rest_api_port} == ports(find("Deployment", "server")["spec"]["template"])
-    monitoring = protos.read(KUBERNETES.parent / "config" / "monitoring.config", protos.MonitoringConfig)
-    assert server["livenessProbe"]["httpGet"]["path"] == monitoring.prometheus_config.path
-    annotations = find("Deployment", "server")["spec"]["template"]["metadata"]["annotations"]
-    assert annotations["prometheus.io/path"] == monitoring.prometheus_config.path
+    assert {"grpc": flags.port, "rest": flags.rest_api_port} == ports(SERVER["spec"]["template"])
+    monitoring = protos.read(CONFIG / "monitoring.config", protos.MonitoringConfig).prometheus_config
+    assert server["livenessProbe"]["httpGet"]["path"] == monitoring.path
+    annotations = SERVER["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/path"] == monitoring.path
     assert annotations["prometheus.io/port"] == str(flags.rest_api_port)
 
 
 @pytest.mark.parametrize("probe", ["startupProbe", "readinessProbe"])
 def test_the_server_is_ready_by_composes_healthcheck(probe: str) -> None:
     """tests/serving/test_config.py runs that one."""
-    server = container(find("Deployment", "server"))
-    assert ["CMD", *server[probe]["exec"]["command"]] == COMPOSE["server"]["healthcheck"]["test"]
+    command = container(SERVER)[probe]["exec"]["command"]
+    assert ["CMD", *command] == COMPOSE["server"]["healthcheck"]["test"]
 
 
 def test_the_servers_files_are_those_of_its_flags() -> None:
-    server = find("Deployment", "server")
-    (config,) = (v for v in server["spec"]["template"]["spec"]["volumes"] if v["name"] == "config")
-    mounted = {
-        n for source in config["projected"]["sources"] for n in find("ConfigMap", source["configMap"]["name"])["data"]
-    }
-    named = {flag.split("=/config/")[1] for flag in container(server)["args"] if "=/config/" in flag}
-    assert mounted == named
+    (config,) = (v for v in SERVER["spec"]["template"]["spec"]["volumes"] if v["name"] == "config")
+    maps = [find("ConfigMap", source["configMap"]["name"])["data"] for source in config["projected"]["sources"]]
+    named = {flag.split("=/config/")[1] for flag in container(SERVER)["args"] if "=/config/" in flag}
+    assert {name for data in maps for name in data} == named
     models = find("ConfigMap", "flowers-models")["data"]["models.config"]
-    assert models == (KUBERNETES.parent / "config" / "models.config").read_text()
-    mounts = {mount["name"]: mount["mountPath"] for mount in container(server)["volumeMounts"]}
+    assert models == (CONFIG / "models.config").read_text()
+    mounts = {mount["name"]: mount["mountPath"] for mount in container(SERVER)["volumeMounts"]}
     assert f'base_path: "{mounts["models"]}/flowers"' in models
 
 
 def test_a_changed_models_config_reaches_running_pods_and_the_other_files_roll_them() -> None:
-    generators = yaml.safe_load((KUBERNETES.parent / "config" / "kustomization.yaml").read_text())["configMapGenerator"]
+    generators = yaml.safe_load((CONFIG / "kustomization.yaml").read_text())["configMapGenerator"]
     keeps_its_name = {g["name"]: g.get("options", {}).get("disableNameSuffixHash", False) for g in generators}
     assert keeps_its_name == {"flowers-models": True, "flowers-server": False}
-    mounts = container(find("Deployment", "server"))["volumeMounts"]
+    mounts = container(SERVER)["volumeMounts"]
     assert not any("subPath" in mount for mount in mounts), "a file mounted alone is never renewed"
 
 
-def test_the_web_page_asks_the_service_of_the_server() -> None:
-    web = container(find("Deployment", "web"))
+def test_the_web_page_queries_the_service_of_the_server() -> None:
+    web = container(WEB)
     assert web["image"] == COMPOSE["web"]["image"]
     options = _make_parser().parse_args(web["args"])
     host, _, port = options.rest.partition(":")
     rest = {each["name"]: each["port"] for each in find("Service", host)["spec"]["ports"]}["rest"]
     assert int(port) == rest
-    assert ports(find("Deployment", "web")["spec"]["template"]) == {"http": options.port}
+    assert ports(WEB["spec"]["template"]) == {"http": options.port}
 
 
-def test_the_bulk_job_runs_a_command_that_there_is() -> None:
+def test_the_bulk_job_runs_a_command_that_exists() -> None:
     from pipelines.__main__ import _parser
 
-    job = find("Job", "bulk", "bulk")
-    assert container(job)["command"] == ["python", "-m", "pipelines", "infer"]
-    options = _parser().parse_args(["infer", *container(job)["args"]])
-    writable = [m["mountPath"] for m in container(job)["volumeMounts"] if not m.get("readOnly")]
-    read_only = [m["mountPath"] for m in container(job)["volumeMounts"] if m.get("readOnly")]
-    assert str(options.output).startswith(tuple(writable))
-    assert str(options.model).startswith(tuple(read_only))
-    assert options.num_workers == int(container(job)["resources"]["limits"]["cpu"])
-    (rule,) = (r for r in job["spec"]["podFailurePolicy"]["rules"] if r["action"] == "FailJob")
-    assert rule["onExitCodes"]["containerName"] == container(job)["name"]
-    assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never", "or the rules would not be looked at"
+    bulk = container(JOB)
+    assert bulk["command"] == ["python", "-m", "pipelines", "infer"]
+    options = _parser().parse_args(["infer", *bulk["args"]])
+    read_only = {mount["mountPath"]: mount.get("readOnly", False) for mount in bulk["volumeMounts"]}
+    assert str(options.output).startswith(tuple(path for path in read_only if not read_only[path]))
+    assert str(options.model).startswith(tuple(path for path in read_only if read_only[path]))
+    assert options.num_workers == int(bulk["resources"]["limits"]["cpu"])
+    (rule,) = (r for r in JOB["spec"]["podFailurePolicy"]["rules"] if r["action"] == "FailJob")
+    assert rule["onExitCodes"]["containerName"] == bulk["name"]
+    assert JOB["spec"]["template"]["spec"]["restartPolicy"] == "Never", "or the rules would be ignored"
 
 
 def test_a_bulk_job_is_started_again_and_cleaned_up() -> None:
-    spec = find("Job", "bulk", "bulk")["spec"]
-    assert spec["backoffLimit"] > 0
-    assert spec["ttlSecondsAfterFinished"] > 0
+    assert JOB["spec"]["backoffLimit"] > 0
+    assert JOB["spec"]["ttlSecondsAfterFinished"] > 0

@@ -1,4 +1,4 @@
-"""A server is there when the block begins and gone when it ends, however it ends; a failure says why."""
+"""A server runs when the block begins and is gone when it ends, however it ends; a failure has its reason."""
 
 import json
 import os
@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 20
 
 FAKE = '''
-"""Stands for `docker` and for the local server: notes how it is called and answers the status of a model."""
-import http.server, json, os, signal, sys, time
+"""Stands for `docker` and for the local server: records its calls and serves the status of a model."""
+import json, os, signal, sys, time
 from pathlib import Path
 
 folder, mode, arguments = Path(__file__).parent, os.environ.get("FAKE_MODE", "available"), sys.argv[1:]
@@ -34,7 +36,7 @@ def note(**entry):
 
 note(arguments=arguments, process=os.getpid())
 if arguments[0] == "info":
-    time.sleep(60 if mode == "no answer" else 0)
+    time.sleep(60 if mode == "silent engine" else 0)
     sys.exit(mode == "no engine")
 if arguments[0] in ("image", "pull"):
     print("no such image", file=sys.stderr)
@@ -55,6 +57,8 @@ if mode == "hangs":
     time.sleep(60)
 if mode == "deaf":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+import http.server
+
 states = ["START", "LOADING", "END" if mode == "fails" else "AVAILABLE"]
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -62,8 +66,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         state = states.pop(0) if len(states) > 1 else states[0]
         error = "no such op: Sing" if state == "END" else ""
         version = {"version": "1", "state": state, "status": {"error_code": "OK", "error_message": error}}
-        answer = {"model_version_status": [version]} if "flowers" in self.path else {"error": "no such model"}
-        content = json.dumps(answer).encode()
+        status = {"model_version_status": [version]} if "flowers" in self.path else {"error": "no such model"}
+        content = json.dumps(status).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -74,13 +78,13 @@ http.server.HTTPServer(("127.0.0.1", int(port)), Handler).serve_forever()
 
 
 class Engines:
-    """A `docker` and a local server that are fakes, and what was asked of them."""
+    """A `docker` and a local server that are fakes, and their calls."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "fake.py").write_text(FAKE)
         for name in ("docker", "python"):
-            (folder / name).write_text(f'#!/bin/sh\necho starting\nexec {sys.executable} {folder}/fake.py "$@"\n')
+            (folder / name).write_text(f'#!/bin/sh\necho starting\nexec {sys.executable} -S {folder}/fake.py "$@"\n')
             (folder / name).chmod(0o755)
         self.models = folder / "models" / "flowers"
         self.models.mkdir(parents=True)
@@ -94,11 +98,12 @@ class Engines:
         return [entry["arguments"] for entry in self._journal()]
 
     def processes(self) -> list[int]:
-        """Give every process that was started and is still there."""
+        """Return every process that was started and still runs."""
         return [entry["process"] for entry in self._journal() if is_alive(entry["process"])]
 
     def _journal(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.folder / "journal.jsonl").read_text().splitlines()]
+        path = self.folder / "journal.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def is_alive(process: int) -> bool:
@@ -117,16 +122,23 @@ def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engines:
 
 
 @pytest.fixture
-def mode(monkeypatch: pytest.MonkeyPatch) -> Any:
-    return lambda name: monkeypatch.setenv("FAKE_MODE", name)
+def mode(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    return partial(monkeypatch.setenv, "FAKE_MODE")
+
+
+@pytest.fixture(params=["local", "docker"])
+def engine(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
 # Finding an engine.
 
 
-@pytest.mark.parametrize(("found", "engine"), [("available", "docker"), ("no engine", "local"), ("no answer", "local")])
-def test_auto_takes_docker_where_an_engine_answers(engines, mode, monkeypatch, found, engine):
-    monkeypatch.setattr(launcher, "_ASK_ENGINE_S", 30 if found != "no answer" else 0.3)
+@pytest.mark.parametrize(
+    ("found", "engine"), [("available", "docker"), ("no engine", "local"), ("silent engine", "local")]
+)
+def test_auto_takes_docker_where_an_engine_responds(engines, mode, monkeypatch, found, engine):
+    monkeypatch.setattr(launcher, "_FIND_ENGINE_S", 30 if found != "silent engine" else 0.3)
     mode(found)
     assert launcher.find_engine() == engine
 
@@ -136,9 +148,9 @@ def test_auto_takes_the_local_server_where_docker_is_not_installed(monkeypatch, 
     assert launcher.find_engine("auto") == "local"
 
 
-def test_docker_without_an_engine_is_an_error_and_local_asks_nobody(engines, mode):
+def test_docker_without_an_engine_is_an_error_and_local_needs_none(engines, mode):
     assert launcher.find_engine("local") == "local"
-    assert not (engines.folder / "journal.jsonl").exists()
+    assert engines.calls() == []
     mode("no engine")
     with pytest.raises(
         ServerError, match=r"`docker info` does not reach one\. Start Docker, or choose the engine local"
@@ -151,7 +163,6 @@ def test_docker_without_an_engine_is_an_error_and_local_asks_nobody(engines, mod
 # A server that comes up.
 
 
-@pytest.mark.parametrize("engine", ["local", "docker"])
 def test_a_server_is_available_in_the_block_and_gone_after_it(engines, monkeypatch, engine):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with engines.serve(engine=engine) as server:
@@ -166,7 +177,6 @@ def test_a_server_is_available_in_the_block_and_gone_after_it(engines, monkeypat
     assert engines.log.read_text().startswith("starting\n")
 
 
-@pytest.mark.parametrize("engine", ["local", "docker"])
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_server_is_stopped_when_the_block_fails(engines, engine, error):
     with pytest.raises(error), engines.serve(engine=engine):
@@ -174,8 +184,7 @@ def test_a_server_is_stopped_when_the_block_fails(engines, engine, error):
     assert engines.processes() == []
 
 
-@pytest.mark.parametrize("engine", ["local", "docker"])
-def test_a_server_that_does_not_listen_to_sigterm_is_killed(engines, mode, monkeypatch, engine):
+def test_a_server_that_ignores_sigterm_is_killed(engines, mode, monkeypatch, engine):
     monkeypatch.setattr(launcher, "_STOP_S", 0.3)
     mode("deaf")
     with engines.serve(engine=engine):
@@ -203,24 +212,28 @@ with launcher.serve(model_name="flowers", base_path=Path({str(engines.models)!r}
         time.sleep(0.02)
 
 
-# What the engines are asked.
+# The commands of the engines.
+
+
+def flags(grpc_port: int, rest_port: int, *, models: Path | str, config: Path | str) -> list[str]:
+    return [
+        f"--port={grpc_port}",
+        f"--rest_api_port={rest_port}",
+        "--model_name=flowers",
+        f"--model_base_path={models}",
+        "--enable_batching=true",
+        f"--batching_parameters_file={config}/batching.config",
+        f"--monitoring_config_file={config}/monitoring.config",
+        "--max_num_load_retries=0",
+    ]
 
 
 def test_the_local_server_takes_tensorflow_servings_flags(engines):
     with engines.serve(flags=("--file_system_poll_wait_seconds=5",)) as server:
         (arguments,) = engines.calls()
     assert arguments == [
-        "-m",
-        "serving.local_server",
-        "--host=127.0.0.1",
-        f"--port={server.grpc_port}",
-        f"--rest_api_port={server.rest_port}",
-        "--model_name=flowers",
-        f"--model_base_path={engines.models}",
-        "--enable_batching=true",
-        f"--batching_parameters_file={launcher.CONFIG}/batching.config",
-        f"--monitoring_config_file={launcher.CONFIG}/monitoring.config",
-        "--max_num_load_retries=0",
+        *("-m", "serving.local_server", "--host=127.0.0.1"),
+        *flags(server.grpc_port, server.rest_port, models=engines.models, config=launcher.CONFIG),
         "--file_system_poll_wait_seconds=5",
     ]
 
@@ -237,7 +250,7 @@ def test_docker_runs_tensorflow_serving_with_the_same_flags_and_few_rights(engin
     stop = engines.calls()[-1]
     assert info == ["info"]
     assert inspect == ["image", "inspect", launcher.IMAGE]
-    options, flags = run[: run.index(launcher.IMAGE)], run[run.index(launcher.IMAGE) + 1 :]
+    options, arguments = run[: run.index(launcher.IMAGE)], run[run.index(launcher.IMAGE) + 1 :]
     assert options[:4] == ["run", "--rm", "--name", f"serving-flowers-{server.rest_port}"]
     pairs = set(pairwise(options))
     assert pairs >= {
@@ -251,17 +264,7 @@ def test_docker_runs_tensorflow_serving_with_the_same_flags_and_few_rights(engin
     }
     assert {"--init", "--read-only"} < set(options)
     assert "0" not in options[options.index("--user") + 1].split(":"), "never root"
-    assert flags == [
-        "--port=8500",
-        "--rest_api_port=8501",
-        "--model_name=flowers",
-        "--model_base_path=/models/flowers",
-        "--enable_batching=true",
-        "--batching_parameters_file=/config/batching.config",
-        "--monitoring_config_file=/config/monitoring.config",
-        "--max_num_load_retries=0",
-        "--prefer_tflite_model=true",
-    ]
+    assert arguments == [*flags(8500, 8501, models="/models/flowers", config="/config"), "--prefer_tflite_model=true"]
     assert stop[0] == "stop"
     assert stop[-1] == f"serving-flowers-{server.rest_port}"
 
@@ -296,10 +299,9 @@ def test_an_image_that_is_not_there_is_pulled_first(engines, mode):
     [
         ("ends", 30, "it ended with status 3"),
         ("fails", 30, "version 1 failed: no such op: Sing"),
-        ("hangs", 1, "no answer"),
+        ("hangs", 1, "no response"),
     ],
 )
-@pytest.mark.parametrize("engine", ["local", "docker"])
 def test_a_server_that_does_not_come_up_is_an_error_with_the_end_of_its_log(
     engines, mode, engine, found, timeout_s, received
 ):
@@ -315,6 +317,6 @@ def test_a_server_that_does_not_come_up_is_an_error_with_the_end_of_its_log(
 
 
 def test_a_server_of_other_models_is_not_the_one(engines):
-    with pytest.raises(ServerError, match="no answer"), engines.serve(model_name="birds", timeout_s=0.5):
+    with pytest.raises(ServerError, match="no response"), engines.serve(model_name="birds", timeout_s=0.5):
         pass
     assert engines.processes() == []

@@ -1,4 +1,4 @@
-"""`python -m serving` says which engine it takes, becomes the server, and helps where there is nothing to serve."""
+"""`python -m serving` prints which engine it takes, becomes the server, and helps where there is nothing to serve."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Terminal:
-    """Runs the command in a process of its own, with a `docker` and a local server that note how they are called."""
+    """Runs the command in a process of its own, with a `docker` and a local server that print their arguments."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -27,9 +27,9 @@ class Terminal:
         (package / "__init__.py").write_text(f"__path__.append({str(ROOT / 'serving')!r})")
         (package / "local_server.py").write_text("import sys\nprint(*sys.argv[1:], sep='\\n')\nsys.exit(7)")
 
-    def add_docker(self, *, answers: bool) -> None:
+    def add_docker(self, *, runs: bool) -> None:
         docker = self.programs / "docker"
-        docker.write_text(f'#!/bin/sh\n[ "$1" = info ] && exit {0 if answers else 1}\nprintf "%s\\n" "$@"\nexit 9\n')
+        docker.write_text(f'#!/bin/sh\n[ "$1" = info ] && exit {0 if runs else 1}\nprintf "%s\\n" "$@"\nexit 9\n')
         docker.chmod(0o755)
 
     def push(self, name: str = "flowers") -> Path:
@@ -53,36 +53,34 @@ def terminal(tmp_path: Path) -> Terminal:
     return Terminal(tmp_path)
 
 
-def test_it_becomes_the_local_server_where_no_engine_answers(terminal):
+def test_it_becomes_the_local_server_where_no_engine_responds(terminal):
     base_path = terminal.push()
-    terminal.add_docker(answers=False)
+    terminal.add_docker(runs=False)
     done = terminal("--", "--prefer_tflite_model=true")
-    said, *arguments = done.stdout.splitlines()
-    assert said == (
+    first_line, *arguments = done.stdout.splitlines()
+    assert first_line == (
         f"Serving {base_path} with the local server (no Docker engine answers): "
         "REST http://localhost:8501/v1/models/flowers, gRPC localhost:8500"
     )
-    assert arguments == [
-        "--host=127.0.0.1",
-        "--port=8500",
-        "--rest_api_port=8501",
-        "--model_name=flowers",
-        f"--model_base_path={base_path}",
-        "--enable_batching=true",
-        f"--batching_parameters_file={launcher.CONFIG}/batching.config",
-        f"--monitoring_config_file={launcher.CONFIG}/monitoring.config",
-        "--prefer_tflite_model=true",
-    ]
+    expected = launcher.command(
+        engine="local",
+        model_name="flowers",
+        base_path=base_path,
+        grpc_port=8500,
+        rest_port=8501,
+        flags=["--prefer_tflite_model=true"],
+    )
+    assert arguments == expected[3:]
     assert done.returncode == 7, "the server's own status"
     assert done.stderr == ""
 
 
-def test_it_becomes_docker_where_an_engine_answers(terminal):
+def test_it_becomes_docker_where_an_engine_responds(terminal):
     base_path = terminal.push("birds")
-    terminal.add_docker(answers=True)
+    terminal.add_docker(runs=True)
     done = terminal("--model-name", "birds", "--port", "9500", "--rest-api-port", "9501", "--", "--v=1")
-    said, *arguments = done.stdout.splitlines()
-    assert said == (
+    first_line, *arguments = done.stdout.splitlines()
+    assert first_line == (
         f"Serving {base_path} with {launcher.IMAGE} in Docker (a Docker engine answers): "
         "REST http://localhost:9501/v1/models/birds, gRPC localhost:9500"
     )
@@ -93,11 +91,11 @@ def test_it_becomes_docker_where_an_engine_answers(terminal):
     assert done.returncode == 9
 
 
-def test_an_engine_that_is_asked_for_is_taken(terminal):
+def test_an_engine_that_is_named_is_taken(terminal):
     terminal.push()
-    terminal.add_docker(answers=True)
+    terminal.add_docker(runs=True)
     assert "with the local server (as asked): " in terminal("--engine", "local").stdout
-    terminal.add_docker(answers=False)
+    terminal.add_docker(runs=False)
     done = terminal("--engine", "docker")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
@@ -106,10 +104,10 @@ def test_an_engine_that_is_asked_for_is_taken(terminal):
     )
 
 
-# In this process, as nothing is started.
+# In this process: nothing is started.
 
 
-def test_no_pushed_model_is_an_error_that_says_what_to_do(tmp_path, capsys):
+def test_no_pushed_model_is_an_error_that_names_the_remedy(tmp_path, capsys):
     (tmp_path / "flowers" / ".staging").mkdir(parents=True)
     assert command_line.main(["--models-dir", str(tmp_path)]) == 1
     assert capsys.readouterr().err == (
@@ -129,5 +127,5 @@ def test_a_wrong_command_ends_with_2_and_the_usage(arguments, capsys):
 def test_a_url_is_refused_with_the_command_that_brings_it_here(capsys):
     with pytest.raises(SystemExit):
         command_line.main(["--models-dir", "s3://bucket/models"])
-    complaint = "A server here reads a folder of this machine. Received: s3://bucket/models. Bring the newest model"
-    assert complaint in capsys.readouterr().err
+    message = "A server here reads a folder of this machine. Received: s3://bucket/models. Bring the newest model"
+    assert message in capsys.readouterr().err

@@ -1,5 +1,5 @@
 "use strict";
-// The page works without this script, as a plain form. With it each photo is shown at once and has an answer of its own.
+// The page works without this script, as a plain form. With it each photo is shown at once and has a result of its own.
 
 const SENDING_AT_ONCE = 2;
 const MOST_TRIES = 12;
@@ -98,18 +98,18 @@ class Photo {
   }
 
   receive(request) {
-    let answer = {};
+    let response = {};
     try {
-      answer = JSON.parse(request.responseText);
+      response = JSON.parse(request.responseText);
     } catch {
-      // Nothing arrived, or what stands between answered.
+      // Nothing arrived, or a proxy responded.
     }
-    const result = answer.results?.[0];
+    const result = response.results?.[0];
     if (result?.label !== undefined) this.succeed(result);
     else if (result) this.fail(result.error);
-    else if ([0, 429, 502, 503, 504].includes(request.status)) this.retryLater(request, answer.error);
+    else if ([0, 429, 502, 503, 504].includes(request.status)) this.retryLater(request, response.error);
     else {
-      this.fail(answer.error ?? "The photo cannot be looked at.", { canRetry: true });
+      this.fail(response.error ?? "The photo cannot be looked at.", { canRetry: true });
       if (request.status === 401) find("token")?.focus();
     }
   }

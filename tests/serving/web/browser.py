@@ -55,7 +55,7 @@ def read_cards(browser: WebDriver) -> list[Card]:
 
 
 def wait_for_cards(browser: WebDriver, count: int) -> list[Card]:
-    """Wait until so many photos have an answer, or an error; give the cards."""
+    """Wait until so many photos have a prediction, or an error; return the cards."""
     wait_for(browser, lambda: len(_find_done(browser)) == count)
     return read_cards(browser)
 
@@ -65,7 +65,7 @@ def wait_for(browser: WebDriver, condition: Callable[[], Any]) -> None:
 
 
 def find_violations(browser: WebDriver) -> list[str]:
-    """Have axe-core check the page; give what it finds, each with its impact and the elements."""
+    """Check the page with axe-core; return the violations, each with its impact and the elements."""
     browser.execute_script(AXE.read_text(encoding="utf-8"))
     found = browser.execute_async_script("axe.run().then(arguments[0])")
     return [

@@ -1,4 +1,4 @@
-"""What the tests of the web page share: a model that tells colours apart, pictures, and services of their own."""
+"""What the tests of the web page share: photos, a model that tells colours apart, and services of it."""
 
 import io
 import json
@@ -16,9 +16,18 @@ from typing import Any
 
 import pytest
 import requests
+from anyio.from_thread import start_blocking_portal
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 
-from tests.client.litert_files import CLASS_NAMES, convert, with_metadata
+from serving.shared.http_server import HttpServer
+from serving.shared.process import take_port
+from serving.web.app import make_app
+from serving.web.classifier import Classifier
+from serving.web.metrics import Metrics
+from serving.web.models import FileModel, Model
+from serving.web.settings import Settings
+from tests.client.litert_files import CLASS_NAMES, with_metadata
 
 ROOT = Path(__file__).resolve().parents[3]
 SIZE_PX = 8
@@ -28,22 +37,29 @@ STOP_S = 20
 WAIT_S = 30
 
 
+def make_photo(color: tuple[int, int, int], kind: str = "JPEG", **options: Any) -> bytes:
+    """Encode a photo of one colour."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 30), color).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+RED, GREEN, GREY = make_photo((250, 5, 5)), make_photo((5, 250, 5)), make_photo((128, 128, 128))
+
+
 @dataclass
 class Page:
     """A service that is running, and how it is reached."""
 
-    process: "subprocess.Popen[str]"
-    log_path: Path
     url: str
-    ready_line: str
     session: requests.Session = field(default_factory=requests.Session)
+
+    def __post_init__(self) -> None:
+        self.session.trust_env = False
 
     @property
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
-
-    def log(self) -> str:
-        return self.log_path.read_text()
 
     def get(self, path: str, **options: Any) -> requests.Response:
         return self.session.get(self.url + path, timeout=CALL_S, **options)
@@ -56,25 +72,31 @@ class Page:
         return self.post("/api/classify", files=[("photo", photo) for photo in photos], **options)
 
     def metric(self, name: str, **labels: str) -> float:
-        from prometheus_client.parser import text_string_to_metric_families
+        families = text_string_to_metric_families(self.get("/metrics").text)
+        samples = (sample for family in families for sample in family.samples)
+        return next((each.value for each in samples if (each.name, each.labels) == (name, labels)), 0.0)
 
-        samples = [
-            sample
-            for family in text_string_to_metric_families(self.get("/metrics").text)
-            for sample in family.samples
-            if sample.name == name and sample.labels == labels
-        ]
-        return samples[0].value if samples else 0.0
+
+@dataclass(kw_only=True)
+class PageProcess(Page):
+    """A service in a process of its own."""
+
+    process: "subprocess.Popen[str]"
+    log_path: Path
+    ready_line: str
+
+    def log(self) -> str:
+        return self.log_path.read_text()
 
     def stop(self) -> int:
-        """End the service as an operator does; give its exit status."""
+        """End the service as an operator does; return its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(STOP_S)
 
 
 @contextmanager
-def start_page(log_path: Path, *arguments: object, env: dict[str, str] | None = None) -> Iterator[Page]:
-    """Run a service on a free port for as long as the block lasts; when it begins, it answers."""
+def start_page(log_path: Path, *arguments: object, env: dict[str, str] | None = None) -> Iterator[PageProcess]:
+    """Run a service on a free port for as long as the block lasts; when it begins, the service is ready."""
     with log_path.open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "serving.web", "--port", "0", *map(str, arguments)],
@@ -90,17 +112,39 @@ def start_page(log_path: Path, *arguments: object, env: dict[str, str] | None = 
     alarm.daemon = True
     alarm.start()
     try:
-        ready_line = process.stdout.readline()
+        ready_line = process.stdout.readline().strip()
         alarm.cancel()
         assert ready_line.startswith("ready: "), log_path.read_text()
-        page = Page(process, log_path, ready_line.split()[1], ready_line.strip())
+        page = PageProcess(ready_line.split()[1], process=process, log_path=log_path, ready_line=ready_line)
         with page.session:
-            page.session.trust_env = False
             yield page
     finally:
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+@contextmanager
+def open_page(model: Model, **options: Any) -> Iterator[Page]:
+    """Run a service in this process on a free port for as long as the block lasts.
+
+    Args:
+        model: predicts.
+        options: of `Settings`.
+    """
+    settings, metrics = Settings(**options), Metrics()
+    classifier = Classifier(model, threshold=settings.threshold, num_workers=1, metrics=metrics)
+    bound = take_port("127.0.0.1", 0)
+    http = HttpServer(make_app(classifier, settings, metrics), bound, None, head_timeout_s=CALL_S, grace_s=STOP_S)
+    page = Page(f"http://127.0.0.1:{bound.getsockname()[1]}")
+    with start_blocking_portal() as portal, page.session:
+        portal.call(classifier.refresh)
+        portal.call(http.start)
+        try:
+            yield page
+        finally:
+            portal.call(http.stop)
+            classifier.close()
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -111,20 +155,12 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def picture(color: Any, *, size: tuple[int, int] = (40, 30), kind: str = "JPEG", **options: Any) -> bytes:
-    """Draw a picture of one colour."""
-    buffer = io.BytesIO()
-    Image.new("RGB", size, color).save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
 def push(
     models_dir: Path,
     content: bytes,
     version: int,
     *,
     class_names: tuple[str, ...] = CLASS_NAMES,
-    kind: str = "int8",
     data: str = "photos",
 ) -> None:
     """Publish a version by rename, as the pipeline does."""
@@ -138,16 +174,24 @@ def push(
     }
     staged = models_dir / ".staging" / str(version)
     staged.mkdir(parents=True)
-    (staged / f"flowers_{kind}.tflite").write_bytes(with_metadata(content, labels=class_names, spec=spec))
+    (staged / "flowers_int8.tflite").write_bytes(with_metadata(content, labels=class_names, spec=spec))
     (staged / "model_spec.json").write_text(json.dumps(spec))
     (models_dir / "tflite").mkdir(exist_ok=True)
     staged.rename(models_dir / "tflite" / str(version))
 
 
 @pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
 def model() -> bytes:
-    """A LiteRT model without metadata that says how red, green and blue a picture is."""
-    return convert((SIZE_PX, SIZE_PX, 3))
+    """A LiteRT model without metadata, whose probabilities say how red, green and blue a photo is.
+
+    `tests.client.litert_files.convert((SIZE_PX, SIZE_PX, 3))` wrote it: TensorFlow takes long to import.
+    """
+    return (Path(__file__).parent / "colours.tflite").read_bytes()
 
 
 @pytest.fixture(scope="session")
@@ -159,7 +203,19 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory, model: bytes) -> Path:
 
 
 @pytest.fixture(scope="session")
-def page(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[Page]:
+def model_path(models_dir: Path) -> Path:
+    """The file of the pushed version."""
+    return models_dir / "tflite" / "1" / "flowers_int8.tflite"
+
+
+@pytest.fixture(scope="session")
+def file_model(model_path: Path) -> FileModel:
+    """The model of the pushed version, for services in this process."""
+    return FileModel(model_path)
+
+
+@pytest.fixture(scope="session")
+def page(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[PageProcess]:
     """A service of `models_dir` that lets its callers send as much as they like; tests leave it as it is."""
     folder = tmp_path_factory.mktemp("page")
     arguments = ("--models-dir", models_dir, "--runs-dir", folder / "none", "--photos-per-minute", 1_000_000)

@@ -1,76 +1,64 @@
-"""`POST /api/classify` and what an operator asks, on a real service."""
+"""`POST /api/classify` and what an operator queries, on a real service."""
 
 import pytest
 import requests
 
-from tests.serving.web.conftest import Page, picture
+from tests.serving.web.conftest import GREY, RED, PageProcess, make_photo
 
-RED, GREEN, GREY = (250, 5, 5), (5, 250, 5), (128, 128, 128)
+UNREADABLE = {
+    "image": "b.jpg",
+    "code": "not_an_image",
+    "error": "This file is not a photo that can be read here. Send a JPEG, PNG, GIF, BMP or WebP picture.",
+}
 
 
-def test_a_form_of_photos_has_results_in_their_order(page: Page) -> None:
-    response = page.classify(("a.jpg", picture(RED)), ("b.png", picture(GREEN, kind="PNG")))
+def test_a_form_of_photos_has_results_in_their_order(page: PageProcess) -> None:
+    response = page.classify(("a.jpg", RED), ("b.jpg", b"no photo"), ("c.png", make_photo((5, 250, 5), "PNG")))
     assert response.status_code == 200
-    first, second = response.json()["results"]
+    first, second, third = response.json()["results"]
     assert (first["image"], first["label"], first["is_sure"], first["model_version"]) == ("a.jpg", "red", True, "1")
-    assert (second["image"], second["label"]) == ("b.png", "green")
+    assert second == UNREADABLE, "and the others go on"
+    assert (third["image"], third["label"]) == ("c.png", "green")
     assert first["probability"] == max(first["probabilities"].values())
     assert sum(first["probabilities"].values()) == pytest.approx(1, abs=1e-5)  # float32
     assert 0 < first["latency_ms"] < 30_000
 
 
 @pytest.mark.parametrize("kind", ["image/jpeg", "application/octet-stream", "application/x-www-form-urlencoded", None])
-def test_any_other_body_is_itself_a_photo(page: Page, kind: str | None) -> None:
-    response = page.post("/api/classify", data=picture(RED), headers={"Content-Type": kind})
-    assert response.json()["results"][0]["label"] == "red"
-    assert response.json()["results"][0]["image"] == "photo 1"
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_any_other_body_is_itself_a_photo(page: PageProcess, kind: str | None, is_chunked: bool) -> None:
+    body = iter([RED[:100], RED[100:]]) if is_chunked else RED
+    (result,) = page.post("/api/classify", data=body, headers={"Content-Type": kind}).json()["results"]
+    assert (result["label"], result["image"]) == ("red", "photo 1")
 
 
-def test_a_chunked_body_is_read_too(page: Page) -> None:
-    photo = picture(RED)
-    response = page.post("/api/classify", data=iter([photo[:100], photo[100:]]))
-    assert response.json()["results"][0]["label"] == "red"
-
-
-def test_below_the_threshold_a_result_is_not_sure(page: Page) -> None:
-    (result,) = page.classify(("a.jpg", picture(GREY))).json()["results"]
+def test_below_the_threshold_a_result_is_not_sure(page: PageProcess) -> None:
+    (result,) = page.classify(("a.jpg", GREY)).json()["results"]
     assert result["is_sure"] is False
     assert result["probability"] < 0.5
 
 
-def test_a_broken_photo_has_an_error_in_its_place_and_the_others_go_on(page: Page) -> None:
-    response = page.classify(("a.jpg", picture(RED)), ("b.jpg", b"no photo"), ("c.jpg", picture(GREEN)))
-    assert response.status_code == 200
-    first, second, third = response.json()["results"]
-    assert (first["label"], third["label"]) == ("red", "green")
-    assert second == {
-        "image": "b.jpg",
-        "code": "not_an_image",
-        "error": "This file is not a photo that can be read here. Send a JPEG, PNG, GIF, BMP or WebP picture.",
-    }
-
-
-def test_where_no_photo_can_be_read_the_status_says_so(page: Page) -> None:
+def test_where_no_photo_can_be_read_the_status_says_so(page: PageProcess) -> None:
     assert page.classify(("a.jpg", b"no photo")).status_code == 422
 
 
-def test_the_description_holds_what_is_answered(page: Page) -> None:
+def test_the_description_has_the_responses_and_their_fields(page: PageProcess) -> None:
     description = page.get("/openapi.json").json()
     assert description["openapi"] == "3.1.0"
     operation = description["paths"]["/api/classify"]["post"]
     assert set(operation["responses"]) == {"200", "400", "408", "413", "415", "422", "429", "503"}
-    good, bad = page.classify(("a.jpg", picture(RED)), ("b.jpg", b"no photo")).json()["results"]
-    for result, name in ((good, "Classified"), (bad, "Unreadable")):
+    results = page.classify(("a.jpg", RED), ("b.jpg", b"no photo")).json()["results"]
+    for result, name in zip(results, ("Classified", "Unreadable"), strict=True):
         schema = description["components"]["schemas"][name]
         assert set(result) == set(schema["required"]) == set(schema["properties"])
 
 
-def test_health_and_readiness(page: Page) -> None:
+def test_health_and_readiness(page: PageProcess) -> None:
     assert page.get("/healthz").json() == {"status": "ok"}
     assert page.get("/readyz").json() == {"status": "ready", "model": "flowers", "version": "1"}
 
 
-def test_metrics_count_requests_photos_and_classes(page: Page) -> None:
+def test_metrics_count_requests_photos_and_classes(page: PageProcess) -> None:
     def read() -> list[float]:
         return [
             page.metric("classifier_web_photos_total", outcome="sure"),
@@ -81,7 +69,7 @@ def test_metrics_count_requests_photos_and_classes(page: Page) -> None:
         ]
 
     before = read()
-    page.classify(("a.jpg", picture(RED)), ("b.jpg", picture(RED)[:300]))
+    page.classify(("a.jpg", RED), ("b.jpg", RED[:300]))
     assert [after - start for after, start in zip(read(), before, strict=True)] == [1, 1, 1, 1, 1]
     assert page.metric("classifier_web_model_ready") == 1
     assert page.metric("classifier_web_requests_at_work") == 0
@@ -90,27 +78,28 @@ def test_metrics_count_requests_photos_and_classes(page: Page) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status"), [("GET", "/api/classify", 405), ("GET", "/nothing", 404), ("DELETE", "/", 405)]
 )
-def test_other_addresses_are_refused_with_a_sentence(page: Page, method: str, path: str, status: int) -> None:
+def test_other_requests_are_refused_with_a_sentence(page: PageProcess, method: str, path: str, status: int) -> None:
     response = page.session.request(method, page.url + path, timeout=30)
     assert response.status_code == status
     assert response.text
 
 
-def test_every_answer_carries_the_headers(page: Page) -> None:
-    for path in ("/", "/model", "/healthz", "/openapi.json", "/nothing", "/static/app.js", "/samples/daisy.jpg"):
-        headers = page.get(path).headers
-        policy = headers["Content-Security-Policy"]
-        assert "default-src 'none'" in policy
-        assert "unsafe" not in policy
-        assert headers["X-Content-Type-Options"] == "nosniff"
-        assert headers["Referrer-Policy"] == "no-referrer"
-        assert headers["Cross-Origin-Opener-Policy"] == headers["Cross-Origin-Resource-Policy"] == "same-origin"
-        assert "Set-Cookie" not in headers
-        stored = "immutable" in headers["Cache-Control"]
-        assert stored is path.startswith(("/static/", "/samples/"))
+@pytest.mark.parametrize(
+    "path", ["/", "/model", "/healthz", "/openapi.json", "/nothing", "/static/app.js", "/samples/daisy.jpg"]
+)
+def test_every_response_carries_the_headers(page: PageProcess, path: str) -> None:
+    headers = page.get(path).headers
+    policy = headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Cross-Origin-Opener-Policy"] == headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert "Set-Cookie" not in headers
+    assert ("immutable" in headers["Cache-Control"]) is path.startswith(("/static/", "/samples/"))
 
 
-def test_an_asset_that_is_known_is_not_sent_again(page: Page) -> None:
+def test_an_asset_that_is_known_is_not_sent_again(page: PageProcess) -> None:
     first = page.get("/static/style.css")
     assert first.headers["Content-Type"].startswith("text/css")
     again = page.get("/static/style.css", headers={"If-None-Match": first.headers["ETag"]})
@@ -118,7 +107,7 @@ def test_an_asset_that_is_known_is_not_sent_again(page: Page) -> None:
 
 
 @pytest.mark.parametrize("path", ["/static/../pages.py", "/static/%2e%2e%2fpages.py", "/samples/..%2fREADME.md"])
-def test_no_other_file_is_served(page: Page, path: str) -> None:
+def test_no_other_file_is_served(page: PageProcess, path: str) -> None:
     request = requests.Request("GET", page.url).prepare()
     request.url = page.url + path
     assert page.session.send(request, timeout=30).status_code == 404

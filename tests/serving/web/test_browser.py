@@ -1,8 +1,7 @@
 """A real browser on a real service: headless Chromium with its chromedriver (Debian: chromium chromium-driver)."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
 
-from serving.web.screenshots import SCREENS, ask_samples, find_browser, open_browser, set_screen
+from serving.web import screenshots
+from serving.web.screenshots import SCREENS, Screen, classify_samples, find_browser, open_browser, set_screen
 from tests.client.fakes import FakeRest, free_port
 from tests.serving.web.browser import AXE, find_violations, read_cards, send_files, wait_for, wait_for_cards
-from tests.serving.web.conftest import ROOT, Page, picture, start_page
+from tests.serving.web.conftest import GREEN, RED, Page, make_photo, start_page
 
 pytestmark = pytest.mark.skipif(
     find_browser() is None, reason="needs Chromium and chromedriver (Debian: chromium chromium-driver)"
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 needs_axe = pytest.mark.skipif(
     not AXE.is_file(), reason="needs axe-core (npm ci --prefix tests/serving/web --ignore-scripts)"
 )
-RED, GREEN, BLUE, GREY = (250, 5, 5), (5, 250, 5), (5, 5, 250), (128, 128, 128)
+DESKTOP, PHONE = Screen(1280, 900), Screen(360, 800, is_phone=True)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def chromium() -> Iterator[WebDriver]:
 @pytest.fixture
 def browser(chromium: WebDriver, page: Page) -> Iterator[WebDriver]:
     """The page, freshly opened on a desktop; afterwards nothing was refused or written to the browser's console."""
-    set_screen(chromium, width_px=1280, height_px=900, is_dark=False, is_phone=False)
+    set_screen(chromium, DESKTOP)
     chromium.get_log("browser")
     chromium.get(page.url)
     yield chromium
@@ -43,22 +43,26 @@ def browser(chromium: WebDriver, page: Page) -> Iterator[WebDriver]:
     assert complaints == []
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> list[Path]:
-    """Three photos, and a broken one in the second place."""
-    contents = {
-        "red.jpg": picture(RED),
-        "broken.jpg": picture(GREEN)[:200],
-        "green.png": picture(GREEN, kind="PNG"),
-        "grey.webp": picture(GREY, kind="WEBP"),
-    }
+def write(folder: Path, contents: dict[str, bytes]) -> list[Path]:
     for name, content in contents.items():
-        (tmp_path / name).write_bytes(content)
-    return [tmp_path / name for name in contents]
+        (folder / name).write_bytes(content)
+    return [folder / name for name in contents]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three photos, and a broken one as the second."""
+    contents = {
+        "red.jpg": RED,
+        "broken.jpg": GREEN[:200],
+        "green.png": make_photo((5, 250, 5), "PNG"),
+        "grey.webp": make_photo((128, 128, 128), "WEBP"),
+    }
+    return write(tmp_path_factory.mktemp("photos"), contents)
 
 
 @pytest.mark.parametrize("event", ["drop", "paste"])
-def test_dropped_and_pasted_photos_have_their_answers_and_a_broken_one_a_sentence(
+def test_dropped_and_pasted_photos_have_their_predictions_and_a_broken_one_a_sentence(
     browser: WebDriver, photos: list[Path], event: str
 ) -> None:
     send_files(browser, event, photos)
@@ -92,40 +96,36 @@ def test_files_are_chosen_and_the_same_again(browser: WebDriver, photos: list[Pa
 
 
 def test_a_sample_takes_one_click(browser: WebDriver) -> None:
-    ask_samples(browser, ("rose.jpg",))
+    classify_samples(browser, ("rose.jpg",))
     (card,) = read_cards(browser)
     assert card.file == "rose.jpg"
     assert card.state in ("sure", "unsure")
 
 
 def test_more_photos_than_are_taken_are_left_out_with_a_note(browser: WebDriver, tmp_path: Path) -> None:
-    files = [tmp_path / f"{number}.png" for number in range(23)]
-    for file in files:
-        file.write_bytes(picture(BLUE, kind="PNG"))
-    send_files(browser, "drop", files)
+    blue = make_photo((5, 5, 250), "PNG")
+    send_files(browser, "drop", write(tmp_path, {f"{number}.png": blue for number in range(23)}))
     cards = wait_for_cards(browser, 20)
     assert {card.verdict[:4] for card in cards} == {"blue"}
     assert browser.find_element(By.ID, "left-out").text == "The first 20 photos are looked at; 3 more are left out."
 
 
 def test_a_photo_that_is_too_large_is_not_even_sent(browser: WebDriver, tmp_path: Path) -> None:
-    (tmp_path / "large.jpg").write_bytes(b"\xff" * 10_000_001)
-    send_files(browser, "drop", [tmp_path / "large.jpg"])
+    send_files(browser, "drop", write(tmp_path, {"large.jpg": b"\xff" * 10_000_001}))
     (card,) = wait_for_cards(browser, 1)
     assert card.note == "This photo is larger than 10 MB. Send a smaller copy."
 
 
 def test_a_name_with_html_stays_a_name(browser: WebDriver, tmp_path: Path) -> None:
     name = "<img src=x onerror=alert(1)>.jpg"
-    (tmp_path / name).write_bytes(picture(RED))
-    send_files(browser, "drop", [tmp_path / name])
+    send_files(browser, "drop", write(tmp_path, {name: RED}))
     (card,) = wait_for_cards(browser, 1)
     assert card.file == name
     assert len(browser.find_elements(By.CSS_SELECTOR, ".card img")) == 1
 
 
 def test_the_keyboard_is_enough(browser: WebDriver) -> None:
-    """Tab goes over every control, each is visible when it has the focus, and Enter asks about a sample."""
+    """Tab goes over every control, each is visible when it has the focus, and Enter chooses a sample."""
     reached = []
     for _ in range(12):
         ActionChains(browser).send_keys(Keys.TAB).perform()
@@ -140,7 +140,7 @@ def test_the_keyboard_is_enough(browser: WebDriver) -> None:
     assert card.file == "tulip.jpg"
 
 
-def test_a_screen_reader_is_told(browser: WebDriver, photos: list[Path]) -> None:
+def test_a_screen_reader_gets_the_result(browser: WebDriver, photos: list[Path]) -> None:
     announcer = browser.find_element(By.ID, "announcer")
     assert announcer.get_attribute("aria-live") == "polite"
     send_files(browser, "drop", photos[:1])
@@ -148,22 +148,22 @@ def test_a_screen_reader_is_told(browser: WebDriver, photos: list[Path]) -> None
     assert str(announcer.get_property("textContent")).startswith("red.jpg: red, 9")
 
 
-@pytest.mark.parametrize("width_px", [360, 1280])
-def test_nothing_is_wider_than_the_screen(browser: WebDriver, photos: list[Path], page: Page, width_px: int) -> None:
-    set_screen(browser, width_px=width_px, height_px=800, is_dark=False, is_phone=width_px == 360)
-    for path in ("/", "/model"):
-        browser.get(page.url + path)
-        if path == "/":
-            send_files(browser, "drop", photos)
-            wait_for_cards(browser, 4)
-        assert browser.execute_script("return document.documentElement.scrollWidth") <= width_px
+@pytest.mark.parametrize("screen", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_nothing_is_wider_than_the_screen(browser: WebDriver, photos: list[Path], page: Page, screen: Screen) -> None:
+    set_screen(browser, screen)
+    browser.get(page.url + "/model")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= screen.width_px
+    browser.get(page.url)
+    send_files(browser, "drop", photos)
+    wait_for_cards(browser, 4)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= screen.width_px
 
 
 @needs_axe
 @pytest.mark.parametrize("is_dark", [False, True])
-@pytest.mark.parametrize("width_px", [360, 1280])
-def test_axe_finds_nothing(browser: WebDriver, photos: list[Path], page: Page, width_px: int, is_dark: bool) -> None:
-    set_screen(browser, width_px=width_px, height_px=800, is_dark=is_dark, is_phone=width_px == 360)
+@pytest.mark.parametrize("screen", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_axe_finds_nothing(browser: WebDriver, photos: list[Path], page: Page, screen: Screen, is_dark: bool) -> None:
+    set_screen(browser, replace(screen, is_dark=is_dark))
     browser.get(page.url)
     assert find_violations(browser) == []
     send_files(browser, "drop", photos)
@@ -173,15 +173,15 @@ def test_axe_finds_nothing(browser: WebDriver, photos: list[Path], page: Page, w
     assert find_violations(browser) == []
 
 
-def test_the_page_asks_no_other_host(browser: WebDriver, page: Page, photos: list[Path]) -> None:
+def test_the_page_loads_nothing_from_another_host(browser: WebDriver, page: Page, photos: list[Path]) -> None:
     send_files(browser, "drop", photos[:1])
     wait_for_cards(browser, 1)
-    asked = browser.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
-    assert asked
-    assert {url for url in asked if not url.startswith((page.url, f"blob:{page.url}"))} == set()
+    loaded = browser.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+    assert loaded
+    assert {url for url in loaded if not url.startswith((page.url, f"blob:{page.url}"))} == set()
 
 
-def test_without_javascript_a_form_answers(page: Page, photos: list[Path]) -> None:
+def test_without_javascript_a_form_does_the_same(page: Page, photos: list[Path]) -> None:
     with open_browser(has_script=False) as browser:
         browser.get(page.url)
         browser.find_element(By.ID, "files").send_keys("\n".join(map(str, photos)))
@@ -202,9 +202,9 @@ def test_without_javascript_a_form_answers(page: Page, photos: list[Path]) -> No
         assert alert.text == "A request may hold 20 photos, and this one holds more. Send fewer at once."
 
 
-def test_the_page_asks_for_the_token(chromium: WebDriver, photos: list[Path], models_dir: Path, tmp_path: Path) -> None:
+def test_the_page_requests_the_token(chromium: WebDriver, photos: list[Path], model_path: Path, tmp_path: Path) -> None:
     env = {"CLASSIFIER_WEB_TOKEN": "secret"}
-    with start_page(tmp_path / "page.log", "--models-dir", models_dir, env=env) as page:
+    with start_page(tmp_path / "page.log", "--tflite", model_path, env=env) as page:
         chromium.get(page.url)
         send_files(chromium, "drop", photos[:1])
         (card,) = wait_for_cards(chromium, 1)
@@ -215,7 +215,7 @@ def test_the_page_asks_for_the_token(chromium: WebDriver, photos: list[Path], mo
         wait_for(chromium, lambda: read_cards(chromium)[0].verdict.startswith("red 9"))
 
 
-def test_when_the_model_comes_back_waiting_photos_are_answered(
+def test_when_the_model_comes_back_waiting_photos_are_classified(
     chromium: WebDriver, photos: list[Path], tmp_path: Path
 ) -> None:
     port = free_port()
@@ -232,10 +232,9 @@ def test_when_the_model_comes_back_waiting_photos_are_answered(
 
 
 def test_the_screenshots_can_be_renewed(tmp_path: Path, models_dir: Path) -> None:
-    command = [sys.executable, "-m", "serving.web.screenshots", "--models-dir", models_dir, "--out", tmp_path]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    assert screenshots.main(["--models-dir", str(models_dir), "--out", str(tmp_path)]) == 0
     for name, screen in SCREENS.items():
         path = tmp_path / f"web-{name}.png"
         assert path.stat().st_size < 150_000
         with Image.open(path) as image:
-            assert image.width == screen["width_px"]
+            assert image.width == screen.width_px

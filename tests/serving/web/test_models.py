@@ -1,4 +1,4 @@
-"""Which model answers: the newest pushed one, always, also when versions come, break and go."""
+"""Which model predicts: the newest pushed one, always, also when versions come, break and go."""
 
 import logging
 import shutil
@@ -11,15 +11,20 @@ from serving.web.errors import StartError
 from serving.web.model_info import ModelInfo
 from serving.web.models import FileModel, PushedModel, find_files
 from tests.client.litert_files import with_metadata
-from tests.serving.web.conftest import picture, push
-
-RED = picture((250, 5, 5))
+from tests.serving.web.conftest import RED, push
 
 
-def ask(model: PushedModel) -> tuple[str, str]:
-    answer = model.classify(RED)
-    assert isinstance(answer, Prediction)
-    return answer.label, answer.model_version
+def classify(model: PushedModel) -> tuple[str, str]:
+    prediction = model.classify(RED)
+    assert isinstance(prediction, Prediction)
+    return prediction.label, prediction.model_version
+
+
+@pytest.fixture
+def pushed(tmp_path: Path, model: bytes) -> PushedModel:
+    """The model of a folder of its own, with version 1."""
+    push(tmp_path, model, 1)
+    return PushedModel(tmp_path, "flowers")
 
 
 def touch(folder: Path, *files: str) -> None:
@@ -47,24 +52,22 @@ def test_the_newest_version_comes_first_and_of_its_files_the_fastest(
     assert find_files(tmp_path, "flowers") == [tmp_path / file for file in found]
 
 
-def test_a_newer_version_takes_over_and_a_withdrawn_one_makes_room(tmp_path: Path, model: bytes) -> None:
-    push(tmp_path, model, 1)
-    pushed = PushedModel(tmp_path, "flowers")
-    assert ask(pushed) == ("red", "1")
+def test_a_newer_version_takes_over_and_a_withdrawn_one_makes_room(
+    tmp_path: Path, model: bytes, pushed: PushedModel
+) -> None:
+    assert classify(pushed) == ("red", "1")
     push(tmp_path, model, 2, class_names=("rose", "leaf", "sky"))
     pushed.refresh()
-    assert ask(pushed) == ("rose", "2")
+    assert classify(pushed) == ("rose", "2")
     assert pushed.info.class_names == ("rose", "leaf", "sky")
     shutil.rmtree(tmp_path / "tflite" / "2")
     pushed.refresh()
-    assert ask(pushed) == ("red", "1")
+    assert classify(pushed) == ("red", "1")
 
 
 def test_a_broken_version_is_logged_once_and_the_one_before_goes_on(
-    tmp_path: Path, model: bytes, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, model: bytes, pushed: PushedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
-    push(tmp_path, model, 1)
-    pushed = PushedModel(tmp_path, "flowers")
     broken = tmp_path / "tflite" / "2" / "flowers_int8.tflite"
     broken.parent.mkdir()
     broken.write_bytes(b"no model")
@@ -73,10 +76,10 @@ def test_a_broken_version_is_logged_once_and_the_one_before_goes_on(
         pushed.refresh()
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert "version 1 goes on" in caplog.text
-    assert ask(pushed) == ("red", "1")
+    assert classify(pushed) == ("red", "1")
     push(tmp_path, model, 3)
     pushed.refresh()
-    assert ask(pushed) == ("red", "3")
+    assert classify(pushed) == ("red", "3")
 
 
 def test_at_the_start_the_newest_version_that_works_is_taken(
@@ -84,19 +87,17 @@ def test_at_the_start_the_newest_version_that_works_is_taken(
 ) -> None:
     push(tmp_path, model, 1)
     touch(tmp_path / "tflite", "2/flowers_int8.tflite")
-    assert ask(PushedModel(tmp_path, "flowers")) == ("red", "1")
+    assert classify(PushedModel(tmp_path, "flowers")) == ("red", "1")
     assert "an older version is taken" in caplog.text
     shutil.rmtree(tmp_path / "tflite" / "1")
     with pytest.raises(ModelFileError, match="empty file"):
         PushedModel(tmp_path, "flowers")
 
 
-def test_all_versions_gone_is_no_reason_to_stop(tmp_path: Path, model: bytes) -> None:
-    push(tmp_path, model, 1)
-    pushed = PushedModel(tmp_path, "flowers")
+def test_all_versions_gone_is_no_reason_to_stop(tmp_path: Path, pushed: PushedModel) -> None:
     shutil.rmtree(tmp_path / "tflite")
     pushed.refresh()
-    assert ask(pushed) == ("red", "1")
+    assert classify(pushed) == ("red", "1")
 
 
 def test_no_version_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_no_version_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
         PushedModel(tmp_path, "flowers")
 
 
-def test_a_file_tells_of_itself(tmp_path: Path, model: bytes) -> None:
+def test_a_file_describes_itself(tmp_path: Path, model: bytes) -> None:
     spec = {"model_name": "colours", "class_names": ["red", "green", "blue"], "model_version": "7"}
     (tmp_path / "any.tflite").write_bytes(with_metadata(model, spec=spec))
     info = FileModel(tmp_path / "any.tflite").info

@@ -1,59 +1,49 @@
-"""The service from outside: how it starts, follows new versions, bears a server that goes, and asks for a token."""
+"""The service from outside: how it starts, follows new versions, survives a server that goes, and checks a token."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from serving.web import __main__ as command_line
+from serving.web.models import FileModel
 from tests.client.fakes import DIE, FakeGrpc, FakeRest, free_port
-from tests.serving.web.conftest import ROOT, picture, push, start_page, wait_until
+from tests.serving.web.conftest import RED, PageProcess, open_page, push, start_page, wait_until
 
-RED = picture((250, 5, 5))
 TOKEN = "a-long-secret"
 
 
-def test_it_prints_its_address_and_the_model_and_ends_when_told(tmp_path: Path, models_dir: Path) -> None:
-    with start_page(tmp_path / "page.log", "--models-dir", models_dir) as page:
-        file = models_dir / "tflite" / "1" / "flowers_int8.tflite"
-        assert page.ready_line == f"ready: {page.url}  (flowers version 1, {file})"
+def test_it_prints_its_url_and_the_model(page: PageProcess, model_path: Path) -> None:
+    assert page.ready_line == f"ready: {page.url}  (flowers version 1, {model_path})"
+
+
+def test_one_file_is_enough_and_a_token_is_not_logged(tmp_path: Path, model_path: Path) -> None:
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    arguments = ("--tflite", model_path, "--token-file", tmp_path / "token")
+    with start_page(tmp_path / "page.log", *arguments) as page:
+        for token, status in ((TOKEN, 200), ("other", 401)):
+            response = page.classify(("a.jpg", RED), headers={"Authorization": f"Bearer {token}"})
+            assert response.status_code == status
         assert page.stop() == 0
-
-
-def test_one_file_is_enough(tmp_path: Path, models_dir: Path) -> None:
-    file = models_dir / "tflite" / "1" / "flowers_int8.tflite"
-    with start_page(tmp_path / "page.log", "--tflite", file) as page:
-        assert page.classify(("a.jpg", RED)).json()["results"][0]["label"] == "red"
+        assert TOKEN not in page.log()
 
 
 def test_a_version_that_is_pushed_while_it_runs_takes_over(tmp_path: Path, model: bytes) -> None:
+    banner = "Trained on drawn flowers"
     push(tmp_path, model, 1)
     with start_page(tmp_path / "page.log", "--models-dir", tmp_path, "--poll-s", 0.2) as page:
         assert page.get("/readyz").json()["version"] == "1"
+        assert [banner in page.get(path).text for path in ("/", "/model")] == [False, False]
         push(tmp_path, model, 2, data="synthetic")
         wait_until(lambda: page.get("/readyz").json()["version"] == "2")
         assert page.classify(("a.jpg", RED)).json()["results"][0]["model_version"] == "2"
-        assert "Trained on drawn flowers" in page.get("/").text
+        assert [banner in page.get(path).text for path in ("/", "/model")] == [True, True]
 
 
-def test_it_needs_nothing_of_tensorflow() -> None:
-    code = (
-        "import sys, serving.web.server, serving.web.__main__, client.classifier_client as c\n"
-        "c.LiteRTTransport, c.RestTransport, c.GrpcTransport\n"
-        "print(sorted(m for m in sys.modules if m.split('.')[0] in ('tensorflow', 'keras', 'tensorflow_serving')))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout == "[]\n"
-
-
-@pytest.mark.parametrize(("way", "fake"), [("--rest", FakeRest), ("--grpc", FakeGrpc)])
-def test_a_server_that_goes_is_reported_and_found_again(tmp_path: Path, way: str, fake: Any) -> None:
+@pytest.mark.parametrize(("option", "fake"), [("--rest", FakeRest), ("--grpc", FakeGrpc)])
+def test_a_server_that_goes_is_reported_and_found_again(tmp_path: Path, option: str, fake: Any) -> None:
     port = free_port()
-    arguments = (way, f"127.0.0.1:{port}", "--models-dir", tmp_path, "--poll-s", 0.2)
+    arguments = (option, f"127.0.0.1:{port}", "--models-dir", tmp_path, "--poll-s", 0.2)
     with start_page(tmp_path / "page.log", *arguments) as page:
         for _ in range(2):
             gone = page.classify(("a.jpg", RED))
@@ -67,13 +57,12 @@ def test_a_server_that_goes_is_reported_and_found_again(tmp_path: Path, way: str
                 assert (result["label"], result["model_version"]) == ("tulip", "1")
                 server.script.append(DIE)
                 wait_until(lambda: page.get("/readyz").status_code == 503)
-        assert page.log().count("the model answers again") == 2
+        assert page.log().count("the model responds again") == 2
         assert "Traceback" not in page.log()
 
 
-def test_a_token_opens_the_api_and_the_form(tmp_path: Path, models_dir: Path) -> None:
-    (tmp_path / "token").write_text(f"{TOKEN}\n")
-    with start_page(tmp_path / "page.log", "--models-dir", models_dir, "--token-file", tmp_path / "token") as page:
+def test_a_token_opens_the_api_and_the_form(file_model: FileModel) -> None:
+    with open_page(file_model, token=TOKEN) as page:
         files = [("photo", ("a.jpg", RED))]
         right, wrong = {"Authorization": f"Bearer {TOKEN}"}, {"Authorization": "Bearer other"}
         for headers in ({}, wrong):
@@ -90,34 +79,18 @@ def test_a_token_opens_the_api_and_the_form(tmp_path: Path, models_dir: Path) ->
         assert page.get("/openapi.json").json()["paths"]["/api/classify"]["post"]["security"] == [{"token": []}]
         for path in ("/healthz", "/readyz", "/model"):
             assert page.get(path).status_code == 200
-        page.stop()
-        assert TOKEN not in page.log()
 
 
-def run(*arguments: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "serving.web", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return done.returncode, done.stderr
+def test_no_model_is_an_error_that_names_make_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["--models-dir", str(tmp_path)]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: The web page needs a model, and {tmp_path}/tflite holds no version")
+    assert "make train" in message
 
 
-def test_no_model_is_an_error_that_says_make_train(tmp_path: Path) -> None:
-    status, said = run("--models-dir", str(tmp_path))
-    assert status == 1
-    assert said.startswith(f"error: The web page needs a model, and {tmp_path}/tflite holds no version")
-    assert "make train" in said
-
-
-def test_a_taken_port_is_an_error(tmp_path: Path, models_dir: Path) -> None:
-    with start_page(tmp_path / "page.log", "--models-dir", models_dir) as page:
-        status, said = run("--models-dir", str(models_dir), "--port", str(page.port))
-    assert status == 1
-    assert "Choose another --port" in said
+def test_a_taken_port_is_an_error(page: PageProcess, models_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["--models-dir", str(models_dir), "--port", str(page.port)]) == 1
+    assert "Choose another --port" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from serving.web.assets import SAMPLES_DIR
 from serving.web.models import find_files
 from serving.web.screenshots import find_browser, open_browser
 from tests.serving.web.browser import send_files
-from tests.serving.web.conftest import CALL_S, ROOT, Page, start_page
+from tests.serving.web.conftest import CALL_S, ROOT, PageProcess, start_page
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
 ]
 
-# From the drop to the answer on the card, as a person sees it.
+# From the drop to the prediction on the card, as a person sees it.
 _TIME = """
 const done = arguments[0];
 const results = document.getElementById('results');
@@ -55,7 +55,7 @@ done();
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageProcess]:
     folder = tmp_path_factory.mktemp("soak")
     with start_page(folder / "page.log", "--tflite", FILES[0], "--photos-per-minute", 1_000_000) as page:
         yield page
@@ -76,13 +76,13 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     return found
 
 
-def memory_bytes(page: Page, what: str = "VmRSS") -> int:
-    """Give a line of /proc/<pid>/status: the memory in use (VmRSS), or the most that ever was (VmHWM)."""
+def memory_bytes(page: PageProcess, name: str = "VmRSS") -> int:
+    """Return a line of /proc/<pid>/status: the memory in use (VmRSS), or the most that ever was (VmHWM)."""
     status = Path(f"/proc/{page.process.pid}/status").read_text()
-    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith(f"{what}:")))
+    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith(f"{name}:")))
 
 
-def test_from_the_api_an_answer_takes_less_than_150_ms(page: Page, photos: dict[str, list[Path]]) -> None:
+def test_a_prediction_of_the_api_takes_less_than_150_ms(page: PageProcess, photos: dict[str, list[Path]]) -> None:
     waits_ms = {}
     for name, paths in photos.items():
         times_s = []
@@ -97,8 +97,8 @@ def test_from_the_api_an_answer_takes_less_than_150_ms(page: Page, photos: dict[
 
 
 @pytest.mark.skipif(find_browser() is None, reason="needs Chromium and chromedriver")
-def test_from_choosing_a_photo_to_its_answer_a_person_waits_less_than_150_ms(
-    page: Page, photos: dict[str, list[Path]]
+def test_from_choosing_a_photo_to_its_prediction_a_person_waits_less_than_150_ms(
+    page: PageProcess, photos: dict[str, list[Path]]
 ) -> None:
     waits_ms = {}
     with open_browser() as browser:
@@ -117,14 +117,14 @@ def test_from_choosing_a_photo_to_its_answer_a_person_waits_less_than_150_ms(
 
 
 def test_sixteen_clients_for_a_minute_see_no_error_and_memory_stays_flat(
-    page: Page, photos: dict[str, list[Path]]
+    page: PageProcess, photos: dict[str, list[Path]]
 ) -> None:
     contents = [path.read_bytes() for name in ("0.07 MP", "2 MP") for path in photos[name]]
     contents += [contents[-1][:5000], b"no photo"]
     statuses: Counter[int] = Counter()
     grown: list[int] = []
 
-    def ask(number: int) -> None:
+    def send(number: int) -> None:
         with requests.Session() as session:
             session.trust_env = False
             turn = number
@@ -139,11 +139,11 @@ def test_sixteen_clients_for_a_minute_see_no_error_and_memory_stays_flat(
         statuses.clear()
         end_s = time.monotonic() + duration_s
         with ThreadPoolExecutor(NUM_CLIENTS) as pool:
-            list(pool.map(ask, range(NUM_CLIENTS)))
+            list(pool.map(send, range(NUM_CLIENTS)))
         grown.append(memory_bytes(page))
     growth_bytes = grown[1] - grown[0]
     log.info(
-        "%d clients for %d s: %s, %.0f answers/s; memory %.0f MB, %+.1f MB in the minute",
+        "%d clients for %d s: %s, %.0f predictions/s; memory %.0f MB, %+.1f MB in the minute",
         *(NUM_CLIENTS, LOAD_S, dict(statuses), statuses[200] / LOAD_S, grown[1] / 1e6, growth_bytes / 1e6),
     )
     assert set(statuses) <= {200, 422, 429, 503}
@@ -152,18 +152,18 @@ def test_sixteen_clients_for_a_minute_see_no_error_and_memory_stays_flat(
     assert "Traceback" not in page.log()
 
 
-def test_the_largest_photos_all_at_once_take_bounded_memory(page: Page) -> None:
+def test_the_largest_photos_all_at_once_take_bounded_memory(page: PageProcess) -> None:
     buffer = io.BytesIO()
     Image.effect_noise((5000, 5000), 20).convert("RGB").save(buffer, "JPEG", quality=60)
     content = buffer.getvalue()
     assert len(content) < 10_000_000
 
-    def ask(_: int) -> int:
+    def send(_: int) -> int:
         return requests.post(f"{page.url}/api/classify", data=content, timeout=120).status_code
 
     before = memory_bytes(page)
     with ThreadPoolExecutor(NUM_CLIENTS) as pool:
-        statuses = Counter(pool.map(ask, range(NUM_CLIENTS)))
+        statuses = Counter(pool.map(send, range(NUM_CLIENTS)))
     peak = memory_bytes(page, "VmHWM")
     log.info("16 photos of 25 MP: %s, peak %.0f MB, before %.0f MB", dict(statuses), peak / 1e6, before / 1e6)
     assert set(statuses) <= {200, 503}

@@ -17,11 +17,11 @@ FORM = (
     b'--b\r\nContent-Disposition: form-data; name="photo"; filename=""\r\n\r\n\r\n'
     b'--b\r\nContent-Disposition: form-data; name="photo"; filename="b.jpg"\r\n\r\n\r\n--b--\r\n'
 )
-PARTS = [Field("token", "secret"), Photo("a.jpg", b"first"), Photo("b.jpg", b"")]
+TOKEN, FIRST, LAST = Field("token", "secret"), Photo("a.jpg", b"first"), Photo("b.jpg", b"")
 
 
 def make_request(chunks: Sequence[bytes | None], kind: str = "multipart/form-data; boundary=b") -> Request:
-    """Make a request whose body comes in chunks; `None` is a client that hangs up, and after the last one it hangs."""
+    """Return a request whose body comes in chunks; at `None` the client hangs up, after the last it is silent."""
     messages: list[dict[str, Any]] = [
         {"type": "http.disconnect"} if chunk is None else {"type": "http.request", "body": chunk, "more_body": True}
         for chunk in chunks
@@ -35,70 +35,53 @@ def make_request(chunks: Sequence[bytes | None], kind: str = "multipart/form-dat
     return Request({"type": "http", "method": "POST", "headers": [(b"content-type", kind.encode())]}, receive)
 
 
-def read_all(request: Request, **limits: Any) -> list[Photo | Field]:
-    async def collect() -> list[Photo | Field]:
-        return [part async for part in read(request, Limits(**limits))]
+async def read_parts(request: Request, count: int, **limits: Any) -> list[Photo | Field]:
+    """Read the first parts, and nothing after them."""
+    parts = read(request, Limits(**limits))
+    return [await anext(parts) for _ in range(count)]
 
-    return asyncio.run(collect())
 
-
+@pytest.mark.anyio
 @pytest.mark.parametrize("chunk_bytes", [1, 7, 1000])
-def test_a_form_is_read_however_it_is_cut(chunk_bytes: int) -> None:
-    chunks = [FORM[i : i + chunk_bytes] for i in range(0, len(FORM), chunk_bytes)]
-    request = make_request(chunks)
-
-    async def collect() -> list[Photo | Field]:
-        found = []
-        async for part in read(request, Limits()):
-            found.append(part)
-            if len(found) == len(PARTS):
-                break
-        return found
-
-    assert asyncio.run(collect()) == PARTS
+async def test_a_form_is_read_however_it_is_cut(chunk_bytes: int) -> None:
+    request = make_request([FORM[i : i + chunk_bytes] for i in range(0, len(FORM), chunk_bytes)])
+    assert await read_parts(request, 3) == [TOKEN, FIRST, LAST]
 
 
-def test_a_photo_is_handed_over_before_the_next_one_arrives() -> None:
-    request = make_request([FORM[: FORM.index(b"first") + 20]])
-    parts = read(request, Limits())
-
-    async def first_two() -> list[Photo | Field]:
-        return [await anext(parts), await anext(parts)]
-
-    assert asyncio.run(first_two()) == PARTS[:2]
+@pytest.mark.anyio
+async def test_a_photo_is_yielded_before_the_next_one_arrives() -> None:
+    assert await read_parts(make_request([FORM[: FORM.index(b"first") + 20]]), 2) == [TOKEN, FIRST]
 
 
-def test_a_client_that_sends_nothing_is_cut_off() -> None:
+@pytest.mark.anyio
+async def test_a_photo_that_is_too_large_is_not_kept() -> None:
+    assert await read_parts(make_request([FORM]), 2, max_photo_bytes=4) == [TOKEN, Photo("a.jpg", None)]
+
+
+@pytest.mark.anyio
+async def test_a_client_that_sends_nothing_is_cut_off() -> None:
     start_s = time.monotonic()
     with pytest.raises(RequestError, match="did not arrive in time") as caught:
-        read_all(make_request([b"abc"], "image/jpeg"), patience_s=0.1)
+        await read_parts(make_request([b"abc"], "image/jpeg"), 1, patience_s=0.1)
     assert caught.value.status == 408
     assert time.monotonic() - start_s < 5
 
 
-def test_a_client_that_drips_is_cut_off() -> None:
+@pytest.mark.anyio
+async def test_a_client_that_drips_is_cut_off() -> None:
     async def drip() -> Any:
         await asyncio.sleep(0.02)
         return {"type": "http.request", "body": b"x", "more_body": True}
 
     request = Request({"type": "http", "method": "POST", "headers": []}, drip)
     with pytest.raises(RequestError, match="did not arrive in time"):
-        read_all(request, patience_s=0.2, min_bytes_per_s=1000)
+        await read_parts(request, 1, patience_s=0.2, min_bytes_per_s=1000)
 
 
-def test_a_client_that_hangs_up_is_noticed() -> None:
+@pytest.mark.anyio
+async def test_a_client_that_hangs_up_is_noticed() -> None:
     with pytest.raises(ClientDisconnect):
-        read_all(make_request([FORM[:50], None]))
-
-
-def test_a_photo_that_is_too_large_is_not_kept() -> None:
-    request = make_request([FORM])
-
-    async def first_two() -> list[Photo | Field]:
-        parts = read(request, Limits(max_photo_bytes=4))
-        return [await anext(parts), await anext(parts)]
-
-    assert asyncio.run(first_two())[1] == Photo("a.jpg", None)
+        await read_parts(make_request([FORM[:50], None]), 1)
 
 
 @pytest.mark.parametrize(

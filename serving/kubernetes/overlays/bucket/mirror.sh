@@ -1,8 +1,8 @@
 #!/bin/sh
 # Copy the versions that a models.config names from a bucket to a folder, each once, and look again every few seconds:
 #   mirror.sh bucket:PATH/flowers /models/flowers /config/models.config 10
-# A version is whole where it has its saved_model.pb, which is pushed last. It gets its number when it is: TensorFlow
-# Serving passes over a folder whose name is no number.
+# A version is complete when it has its saved_model.pb, which is pushed last. Only then it gets its number: TensorFlow
+# Serving ignores a folder whose name is no number.
 set -u
 source=$1 target=$2 config=$3 poll_s=$4
 

@@ -1,4 +1,4 @@
-"""uvicorn on a socket of its own, started and stopped by us instead of by signals."""
+"""Run uvicorn on a socket that is already bound, started and stopped by the caller instead of by signals."""
 
 import asyncio
 import re
@@ -21,7 +21,7 @@ class HttpServer:
     """An HTTP server.
 
     Args:
-        app: answers the requests.
+        app: responds to the requests.
         bound: the socket to listen on.
         context: for TLS; `None` listens without.
         head_timeout_s: a client may take so long for a request's head.
@@ -56,7 +56,7 @@ class HttpServer:
         self._running: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Answer requests from now on.
+        """Accept requests from now on.
 
         Raises:
             OSError: another server listens on the port since it was bound.
@@ -67,7 +67,7 @@ class HttpServer:
             await asyncio.sleep(0.01)
 
     async def stop(self) -> None:
-        """Take no more requests, and give those at work time to finish."""
+        """Accept no more requests, and give those in progress time to finish."""
         if self._running:
             self._server.should_exit = True
             await self._running
@@ -82,7 +82,7 @@ class _Uvicorn(uvicorn.Server):
         ending = asyncio.create_task(super().shutdown(sockets))
         while not ending.done():
             await asyncio.wait([ending], timeout=_GOODBYE_S)
-            # TLS ends when both sides say so, and a client that keeps its connection for later does not.
+            # TLS closes when both sides agree, and a client that keeps its connection for later does not.
             for transport in [connection.transport for connection in self.server_state.connections]:
                 if transport.is_closing() and not transport.get_write_buffer_size():
                     transport.abort()
@@ -90,7 +90,7 @@ class _Uvicorn(uvicorn.Server):
 
 
 class _Http(HttpToolsProtocol):
-    """HTTP/1.1, with what uvicorn's leaves open: a client that takes forever for the head of a request is cut off.
+    """HTTP/1.1 with a timeout that uvicorn lacks: a client that takes too long for the head of a request is cut off.
 
     A client may offer another protocol, as Java's does with every request (`Upgrade: h2c`). The parser takes what
     follows such a head for that protocol, and the request's body would be lost: so the offer is not read.

@@ -1,4 +1,4 @@
-"""What every server here does with its process: take a port, and end in time."""
+"""Bind a port, and end the process in time."""
 
 import logging
 import os
@@ -15,17 +15,17 @@ _END_S = 9.5
 
 
 def bracket(host: str) -> str:
-    """Write a host as an address has it: IPv6 in brackets."""
+    """Return a host as it is written in a URL: IPv6 in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
 def take_port(host: str, port: int) -> socket.socket:
-    """Bind a port; who calls listens on it, or closes it.
+    """Bind a port; the caller listens on it, or closes it.
 
     Raises:
-        OSError: it is taken, or the host is none of this machine.
+        OSError: the port is taken, or the host is no address of this machine.
     """
-    # Named as TCP, or asyncio leaves Nagle's algorithm on, and answers wait 40 ms for a client's acknowledgement.
+    # Named as TCP, or asyncio leaves Nagle's algorithm on, and responses wait 40 ms for a client's acknowledgement.
     taken = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -37,7 +37,7 @@ def take_port(host: str, port: int) -> socket.socket:
 
 
 def end_in_time() -> None:
-    """End the process when something does not let go: a model's operation cannot be interrupted."""
+    """End the process after a while, even where a thread goes on: a model's operation cannot be interrupted."""
 
     def end() -> None:
         time.sleep(_END_S)

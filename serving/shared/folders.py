@@ -1,11 +1,11 @@
-"""What a person names as a folder of models: servers here read local folders only."""
+"""An option that names a folder of models: the servers read local folders only."""
 
 import argparse
 from pathlib import Path
 
 
 def local_folder(text: str) -> Path:
-    """Read a command's option.
+    """Parse the option.
 
     Raises:
         argparse.ArgumentTypeError: it is a URL.
@@ -16,7 +16,7 @@ def local_folder(text: str) -> Path:
 
 
 def url_complaint(url: str) -> str:
-    """Say why a URL does not do, and what does."""
+    """Return the message that refuses a URL, and says what to do instead."""
     return (
         f"A server here reads a folder of this machine. Received: {url}. Bring the newest model to one first: "
         "python -m pipelines fetch --models-dir URL --to FOLDER"
