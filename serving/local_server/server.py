@@ -14,11 +14,12 @@ from serving.local_server.batching import Scheduler
 from serving.local_server.errors import Code, StartError, StatusError
 from serving.local_server.flags import Flags
 from serving.local_server.grpc_api import GrpcApi
+from serving.local_server.loading import load
 from serving.local_server.manager import ManagerOptions, ModelManager
 from serving.local_server.metrics import Metrics
 from serving.local_server.model_config import ModelConfig
 from serving.local_server.rest_api import RestApi
-from serving.local_server.servable import LoadOptions, Servable, load
+from serving.local_server.servable import LoadOptions, Servable
 from serving.local_server.service import Service
 from serving.local_server.settings import Settings, port_error, read_models
 from serving.local_server.warmup import warm_up

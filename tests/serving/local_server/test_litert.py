@@ -12,7 +12,8 @@ from ai_edge_litert.interpreter import Interpreter
 
 from serving.local_server.errors import Code, StatusError
 from serving.local_server.litert import LiteRTServable
-from serving.local_server.servable import PREDICT, Array, LoadOptions, load
+from serving.local_server.loading import load
+from serving.local_server.servable import PREDICT, Array, LoadOptions
 
 SIZE_PX = 12
 

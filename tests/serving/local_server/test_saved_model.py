@@ -12,7 +12,8 @@ from google.protobuf import text_format
 from tensorflow.core.protobuf import saved_model_pb2
 
 from serving.local_server.errors import Code, StatusError
-from serving.local_server.servable import LoadOptions, Servable, load
+from serving.local_server.loading import load
+from serving.local_server.servable import LoadOptions, Servable
 
 Load = Callable[..., Servable]
 

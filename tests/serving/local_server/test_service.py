@@ -8,9 +8,9 @@ import pytest
 
 from serving.local_server.batching import Scheduler
 from serving.local_server.errors import Code, StatusError, invalid_argument
+from serving.local_server.loading import load
 from serving.local_server.manager import ManagerOptions, ModelManager
 from serving.local_server.metrics import Metrics
-from serving.local_server.servable import load
 from serving.local_server.service import Service
 
 
