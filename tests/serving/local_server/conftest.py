@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -24,6 +25,8 @@ CALL_S = 30
 STOP_S = 20
 WAIT_S = 60
 
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
 
 @dataclass
 class Server:
@@ -42,10 +45,17 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.rest_port}"
+        return f"{'https' if 'https://' in self.ready_line else 'http'}://127.0.0.1:{self.rest_port}"
 
     def log(self) -> str:
         return self.log_path.read_text()
+
+    def memory_bytes(self, kind: str = "VmRSS") -> int:
+        """Return the memory in use (VmRSS), or the most that ever was (VmHWM), from /proc/<pid>/status."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(rf"^{kind}:\s+(\d+) kB", status, re.MULTILINE)
+        assert found, f"no {kind} in {status}"
+        return int(found[1]) * 1024
 
     def request(self, method: str, path: str, body: Any = None, **options: Any) -> requests.Response:
         """Send a request whose path and body go as they are, but that what is no text or bytes is written as JSON."""
@@ -56,13 +66,12 @@ class Server:
         return self.session.send(prepared, timeout=CALL_S)
 
     def post(self, path: str, body: Any, **options: Any) -> tuple[int, Any]:
-        """Send a POST request; give the status and the JSON of the answer."""
-        response = self.request("POST", path, body, **options)
-        return response.status_code, response.json()
+        """Send a POST request; return the status and the JSON of the response."""
+        return _read_json(self.request("POST", path, body, **options))
 
     def get(self, path: str) -> tuple[int, Any]:
-        response = self.request("GET", path)
-        return response.status_code, response.json()
+        """Send a GET request; return the status and the JSON of the response."""
+        return _read_json(self.request("GET", path))
 
     def predict(self, model: str, **body: Any) -> tuple[int, Any]:
         return self.post(f"/v1/models/{urllib.parse.quote(model)}:predict", body)
@@ -80,6 +89,11 @@ class Server:
                 self.process.wait()
             if self.process.stdout:
                 self.process.stdout.close()
+
+
+def _read_json(response: requests.Response) -> tuple[int, Any]:
+    assert response.headers["Content-Type"] == "application/json"
+    return response.status_code, response.json()
 
 
 def free_ports(count: int) -> list[int]:
@@ -143,6 +157,12 @@ def write_config(path: Path, models: Mapping[str, Any]) -> Path:
         written.append(f'config {{ name: "{name}" base_path: "{base_path}" model_platform: "tensorflow" {more} }}')
     path.write_text(f"model_config_list {{ {' '.join(written)} }}")
     return path
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run asynchronous tests in asyncio's event loop."""
+    return "asyncio"
 
 
 @pytest.fixture(scope="session")

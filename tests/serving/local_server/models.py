@@ -14,24 +14,25 @@ import tensorflow as tf
 tf1 = tf.compat.v1
 signatures = tf1.saved_model
 
-ECHOED = (
-    tf.float16,
-    tf.bfloat16,
-    tf.float32,
-    tf.float64,
-    tf.int8,
-    tf.int16,
-    tf.int32,
-    tf.int64,
-    tf.uint8,
-    tf.uint16,
-    tf.uint32,
-    tf.uint64,
-    tf.bool,
-    tf.string,
-    tf.complex64,
-    tf.complex128,
-)
+FIELDS = {
+    "float16": "half_val",
+    "bfloat16": "half_val",
+    "float32": "float_val",
+    "float64": "double_val",
+    "int8": "int_val",
+    "int16": "int_val",
+    "int32": "int_val",
+    "int64": "int64_val",
+    "uint8": "int_val",
+    "uint16": "int_val",
+    "uint32": "uint32_val",
+    "uint64": "uint64_val",
+    "bool": "bool_val",
+    "string": "string_val",
+    "complex64": "scomplex_val",
+    "complex128": "dcomplex_val",
+}
+"""The types of tensors, each with the field of a `TensorProto` that holds its values."""
 
 
 def build(folder: Path) -> None:
@@ -43,6 +44,7 @@ def build(folder: Path) -> None:
     echo(folder / "echo" / "1")
     judge(folder / "judge" / "1")
     block(folder / "block" / "1")
+    heavy(folder / "heavy" / "1")
     tagged(folder / "tagged" / "1")
     refused(folder / "refused" / "1")
     exported(folder / "exported" / "1")
@@ -87,9 +89,9 @@ def echo(path: Path) -> None:
     """Answer `y` = `x`, of any shape: one signature for each type, named after it, and no default one."""
     with tf.Graph().as_default(), tf1.Session() as session:
         found = {}
-        for dtype in ECHOED:
+        for dtype in FIELDS:
             x = tf1.placeholder(dtype)
-            found[dtype.name] = signature({"x": x}, {"y": tf.identity(x)})
+            found[dtype] = signature({"x": x}, {"y": tf.identity(x)})
         x = tf1.placeholder(tf.string)
         found["bytes"] = signature({"image_bytes": x}, {"image_bytes": tf.identity(x)})
         found["placeholder"] = signature({"x": x}, {"x": x, "length": tf.strings.length(x)})
@@ -160,6 +162,14 @@ def block(path: Path) -> None:
             path,
             {"serving_default": signature({"x": x}, {"y": waited}), "release": signature({"x": x}, {"y": released})},
         )
+
+
+def heavy(path: Path) -> None:
+    """A variable of 40 MB."""
+    with tf.Graph().as_default(), tf1.Session() as session:
+        numbers = tf1.get_variable("numbers", initializer=tf.zeros([10_000_000]))
+        x = tf1.placeholder(tf.float32, [None])
+        _save(session, path, {"serving_default": signature({"x": x}, {"y": x + numbers[0]})})
 
 
 def tagged(path: Path) -> None:

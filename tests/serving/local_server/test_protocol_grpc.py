@@ -1,10 +1,9 @@
-"""Clients written for TensorFlow Serving, over gRPC: the official stubs, what its own tests ask, and every refusal.
+"""Clients written for TensorFlow Serving, over gRPC: its official stubs, the requests of its own tests, every refusal.
 
 The models are those of `models.py`; `half_plus_two` is TensorFlow Serving's own.
 """
 
 import re
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,8 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
-from tests.serving.local_server.conftest import CALL_S, Server, command, wait_until, write_config
+from tests.serving.local_server import models
+from tests.serving.local_server.conftest import CALL_S, Server, linux, wait_until, write_config
 
 NOT_FOUND, INVALID, PRECONDITION = (
     grpc.StatusCode.NOT_FOUND,
@@ -295,34 +295,6 @@ def test_a_client_that_waits_for_the_server_finds_the_word_it_looks_for(any_clie
     assert "Servable" in details
 
 
-@pytest.mark.parametrize(
-    ("content", "text"),
-    [
-        ("improperly formatted file", "Error parsing text-format tensorflow.serving.ModelServerConfig: 1:"),
-        ("model_config_list { config { name: 3 } }", "Error parsing text-format tensorflow.serving.ModelServerConfig"),
-        (
-            'model_config_list { config { name: "m" base_path: "/m" } }',
-            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor ModelServerConfig::model_platform.",
-        ),
-    ],
-)
-def test_a_bad_config_file_ends_the_server(tmp_path, content, text):
-    config = tmp_path / "bad_model_config.txt"
-    config.write_text(content)
-    ended = subprocess.run(
-        command(port=0, grpc_socket_path=tmp_path / "socket", model_config_file=config),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=Path(__file__).parents[3],
-    )
-    assert ended.returncode == 1
-    assert text in ended.stderr
-    assert f"{config}" in ended.stderr
-    assert "Traceback" not in ended.stderr
-    assert ended.stdout == ""
-
-
 def test_the_config_file_is_read_again(other_server, other, models_dir):
     config = other_server[1]
     bases = {"default": models_dir / "half_plus_two", "half_plus_three": models_dir / "half_plus_three"}
@@ -407,6 +379,12 @@ X = np.float32([2])
         ({"model": "default", "x": np.int64([2])}, INVALID, "Expects arg[0] to be float but int64 is provided"),
         ({"model": "default", "x": np.float64([2])}, INVALID, "Expects arg[0] to be float but double is provided"),
         ({"model": "default", "x": [b"2"]}, INVALID, "Expects arg[0] to be float but string is provided"),
+        ({"model": "default", "x": np.int32([2])}, INVALID, "Expects arg[0] to be float but int32 is provided"),
+        (
+            {"model": "echo", "signature": "string", "x": [True]},
+            INVALID,
+            "Expects arg[0] to be string but bool is provided",
+        ),
         (
             {"model": "default", "x": X, "outputs": ["y", "w"]},
             INVALID,
@@ -427,6 +405,22 @@ X = np.float32([2])
 )
 def test_predict_refuses(client, request_of, code, text):
     assert refusal(client.predict, **request_of) == (code, text)
+
+
+@pytest.mark.parametrize(
+    ("request_of", "code", "text"),
+    [
+        ({"model": "x" * 100_000, "x": X}, NOT_FOUND, "Servable not found for request: Latest(xxx"),
+        ({"model": "default", "signature": "é" * 5000, "x": X}, PRECONDITION, 'Serving signature key "ééé'),
+        ({"model": "default", "y" * 50_000: X}, INVALID, "Signature input alias: x(feed name: x:0) not found"),
+    ],
+    ids=["model", "signature", "input"],
+)
+def test_errors_about_long_names_are_short(client, request_of, code, text):
+    """gRPC's clients refuse more than 8 KiB."""
+    found, details = refusal(client.predict, **request_of)
+    assert (found, details[: len(text)]) == (code, text)
+    assert len(details) < 1100
 
 
 def test_what_the_model_refuses_is_the_requests_fault(client):
@@ -591,21 +585,9 @@ def test_a_deadline_ends_a_call_and_not_the_server(client):
 
 # Tensors, however they are written.
 
-FIELDS = {
-    "float_val": (tf.float32,),
-    "double_val": (tf.float64,),
-    "int_val": (tf.int8, tf.int16, tf.int32, tf.uint8, tf.uint16),
-    "int64_val": (tf.int64,),
-    "uint32_val": (tf.uint32,),
-    "uint64_val": (tf.uint64,),
-    "bool_val": (tf.bool,),
-    "half_val": (tf.float16, tf.bfloat16),
-    "scomplex_val": (tf.complex64,),
-    "dcomplex_val": (tf.complex128,),
-    "string_val": (tf.string,),
-}
-TYPES = [(dtype, field) for field, dtypes in FIELDS.items() for dtype in dtypes]
-by_type = pytest.mark.parametrize(("dtype", "field"), TYPES, ids=[dtype.name for dtype, _ in TYPES])
+by_type = pytest.mark.parametrize(
+    ("dtype", "field"), [(tf.as_dtype(name), field) for name, field in models.FIELDS.items()], ids=list(models.FIELDS)
+)
 
 
 def make_proto(dtype: tf.DType, shape: Sequence[int], **fields: Any) -> Any:
@@ -661,6 +643,18 @@ def test_of_more_typed_values_than_there_is_room_for_the_first_count(client, dty
     assert list(getattr(client.echo(dtype, make_proto(dtype, shape, **{field: sent})), field)) == expected
 
 
+@pytest.mark.parametrize(
+    ("dtype", "shape", "field", "values"),
+    [
+        (tf.float32, [], "float_val", [0.0]),
+        (tf.string, [2], "string_val", [b"", b""]),
+        (tf.bool, [0], "bool_val", []),
+    ],
+)
+def test_without_values_a_tensor_holds_zeros(client, dtype, shape, field, values):
+    assert list(getattr(client.echo(dtype, make_proto(dtype, shape)), field)) == values
+
+
 def test_a_single_string_may_be_written_as_bytes(client):
     found = client.echo(tf.string, make_proto(tf.string, [], tensor_content=b"\x02a\x00"))
     assert list(found.string_val) == [b"a\x00"]
@@ -688,45 +682,54 @@ def test_floats_keep_their_bits(client):
 
 
 @pytest.mark.parametrize(
-    "proto",
+    ("signature", "proto"),
     [
-        make_proto(tf.float32, [-1], float_val=[1.0]),
-        make_proto(tf.float32, [2, -3], float_val=[1.0]),
-        make_proto(tf.float32, [3], tensor_content=b"\0" * 11),
-        make_proto(tf.float32, [2], tensor_content=b"\0" * 12),
-        make_proto(tf.float32, [1] * 300, float_val=[1.0]),
-        make_proto(tf.string, [2], tensor_content=b"\x05\x05abc"),
-        text_format.Parse("dtype: DT_FLOAT tensor_shape { unknown_rank: true }", tensor_pb2.TensorProto()),
-        text_format.Parse("dtype: DT_INVALID float_val: 1", tensor_pb2.TensorProto()),
-        text_format.Parse("dtype: DT_RESOURCE", tensor_pb2.TensorProto()),
-        text_format.Parse("dtype: DT_VARIANT", tensor_pb2.TensorProto()),
-        text_format.Parse("dtype: 999", tensor_pb2.TensorProto()),
+        ("float32", make_proto(tf.float32, [-1], float_val=[1.0])),
+        ("float32", make_proto(tf.float32, [2, -3], float_val=[1.0])),
+        ("float32", make_proto(tf.float32, [3], tensor_content=b"\0" * 11)),
+        ("float32", make_proto(tf.float32, [2], tensor_content=b"\0" * 12)),
+        ("float32", make_proto(tf.float32, [1], tensor_content=b"\0" * 3)),
+        ("float32", make_proto(tf.float32, [1] * 300, float_val=[1.0])),
+        ("string", make_proto(tf.string, [1] * 70, string_val=[b"a"])),
+        ("string", make_proto(tf.string, [2], tensor_content=b"\x05\x05abc")),
+        ("string", make_proto(tf.string, [0, 1 << 62])),
+        ("uint8", make_proto(tf.uint8, [1], int_val=[256])),
+        ("int8", make_proto(tf.int8, [1], int_val=[-129])),
+        ("float32", text_format.Parse("dtype: DT_FLOAT tensor_shape { unknown_rank: true }", tensor_pb2.TensorProto())),
+        ("float32", text_format.Parse("dtype: DT_INVALID float_val: 1", tensor_pb2.TensorProto())),
+        ("float32", text_format.Parse("float_val: 1", tensor_pb2.TensorProto())),
+        ("float32", text_format.Parse("dtype: DT_RESOURCE", tensor_pb2.TensorProto())),
+        ("float32", text_format.Parse("dtype: DT_VARIANT", tensor_pb2.TensorProto())),
+        ("float32", make_proto(tf.resource, [1])),
+        ("float32", make_proto(tf.variant, [1])),
+        ("float32", text_format.Parse("dtype: 999", tensor_pb2.TensorProto())),
     ],
-    ids=lambda proto: re.sub(r"\s+", " ", str(proto))[:60],
+    ids=lambda value: re.sub(r"\s+", " ", str(value))[:60],
 )
-def test_malformed_tensors_are_refused(client, proto):
-    code, text = refusal(client.predict, "echo", signature="float32", x=proto)
+def test_malformed_tensors_are_refused(client, signature, proto):
+    code, text = refusal(client.predict, "echo", signature=signature, x=proto)
     assert code == INVALID
     assert re.match("tensor parsing error: x|Expects arg", text)
+    assert len(text) < 1100
 
 
-def peak_bytes(server: Server) -> int:
-    """Give the most memory that a server ever had."""
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) * 1024
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says how much memory a process had")
+@linux
 @pytest.mark.parametrize("dtype", [tf.float32, tf.string, tf.bool])
 @pytest.mark.parametrize("shape", [[1 << 40], [1 << 20, 1 << 20], [1 << 62, 4], [100_000, 100_000]])
 def test_a_huge_shape_with_one_value_takes_no_memory(client, server, dtype, shape):
-    field = dict(TYPES)[dtype]
-    before = peak_bytes(server)
+    field = models.FIELDS[dtype.name]
+    before = server.memory_bytes("VmHWM")
     proto = make_proto(dtype, shape, **{field: raw(dtype, field, [1])})
     code, text = refusal(client.predict, "echo", signature=dtype.name, x=proto)
     assert code == INVALID
     assert text.startswith("tensor parsing error: x: a tensor may take 67108864 bytes. Received: ")
-    assert peak_bytes(server) - before < 50_000_000
+    assert server.memory_bytes("VmHWM") - before < 50_000_000
+
+
+def test_a_string_that_stands_for_gigabytes_is_refused(client):
+    proto = make_proto(tf.string, [800_000], string_val=[b"x" * 10_000])  # one value stands for all that follow it
+    code, text = refusal(client.predict, "echo", signature="string", x=proto)
+    assert (code, "its last value repeated included" in text) == (INVALID, True)
 
 
 def test_a_message_that_is_too_large_is_refused(client):
@@ -791,21 +794,6 @@ def test_labels_may_name_only_what_is_available(other, models_dir):
             INVALID,
             "Illegal to list model m multiple times in config list",
         ),
-        (
-            'model_config_list { config { name: "m" base_path: "/m" } }',
-            INVALID,
-            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor ",
-        ),
-        (
-            'model_config_list { config { name: "m" base_path: "/m" model_platform: "tensorflow" model_type: 1 } }',
-            INVALID,
-            "Illegal setting both ModelServerConfig::model_type (deprecated) and ",
-        ),
-        (
-            'model_config_list { config { name: "m" base_path: "/m" model_platform: "caffe" } }',
-            INVALID,
-            "model_platform must be 'tensorflow'. Received: 'caffe' for model m",
-        ),
     ],
 )
 def test_a_bad_configuration_changes_nothing(other, models_dir, text, code, message):
@@ -827,12 +815,6 @@ def test_a_model_that_is_not_there_is_reported_and_the_others_are_served(other, 
 
 
 # What is off by default, and on where a flag says so.
-
-
-def test_channel_arguments_are_taken(other, models_dir):
-    """Those that TensorFlow Serving's own test gives: see the fixture `other_server`."""
-    other.reload(config_of({"default": (models_dir / "half_plus_two", "")}))
-    assert other.half_plus("default") == (3.0, 123)
 
 
 def test_health(client, other):
