@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 tf1 = tf.compat.v1
@@ -165,9 +166,9 @@ def block(path: Path) -> None:
 
 
 def heavy(path: Path) -> None:
-    """A variable of 40 MB."""
+    """A variable of 20 MB, and as much in the graph, as its initial value."""
     with tf.Graph().as_default(), tf1.Session() as session:
-        numbers = tf1.get_variable("numbers", initializer=tf.zeros([10_000_000]))
+        numbers = tf1.get_variable("numbers", initializer=np.arange(5e6, dtype=np.float32))
         x = tf1.placeholder(tf.float32, [None])
         _save(session, path, {"serving_default": signature({"x": x}, {"y": x + numbers[0]})})
 

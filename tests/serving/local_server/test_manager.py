@@ -629,5 +629,5 @@ async def test_reloading_a_model_does_not_use_up_memory(tmp_path: Path, models_d
         await until(lambda: [state for _, state in states(manager)].count("AVAILABLE") == 1)
         await until(lambda: "UNLOADING" not in [state for _, state in states(manager)])
         resident_mb.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6)
-    # The first loads fill caches and pools of memory; after these, one that is not let go takes 40 MB.
-    assert resident_mb[-1] - resident_mb[3] < 60, resident_mb
+    # The first loads fill caches and pools of memory; after these, one that is not freed takes 20 MB or more.
+    assert resident_mb[-1] - resident_mb[3] < 30, resident_mb
