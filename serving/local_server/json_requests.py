@@ -1,7 +1,7 @@
 """The JSON of TensorFlow Serving's REST requests, read into arrays and examples.
 
 The rules and error texts are those of json_tensor.cc: https://www.tensorflow.org/tfx/serving/api_rest describes them.
-A row request (`instances`) names the inputs of each example, a column request (`inputs`) gives whole tensors.
+A row request (`instances`) names the inputs of each example, a column request (`inputs`) gives the tensors as they are.
 """
 
 import json
@@ -21,7 +21,7 @@ _MAX_SEARCHED_CHARS = 100_000
 _TOO_BIG = "JSON Parse error: Number too big to be stored in double."
 # An escape that stands for half of a character beyond U+FFFF, and makes no text without the other half.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-# What RapidJSON says where Python's parser says the key.
+# RapidJSON's message for each of Python's.
 _PARSE_ERRORS = {
     "Expecting value": "Invalid value.",
     "Extra data": "The document root must not be followed by other values.",
@@ -68,7 +68,7 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def _ends_in_array(text: str) -> bool:
-    """Tell whether the innermost bracket that a part of a document leaves open is an array's."""
+    """Return whether the innermost bracket that a part of a document leaves open is an array's."""
     opened: list[str] = []
     for bracket in re.findall(r"[\[\]{}]", re.sub(r'"(?:[^"\\]|\\.)*"', "", text)):
         if bracket in "[{":

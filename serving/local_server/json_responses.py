@@ -10,7 +10,7 @@ from serving.local_server.servable import Array
 
 
 def write_predictions(outputs: Mapping[str, Array], *, rows: bool) -> bytes:
-    """Write the answer to a predict request, in the form that it came in; a single output is written bare."""
+    """Write the outputs of a predict request, in the form that it came in; a single output is written bare."""
     if not rows:
         columns = {name: to_json(name, array) for name, array in outputs.items()}
         return _dump({"outputs": columns if len(columns) > 1 else next(iter(columns.values()))})

@@ -153,7 +153,7 @@ def to_json(name: str, array: Array) -> Any:
 
 
 def shortest(value: Any) -> float:
-    """Give the double that prints with the fewest digits which still are this float32."""
+    """Return the double that prints with the fewest digits that still are this float32."""
     return float(str(np.float32(value)))
 
 

@@ -61,7 +61,7 @@ class RestApi:
     """The REST API.
 
     Args:
-        service: answers the requests.
+        service: handles the requests.
         timeout_s: for one request.
         max_body_bytes: of one request, unpacked; all requests at once may take eight times as much.
         metrics_path: where Prometheus reads; empty for nowhere.
@@ -128,8 +128,8 @@ class RestApi:
         if not spec.name:
             raise invalid_argument("Missing model name in request.")
         if api == "status":
-            asked = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
-            return _write_proto(_to_dict(await self._service.get_model_status(asked)))
+            status_request = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
+            return _write_proto(_to_dict(await self._service.get_model_status(status_request)))
         response = await self._service.get_model_metadata(
             get_model_metadata_pb2.GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
         )
@@ -147,10 +147,10 @@ class RestApi:
 
     @asynccontextmanager
     async def _read(self, request: Request) -> AsyncIterator[bytes]:
-        """Give the body of a request, unpacked; what is too large is read to its end and dropped.
+        """Read the body of a request, unpacked; what is too large is read to its end and dropped.
 
-        A client that is answered while it still sends sees a broken connection instead of the answer, unless it said
-        that it waits for leave to send.
+        A response to a client that still sends would reach it as a broken connection, unless it waits for leave to
+        send.
         """
         gzipped = "gzip" in request.headers.get("content-encoding", "").lower()
         unpack = zlib.decompressobj(16 + zlib.MAX_WBITS) if gzipped else None
@@ -216,16 +216,16 @@ class RestApi:
         kind = classification_pb2.ClassificationRequest if api == "classify" else regression_pb2.RegressionRequest
         async with self._converting(body) as in_thread:
             document = await _parse(spec, body, in_thread=in_thread)
-            asked = kind(model_spec=spec)
-            await _convert(json_requests.fill_examples, document, asked.input, in_thread=in_thread)
+            message = kind(model_spec=spec)
+            await _convert(json_requests.fill_examples, document, message.input, in_thread=in_thread)
             del document
         if api == "classify":
-            return json_responses.write_classifications((await self._service.classify(asked)).result)
-        return json_responses.write_regressions((await self._service.regress(asked)).result)
+            return json_responses.write_classifications((await self._service.classify(message)).result)
+        return json_responses.write_regressions((await self._service.regress(message)).result)
 
     @asynccontextmanager
     async def _converting(self, body: bytes) -> AsyncIterator[bool]:
-        """Wait for the turn of a large body; give whether it is better converted in a thread."""
+        """Wait for a body's turn; yield whether it is better converted in a thread."""
         if len(body) >= _LARGE_BODY_BYTES:
             async with self._converting_large:
                 # While collections walk through millions of new lists, again and again, nothing else runs.

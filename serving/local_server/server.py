@@ -33,7 +33,7 @@ async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
 
     Args:
         settings: what to serve, and how.
-        on_ready: called once with one line, the addresses and versions, when requests are answered.
+        on_ready: called once with one line, the addresses and versions, when the server is ready.
 
     Raises:
         StartError: a port was taken meanwhile, or a label names a version that is not available.
@@ -54,7 +54,7 @@ async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
         as_content=flags.enable_serialization_as_tensor_content,
         check_methods=flags.enable_signature_method_name_check,
     )
-    # The port is taken before models are loaded, so that a taken one is known at once, and answers only afterwards.
+    # The port is taken before models are loaded, so that a taken one is known at once; requests are served afterwards.
     grpc_api = GrpcApi(
         service,
         settings.grpc_addresses,

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.local_server import batching, protos
-from serving.local_server.batching import BatchingOptions, Scheduler
+from serving.local_server.batching import Scheduler
+from serving.local_server.batching_options import BatchingOptions
 from serving.local_server.errors import Code, StatusError, invalid_argument
 from serving.local_server.servable import Array
 

@@ -17,9 +17,10 @@ from tensorflow_serving.apis.model_pb2 import ModelSpec
 from serving.local_server import manager as manager_module
 from serving.local_server.errors import Code, StatusError, failed_precondition
 from serving.local_server.loading import load
-from serving.local_server.manager import AVAILABLE, END, LOADING, UNLOADING, ManagerOptions, ModelManager
+from serving.local_server.manager import ManagerOptions, ModelManager
 from serving.local_server.model_config import ModelConfig
 from serving.local_server.servable import Array, LoadOptions
+from serving.local_server.versions import AVAILABLE, END, LOADING, UNLOADING
 from tests.serving.local_server.conftest import linux
 
 TIMEOUT_S = 60
