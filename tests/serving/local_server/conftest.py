@@ -1,4 +1,4 @@
-"""What the tests of the local server share: tiny models, and servers in processes of their own."""
+"""What the tests of the local server share: tiny models, and servers as processes."""
 
 import json
 import os
@@ -58,7 +58,7 @@ class Server:
         return int(found[1]) * 1024
 
     def request(self, method: str, path: str, body: Any = None, **options: Any) -> requests.Response:
-        """Send a request whose path and body go as they are, but that what is no text or bytes is written as JSON."""
+        """Send a request whose path stays as it is; a body that is neither text nor bytes becomes JSON."""
         data = body if body is None or isinstance(body, str | bytes) else json.dumps(body)
         data = data.encode() if isinstance(data, str) else data
         prepared = self.session.prepare_request(requests.Request(method, self.url, data=data, **options))
@@ -77,7 +77,7 @@ class Server:
         return self.post(f"/v1/models/{urllib.parse.quote(model)}:predict", body)
 
     def stop(self) -> int:
-        """End the server as an operator does; give its exit status."""
+        """End the server as an operator does; return its exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -97,7 +97,7 @@ def _read_json(response: requests.Response) -> tuple[int, Any]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Give ports that nobody listens on."""
+    """Return ports that nobody listens on."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -106,14 +106,14 @@ def free_ports(count: int) -> list[int]:
 
 
 def command(**flags: Any) -> list[str]:
-    """Give a command line of the server; a flag's value is written as text, and left out where it is `True`."""
+    """Return a command line of the server; of a flag that is `True` only the name is written."""
     written = (f"--{name}" if value is True else f"--{name}={value}" for name, value in flags.items())
     return [sys.executable, "-m", "serving.local_server", *written]
 
 
 @contextmanager
 def start_server(log_path: Path, **flags: Any) -> Iterator[Server]:
-    """Run a server on free ports of this machine for as long as the block lasts; when it begins, it answers."""
+    """Run a server on free ports of this machine while the block lasts; it is ready when the block begins."""
     port, rest_port = free_ports(2)
     with log_path.open("w") as log:
         process = subprocess.Popen(
@@ -127,7 +127,7 @@ def start_server(log_path: Path, **flags: Any) -> Iterator[Server]:
     server = Server(process, port, rest_port, log_path)
     server.session.trust_env = False
     try:
-        # A server that never becomes ready is killed, and the line that is waited for ends with it.
+        # A server that never becomes ready is killed, which ends the wait for its line.
         alarm = threading.Timer(START_S, process.kill)
         alarm.daemon = True
         alarm.start()
@@ -142,10 +142,10 @@ def start_server(log_path: Path, **flags: Any) -> Iterator[Server]:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Return when a condition holds; fail when it does not in half a minute."""
+    """Return when a condition holds; fail when it does not within a minute."""
     end = time.monotonic() + WAIT_S
     while not condition():
-        assert time.monotonic() < end, "what is waited for does not happen"
+        assert time.monotonic() < end, "the condition never holds"
         time.sleep(0.05)
 
 

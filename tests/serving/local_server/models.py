@@ -1,7 +1,7 @@
 """Tiny models for the local server's tests, most of them as TensorFlow 1 wrote them, and a call that builds all.
 
 `half_plus_two` has the tensors, signatures and metadata of the model that TensorFlow Serving's own tests use
-(servables/tensorflow/testdata/saved_model_half_plus_two.py): what its clients were tested with is what is asked here.
+(servables/tensorflow/testdata/saved_model_half_plus_two.py): its clients' tests run here.
 """
 
 from collections.abc import Mapping
@@ -87,7 +87,7 @@ def half_plus(path: Path, number: float) -> None:
 
 
 def echo(path: Path) -> None:
-    """Answer `y` = `x`, of any shape: one signature for each type, named after it, and no default one."""
+    """`y` = `x`, of any shape: one signature for each type, named after it, and no default one."""
     with tf.Graph().as_default(), tf1.Session() as session:
         found = {}
         for dtype in FIELDS:
@@ -243,7 +243,7 @@ def module(path: Path) -> None:
 
 
 def refused(path: Path) -> None:
-    """A valid model that `tf.saved_model.load` refuses as a whole, since one of its signatures lacks an input."""
+    """A valid model that `tf.saved_model.load` refuses, since one of its signatures lacks an input."""
     with tf.Graph().as_default(), tf1.Session() as session:
         x, z = tf1.placeholder(tf.float32, [None], "x"), tf1.placeholder(tf.float32, [None], "z")
         sparse, ragged = tf1.sparse_placeholder(tf.float32), tf1.ragged.placeholder(tf.float32, 1)

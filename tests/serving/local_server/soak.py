@@ -50,7 +50,7 @@ TOLERANCE = 1e-4
 
 
 def encode(width_px: int, height_px: int, kind: str = "JPEG", seed: int = 0) -> bytes:
-    """Draw something, the same for the same seed, and encode it."""
+    """Encode an image, the same for the same seed."""
     pixels = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).resize((width_px, height_px)).save(buffer, kind)
@@ -112,7 +112,7 @@ class Client:
         return self.stub.Predict(to_request(self.model, *images), timeout=CALL_S)
 
     def begin(self, *images: bytes) -> list[Any]:
-        """Send a request for each image over gRPC; give the calls, which go on."""
+        """Send a request for each image over gRPC; return the calls, which go on."""
         return [self.stub.Predict.future(to_request(self.model, image), timeout=CALL_S) for image in images]
 
     def predict_rest(self, *images: bytes) -> list[float]:
@@ -143,7 +143,7 @@ def client_of(server: Server, model: str, target: str = "") -> Iterator[Client]:
 
 
 def version_states(server: Server, model: str) -> dict[int, tuple[str, str]]:
-    """Give the state and the error of each version; none where the model has no versions."""
+    """Return the state and the error of each version; none where the model has no versions."""
     with requests.Session() as session:
         session.trust_env = False
         status = session.get(f"{server.url}/v1/models/{model}", timeout=CALL_S).json()
@@ -158,7 +158,7 @@ def available(server: Server, model: str) -> list[int]:
 
 
 def push(source_dir: Path, base_dir: Path, version: int) -> None:
-    """Copy a SavedModel beside the version folders, and rename it into its place."""
+    """Copy a SavedModel beside the version folders, then rename it to be one."""
     staged = base_dir.parent / f"{base_dir.name}-staged-{version}"
     shutil.copytree(source_dir, staged)
     staged.rename(base_dir / str(version))
@@ -223,7 +223,7 @@ def requests_all_along(server: Server, model: str, *, num_clients: int) -> Itera
 def reload(
     server: Server, model: str, *, base_dir: Path, source_dir: Path, num_reloads: int, num_clients: int = 8
 ) -> Responses:
-    """Push versions under load; every second one takes the place of the one before, the others come beside it."""
+    """Push versions under load; every second one replaces the one before, the others come beside it."""
     first = max(available(server, model)) + 1
     with requests_all_along(server, model, num_clients=num_clients) as responses:
         for version in range(first, first + num_reloads):
@@ -278,7 +278,7 @@ BREAKS: dict[str, Callable[[Path], Any]] = {
 def push_broken(
     server: Server, model: str, *, base_dir: Path, source_dir: Path, num_versions: int
 ) -> tuple[Responses, dict[str, str]]:
-    """Copy broken versions into the base path file by file, as by hand; give their errors by kind of break."""
+    """Copy broken versions into the base path file by file, as by hand; return their errors by kind of break."""
     first = max(available(server, model)) + 1
     kinds = list(itertools.islice(itertools.cycle(BREAKS), num_versions))
     with requests_all_along(server, model, num_clients=1) as responses:
@@ -310,7 +310,7 @@ class Overload:
 
 
 def measure_rate(server: Server, model: str, images: Sequence[bytes], *, num_clients: int, duration_s: float) -> float:
-    """Give the responses in a second to clients that each wait for theirs; refusals count as failures."""
+    """Return the responses per second to clients that each wait for theirs; refusals count as failures."""
     start = time.monotonic()
 
     def send(i: int) -> int:
@@ -410,7 +410,7 @@ def mutate(server: Server, model: str, *, num_requests: int, num_warmup: int, se
 
 
 def damage(chance: random.Random, content: bytes) -> bytes:
-    """Change some bytes: flip, cut, repeat, insert, or put what parsers stumble over in their place."""
+    """Change some bytes: flip, cut, repeat, insert, or replace them by what parsers stumble over."""
     for _ in range(chance.randint(1, 2)):
         at = chance.randrange(len(content) + 1)
         to = min(len(content), at + chance.randint(0, 20))
@@ -437,7 +437,7 @@ _STUMBLING_BLOCKS = (
 
 
 def _mutated_http(chance: random.Random, model: str) -> bytes:
-    """Give a request as it is on the wire, with one part of it damaged."""
+    """Return a request as it is on the wire, with one part of it damaged."""
     image = encode(chance.randint(1, 40), chance.randint(1, 40), chance.choice(["JPEG", "PNG", "GIF", "BMP"]))
     parts = {
         "image": image,
@@ -470,7 +470,7 @@ def _mutated_http(chance: random.Random, model: str) -> bytes:
 
 
 def _send(server: Server, request: bytes) -> tuple[str, str, bool]:
-    """Send bytes, and nothing after them; give what was sent, the status, and whether that may be.
+    """Send bytes, and nothing after them; return what was sent, the status, and whether it is allowed.
 
     A damaged head may announce more than comes: then no response is due, and the connection is all that ends.
     """
@@ -556,7 +556,7 @@ def _mutate_tensor(chance: random.Random, message: Any) -> None:
 
 
 def _call(channel: grpc.Channel, method: str, body: bytes) -> tuple[str, bool]:
-    """Send bytes to a method; give the status, and whether that may be."""
+    """Send bytes to a method; return the status, and whether it is allowed."""
     service = "ModelService" if method == "GetModelStatus" else "PredictionService"
     call = channel.unary_unary(f"/tensorflow.serving.{service}/{method}")
     try:

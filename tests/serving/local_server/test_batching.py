@@ -197,7 +197,7 @@ async def test_when_one_part_of_a_large_request_fails_the_others_are_given_up() 
     assert model.sizes == [8, 8]
 
 
-async def test_a_large_request_takes_no_more_places_than_there_are(model: Doubler) -> None:
+async def test_a_large_request_takes_no_more_room_than_there_is(model: Doubler) -> None:
     scheduler = Scheduler(replace(SPLIT, num_batch_threads=1, max_enqueued_batches=2))
     busy = await occupy(scheduler, model)
     assert await code_of(scheduler.run(model, {"x": rows(*range(20))}, ["y"])) is Code.UNAVAILABLE
@@ -344,7 +344,7 @@ async def test_inputs_that_wait_take_bounded_memory(model: Doubler, options: Bat
 
 
 @pytest.mark.parametrize("options", [None, WIDE], ids=["alone", "batched"])
-async def test_a_cancelled_request_is_not_computed_and_gives_its_place_back(
+async def test_a_cancelled_request_is_not_computed_and_frees_its_room(
     model: Doubler, options: BatchingOptions | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batching, "_NUM_CORES", 1)
@@ -506,7 +506,7 @@ async def test_every_request_gets_its_own_rows(splitting: bool, padding: bool, d
 
 
 @pytest.mark.parametrize("options", [None, BatchingOptions(max_batch_size=16, max_enqueued_batches=1000)])
-async def test_a_thousand_requests_at_once_are_each_answered_once(
+async def test_a_thousand_requests_at_once_each_get_one_response(
     model: Doubler, options: BatchingOptions | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batching, "_MAX_QUEUED_REQUESTS", 1000)

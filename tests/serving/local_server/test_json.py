@@ -68,7 +68,7 @@ def test_errors_show_the_beginning_of_long_values() -> None:
         assert time.perf_counter() - start < 5
 
 
-# Answers.
+# Responses.
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_errors_show_the_beginning_of_long_values() -> None:
         ({"y": np.zeros((2, 0))}, {"predictions": [[], []]}, {"outputs": [[], []]}),
     ],
 )
-def test_an_answer_has_the_form_of_its_request(outputs: dict[str, Any], rows: Any, columns: Any) -> None:
+def test_a_response_has_the_form_of_its_request(outputs: dict[str, Any], rows: Any, columns: Any) -> None:
     assert write(**outputs) == rows
     assert write(rows=False, **outputs) == columns
 
@@ -119,12 +119,12 @@ def test_numbers_that_json_does_not_have_are_written_as_tensorflow_serving_write
         ({"y": np.zeros(2, np.complex64)}, "Failed to write JSON value for tensor type: complex64"),
     ],
 )
-def test_an_answer_that_has_no_rows_is_refused(outputs: dict[str, Array], message: str) -> None:
+def test_outputs_without_rows_are_refused(outputs: dict[str, Array], message: str) -> None:
     with pytest.raises(StatusError, match=message):
         json_responses.write_predictions(outputs, rows=True)
 
 
-def test_a_scalar_answers_in_columns() -> None:
+def test_a_scalar_is_written_as_a_column() -> None:
     assert write(rows=False, y=np.float32(0.1)) == {"outputs": 0.1}
     assert write(rows=False, t=np.array(b"a", object)) == {"outputs": "a"}
 
@@ -133,7 +133,7 @@ def arrays(dtype: str) -> st.SearchStrategy[Array]:
     elements = {"allow_nan": True, "allow_subnormal": True} if "float" in dtype else {}
     return npst.arrays(
         dtype,
-        # Behind an axis without elements, JSON has no place for the sizes of others.
+        # Behind an axis without elements, JSON cannot hold the sizes of others.
         npst.array_shapes(max_dims=4, max_side=4) | npst.array_shapes(max_dims=3, max_side=4).map(lambda s: (*s, 0)),
         elements=npst.from_dtype(np.dtype(dtype), **elements),
     )
@@ -142,8 +142,8 @@ def arrays(dtype: str) -> st.SearchStrategy[Array]:
 @pytest.mark.parametrize("dtype", [*NUMBERS, "bool"])
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_what_is_answered_can_be_asked(dtype: str, data: st.DataObject) -> None:
-    """An answer, sent back as a request, is the same array, to the bit but for the sign of NaN."""
+def test_a_response_can_be_read_as_a_request(dtype: str, data: st.DataObject) -> None:
+    """A response, sent back as a request, is the same array, to the bit but for the sign of NaN."""
     array = data.draw(arrays(dtype))
     if dtype == "float32":
         # The digits of the largest one are a little beyond it, and refused, as by TensorFlow Serving.

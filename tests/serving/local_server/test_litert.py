@@ -1,7 +1,9 @@
+import functools
 import threading
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -124,17 +126,16 @@ def _make_keras() -> Any:
 
 @pytest.fixture(scope="module")
 def serve() -> Any:
-    """Give the function that loads a model once for all tests."""
-    loaded: dict[Path, LiteRTServable] = {}
+    """Return the function that loads a model once for all tests."""
+    with ExitStack() as stack:
 
-    def serve(path: Path) -> LiteRTServable:
-        if path not in loaded:
-            loaded[path] = LiteRTServable(path)
-        return loaded[path]
+        @functools.cache
+        def serve(path: Path) -> LiteRTServable:
+            servable = LiteRTServable(path)
+            stack.callback(servable.close)
+            return servable
 
-    yield serve
-    for servable in loaded.values():
-        servable.close()
+        yield serve
 
 
 Serve = Callable[[Path], LiteRTServable]
@@ -154,7 +155,7 @@ def run_plain(path: Path, x: Array) -> Array:
 
 
 def names(servable: LiteRTServable, signature: str = "serving_default") -> tuple[str, str]:
-    """Give the names of the only input and the only output tensor."""
+    """Return the names of the only input and the only output tensor."""
     described = servable.signatures[signature]
     [taken], [given] = described.inputs.values(), described.outputs.values()
     return taken.name, given.name
@@ -167,7 +168,7 @@ def images(num_rows: int, dtype: Any, seed: int = 0) -> Array:
 
 @pytest.mark.parametrize("num_rows", [1, 3, 17])
 @pytest.mark.parametrize(("kind", "dtype"), [("unsigned", np.float32), ("quantized", np.uint8)])
-def test_rows_are_answered_as_the_interpreter_answers_them_and_in_order(
+def test_rows_have_the_interpreters_outputs_and_their_order(
     request: pytest.FixtureRequest, serve: Serve, kind: str, dtype: Any, num_rows: int
 ) -> None:
     path = request.getfixturevalue(kind)
@@ -181,7 +182,7 @@ def test_rows_are_answered_as_the_interpreter_answers_them_and_in_order(
 
 @pytest.mark.parametrize("num_rows", [1, 3, 17])
 @pytest.mark.parametrize("signature", ["dynamic", "fixed"])
-def test_signatures_answer_by_name(signed: Path, serve: Serve, signature: str, num_rows: int) -> None:
+def test_signatures_run_by_name(signed: Path, serve: Serve, signature: str, num_rows: int) -> None:
     servable = serve(signed)
     x = np.random.default_rng(num_rows).normal(size=(num_rows, 4)).astype(np.float32)
     [scores] = servable.run({f"{signature}/x": x}, [f"{signature}/scores"])
@@ -270,7 +271,7 @@ def test_a_wrong_input_is_refused_and_the_model_works_afterwards(
 
 
 @pytest.mark.parametrize("kind", ["signed", "unsigned"])
-def test_threads_share_a_model_and_each_gets_its_own_answer(
+def test_threads_share_a_model_and_each_gets_its_own_outputs(
     request: pytest.FixtureRequest, serve: Serve, kind: str
 ) -> None:
     servable = serve(request.getfixturevalue(kind))
@@ -293,7 +294,7 @@ def test_threads_share_a_model_and_each_gets_its_own_answer(
 
 
 @pytest.mark.parametrize("num_rows", [1, 3])
-def test_an_answer_keeps_its_values_when_the_model_runs_again(signed: Path, serve: Serve, num_rows: int) -> None:
+def test_outputs_keep_their_values_when_the_model_runs_again(signed: Path, serve: Serve, num_rows: int) -> None:
     servable = serve(signed)
     ones = np.ones((num_rows, 4), np.float32)
     [first] = servable.run({"dynamic/x": ones}, ["dynamic/double"])

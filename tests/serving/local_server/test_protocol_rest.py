@@ -1,4 +1,4 @@
-"""Clients written for TensorFlow Serving, over REST: what its own tests ask, every form of JSON, and every refusal.
+"""Clients written for TensorFlow Serving, over REST: the requests of its own tests, every form of JSON, every refusal.
 
 The models are those of `models.py`; `half_plus_two` is TensorFlow Serving's own.
 """
@@ -633,7 +633,7 @@ def other(other_server: tuple[Server, Path], models_dir: Path) -> Iterator[Serve
     return server
 
 
-def test_pages_of_other_sites_may_call_where_asked_for(server, other):
+def test_pages_of_other_sites_may_call_where_a_flag_says_so(server, other):
     for method, path in (("OPTIONS", "default:predict"), ("GET", "default"), ("GET", "nobody"), ("POST", "default:x")):
         headers = other.request(method, f"/v1/models/{path}").headers
         assert headers["Access-Control-Allow-Origin"] == "*"

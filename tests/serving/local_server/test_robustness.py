@@ -117,7 +117,7 @@ def client(server: Server) -> Iterator[soak.Client]:
 
 @pytest.fixture(autouse=True)
 def _still_well(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After every test with the server, it answers."""
+    """After every test with the server, it responds."""
     client = request.getfixturevalue("client") if "server" in request.fixturenames else None
     yield
     if client:
@@ -171,12 +171,12 @@ def begin(server: Server, length: int) -> socket.socket:
 
 
 def read_body(connection: socket.socket) -> bytes:
-    answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
-    return answer.partition(b"\r\n\r\n")[2]
+    response = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    return response.partition(b"\r\n\r\n")[2]
 
 
 def wait_until_queued(server: Server, client: soak.Client) -> None:
-    """Return when what was sent before waits for the model: what is asked later is answered by then."""
+    """Return when what was sent before waits for the model: these later calls have their responses by then."""
     for _ in range(3):
         client.get_metadata()
         server.get("/v1/models/flowers")
@@ -189,8 +189,8 @@ def refused(call: Any, request: Any) -> tuple[Code, str]:
 
 
 def post(server: Server, body: Any, path: str = "/v1/models/flowers:predict", **options: Any) -> tuple[int, str]:
-    status, answer = server.post(path, body, **options)
-    return status, answer.get("error", "")
+    status, response = server.post(path, body, **options)
+    return status, response.get("error", "")
 
 
 # Requests.
@@ -279,9 +279,11 @@ def test_one_bad_image_does_not_fail_the_good_ones_of_its_batch(
             wait_until_queued(server, client)
         *good, bad = calls[:2] + calls[3:] + calls[2:3]
         assert bad.code() is Code.INVALID_ARGUMENT
-        answers = [list(call.result().outputs["probabilities"].float_val) for call in good]
-        answers += [json.loads(read_body(connection))["predictions"][0]["probabilities"] for connection in connections]
-    assert np.allclose(answers, [expected] * 7, atol=soak.TOLERANCE)
+        responses = [list(call.result().outputs["probabilities"].float_val) for call in good]
+        responses += [
+            json.loads(read_body(connection))["predictions"][0]["probabilities"] for connection in connections
+        ]
+    assert np.allclose(responses, [expected] * 7, atol=soak.TOLERANCE)
     assert num_batches(server) == before + 1
 
 
@@ -384,30 +386,30 @@ def test_slow_clients_are_cut_off_and_hurt_nobody(server: Server, client: soak.C
         for connection in in_head:
             connection.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
         silent = stack.enter_context(socket.create_connection(("127.0.0.1", server.rest_port)))
-        answers = dict.fromkeys((*in_body, *in_head, silent), b"")
-        open_ones, slowest_s, start = set(answers), 0.0, time.monotonic()
+        responses = dict.fromkeys((*in_body, *in_head, silent), b"")
+        open_ones, slowest_s, start = set(responses), 0.0, time.monotonic()
         while open_ones:
             assert time.monotonic() < start + 5 * REST_TIMEOUT_S
             for connection in open_ones & {*in_body, *in_head}:
                 with suppress(OSError):  # it is cut off; what came before is read below
                     connection.send(b"x")
-            asked = time.monotonic()
+            sent = time.monotonic()
             client.predict_rest(GOOD)
-            slowest_s = max(slowest_s, time.monotonic() - asked)
+            slowest_s = max(slowest_s, time.monotonic() - sent)
             for connection in select.select(list(open_ones), [], [], 0.02)[0]:
                 try:
                     received = connection.recv(10_000)
                 except ConnectionResetError:
                     received = b""
-                answers[connection] += received
+                responses[connection] += received
                 if not received:
                     open_ones.discard(connection)
     assert slowest_s < REST_TIMEOUT_S
-    assert all(answers[connection].startswith(b"HTTP/1.1 504 ") for connection in in_body)
-    assert not any(answers[connection] for connection in (*in_head, silent))
+    assert all(responses[connection].startswith(b"HTTP/1.1 504 ") for connection in in_body)
+    assert not any(responses[connection] for connection in (*in_head, silent))
 
 
-def test_a_client_that_offers_another_protocol_is_answered_over_http_1(server: Server) -> None:
+def test_a_client_that_offers_another_protocol_is_served_over_http_1(server: Server) -> None:
     for upgrade in ("h2c", "websocket"):
         headers = {"Upgrade": upgrade, "Connection": "Upgrade, HTTP2-Settings", "HTTP2-Settings": "AAMAAABkAAQAAP__"}
         assert post(server, soak.to_json(GOOD), headers=headers) == (200, "")
@@ -600,8 +602,8 @@ def test_a_label_for_a_version_that_is_not_served_ends_the_start(tmp_path: Path,
     shutil.copytree(export_dir, tmp_path / "flowers" / "1")
     labels = 'version_labels { key: "stable" value: 9 }'
     config = write_config(tmp_path / "models.config", {"flowers": (tmp_path / "flowers", labels)})
-    status, said, _ = run_to_its_end(port=free_ports(1)[0], model_config_file=config)
-    assert (status, "Request to assign label to version 9 of model flowers" in said) == (1, True)
+    status, messages, _ = run_to_its_end(port=free_ports(1)[0], model_config_file=config)
+    assert (status, "Request to assign label to version 9 of model flowers" in messages) == (1, True)
 
 
 # The end.
