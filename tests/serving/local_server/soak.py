@@ -279,7 +279,7 @@ def push_broken(
     server: Server, model: str, *, base_dir: Path, source_dir: Path, num_versions: int
 ) -> tuple[Responses, dict[str, str]]:
     """Copy broken versions into the base path file by file, as by hand; return their errors by kind of break."""
-    first = max(available(server, model)) + 1
+    first = max(version_states(server, model)) + 1
     kinds = list(itertools.islice(itertools.cycle(BREAKS), num_versions))
     with requests_all_along(server, model, num_clients=1) as responses:
         for version, kind in enumerate(kinds, start=first):

@@ -96,6 +96,14 @@ def make(loader: Loader, **options: Any) -> ModelManager:
     return ModelManager(loader, ManagerOptions(**{"poll_wait_s": 0.005, **options}))
 
 
+async def serve(base: Path, loader: Loader, *versions: int | str, **policy: Any) -> ModelManager:
+    """Publish versions, and return a manager that serves the model `m` by a policy."""
+    push(base, *versions)
+    manager = make(loader)
+    await manager.configure([ModelConfig("m", base, **policy)])
+    return manager
+
+
 async def look(manager: ModelManager, *configs: ModelConfig) -> None:
     """Look at the folders once, whether or not there is something to serve in the end."""
     with suppress(StatusError):
@@ -176,16 +184,12 @@ async def test_of_two_spellings_of_a_number_it_is_always_the_same_one_that_is_se
 async def test_the_policy_chooses_versions(
     base: Path, loader: Loader, policy: dict[str, Any], expected: list[int]
 ) -> None:
-    push(base, 1, 2, 3, 4)
-    manager = make(loader)
-    await manager.configure([ModelConfig("m", base, **policy)])
+    manager = await serve(base, loader, 1, 2, 3, 4, **policy)
     assert states(manager) == [(number, "AVAILABLE") for number in expected]
 
 
 async def test_a_new_version_is_loaded_before_the_old_one_is_unloaded(base: Path, loader: Loader) -> None:
-    push(base, 1)
-    manager = make(loader)
-    await manager.configure([ModelConfig("m", base)])
+    manager = await serve(base, loader, 1)
     async with watched(manager):
         loader.gate.clear()
         push(base, 2)
@@ -209,9 +213,7 @@ async def test_a_new_version_is_loaded_before_the_old_one_is_unloaded(base: Path
 async def test_a_broken_version_keeps_the_old_one_and_shows_why(
     base: Path, loader: Loader, content: str, code: Code, message: str
 ) -> None:
-    push(base, 1)
-    manager = make(loader)
-    await manager.configure([ModelConfig("m", base)])
+    manager = await serve(base, loader, 1)
     push(base, 2, content=content)
     async with watched(manager):
         await until(lambda: states(manager) == [(2, "END"), (1, "AVAILABLE")])
@@ -279,9 +281,7 @@ async def test_an_error_does_not_keep_in_memory_what_was_loaded(base: Path) -> N
 
 
 async def test_a_version_in_use_stays_in_memory_until_the_last_request_ends(base: Path, loader: Loader) -> None:
-    push(base, 1)
-    manager = make(loader)
-    await manager.configure([ModelConfig("m", base)])
+    manager = await serve(base, loader, 1)
     version = manager.get(ModelSpec(name="m"))
     with version.lease() as first:
         with version.lease() as second:
@@ -317,9 +317,7 @@ async def test_a_version_wanted_again_while_it_is_unloaded_is_loaded_anew(base: 
 
 
 async def test_a_version_whose_folder_goes_is_unloaded(base: Path, loader: Loader) -> None:
-    push(base, 1, 2)
-    manager = make(loader)
-    await manager.configure([ModelConfig("m", base, num_latest=None)])
+    manager = await serve(base, loader, 1, 2, num_latest=None)
     shutil.rmtree(base / "2")
     await manager.configure([ModelConfig("m", base, num_latest=None)])
     await until(lambda: states(manager) == [(2, "END"), (1, "AVAILABLE")])
@@ -335,9 +333,7 @@ async def test_a_version_whose_folder_goes_is_unloaded(base: Path, loader: Loade
 async def test_versions_are_served_on_while_the_base_path_cannot_be_read(
     base: Path, loader: Loader, caplog: pytest.LogCaptureFixture
 ) -> None:
-    push(base, 1)
-    manager = make(loader)
-    await manager.configure([ModelConfig("m", base)])
+    manager = await serve(base, loader, 1)
     base.rename(base.with_name("away"))
     for _ in range(3):
         await manager.configure([ModelConfig("m", base)])
@@ -601,9 +597,7 @@ async def test_status_lists_versions_by_number(base: Path, loader: Loader) -> No
 
 async def test_closing_ends_what_runs_in_the_background(base: Path, loader: Loader) -> None:
     before = asyncio.all_tasks()
-    push(base, 1)
-    manager = make(loader)
-    await manager.configure([ModelConfig("m", base)])
+    manager = await serve(base, loader, 1)
     with manager.get(ModelSpec(name="m")).lease():
         push(base, 2)
         await manager.configure([ModelConfig("m", base)])
