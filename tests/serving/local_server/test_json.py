@@ -60,6 +60,12 @@ def test_deep_lists_are_refused_quickly(form: str, depth: int, closed: bool) -> 
     assert time.perf_counter() - start < 5
 
 
+@pytest.mark.parametrize("depth", [100, 100_000])
+def test_deep_objects_are_refused(depth: int) -> None:
+    text = '{"instances": [' + '{"a": ' * depth + "1" + "}" * depth + "]}"
+    assert len(refusal(text, x="float32")) < 500
+
+
 def test_errors_show_the_beginning_of_long_values() -> None:
     for text in (f'"{"a" * 10**6}"', f"[{'1,' * 10**6}1]", f'{{"a": [{"[]," * 10**5}[]]}}'):
         start = time.perf_counter()
