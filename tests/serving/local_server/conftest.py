@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 import requests
 
+from serving.local_server.errors import Code, StatusError
+
 ROOT = Path(__file__).resolve().parents[3]
 START_S = 120
 CALL_S = 30
@@ -139,6 +141,14 @@ def start_server(log_path: Path, **flags: Any) -> Iterator[Server]:
     finally:
         with suppress(subprocess.TimeoutExpired):
             server.stop()
+
+
+@contextmanager
+def status_error(code: Code, match: str) -> Iterator[None]:
+    """Expect a `StatusError` of this code, whose message a pattern is found in."""
+    with pytest.raises(StatusError, match=match) as caught:
+        yield
+    assert caught.value.code is code
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -19,6 +19,7 @@ from serving.local_server.batching import Scheduler
 from serving.local_server.batching_options import BatchingOptions
 from serving.local_server.errors import Code, StatusError, invalid_argument
 from serving.local_server.servable import Array
+from tests.serving.local_server.conftest import status_error
 
 TIMEOUT_S = 30
 WIDE = BatchingOptions(max_batch_size=8, num_batch_threads=1)
@@ -160,11 +161,8 @@ async def test_a_batch_holds_at_most_max_batch_size_rows(model: Doubler) -> None
 
 
 async def test_a_request_of_more_rows_than_a_batch_is_refused(model: Doubler) -> None:
-    with pytest.raises(
-        StatusError, match=r"Task size 9 is larger than maximum input batch size 8\. Send fewer"
-    ) as caught:
+    with status_error(Code.INVALID_ARGUMENT, r"Task size 9 is larger than maximum input batch size 8\. Send fewer"):
         await Scheduler(WIDE).run(model, {"x": rows(*range(9))}, ["y"])
-    assert caught.value.code is Code.INVALID_ARGUMENT
     assert not model.calls
 
 
@@ -292,11 +290,8 @@ async def test_a_full_queue_refuses_at_once_and_takes_requests_again_afterwards(
     waiting = [submit(scheduler, model, rows(1, 2, 3)) for _ in range(2)]
     await settle()
     refused = scheduler.run(model, {"x": rows(1, 2)}, ["y"])
-    with pytest.raises(
-        StatusError, match="is full; currently 2 batches enqueued and max_enqueued_batches is 2"
-    ) as caught:
+    with status_error(Code.UNAVAILABLE, "is full; currently 2 batches enqueued and max_enqueued_batches is 2"):
         refused.send(None)  # it does not even wait for the event loop
-    assert caught.value.code is Code.UNAVAILABLE
     waiting.append(submit(scheduler, model, rows(9)))  # fits in the last batch
     await settle()
     model.gate.set()
@@ -447,9 +442,8 @@ async def test_what_was_split_or_filled_up_needs_outputs_with_rows(kind: type[Do
     ],
 )
 async def test_what_has_no_rows_cannot_be_batched(model: Doubler, feeds: dict[str, Array], message: str) -> None:
-    with pytest.raises(StatusError, match=message) as caught:
+    with status_error(Code.INVALID_ARGUMENT, message):
         await Scheduler(WIDE).run(model, {name: np.asarray(array) for name, array in feeds.items()}, ["y"])
-    assert caught.value.code is Code.INVALID_ARGUMENT
 
 
 async def test_models_take_turns(model: Doubler) -> None:

@@ -12,6 +12,7 @@ from serving.local_server import tensors
 from serving.local_server.errors import Code, StatusError
 from serving.local_server.servable import Array
 from tests.serving.local_server import models
+from tests.serving.local_server.conftest import status_error
 
 MAX_BYTES = 1 << 20
 NUMBERS = [name for name in models.FIELDS if name != "string"]
@@ -165,6 +166,5 @@ def test_a_shape_must_fit(received: tuple[int, ...], expected: tuple[int | None,
     if is_right:
         tensors.check_shape(received, expected, "x")
         return
-    with pytest.raises(StatusError, match=r"input 'x' must have the shape \[.*\]\. Received: \[.*\]") as caught:
+    with status_error(Code.INVALID_ARGUMENT, r"input 'x' must have the shape \[.*\]\. Received: \[.*\]"):
         tensors.check_shape(received, expected, "x")
-    assert caught.value.code is Code.INVALID_ARGUMENT
