@@ -13,7 +13,7 @@ from serving.local_server.flags import parse
 
 
 def main() -> int:
-    """Run the server; exit status 0 when it was told to end, 1 when it cannot start, 2 for a wrong command line."""
+    """Run the server; exit status 0 after a signal to end, 1 when it cannot start, 2 for a wrong command line."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
         flags = parse(sys.argv[1:])
@@ -48,5 +48,5 @@ def _end_at_once(number: int, frame: FrameType | None) -> None:
 if __name__ == "__main__":
     status = main()
     logging.shutdown()
-    # Everything accepted is answered by now; a model that is still being loaded, or runs for nobody, is not waited for.
+    # Every accepted request has its response by now. A model that is still being loaded, or runs for nobody, may stop.
     os._exit(status)

@@ -1,8 +1,7 @@
 """One queue in front of the models: requests become batches, batches run on a few threads.
 
 Everything but the models' own work happens on the event loop, so nothing here needs a lock. Without batching a batch is
-one request. The parameters are TensorFlow Serving's (session_bundle_config.proto), with its defaults; the models take
-turns and the queues end as in its shared_batch_scheduler.h.
+one request. The models take turns and the queues end as in TensorFlow Serving's shared_batch_scheduler.h.
 """
 
 import asyncio
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from serving.local_server.batching_options import BatchingOptions
 from serving.local_server.errors import Code, StatusError, invalid_argument
 from serving.local_server.servable import Array, Servable
 
@@ -25,80 +25,8 @@ log = logging.getLogger(__name__)
 _NUM_CORES = os.cpu_count() or 1
 # What may wait for a model where batching is off: some seconds of work for a heavy one.
 _MAX_QUEUED_REQUESTS = 128
-# Of one input of a batch whose requests are filled up to the widest of them; beyond, they run apart.
+# Of one input of a padded batch; the requests of a larger one run apart.
 _MAX_PADDED_BYTES = 1 << 28
-
-
-@dataclass(frozen=True)
-class BatchingOptions:
-    """How requests are batched.
-
-    Attributes:
-        max_batch_size: rows of a request, and of a batch.
-        batch_timeout_s: how long the oldest request waits for a batch to fill up while a thread is free.
-        max_enqueued_batches: batches that may wait for one model; beyond, a request is refused at once.
-        num_batch_threads: batches at work at the same time.
-        allowed_batch_sizes: a batch is filled up to the next of these sizes; any size where empty.
-        pad_variable_length_inputs: fill shorter inputs with zeros, so that different shapes share a batch.
-        enable_large_batch_splitting: split a request of more than `max_execution_batch_size` rows.
-        max_execution_batch_size: rows of a batch where requests are split; `None` is `max_batch_size`.
-    """
-
-    max_batch_size: int = 1000
-    batch_timeout_s: float = 0.0
-    max_enqueued_batches: int = 10
-    num_batch_threads: int = _NUM_CORES
-    allowed_batch_sizes: tuple[int, ...] = ()
-    pad_variable_length_inputs: bool = False
-    enable_large_batch_splitting: bool = False
-    max_execution_batch_size: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("max_batch_size", "max_enqueued_batches", "num_batch_threads", "num_rows_per_batch"):
-            if getattr(self, name) < 1:
-                shown = name.replace("num_rows_per_batch", "max_execution_batch_size")
-                raise ValueError(f"{shown} must be at least 1. Received: {getattr(self, name)}")
-        if self.batch_timeout_s < 0:
-            raise ValueError(f"batch_timeout_micros must not be negative. Received: {self.batch_timeout_s * 1e6:.0f}")
-        if self.num_rows_per_batch > self.max_batch_size:
-            raise ValueError(
-                f"max_execution_batch_size must not be above max_batch_size ({self.max_batch_size}). "
-                f"Received: {self.max_execution_batch_size}"
-            )
-        sizes = self.allowed_batch_sizes
-        if sizes and (list(sizes) != sorted(set(sizes)) or sizes[0] < 1 or sizes[-1] != self.num_rows_per_batch):
-            raise ValueError(
-                f"allowed_batch_sizes must increase and end with the rows of a full batch ({self.num_rows_per_batch}). "
-                f"Received: {list(sizes)}"
-            )
-
-    @property
-    def num_rows_per_batch(self) -> int:
-        if self.enable_large_batch_splitting and self.max_execution_batch_size is not None:
-            return self.max_execution_batch_size
-        return self.max_batch_size
-
-    @classmethod
-    def from_proto(cls, proto: Any) -> "BatchingOptions":
-        """Read a `BatchingParameters` message; what it leaves out keeps its default."""
-        given = {name: getattr(proto, name).value for name in _WRAPPED if proto.HasField(name)}
-        if "batch_timeout_micros" in given:
-            given["batch_timeout_s"] = given.pop("batch_timeout_micros") / 1e6
-        return cls(
-            **given,
-            allowed_batch_sizes=tuple(proto.allowed_batch_sizes),
-            pad_variable_length_inputs=proto.pad_variable_length_inputs,
-        )
-
-
-_WRAPPED = (
-    "max_batch_size",
-    "batch_timeout_micros",
-    "max_enqueued_batches",
-    "num_batch_threads",
-    "enable_large_batch_splitting",
-    "max_execution_batch_size",
-)
 
 
 @dataclass(eq=False)
@@ -155,7 +83,7 @@ class Scheduler:
         """Run one request; when the caller is cancelled while it waits, nothing is computed.
 
         Raises:
-            StatusError: UNAVAILABLE at once when the queue is full, or whatever the model says of this request.
+            StatusError: UNAVAILABLE at once when the queue is full, or the model's error for this request.
         """
         if self._options is None:
             return await self._enqueue(servable, feeds, fetches, num_rows=1)
@@ -220,7 +148,7 @@ class Scheduler:
     def _find_batch(
         self, servable: Servable, feeds: Mapping[str, Array], fetches: Sequence[str], num_rows: int
     ) -> _Batch:
-        """Give the batch that a request waits in: the last one of its kind where there is room, else a new one."""
+        """Return the batch that a request waits in: the last one of its kind that has room, else a new one."""
         line = self._lines.get(servable, [])
         kind = self._kind(feeds, fetches)
         last = next((batch for batch in reversed(line) if batch.kind == kind), None) if self._options else None
@@ -243,7 +171,7 @@ class Scheduler:
         return batch
 
     def _kind(self, feeds: Mapping[str, Array], fetches: Sequence[str]) -> Any:
-        """Tell which requests can share a batch."""
+        """Return what requests must have in common to share a batch."""
         if self._options is None:
             return None
         padded = self._options.pad_variable_length_inputs
@@ -263,7 +191,7 @@ class Scheduler:
             del self._lines[batch.servable]
 
     def _start_batches(self) -> None:
-        """Give every idle thread a batch that is full or has waited long enough."""
+        """Start a batch that is full, or has waited long enough, on every idle thread."""
         loop = asyncio.get_running_loop()
         if self._timer:
             self._timer.cancel()
@@ -320,7 +248,7 @@ def _count_bytes(array: Array) -> int:
 def _run(
     servable: Servable, tasks: Sequence[_Task], fetches: Sequence[str], options: BatchingOptions | None
 ) -> list[list[Array] | StatusError]:
-    """Run a batch in a thread; a request that makes it fail is found by halves, and the others are answered."""
+    """Run a batch in a thread; a request that makes it fail is found by halves, and the others get their outputs."""
     try:
         return list(_run_together(servable, tasks, fetches, options))
     except StatusError as exc:

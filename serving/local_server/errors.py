@@ -1,4 +1,4 @@
-"""What a caller is told when a request cannot be answered: a status code and a message, the same over gRPC and REST."""
+"""The errors of a request: a status code and a message, the same over gRPC and REST."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ _MAX_MESSAGE_CHARS = 1000
 
 
 class StatusError(Exception):
-    """A request that cannot be answered, or a model that cannot be loaded."""
+    """A request fails, or a model cannot be loaded."""
 
     def __init__(self, code: Code, message: str) -> None:
         if len(message) > _MAX_MESSAGE_CHARS:
@@ -48,7 +48,7 @@ class StatusError(Exception):
 
 
 class StartError(Exception):
-    """The server cannot start. The message says the rule, what was received and what to do next."""
+    """The server cannot start. The message states the rule, what was received and what to do next."""
 
 
 def invalid_argument(message: str) -> StatusError:
@@ -63,8 +63,8 @@ def failed_precondition(message: str) -> StatusError:
     return StatusError(Code.FAILED_PRECONDITION, message)
 
 
-def by_number(number: int) -> Code:
-    """Give the code of a number: TensorFlow's and gRPC's are the same."""
+def _code_of(number: int) -> Code:
+    """Return the code of a number, which is the same in TensorFlow and gRPC."""
     return _BY_NUMBER.get(number, Code.UNKNOWN)
 
 
@@ -77,7 +77,7 @@ def from_tensorflow() -> Iterator[None]:
         yield
     except tf.errors.OpError as exc:
         message = str(exc.message).split("\nOriginal stack trace")[0].split("\nErrors may have originated")[0].strip()
-        raise StatusError(by_number(exc.error_code), message) from exc
+        raise StatusError(_code_of(exc.error_code), message) from exc
     except UnicodeDecodeError as exc:
         # TensorFlow's message quotes bytes of the request that are no text.
         raise invalid_argument(bytes(exc.object).decode("utf-8", "replace")) from exc

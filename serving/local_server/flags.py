@@ -83,7 +83,7 @@ class Flags:
     tensorflow_session_parallelism: int = _flag(0, "threads for a session, inside and between operations; 0 chooses")
     tensorflow_intra_op_parallelism: int = _flag(0, "threads inside one operation; 0 chooses")
     tensorflow_inter_op_parallelism: int = _flag(0, "operations at once; 0 chooses")
-    enable_serialization_as_tensor_content: bool = _flag(False, "answer tensors as bytes instead of typed fields")
+    enable_serialization_as_tensor_content: bool = _flag(False, "return tensors as bytes instead of typed fields")
     enable_signature_method_name_check: bool = _flag(
         False, "classify and regress with signatures made for it alone; TensorFlow 2 makes all of them for predict"
     )
@@ -99,7 +99,7 @@ def parse(arguments: Sequence[str]) -> Flags:
 
     Raises:
         StartError: two flags contradict each other, or one is missing.
-        SystemExit: a flag is unknown or has a wrong value (2), or help was asked for (0).
+        SystemExit: a flag is unknown or has a wrong value (2), or is --help (0).
     """
     parser = argparse.ArgumentParser(
         prog="python -m serving.local_server",

@@ -29,11 +29,11 @@ class GrpcApi:
     """The gRPC server.
 
     Args:
-        service: answers the requests.
+        service: handles the requests.
         addresses: to listen on, `host:port` or `unix:path`.
         credentials: for TLS; `None` listens without.
         channel_arguments: gRPC's own options.
-        enable_reflection: let tools ask which services there are.
+        enable_reflection: let tools list the services.
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class GrpcApi:
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self, grace_s: float) -> None:
-        """Take no more requests, and give those at work so long to finish."""
+        """Refuse new requests, and wait this long for those at work."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_s)
 
 
 class _Parsing(grpc.aio.ServerInterceptor):
-    """Let a request that is not a message be refused as one, and not as a failure of the server's."""
+    """Refuse a request that is not a message as the client's error, not as a failure of the server."""
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
@@ -103,19 +103,19 @@ class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
         self._service = service
 
     async def Predict(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return await _answer(self._service, self._service.predict, request, context, "Predict")
+        return await _respond(self._service, self._service.predict, request, context, "Predict")
 
     async def Classify(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return await _answer(self._service, self._service.classify, request, context, "Classify")
+        return await _respond(self._service, self._service.classify, request, context, "Classify")
 
     async def Regress(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return await _answer(self._service, self._service.regress, request, context, "Regress")
+        return await _respond(self._service, self._service.regress, request, context, "Regress")
 
     async def MultiInference(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return await _answer(self._service, self._service.multi_inference, request, context, "MultiInference")
+        return await _respond(self._service, self._service.multi_inference, request, context, "MultiInference")
 
     async def GetModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return await _answer(self._service, self._service.get_model_metadata, request, context, "GetModelMetadata")
+        return await _respond(self._service, self._service.get_model_metadata, request, context, "GetModelMetadata")
 
 
 class _Model(model_service_pb2_grpc.ModelServiceServicer):
@@ -123,13 +123,13 @@ class _Model(model_service_pb2_grpc.ModelServiceServicer):
         self._service = service
 
     async def GetModelStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return await _answer(self._service, self._service.get_model_status, request, context, "GetModelStatus")
+        return await _respond(self._service, self._service.get_model_status, request, context, "GetModelStatus")
 
     async def HandleReloadConfigRequest(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return await _answer(self._service, self._service.reload_config, request, context, "HandleReloadConfigRequest")
+        return await _respond(self._service, self._service.reload_config, request, context, "HandleReloadConfigRequest")
 
 
-async def _answer(
+async def _respond(
     service: Service, handle: Callable[[Any], Awaitable[Any]], request: Any, context: Any, api: str
 ) -> Any:
     if request is None:

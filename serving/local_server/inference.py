@@ -1,4 +1,4 @@
-"""What TensorFlow Serving's PredictionService answers, whichever way a request came in.
+"""TensorFlow Serving's PredictionService, whichever way a request came in.
 
 Each function checks a request against a model's signature, runs it, and fills the response; the order of the checks and
 the error texts are those of predict_util.cc, classifier.cc, regressor.cc and multi_inference.cc.
@@ -19,8 +19,8 @@ from tensorflow_serving.apis import (
 
 from serving.local_server import tensors
 from serving.local_server.errors import Code, StatusError, failed_precondition, invalid_argument
-from serving.local_server.manager import Version
 from serving.local_server.servable import CLASSIFY, DEFAULT_SIGNATURE, PREDICT, REGRESS, Array, Servable
+from serving.local_server.versions import Version
 
 Run = Callable[[Servable, Mapping[str, Array], Sequence[str]], Awaitable[list[Array]]]
 """Runs named tensors through a model: `Scheduler.run`, or the model itself while it is warmed up."""
@@ -35,7 +35,7 @@ async def predict(
     as_content: bool = False,
     check_method: bool = False,
 ) -> Any:
-    """Answer a `PredictRequest`."""
+    """Run a `PredictRequest`."""
     response = predict_pb2.PredictResponse()
     outputs = await predict_arrays(version, request, run, max_tensor_bytes=max_tensor_bytes, check_method=check_method)
     for alias, array in outputs.items():
@@ -47,7 +47,7 @@ async def predict(
 async def predict_arrays(
     version: Version, request: Any, run: Run, *, max_tensor_bytes: int, check_method: bool = False
 ) -> dict[str, Array]:
-    """Answer a `PredictRequest` with arrays."""
+    """Run a `PredictRequest`; return its outputs, by alias."""
     signature = _find_signature(version, request.model_spec.signature_name)
     protos = {**signature.defaults, **request.inputs}
     _check_signature(signature, request.inputs, check_method=check_method)
@@ -58,7 +58,7 @@ async def predict_arrays(
 async def run_signature(
     version: Version, signature: Any, inputs: Mapping[str, Array], run: Run, *, check_method: bool = False
 ) -> dict[str, Array]:
-    """Run a signature's inputs, by alias, and give its outputs, by alias."""
+    """Run a signature's inputs, by alias; return its outputs, by alias."""
     _check_signature(signature, inputs, check_method=check_method)
     return await _run_signature(version, signature, inputs, (), run)
 
@@ -78,7 +78,7 @@ async def _run_signature(
 
 
 async def classify(version: Version, request: Any, run: Run, *, check_method: bool = False) -> Any:
-    """Answer a `ClassificationRequest`."""
+    """Run a `ClassificationRequest`."""
     signature = _find_example_signature(version, request.model_spec)
     info, fetches = _read_example_signature(signature, CLASSIFY, check_method=check_method)
     examples = serialize_examples(request.input)
@@ -90,7 +90,7 @@ async def classify(version: Version, request: Any, run: Run, *, check_method: bo
 
 
 async def regress(version: Version, request: Any, run: Run, *, check_method: bool = False) -> Any:
-    """Answer a `RegressionRequest`."""
+    """Run a `RegressionRequest`."""
     signature = _find_example_signature(version, request.model_spec)
     info, fetches = _read_example_signature(signature, REGRESS, check_method=check_method)
     examples = serialize_examples(request.input)
@@ -112,12 +112,12 @@ def check_inputs(signature: Any) -> None:
 
 
 def choose_model(request: Any) -> Any:
-    """Give the `ModelSpec` whose model a `MultiInferenceRequest` is sent to, which is an empty one without tasks."""
+    """Return the `ModelSpec` whose model a `MultiInferenceRequest` is for; without tasks an empty one."""
     return request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
 
 
 async def multi_inference(version: Version, request: Any, run: Run, *, check_method: bool = False) -> Any:
-    """Answer a `MultiInferenceRequest`: several signatures of one model, run once on the same examples."""
+    """Run a `MultiInferenceRequest`: several signatures of one model, run once on the same examples."""
     with version.lease() as servable:
         signatures, info, fetches = _choose_tasks(servable, request.tasks, check_method=check_method)
         examples = serialize_examples(request.input)
@@ -143,7 +143,7 @@ def check_metadata_fields(request: Any) -> None:
 
 
 def get_metadata(version: Version) -> Any:
-    """Answer a `GetModelMetadataRequest` with a version's signatures."""
+    """Return a version's signatures, the response to a `GetModelMetadataRequest`."""
     response = get_model_metadata_pb2.GetModelMetadataResponse()
     with version.lease() as servable:
         signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=servable.signatures)
@@ -162,7 +162,7 @@ def _find_signature(version: Version, name: str) -> Any:
 
 
 def serialize_examples(proto: Any) -> list[bytes]:
-    """Give the serialized `tf.Example`s of an `Input`, each with the shared context where there is one."""
+    """Return the serialized `tf.Example`s of an `Input`, each with the shared context where there is one."""
     kind = proto.WhichOneof("kind")
     context = b""
     examples: Iterable[Any] = ()
@@ -178,10 +178,10 @@ def serialize_examples(proto: Any) -> list[bytes]:
     return found
 
 
-def _name_model(spec: Any, version: Version, asked: Any) -> None:
-    spec.name = asked.name
+def _name_model(spec: Any, version: Version, requested: Any) -> None:
+    spec.name = requested.name
     spec.version.value = version.number
-    spec.signature_name = asked.signature_name or DEFAULT_SIGNATURE
+    spec.signature_name = requested.signature_name or DEFAULT_SIGNATURE
 
 
 def _check_signature(signature: Any, inputs: Mapping[str, Any], *, check_method: bool) -> None:
@@ -239,7 +239,7 @@ def _find_example_signature(version: Version, spec: Any) -> Any:
 
 
 def _choose_tasks(servable: Servable, tasks: Sequence[Any], *, check_method: bool) -> tuple[list[Any], Any, list[str]]:
-    """Give the signature of each task, the `TensorInfo` of the input they share, and the output tensors of them all."""
+    """Return each task's signature, the `TensorInfo` of their shared input, and the output tensors of them all."""
     chosen: dict[str, Any] = {}
     shared = None
     fetches: list[str] = []
@@ -268,7 +268,7 @@ def _choose_tasks(servable: Servable, tasks: Sequence[Any], *, check_method: boo
 async def _run_examples(
     version: Version, info: Any, examples: Sequence[bytes], fetches: Sequence[str], run: Run
 ) -> dict[str, Array]:
-    """Run serialized examples, for the input that `info` describes, and give the tensors `fetches`, by tensor name."""
+    """Run serialized examples as the input that `info` describes; return the tensors `fetches`, by tensor name."""
     feed = np.array(examples, dtype=object)
     tensors.check_dtype(feed, info.dtype, 0)
     with version.lease() as servable:
@@ -277,7 +277,7 @@ async def _run_examples(
 
 
 def _read_example_signature(signature: Any, method: str, *, check_method: bool) -> tuple[Any, list[str]]:
-    """Give the input's `TensorInfo` of a classification or regression signature, and its output tensors."""
+    """Return the input's `TensorInfo` and the output tensors of a classification or regression signature."""
     kind, known = ("classification", ("classes", "scores")) if method == CLASSIFY else ("regression", ("outputs",))
     if check_method and signature.method_name != method:
         raise invalid_argument(f"Expected {kind} signature method_name to be {method}. Was: {signature.method_name}")

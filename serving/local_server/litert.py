@@ -6,17 +6,30 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
+from numpy.typing import NDArray
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from serving.local_server.errors import failed_precondition, invalid_argument
 from serving.local_server.servable import DEFAULT_SIGNATURE, LITERT, PREDICT, Array
 
-Details = dict[str, dict[str, Any]]
+
+class _Detail(TypedDict):
+    """What the interpreter tells of a tensor, as far as it is needed."""
+
+    name: str
+    index: int
+    shape: NDArray[np.int32]
+    shape_signature: NDArray[np.int32]
+    dtype: type[np.generic]
+
+
+Details = dict[str, _Detail]
+"""The tensors of a signature, by alias."""
 
 
 class _Runner:
@@ -38,7 +51,7 @@ class _Runner:
         }
 
     def run(self, signature: str, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Give the outputs, by alias, in memory of their own."""
+        """Return the outputs, by alias, in memory of their own."""
         if self._signed:
             return self._signed[signature](**inputs)
         known_inputs, known_outputs = self.signatures[signature]
@@ -51,7 +64,7 @@ class _Runner:
         return {alias: self._interpreter.get_tensor(detail["index"]) for alias, detail in known_outputs.items()}
 
 
-def _by_name(details: list[dict[str, Any]]) -> Details:
+def _by_name(details: list[_Detail]) -> Details:
     return {detail["name"].removesuffix(":0"): detail for detail in details}
 
 
@@ -119,7 +132,7 @@ class LiteRTServable:
         self._wide, self._narrow = SimpleQueue(), SimpleQueue()
 
     def _has_rows(self, signature: str) -> bool:
-        """Tell whether rows can be run one by one: whether all tensors begin with an axis of one, or of any size."""
+        """Return whether rows can be run one by one: all tensors begin with an axis of one, or of any size."""
         inputs, outputs = self._details[signature]
         return all(d["shape"].size and d["shape"][0] == 1 for d in [*inputs.values(), *outputs.values()])
 

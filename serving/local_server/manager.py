@@ -1,4 +1,4 @@
-"""The models in memory and their versions: found on disk, loaded, served, replaced and let go.
+"""The models in memory and their versions: found on disk, loaded, served, replaced and unloaded.
 
 A new version is loaded before the old one is unloaded, and a broken one never takes the old one down: its error stands
 in its status. Everything here runs on the event loop; loading, warming up and unloading happen in threads.
@@ -6,63 +6,19 @@ in its status. Everything here runs on the event loop; loading, warming up and u
 
 import asyncio
 import logging
-import os
 import time
-from collections.abc import Callable, Container, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
-
 from serving.local_server.errors import Code, StatusError, failed_precondition, invalid_argument, not_found
 from serving.local_server.model_config import ModelConfig
 from serving.local_server.servable import Servable
+from serving.local_server.versions import AVAILABLE, END, LOADING, UNLOADING, Version, find_versions, fingerprint
 
 log = logging.getLogger(__name__)
-
-START, LOADING, AVAILABLE, UNLOADING, END = (
-    ModelVersionStatus.START,
-    ModelVersionStatus.LOADING,
-    ModelVersionStatus.AVAILABLE,
-    ModelVersionStatus.UNLOADING,
-    ModelVersionStatus.END,
-)
-
-Fingerprint = tuple[tuple[str, int, int], ...]
-
-
-@dataclass(eq=False)
-class Version:
-    """One version of a model: its state, and what it was loaded from."""
-
-    model_name: str
-    number: int
-    path: Path
-    state: int = START
-    error: StatusError | None = None
-    servable: Servable | None = None
-    fingerprint: Fingerprint = ()
-    num_attempts: int = 0
-    retry_at_s: float = 0.0
-    num_in_flight: int = 0
-    drained: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @contextmanager
-    def lease(self) -> Iterator[Servable]:
-        """Hold the model in memory while a request uses it."""
-        servable = self.servable
-        if servable is None:
-            raise StatusError(Code.UNAVAILABLE, f"version {self.number} of model {self.model_name} is being unloaded")
-        self.num_in_flight += 1
-        try:
-            yield servable
-        finally:
-            self.num_in_flight -= 1
-            if self.num_in_flight == 0:
-                self.drained.set()
 
 
 @dataclass(eq=False)
@@ -75,7 +31,7 @@ class Model:
     complaint: str = ""
 
     def available(self) -> dict[int, Version]:
-        """Give the versions that answer requests, by number."""
+        """Return the versions that serve requests, by number."""
         return {v.number: v for v in self.versions.values() if v.state == AVAILABLE}
 
 
@@ -136,7 +92,7 @@ class ModelManager:
                     self._in_background(self._refresh(model))
 
     def get(self, spec: Any) -> Version:
-        """Give the version that a `ModelSpec` asks for.
+        """Return the version that a `ModelSpec` names.
 
         Raises:
             StatusError: it is not there, in TensorFlow Serving's words.
@@ -155,7 +111,7 @@ class ModelManager:
         return available[number]
 
     def resolve(self, spec: Any) -> int | None:
-        """Give the version number that a `ModelSpec` names, by number or label, or `None` for the latest."""
+        """Return the version number that a `ModelSpec` names, by number or label, or `None` for the latest."""
         choice = spec.WhichOneof("version_choice")
         if choice == "version_label":
             number = self._labels.get(spec.name, {}).get(spec.version_label)
@@ -165,7 +121,7 @@ class ModelManager:
         return spec.version.value if choice == "version" else None
 
     def status(self, spec: Any) -> list[Version]:
-        """Give one version, or all that were seen of a model, the newest first.
+        """Return one version, or all that were seen of a model, the newest first.
 
         Raises:
             StatusError: there is none.
@@ -181,7 +137,7 @@ class ModelManager:
         return sorted(versions, key=lambda version: version.number, reverse=True)
 
     def knows(self, name: str) -> bool:
-        """Tell whether a model is configured."""
+        """Return whether a model is configured."""
         return name in self._models
 
     def describe(self) -> str:
@@ -192,7 +148,7 @@ class ModelManager:
         )
 
     async def close(self) -> None:
-        """Stop what runs in the background; what is still being loaded is given up."""
+        """Stop what runs in the background, loading included."""
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -239,7 +195,7 @@ class ModelManager:
         loop = asyncio.get_running_loop()
         async with model.lock:
             config = model.config
-            found = await loop.run_in_executor(None, _find_versions, config.base_path)
+            found = await loop.run_in_executor(None, find_versions, config.base_path)
             self._complain(model, found)
             if found is None:
                 return
@@ -255,7 +211,7 @@ class ModelManager:
                     del model.versions[path]
 
     def _complain(self, model: Model, found: Mapping[int, Path] | None) -> None:
-        """Say once what is wrong with a model's folder."""
+        """Log once what is wrong with a model's folder."""
         config = model.config
         if found is None:
             complaint = f"Could not find base path {config.base_path} for servable {config.name}"
@@ -278,7 +234,7 @@ class ModelManager:
             return
         loop = asyncio.get_running_loop()
         version = Version(model.config.name, int(path.name), path, LOADING)
-        version.fingerprint = await loop.run_in_executor(None, _fingerprint, path)
+        version.fingerprint = await loop.run_in_executor(None, fingerprint, path)
         if known is not None and known.error is not None and known.fingerprint == version.fingerprint:
             if known.num_attempts > self._options.max_num_load_retries or time.monotonic() < known.retry_at_s:
                 return
@@ -326,33 +282,10 @@ class ModelManager:
 
 
 def _explain(model: Model) -> str:
-    """Say why a model is not served, in TensorFlow Serving's form."""
+    """Return why a model is not served, in TensorFlow Serving's words."""
     name = model.config.name
     failed = [version for version in model.versions.values() if version.error]
     if not failed:
         return f"{{{{name: {name}}} due to error: {model.complaint or 'no version of it is to be served'}}}"
     newest = max(failed, key=lambda version: version.number)
     return f"{{{{name: {name} version: {newest.number}}} due to error: {newest.error}}}"
-
-
-def _find_versions(base_path: Path) -> dict[int, Path] | None:
-    """Find the folders with a number for a name; `None` where the base path cannot be read."""
-    try:
-        # In order, so that of `001` and `1` it is always the same one that counts.
-        names = sorted(path.name for path in base_path.iterdir() if path.name.isascii() and path.name.isdigit())
-        return {int(name): base_path / name for name in names if int(name) < 1 << 63 and (base_path / name).is_dir()}
-    except (OSError, ValueError):  # a path with a NUL in it is a ValueError
-        return None
-
-
-def _fingerprint(path: Path) -> Fingerprint:
-    """Tell one state of a version folder from another: names, sizes and times of its files."""
-    found = []
-    for folder, _, names in os.walk(path):
-        for name in names:
-            try:
-                stat = Path(folder, name).stat()
-            except OSError:
-                continue
-            found.append((f"{folder}/{name}", stat.st_size, stat.st_mtime_ns))
-    return tuple(sorted(found))

@@ -17,7 +17,7 @@ class ModelConfig:
     """One model to serve.
 
     Attributes:
-        name: under which it is asked for.
+        name: which requests give.
         base_path: the folder of its numeric version folders.
         num_latest: serve this many of the newest versions; `None` for another policy.
         specific: serve these versions; empty for another policy. With neither, all of them.
@@ -31,7 +31,7 @@ class ModelConfig:
     labels: dict[str, int] = field(default_factory=dict)
 
     def choose(self, versions: Iterable[int]) -> set[int]:
-        """Give those of the versions on disk that are to be served."""
+        """Return those of the versions on disk that are to be served."""
         found = sorted(versions)
         if self.specific:
             return set(found) & set(self.specific)

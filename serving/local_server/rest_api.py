@@ -24,7 +24,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.local_server import inference, json_format
+from serving.local_server import inference, json_requests, json_responses
 from serving.local_server.errors import HTTP_STATUS, Code, StatusError, invalid_argument
 from serving.local_server.servable import DEFAULT_SIGNATURE
 from serving.local_server.service import Service
@@ -61,7 +61,7 @@ class RestApi:
     """The REST API.
 
     Args:
-        service: answers the requests.
+        service: handles the requests.
         timeout_s: for one request.
         max_body_bytes: of one request, unpacked; all requests at once may take eight times as much.
         metrics_path: where Prometheus reads; empty for nowhere.
@@ -102,10 +102,10 @@ class RestApi:
             # Not the message, which may quote what was sent.
             log.debug("%s %s: %s", request.method, path[:_MAX_SHOWN_CHARS], exc.code.name)
             status = _TOO_LARGE if isinstance(exc, _TooLargeError) else HTTP_STATUS[exc.code]
-            body = json_format.write_error(exc.message)
+            body = json_responses.write_error(exc.message)
         except Exception:
             log.exception("%s %s failed", request.method, path[:_MAX_SHOWN_CHARS])
-            status, body = 500, json_format.write_error("the server failed; its log says more")
+            status, body = 500, json_responses.write_error("the server failed; its log says more")
         # Who was too slow to send a request is not waited for any longer.
         headers = self._headers | ({"Connection": "close"} if status == HTTP_STATUS[Code.DEADLINE_EXCEEDED] else {})
         return Response(body, status_code=status, media_type="application/json", headers=headers)
@@ -128,8 +128,8 @@ class RestApi:
         if not spec.name:
             raise invalid_argument("Missing model name in request.")
         if api == "status":
-            asked = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
-            return _write_proto(_to_dict(await self._service.get_model_status(asked)))
+            status_request = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
+            return _write_proto(_to_dict(await self._service.get_model_status(status_request)))
         response = await self._service.get_model_metadata(
             get_model_metadata_pb2.GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
         )
@@ -147,10 +147,10 @@ class RestApi:
 
     @asynccontextmanager
     async def _read(self, request: Request) -> AsyncIterator[bytes]:
-        """Give the body of a request, unpacked; what is too large is read to its end and dropped.
+        """Read the body of a request, unpacked; what is too large is read to its end and dropped.
 
-        A client that is answered while it still sends sees a broken connection instead of the answer, unless it said
-        that it waits for leave to send.
+        A response to a client that still sends would reach it as a broken connection, unless it waits for leave to
+        send.
         """
         gzipped = "gzip" in request.headers.get("content-encoding", "").lower()
         unpack = zlib.decompressobj(16 + zlib.MAX_WBITS) if gzipped else None
@@ -204,26 +204,28 @@ class RestApi:
                 if not signature.inputs:
                     raise invalid_argument(f"Failed to get input map for signature: {spec.signature_name or 'DEFAULT'}")
                 inference.check_inputs(signature)
-                inputs, rows = await _convert(json_format.read_inputs, document, signature.inputs, in_thread=in_thread)
+                inputs, rows = await _convert(
+                    json_requests.read_inputs, document, signature.inputs, in_thread=in_thread
+                )
                 del document
             outputs = await self._service.predict_arrays(version, signature, inputs)
         num_values = sum(array.size for array in outputs.values())
-        return await _convert(json_format.write_predictions, outputs, rows=rows, in_thread=num_values > _MANY_VALUES)
+        return await _convert(json_responses.write_predictions, outputs, rows=rows, in_thread=num_values > _MANY_VALUES)
 
     async def _run_examples(self, spec: Any, api: str, body: bytes) -> bytes:
         kind = classification_pb2.ClassificationRequest if api == "classify" else regression_pb2.RegressionRequest
         async with self._converting(body) as in_thread:
             document = await _parse(spec, body, in_thread=in_thread)
-            asked = kind(model_spec=spec)
-            await _convert(json_format.fill_examples, document, asked.input, in_thread=in_thread)
+            message = kind(model_spec=spec)
+            await _convert(json_requests.fill_examples, document, message.input, in_thread=in_thread)
             del document
         if api == "classify":
-            return json_format.write_classifications((await self._service.classify(asked)).result)
-        return json_format.write_regressions((await self._service.regress(asked)).result)
+            return json_responses.write_classifications((await self._service.classify(message)).result)
+        return json_responses.write_regressions((await self._service.regress(message)).result)
 
     @asynccontextmanager
     async def _converting(self, body: bytes) -> AsyncIterator[bool]:
-        """Wait for the turn of a large body; give whether it is better converted in a thread."""
+        """Wait for a body's turn; yield whether it is better converted in a thread."""
         if len(body) >= _LARGE_BODY_BYTES:
             async with self._converting_large:
                 # While collections walk through millions of new lists, again and again, nothing else runs.
@@ -265,8 +267,8 @@ async def _wait_for_hang_up(request: Request) -> None:
 
 async def _parse(spec: Any, body: bytes, *, in_thread: bool) -> dict[str, Any]:
     """Parse the body of a request, and note the signature that it names."""
-    document: dict[str, Any] = await _convert(json_format.parse, body, in_thread=in_thread)
-    spec.signature_name = json_format.read_signature_name(document)
+    document: dict[str, Any] = await _convert(json_requests.parse, body, in_thread=in_thread)
+    spec.signature_name = json_requests.read_signature_name(document)
     return document
 
 

@@ -13,11 +13,12 @@ from serving.local_server.batching import Scheduler
 from serving.local_server.errors import Code, StartError, StatusError
 from serving.local_server.flags import Flags
 from serving.local_server.grpc_api import GrpcApi
+from serving.local_server.loading import load
 from serving.local_server.manager import ManagerOptions, ModelManager
 from serving.local_server.metrics import Metrics
 from serving.local_server.model_config import ModelConfig
 from serving.local_server.rest_api import RestApi
-from serving.local_server.servable import LoadOptions, Servable, load
+from serving.local_server.servable import LoadOptions, Servable
 from serving.local_server.service import Service
 from serving.local_server.settings import Settings, port_error, read_models
 from serving.local_server.warmup import warm_up
@@ -32,7 +33,7 @@ async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
 
     Args:
         settings: what to serve, and how.
-        on_ready: called once with one line, the addresses and versions, when requests are answered.
+        on_ready: called once with one line, the addresses and versions, when the server is ready.
 
     Raises:
         StartError: a port was taken meanwhile, or a label names a version that is not available.
@@ -53,7 +54,7 @@ async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
         as_content=flags.enable_serialization_as_tensor_content,
         check_methods=flags.enable_signature_method_name_check,
     )
-    # The port is taken before models are loaded, so that a taken one is known at once, and answers only afterwards.
+    # The port is taken before models are loaded, so that a taken one is known at once; requests are served afterwards.
     grpc_api = GrpcApi(
         service,
         settings.grpc_addresses,

@@ -10,9 +10,10 @@ from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2
 from serving.local_server import inference, model_config
 from serving.local_server.batching import Scheduler
 from serving.local_server.errors import Code, StatusError, invalid_argument
-from serving.local_server.manager import ModelManager, Version
+from serving.local_server.manager import ModelManager
 from serving.local_server.metrics import Metrics
 from serving.local_server.servable import Array, Servable
+from serving.local_server.versions import Version
 
 T = TypeVar("T")
 
@@ -20,14 +21,14 @@ T = TypeVar("T")
 class Service:
     """PredictionService and ModelService of TensorFlow Serving, free of any transport.
 
-    Every method raises `StatusError` for what cannot be answered.
+    Every method raises `StatusError` where a request fails.
 
     Args:
         manager: the models.
         scheduler: runs requests on them.
         metrics: counts them.
         max_tensor_bytes: of one input.
-        as_content: answer tensors as bytes (`tensor_content`) instead of typed fields.
+        as_content: return tensors as bytes (`tensor_content`) instead of typed fields.
         check_methods: classify and regress only with signatures whose method says so.
     """
 
@@ -114,7 +115,7 @@ class Service:
 
         Args:
             work: the request's.
-            model_name: as asked for.
+            model_name: which the request names.
             api: `Predict` over gRPC, `predict` over REST, and so on: the labels of TensorFlow Serving's metrics.
             entrypoint: `GRPC` or `REST`.
             timeout_s: after which the work is cancelled; `None` waits.
@@ -125,9 +126,9 @@ class Service:
         start = time.perf_counter()
         code = Code.INTERNAL
         try:
-            answer = await asyncio.wait_for(work, timeout_s)
+            result = await asyncio.wait_for(work, timeout_s)
             code = Code.OK
-            return answer
+            return result
         except asyncio.TimeoutError as exc:
             code = Code.DEADLINE_EXCEEDED
             raise StatusError(code, "Request timed out before the model answered.") from exc
@@ -145,7 +146,7 @@ class Service:
             self.metrics.request_latency.labels(name, api, entrypoint).observe((time.perf_counter() - start) * 1e6)
 
     def _runner(self, model_name: str, api: str) -> inference.Run:
-        """Give what runs a model, and times it, its wait for a batch included."""
+        """Return a function that runs a model and times it, its wait for a batch included."""
         latency = self.metrics.runtime_latency
 
         async def run(servable: Servable, feeds: Mapping[str, Array], fetches: Sequence[str]) -> list[Array]:

@@ -1,4 +1,4 @@
-"""What the flags and the files they name say, read and checked before TensorFlow, which takes seconds to import."""
+"""The flags and the files they name, read and checked before TensorFlow, which takes seconds to import."""
 
 import socket
 import ssl
@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 
 from serving.local_server import model_config, protos, tls
-from serving.local_server.batching import BatchingOptions
+from serving.local_server.batching_options import BatchingOptions
 from serving.local_server.errors import StartError, StatusError
 from serving.local_server.flags import Flags, read_channel_arguments
 from serving.local_server.model_config import ModelConfig
@@ -55,7 +55,7 @@ def read(flags: Flags) -> Settings:
     models = read_models(flags)
     batching = _read_batching(flags)
     metrics_path = _read_metrics_path(flags)
-    # The context first: it says what is wrong with a key, gRPC only that something is.
+    # The context first: its error names what is wrong with a key, gRPC's only that something is.
     rest_context = tls.ssl_context(ssl_config) if ssl_config else None
     grpc_credentials = tls.grpc_credentials(ssl_config) if ssl_config else None
     if flags.port:
@@ -131,7 +131,7 @@ def _take_port(host: str, port: int, *, flag: str) -> socket.socket:
 
 
 def port_error(host: str, port: int, flag: str, exc: OSError) -> StartError:
-    """Say that a port cannot be listened on."""
+    """Return the error for a port that the server cannot listen on."""
     return StartError(
         f"The server listens on {host}:{port} (--{flag}), and cannot: {exc.strerror}. Is another server running? "
         f"Choose another --{flag}, or another --host."

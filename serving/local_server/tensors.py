@@ -58,7 +58,7 @@ def to_array(proto: Any, alias: str, max_bytes: int) -> Array:
 
 
 def _is_unusual(proto: Any, dtype: tf.DType, shape: Sequence[int]) -> bool:
-    """Tell whether a tensor is written in a way that Python's `make_ndarray` does not read, and the runtime does."""
+    """Return whether the runtime reads a tensor that Python's `make_ndarray` does not."""
     if proto.tensor_content:
         return dtype == tf.string
     field, _ = _FIELDS.get(dtype.as_datatype_enum, ("string_val", None))
@@ -84,7 +84,7 @@ def _check_repeated(proto: Any, shape: Sequence[int], alias: str, max_bytes: int
 
 
 def to_proto(array: Array, proto: Any, *, as_content: bool = False) -> None:
-    """Fill a `TensorProto`, by default in the typed fields (`float_val`, …), as TensorFlow Serving answers."""
+    """Fill a `TensorProto`, by default in the typed fields (`float_val`, …), as TensorFlow Serving does."""
     dtype = tf.dtypes.as_dtype(array.dtype)
     proto.dtype = dtype.as_datatype_enum
     for size in array.shape:

@@ -24,7 +24,7 @@ def ssl_context(config: Any) -> ssl.SSLContext:
 
     Raises:
         StartError: key and certificate are not PEM or do not belong together, or clients are to show a certificate and
-            nothing says which ones to trust.
+            no authority is named to trust.
     """
     if config.client_verify and not config.custom_ca:
         raise StartError("An SSLConfig with client_verify needs a custom_ca, which signs the clients' certificates.")

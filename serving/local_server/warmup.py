@@ -12,8 +12,8 @@ from typing import Any
 
 from serving.local_server import inference
 from serving.local_server.errors import Code, StatusError, failed_precondition, from_tensorflow, invalid_argument
-from serving.local_server.manager import AVAILABLE, Version
 from serving.local_server.servable import LITERT, Array, Servable
+from serving.local_server.versions import AVAILABLE, Version
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,8 @@
-"""What the tests of the local server share: tiny models, and servers in processes of their own."""
+"""What the tests of the local server share: tiny models, and servers as processes."""
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,11 +19,15 @@ from typing import Any
 import pytest
 import requests
 
+from serving.local_server.errors import Code, StatusError
+
 ROOT = Path(__file__).resolve().parents[3]
 START_S = 120
 CALL_S = 30
 STOP_S = 20
 WAIT_S = 60
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 @dataclass
@@ -42,13 +47,20 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.rest_port}"
+        return f"{'https' if 'https://' in self.ready_line else 'http'}://127.0.0.1:{self.rest_port}"
 
     def log(self) -> str:
         return self.log_path.read_text()
 
+    def memory_bytes(self, kind: str = "VmRSS") -> int:
+        """Return the memory in use (VmRSS), or the most that ever was (VmHWM), from /proc/<pid>/status."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(rf"^{kind}:\s+(\d+) kB", status, re.MULTILINE)
+        assert found, f"no {kind} in {status}"
+        return int(found[1]) * 1024
+
     def request(self, method: str, path: str, body: Any = None, **options: Any) -> requests.Response:
-        """Send a request whose path and body go as they are, but that what is no text or bytes is written as JSON."""
+        """Send a request whose path stays as it is; a body that is neither text nor bytes becomes JSON."""
         data = body if body is None or isinstance(body, str | bytes) else json.dumps(body)
         data = data.encode() if isinstance(data, str) else data
         prepared = self.session.prepare_request(requests.Request(method, self.url, data=data, **options))
@@ -56,19 +68,18 @@ class Server:
         return self.session.send(prepared, timeout=CALL_S)
 
     def post(self, path: str, body: Any, **options: Any) -> tuple[int, Any]:
-        """Send a POST request; give the status and the JSON of the answer."""
-        response = self.request("POST", path, body, **options)
-        return response.status_code, response.json()
+        """Send a POST request; return the status and the JSON of the response."""
+        return _read_json(self.request("POST", path, body, **options))
 
     def get(self, path: str) -> tuple[int, Any]:
-        response = self.request("GET", path)
-        return response.status_code, response.json()
+        """Send a GET request; return the status and the JSON of the response."""
+        return _read_json(self.request("GET", path))
 
     def predict(self, model: str, **body: Any) -> tuple[int, Any]:
         return self.post(f"/v1/models/{urllib.parse.quote(model)}:predict", body)
 
     def stop(self) -> int:
-        """End the server as an operator does; give its exit status."""
+        """End the server as an operator does; return its exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -82,8 +93,13 @@ class Server:
                 self.process.stdout.close()
 
 
+def _read_json(response: requests.Response) -> tuple[int, Any]:
+    assert response.headers["Content-Type"] == "application/json"
+    return response.status_code, response.json()
+
+
 def free_ports(count: int) -> list[int]:
-    """Give ports that nobody listens on."""
+    """Return ports that nobody listens on."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -92,14 +108,14 @@ def free_ports(count: int) -> list[int]:
 
 
 def command(**flags: Any) -> list[str]:
-    """Give a command line of the server; a flag's value is written as text, and left out where it is `True`."""
+    """Return a command line of the server; of a flag that is `True` only the name is written."""
     written = (f"--{name}" if value is True else f"--{name}={value}" for name, value in flags.items())
     return [sys.executable, "-m", "serving.local_server", *written]
 
 
 @contextmanager
 def start_server(log_path: Path, **flags: Any) -> Iterator[Server]:
-    """Run a server on free ports of this machine for as long as the block lasts; when it begins, it answers."""
+    """Run a server on free ports of this machine while the block lasts; it is ready when the block begins."""
     port, rest_port = free_ports(2)
     with log_path.open("w") as log:
         process = subprocess.Popen(
@@ -113,7 +129,7 @@ def start_server(log_path: Path, **flags: Any) -> Iterator[Server]:
     server = Server(process, port, rest_port, log_path)
     server.session.trust_env = False
     try:
-        # A server that never becomes ready is killed, and the line that is waited for ends with it.
+        # A server that never becomes ready is killed, which ends the wait for its line.
         alarm = threading.Timer(START_S, process.kill)
         alarm.daemon = True
         alarm.start()
@@ -127,11 +143,19 @@ def start_server(log_path: Path, **flags: Any) -> Iterator[Server]:
             server.stop()
 
 
+@contextmanager
+def status_error(code: Code, match: str) -> Iterator[None]:
+    """Expect a `StatusError` of this code, whose message a pattern is found in."""
+    with pytest.raises(StatusError, match=match) as caught:
+        yield
+    assert caught.value.code is code
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Return when a condition holds; fail when it does not in half a minute."""
+    """Return when a condition holds; fail when it does not within a minute."""
     end = time.monotonic() + WAIT_S
     while not condition():
-        assert time.monotonic() < end, "what is waited for does not happen"
+        assert time.monotonic() < end, "the condition never holds"
         time.sleep(0.05)
 
 
@@ -143,6 +167,12 @@ def write_config(path: Path, models: Mapping[str, Any]) -> Path:
         written.append(f'config {{ name: "{name}" base_path: "{base_path}" model_platform: "tensorflow" {more} }}')
     path.write_text(f"model_config_list {{ {' '.join(written)} }}")
     return path
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run asynchronous tests in asyncio's event loop."""
+    return "asyncio"
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Tiny models for the local server's tests, most of them as TensorFlow 1 wrote them, and a call that builds all.
 
 `half_plus_two` has the tensors, signatures and metadata of the model that TensorFlow Serving's own tests use
-(servables/tensorflow/testdata/saved_model_half_plus_two.py): what its clients were tested with is what is asked here.
+(servables/tensorflow/testdata/saved_model_half_plus_two.py): its clients' tests run here.
 """
 
 from collections.abc import Mapping
@@ -9,29 +9,31 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 tf1 = tf.compat.v1
 signatures = tf1.saved_model
 
-ECHOED = (
-    tf.float16,
-    tf.bfloat16,
-    tf.float32,
-    tf.float64,
-    tf.int8,
-    tf.int16,
-    tf.int32,
-    tf.int64,
-    tf.uint8,
-    tf.uint16,
-    tf.uint32,
-    tf.uint64,
-    tf.bool,
-    tf.string,
-    tf.complex64,
-    tf.complex128,
-)
+FIELDS = {
+    "float16": "half_val",
+    "bfloat16": "half_val",
+    "float32": "float_val",
+    "float64": "double_val",
+    "int8": "int_val",
+    "int16": "int_val",
+    "int32": "int_val",
+    "int64": "int64_val",
+    "uint8": "int_val",
+    "uint16": "int_val",
+    "uint32": "uint32_val",
+    "uint64": "uint64_val",
+    "bool": "bool_val",
+    "string": "string_val",
+    "complex64": "scomplex_val",
+    "complex128": "dcomplex_val",
+}
+"""The types of tensors, each with the field of a `TensorProto` that holds its values."""
 
 
 def build(folder: Path) -> None:
@@ -43,6 +45,7 @@ def build(folder: Path) -> None:
     echo(folder / "echo" / "1")
     judge(folder / "judge" / "1")
     block(folder / "block" / "1")
+    heavy(folder / "heavy" / "1")
     tagged(folder / "tagged" / "1")
     refused(folder / "refused" / "1")
     exported(folder / "exported" / "1")
@@ -84,12 +87,12 @@ def half_plus(path: Path, number: float) -> None:
 
 
 def echo(path: Path) -> None:
-    """Answer `y` = `x`, of any shape: one signature for each type, named after it, and no default one."""
+    """`y` = `x`, of any shape: one signature for each type, named after it, and no default one."""
     with tf.Graph().as_default(), tf1.Session() as session:
         found = {}
-        for dtype in ECHOED:
+        for dtype in FIELDS:
             x = tf1.placeholder(dtype)
-            found[dtype.name] = signature({"x": x}, {"y": tf.identity(x)})
+            found[dtype] = signature({"x": x}, {"y": tf.identity(x)})
         x = tf1.placeholder(tf.string)
         found["bytes"] = signature({"image_bytes": x}, {"image_bytes": tf.identity(x)})
         found["placeholder"] = signature({"x": x}, {"x": x, "length": tf.strings.length(x)})
@@ -162,6 +165,14 @@ def block(path: Path) -> None:
         )
 
 
+def heavy(path: Path) -> None:
+    """A variable of 20 MB, and as much in the graph, as its initial value."""
+    with tf.Graph().as_default(), tf1.Session() as session:
+        numbers = tf1.get_variable("numbers", initializer=np.arange(5e6, dtype=np.float32))
+        x = tf1.placeholder(tf.float32, [None])
+        _save(session, path, {"serving_default": signature({"x": x}, {"y": x + numbers[0]})})
+
+
 def tagged(path: Path) -> None:
     """Two graphs over the same variable: x + 1 with the tag `serve`, x + 2 with the tags `serve` and `gpu`."""
     builder = tf1.saved_model.Builder(str(path))
@@ -232,7 +243,7 @@ def module(path: Path) -> None:
 
 
 def refused(path: Path) -> None:
-    """A valid model that `tf.saved_model.load` refuses as a whole, since one of its signatures lacks an input."""
+    """A valid model that `tf.saved_model.load` refuses, since one of its signatures lacks an input."""
     with tf.Graph().as_default(), tf1.Session() as session:
         x, z = tf1.placeholder(tf.float32, [None], "x"), tf1.placeholder(tf.float32, [None], "z")
         sparse, ragged = tf1.sparse_placeholder(tf.float32), tf1.ragged.placeholder(tf.float32, 1)

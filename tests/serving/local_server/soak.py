@@ -1,6 +1,6 @@
 """Load on a server, and mischief in its folders: little of each in the fast tests, much in the slow one.
 
-Every function asks over REST and gRPC in turn, and reports what went otherwise than it should.
+Every function sends requests over REST and gRPC in turn, and reports what went wrong.
 """
 
 import base64
@@ -49,8 +49,8 @@ MAX_CONNECTIONS = 64
 TOLERANCE = 1e-4
 
 
-def picture(width_px: int, height_px: int, kind: str = "JPEG", seed: int = 0) -> bytes:
-    """Draw something, the same for the same seed, and encode it."""
+def encode(width_px: int, height_px: int, kind: str = "JPEG", seed: int = 0) -> bytes:
+    """Encode an image, the same for the same seed."""
     pixels = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).resize((width_px, height_px)).save(buffer, kind)
@@ -92,24 +92,17 @@ def open_gate(pipe: Path, is_done: Callable[[], bool]) -> None:
         os.close(reader)
 
 
-def memory_bytes(server: Server, what: str = "VmRSS") -> int:
-    """Give a line of /proc/<pid>/status: the memory in use (VmRSS), or the most that ever was (VmHWM)."""
-    for line in Path(f"/proc/{server.process.pid}/status").read_text().splitlines():
-        if line.startswith(f"{what}:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError(f"no {what} in /proc/{server.process.pid}/status")
-
-
 class Client:
-    """Asks one model over both APIs, on connections of its own."""
+    """Calls one model over both APIs, on connections of its own."""
 
-    def __init__(self, server: Server, model: str) -> None:
+    def __init__(self, server: Server, model: str, target: str = "") -> None:
         self.model = model
         self._url = f"{server.url}/v1/models/{model}:predict"
         self._session = requests.Session()
         self._session.trust_env = False
+        self._session.verify, self._session.cert = server.session.verify, server.session.cert
         self._session.mount("http://", HTTPAdapter(pool_maxsize=MAX_CONNECTIONS))
-        self._channel = grpc.insecure_channel(server.target)
+        self._channel = grpc.insecure_channel(target or server.target)
         self.stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
     def post(self, body: bytes) -> requests.Response:
@@ -119,18 +112,18 @@ class Client:
         return self.stub.Predict(to_request(self.model, *images), timeout=CALL_S)
 
     def begin(self, *images: bytes) -> list[Any]:
-        """Send a request for each image over gRPC; give the calls, which go on."""
+        """Send a request for each image over gRPC; return the calls, which go on."""
         return [self.stub.Predict.future(to_request(self.model, image), timeout=CALL_S) for image in images]
 
-    def ask_rest(self, *images: bytes) -> list[float]:
+    def predict_rest(self, *images: bytes) -> list[float]:
         response = self.post(to_json(*images))
         assert response.status_code == 200, response.text
         return [p for row in response.json()["predictions"] for p in row["probabilities"]]
 
-    def ask_grpc(self, *images: bytes) -> list[float]:
+    def predict_grpc(self, *images: bytes) -> list[float]:
         return list(self.predict(*images).outputs["probabilities"].float_val)
 
-    def ask_metadata(self) -> Any:
+    def get_metadata(self) -> Any:
         request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
         request.model_spec.name = self.model
         return self.stub.GetModelMetadata(request, timeout=CALL_S)
@@ -141,8 +134,8 @@ class Client:
 
 
 @contextmanager
-def client_of(server: Server, model: str) -> Iterator[Client]:
-    client = Client(server, model)
+def client_of(server: Server, model: str, target: str = "") -> Iterator[Client]:
+    client = Client(server, model, target)
     try:
         yield client
     finally:
@@ -150,7 +143,7 @@ def client_of(server: Server, model: str) -> Iterator[Client]:
 
 
 def version_states(server: Server, model: str) -> dict[int, tuple[str, str]]:
-    """Give the state and the error of each version; none where the model has no versions."""
+    """Return the state and the error of each version; none where the model has no versions."""
     with requests.Session() as session:
         session.trust_env = False
         status = session.get(f"{server.url}/v1/models/{model}", timeout=CALL_S).json()
@@ -165,7 +158,7 @@ def available(server: Server, model: str) -> list[int]:
 
 
 def push(source_dir: Path, base_dir: Path, version: int) -> None:
-    """Copy a SavedModel beside the version folders, and rename it into its place."""
+    """Copy a SavedModel beside the version folders, then rename it to be one."""
     staged = base_dir.parent / f"{base_dir.name}-staged-{version}"
     shutil.copytree(source_dir, staged)
     staged.rename(base_dir / str(version))
@@ -179,8 +172,8 @@ def take_away(base_dir: Path, version: int) -> None:
 
 
 @dataclass
-class Answers:
-    """What clients were answered."""
+class Responses:
+    """What clients received."""
 
     num_requests: int = 0
     failures: list[str] = field(default_factory=list)
@@ -188,57 +181,57 @@ class Answers:
 
 
 @contextmanager
-def asked_all_along(server: Server, model: str, *, num_clients: int) -> Iterator[Answers]:
-    """Let clients ask without a pause for as long as the block lasts; the answers are complete when it has ended."""
-    image = picture(48, 40)
+def requests_all_along(server: Server, model: str, *, num_clients: int) -> Iterator[Responses]:
+    """Let clients send requests while the block lasts; their responses are complete when it has ended."""
+    image = encode(48, 40)
     done = threading.Event()
-    total = Answers()
+    total = Responses()
 
-    def ask() -> Answers:
-        answers = Answers()
+    def send() -> Responses:
+        responses = Responses()
         with client_of(server, model) as client:
-            expected = client.ask_grpc(image)
+            expected = client.predict_grpc(image)
             for turn in itertools.count():
                 if done.is_set() and turn:
-                    return answers
-                answers.num_requests += 1
+                    return responses
+                responses.num_requests += 1
                 try:
                     if turn % 2:
-                        found = client.ask_rest(image)
+                        found = client.predict_rest(image)
                     else:
                         response = client.predict(image)
                         found = list(response.outputs["probabilities"].float_val)
-                        answers.versions.add(response.model_spec.version.value)
+                        responses.versions.add(response.model_spec.version.value)
                     if not np.allclose(found, expected, atol=TOLERANCE):
-                        answers.failures.append(f"{found} instead of {expected}")
+                        responses.failures.append(f"{found} instead of {expected}")
                 except (grpc.RpcError, requests.RequestException, AssertionError) as exc:
-                    answers.failures.append(f"{type(exc).__name__}: {exc}")
+                    responses.failures.append(f"{type(exc).__name__}: {exc}")
         raise AssertionError
 
     with ThreadPoolExecutor(num_clients) as pool:
-        asking = [pool.submit(ask) for _ in range(num_clients)]
+        sending = [pool.submit(send) for _ in range(num_clients)]
         try:
             yield total
         finally:
             done.set()
-        for answers in (future.result() for future in asking):
-            total.num_requests += answers.num_requests
-            total.failures += answers.failures
-            total.versions |= answers.versions
+        for responses in (future.result() for future in sending):
+            total.num_requests += responses.num_requests
+            total.failures += responses.failures
+            total.versions |= responses.versions
 
 
 def reload(
     server: Server, model: str, *, base_dir: Path, source_dir: Path, num_reloads: int, num_clients: int = 8
-) -> Answers:
-    """Push versions under load; every second one takes the place of the one before, the others come beside it."""
+) -> Responses:
+    """Push versions under load; every second one replaces the one before, the others come beside it."""
     first = max(available(server, model)) + 1
-    with asked_all_along(server, model, num_clients=num_clients) as answers:
+    with requests_all_along(server, model, num_clients=num_clients) as responses:
         for version in range(first, first + num_reloads):
             push(source_dir, base_dir, version)
             if version % 2:
                 take_away(base_dir, version - 1)
             wait_until(lambda version=version: available(server, model) == [version])  # type: ignore[misc]
-    return answers
+    return responses
 
 
 def _cut(path: Path) -> None:
@@ -284,11 +277,11 @@ BREAKS: dict[str, Callable[[Path], Any]] = {
 
 def push_broken(
     server: Server, model: str, *, base_dir: Path, source_dir: Path, num_versions: int
-) -> tuple[Answers, dict[str, str]]:
-    """Copy broken versions into the base path file by file, as by hand; give their errors by kind of break."""
-    first = max(available(server, model)) + 1
+) -> tuple[Responses, dict[str, str]]:
+    """Copy broken versions into the base path file by file, as by hand; return their errors by kind of break."""
+    first = max(version_states(server, model)) + 1
     kinds = list(itertools.islice(itertools.cycle(BREAKS), num_versions))
-    with asked_all_along(server, model, num_clients=1) as answers:
+    with requests_all_along(server, model, num_clients=1) as responses:
         for version, kind in enumerate(kinds, start=first):
             broken = base_dir.parent / f"{base_dir.name}-broken-{version}"
             shutil.copytree(source_dir, broken)
@@ -301,53 +294,53 @@ def push_broken(
         state, message = states[version]
         assert (state, bool(message)) == ("END", True), (kind, state, message)
         errors[f"{version}: {kind}"] = message
-    return answers, errors
+    return responses, errors
 
 
 @dataclass
 class Overload:
-    """How a server bore more requests than it can answer; rates are answers in a second."""
+    """How a server bore more requests than it can process; rates are responses in a second."""
 
     rate_before: float
     rate_during: float
     rate_after: float
-    answered_after_s: list[float]
+    responded_after_s: list[float]
     refused_after_s: list[float]
     failures: list[str]
 
 
 def measure_rate(server: Server, model: str, images: Sequence[bytes], *, num_clients: int, duration_s: float) -> float:
-    """Give the answers in a second to clients that each wait for theirs; refusals count as failures."""
+    """Return the responses per second to clients that each wait for theirs; refusals count as failures."""
     start = time.monotonic()
 
-    def ask(i: int) -> int:
+    def send(i: int) -> int:
         with client_of(server, model) as client:
             for turn in itertools.count():
                 if time.monotonic() > start + duration_s:
                     return turn
-                (client.ask_rest if (i + turn) % 2 else client.ask_grpc)(*images)
+                (client.predict_rest if (i + turn) % 2 else client.predict_grpc)(*images)
         raise AssertionError
 
     with ThreadPoolExecutor(num_clients) as pool:
-        num_answers = sum(pool.map(ask, range(num_clients)))
-    return num_answers / (time.monotonic() - start)
+        num_responses = sum(pool.map(send, range(num_clients)))
+    return num_responses / (time.monotonic() - start)
 
 
 def overload(
     server: Server, model: str, images: Sequence[bytes], *, factor: float, duration_s: float, num_clients: int = 4
 ) -> Overload:
-    """Send `factor` times what a server can answer, at even intervals whatever it answers; measure before and after."""
+    """Send `factor` times what a server can process, at even intervals; measure its rate before and after."""
     rate_before = measure_rate(server, model, images, num_clients=num_clients, duration_s=duration_s / 2)
     interval_s = 1 / (factor * rate_before)
     num_requests = int(duration_s / interval_s)
     outcomes: list[tuple[str, float]] = []
     body, request = to_json(*images), to_request(model, *images)
 
-    def ask_rest(client: Client) -> None:
+    def predict_rest(client: Client) -> None:
         start = time.monotonic()
         try:
             response = client.post(body)
-            outcome = {200: "answered", 503: "refused"}.get(response.status_code, response.text)
+            outcome = {200: "responded", 503: "refused"}.get(response.status_code, response.text)
         except requests.RequestException as exc:
             outcome = f"{type(exc).__name__}: {exc}"
         outcomes.append((outcome, time.monotonic() - start))
@@ -355,7 +348,7 @@ def overload(
     def note_grpc(start: float, future: Any) -> None:
         code = future.code()
         refused = "refused" if code is grpc.StatusCode.UNAVAILABLE else f"{code}: {future.details()}"
-        outcomes.append(("answered" if code is grpc.StatusCode.OK else refused, time.monotonic() - start))
+        outcomes.append(("responded" if code is grpc.StatusCode.OK else refused, time.monotonic() - start))
 
     start = time.monotonic()
     with ThreadPoolExecutor(MAX_CONNECTIONS) as pool, client_of(server, model) as client:
@@ -363,7 +356,7 @@ def overload(
         for i in range(num_requests):
             time.sleep(max(0.0, start + i * interval_s - time.monotonic()))
             if i % 2:
-                pending.append(pool.submit(ask_rest, client))
+                pending.append(pool.submit(predict_rest, client))
             else:
                 future = client.stub.Predict.future(request, timeout=CALL_S)
                 future.add_done_callback(functools.partial(note_grpc, time.monotonic()))
@@ -372,20 +365,20 @@ def overload(
         wait_until(lambda: len(outcomes) == num_requests)
     took_s = time.monotonic() - start
     rate_after = measure_rate(server, model, images, num_clients=num_clients, duration_s=duration_s / 2)
-    answered_after_s = [s for outcome, s in outcomes if outcome == "answered"]
+    responded_after_s = [s for outcome, s in outcomes if outcome == "responded"]
     return Overload(
         rate_before=rate_before,
-        rate_during=len(answered_after_s) / took_s,
+        rate_during=len(responded_after_s) / took_s,
         rate_after=rate_after,
-        answered_after_s=answered_after_s,
+        responded_after_s=responded_after_s,
         refused_after_s=[s for outcome, s in outcomes if outcome == "refused"],
-        failures=[outcome for outcome, _ in outcomes if outcome not in ("answered", "refused")],
+        failures=[outcome for outcome, _ in outcomes if outcome not in ("responded", "refused")],
     )
 
 
 @dataclass
 class Mutations:
-    """What mutated requests were answered: how often each status, and the requests whose status tells of a bug."""
+    """How often mutated requests got each status, and the requests whose status tells of a bug."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     unexpected: list[str] = field(default_factory=list)
@@ -400,7 +393,7 @@ def mutate(server: Server, model: str, *, num_requests: int, num_warmup: int, se
     with grpc.insecure_channel(server.target) as channel:
         for turn in range(num_requests):
             if turn == num_warmup:
-                before = memory_bytes(server)
+                before = server.memory_bytes()
             if turn % 2:
                 method, body = _mutated_message(chance, model)
                 status, is_expected = _call(channel, method, body)
@@ -412,12 +405,12 @@ def mutate(server: Server, model: str, *, num_requests: int, num_warmup: int, se
             if not is_expected:
                 found.unexpected.append(f"{status}: {what}")
             assert server.process.poll() is None, f"the server ended with {what}"
-    found.growth_bytes = memory_bytes(server) - before
+    found.growth_bytes = server.memory_bytes() - before
     return found
 
 
 def damage(chance: random.Random, content: bytes) -> bytes:
-    """Change some bytes: flip, cut, repeat, insert, or put what parsers stumble over in their place."""
+    """Change some bytes: flip, cut, repeat, insert, or replace them by what parsers stumble over."""
     for _ in range(chance.randint(1, 2)):
         at = chance.randrange(len(content) + 1)
         to = min(len(content), at + chance.randint(0, 20))
@@ -444,8 +437,8 @@ _STUMBLING_BLOCKS = (
 
 
 def _mutated_http(chance: random.Random, model: str) -> bytes:
-    """Give a request as it is on the wire, with one part of it damaged."""
-    image = picture(chance.randint(1, 40), chance.randint(1, 40), chance.choice(["JPEG", "PNG", "GIF", "BMP"]))
+    """Return a request as it is on the wire, with one part of it damaged."""
+    image = encode(chance.randint(1, 40), chance.randint(1, 40), chance.choice(["JPEG", "PNG", "GIF", "BMP"]))
     parts = {
         "image": image,
         "method": chance.choice([b"POST"] * 8 + [b"GET", b"PUT"]),
@@ -477,18 +470,18 @@ def _mutated_http(chance: random.Random, model: str) -> bytes:
 
 
 def _send(server: Server, request: bytes) -> tuple[str, str, bool]:
-    """Send bytes, and nothing after them; give what was sent, the status, and whether that may be.
+    """Send bytes, and nothing after them; return what was sent, the status, and whether it is allowed.
 
-    A damaged head may announce more than comes: then no answer is due, and the connection is all that ends.
+    A damaged head may announce more than comes: then no response is due, and the connection is all that ends.
     """
     what = f"{request[:300]!r} … {request[-100:]!r}"
     with socket.create_connection(("127.0.0.1", server.rest_port), timeout=CALL_S) as connection:
         try:
             connection.sendall(request)
-            answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+            response = b"".join(iter(lambda: connection.recv(1 << 16), b""))
         except (ConnectionError, TimeoutError) as exc:
             return what, type(exc).__name__, False
-    status = answer.split(b" ", 2)[1].decode() if answer.startswith(b"HTTP/1.1 ") else "no answer"
+    status = response.split(b" ", 2)[1].decode() if response.startswith(b"HTTP/1.1 ") else "no response"
     # 504: the head was made to announce more than came, or to switch `Connection: close` off.
     return what, status, status[:1] in "234" or status in ("501", "504")
 
@@ -510,13 +503,13 @@ def _valid_message(chance: random.Random, method: str, model: str) -> Any:
     if chance.random() < 0.2:
         spec.version.value = 1
     if method == "Predict":
-        image = picture(chance.randint(1, 40), chance.randint(1, 40), chance.choice(["JPEG", "PNG", "GIF", "BMP"]))
+        image = encode(chance.randint(1, 40), chance.randint(1, 40), chance.choice(["JPEG", "PNG", "GIF", "BMP"]))
         message.CopyFrom(to_request(model, damage(chance, image) if chance.random() < 0.5 else image))
     elif method == "GetModelMetadata":
         message.metadata_field.append("signature_def")
     elif method != "GetModelStatus":
         feature = message.input.example_list.examples.add().features.feature["image"]
-        feature.bytes_list.value.append(picture(8, 8))
+        feature.bytes_list.value.append(encode(8, 8))
     if method == "MultiInference":
         message.tasks[0].method_name = "tensorflow/serving/classify"
     return message
@@ -563,7 +556,7 @@ def _mutate_tensor(chance: random.Random, message: Any) -> None:
 
 
 def _call(channel: grpc.Channel, method: str, body: bytes) -> tuple[str, bool]:
-    """Send bytes to a method; give the status, and whether that may be."""
+    """Send bytes to a method; return the status, and whether it is allowed."""
     service = "ModelService" if method == "GetModelStatus" else "PredictionService"
     call = channel.unary_unary(f"/tensorflow.serving.{service}/{method}")
     try:

@@ -1,7 +1,9 @@
+import functools
 import threading
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,11 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from serving.local_server.errors import Code, StatusError
+from serving.local_server.errors import Code
 from serving.local_server.litert import LiteRTServable
-from serving.local_server.servable import PREDICT, Array, LoadOptions, load
+from serving.local_server.loading import load
+from serving.local_server.servable import PREDICT, Array, LoadOptions
+from tests.serving.local_server.conftest import status_error
 
 SIZE_PX = 12
 
@@ -123,17 +127,16 @@ def _make_keras() -> Any:
 
 @pytest.fixture(scope="module")
 def serve() -> Any:
-    """Give the function that loads a model once for all tests."""
-    loaded: dict[Path, LiteRTServable] = {}
+    """Return the function that loads a model once for all tests."""
+    with ExitStack() as stack:
 
-    def serve(path: Path) -> LiteRTServable:
-        if path not in loaded:
-            loaded[path] = LiteRTServable(path)
-        return loaded[path]
+        @functools.cache
+        def serve(path: Path) -> LiteRTServable:
+            servable = LiteRTServable(path)
+            stack.callback(servable.close)
+            return servable
 
-    yield serve
-    for servable in loaded.values():
-        servable.close()
+        yield serve
 
 
 Serve = Callable[[Path], LiteRTServable]
@@ -153,7 +156,7 @@ def run_plain(path: Path, x: Array) -> Array:
 
 
 def names(servable: LiteRTServable, signature: str = "serving_default") -> tuple[str, str]:
-    """Give the names of the only input and the only output tensor."""
+    """Return the names of the only input and the only output tensor."""
     described = servable.signatures[signature]
     [taken], [given] = described.inputs.values(), described.outputs.values()
     return taken.name, given.name
@@ -166,7 +169,7 @@ def images(num_rows: int, dtype: Any, seed: int = 0) -> Array:
 
 @pytest.mark.parametrize("num_rows", [1, 3, 17])
 @pytest.mark.parametrize(("kind", "dtype"), [("unsigned", np.float32), ("quantized", np.uint8)])
-def test_rows_are_answered_as_the_interpreter_answers_them_and_in_order(
+def test_rows_have_the_interpreters_outputs_and_their_order(
     request: pytest.FixtureRequest, serve: Serve, kind: str, dtype: Any, num_rows: int
 ) -> None:
     path = request.getfixturevalue(kind)
@@ -180,7 +183,7 @@ def test_rows_are_answered_as_the_interpreter_answers_them_and_in_order(
 
 @pytest.mark.parametrize("num_rows", [1, 3, 17])
 @pytest.mark.parametrize("signature", ["dynamic", "fixed"])
-def test_signatures_answer_by_name(signed: Path, serve: Serve, signature: str, num_rows: int) -> None:
+def test_signatures_run_by_name(signed: Path, serve: Serve, signature: str, num_rows: int) -> None:
     servable = serve(signed)
     x = np.random.default_rng(num_rows).normal(size=(num_rows, 4)).astype(np.float32)
     [scores] = servable.run({f"{signature}/x": x}, [f"{signature}/scores"])
@@ -260,16 +263,15 @@ def test_a_wrong_input_is_refused_and_the_model_works_afterwards(
         np.ones((1, 4), np.float32) if kind == "signed" else images(1, np.uint8 if kind == "quantized" else np.float32)
     )
     [before] = servable.run({taken: good}, [given])
-    with pytest.raises(StatusError, match="the LiteRT model refuses its input") as caught:
+    with status_error(Code.INVALID_ARGUMENT, "the LiteRT model refuses its input"):
         servable.run({taken: x}, [given])
-    assert caught.value.code is Code.INVALID_ARGUMENT
     for rows in (good, np.concatenate([good] * 3)):
         [after] = servable.run({taken: rows}, [given])
         np.testing.assert_array_equal(after, np.concatenate([before] * len(rows)))
 
 
 @pytest.mark.parametrize("kind", ["signed", "unsigned"])
-def test_threads_share_a_model_and_each_gets_its_own_answer(
+def test_threads_share_a_model_and_each_gets_its_own_outputs(
     request: pytest.FixtureRequest, serve: Serve, kind: str
 ) -> None:
     servable = serve(request.getfixturevalue(kind))
@@ -292,7 +294,7 @@ def test_threads_share_a_model_and_each_gets_its_own_answer(
 
 
 @pytest.mark.parametrize("num_rows", [1, 3])
-def test_an_answer_keeps_its_values_when_the_model_runs_again(signed: Path, serve: Serve, num_rows: int) -> None:
+def test_outputs_keep_their_values_when_the_model_runs_again(signed: Path, serve: Serve, num_rows: int) -> None:
     servable = serve(signed)
     ones = np.ones((num_rows, 4), np.float32)
     [first] = servable.run({"dynamic/x": ones}, ["dynamic/double"])
@@ -306,9 +308,8 @@ def test_half_a_model_is_refused(tmp_path: Path, signed: Path, share: float) -> 
     content = signed.read_bytes()
     path = tmp_path / "model.tflite"
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(StatusError, match=rf"A version must hold a whole LiteRT model\. {path} is not one") as caught:
+    with status_error(Code.FAILED_PRECONDITION, rf"A version must hold a whole LiteRT model\. {path} is not one"):
         LiteRTServable(path)
-    assert caught.value.code is Code.FAILED_PRECONDITION
 
 
 def test_a_closed_model_lets_its_threads_go(quantized: Path) -> None:

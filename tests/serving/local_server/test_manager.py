@@ -1,37 +1,31 @@
 import asyncio
-import functools
 import gc
 import shutil
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import anyio
 import pytest
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from serving.local_server import manager as manager_module
 from serving.local_server.errors import Code, StatusError, failed_precondition
-from serving.local_server.manager import AVAILABLE, END, LOADING, UNLOADING, ManagerOptions, ModelManager
+from serving.local_server.loading import load
+from serving.local_server.manager import ManagerOptions, ModelManager
 from serving.local_server.model_config import ModelConfig
-from serving.local_server.servable import Array, LoadOptions, load
+from serving.local_server.servable import Array, LoadOptions
+from serving.local_server.versions import AVAILABLE, END, LOADING, UNLOADING
+from tests.serving.local_server.conftest import linux, status_error
 
 TIMEOUT_S = 60
+pytestmark = pytest.mark.anyio
 STATES = {LOADING: "LOADING", AVAILABLE: "AVAILABLE", UNLOADING: "UNLOADING", END: "END"}
-
-
-def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Run an asynchronous test in an event loop of its own."""
-
-    @functools.wraps(test)
-    def run(*args: Any, **kwargs: Any) -> None:
-        asyncio.run(asyncio.wait_for(test(*args, **kwargs), TIMEOUT_S))
-
-    return run
 
 
 class Servable:
@@ -102,15 +96,35 @@ def make(loader: Loader, **options: Any) -> ModelManager:
     return ModelManager(loader, ManagerOptions(**{"poll_wait_s": 0.005, **options}))
 
 
+async def serve(base: Path, loader: Loader, *versions: int | str, **policy: Any) -> ModelManager:
+    """Publish versions, and return a manager that serves the model `m` by a policy."""
+    push(base, *versions)
+    manager = make(loader)
+    await manager.configure([ModelConfig("m", base, **policy)])
+    return manager
+
+
 async def look(manager: ModelManager, *configs: ModelConfig) -> None:
     """Look at the folders once, whether or not there is something to serve in the end."""
     with suppress(StatusError):
         await manager.configure(configs)
 
 
+@asynccontextmanager
+async def watched(manager: ModelManager) -> AsyncIterator[None]:
+    """Let a manager look for new versions while the block lasts, and close it in the end."""
+    watching = asyncio.ensure_future(manager.watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await manager.close()
+
+
 async def until(condition: Callable[[], Any]) -> None:
-    while not condition():
-        await asyncio.sleep(0.002)
+    with anyio.fail_after(TIMEOUT_S):
+        while not condition():
+            await asyncio.sleep(0.002)
 
 
 def states(manager: ModelManager, name: str = "m") -> list[tuple[int, str]]:
@@ -134,7 +148,6 @@ def labelled(label: str, name: str = "m") -> ModelSpec:
     return ModelSpec(name=name, version_label=label)
 
 
-@in_loop
 async def test_folders_with_a_number_for_a_name_are_versions(base: Path, loader: Loader) -> None:
     push(base, 1, "00000123", "seven", "1.5", "-4", "²", "v2", str(1 << 63))
     (base / "5").write_text("a file")
@@ -147,7 +160,6 @@ async def test_folders_with_a_number_for_a_name_are_versions(base: Path, loader:
     assert served(manager) == 123
 
 
-@in_loop
 async def test_of_two_spellings_of_a_number_it_is_always_the_same_one_that_is_served(
     base: Path, loader: Loader
 ) -> None:
@@ -169,33 +181,25 @@ async def test_of_two_spellings_of_a_number_it_is_always_the_same_one_that_is_se
         ({"num_latest": None, "specific": (3, 7)}, [3]),
     ],
 )
-@in_loop
 async def test_the_policy_chooses_versions(
     base: Path, loader: Loader, policy: dict[str, Any], expected: list[int]
 ) -> None:
-    push(base, 1, 2, 3, 4)
-    manager = make(loader)
-    await manager.configure([ModelConfig("m", base, **policy)])
+    manager = await serve(base, loader, 1, 2, 3, 4, **policy)
     assert states(manager) == [(number, "AVAILABLE") for number in expected]
 
 
-@in_loop
 async def test_a_new_version_is_loaded_before_the_old_one_is_unloaded(base: Path, loader: Loader) -> None:
-    push(base, 1)
-    manager = make(loader)
-    await manager.configure([ModelConfig("m", base)])
-    watching = asyncio.ensure_future(manager.watch())
-    loader.gate.clear()
-    push(base, 2)
-    await until(lambda: "load m/2" in loader.events)
-    assert states(manager) == [(2, "LOADING"), (1, "AVAILABLE")]
-    assert served(manager) == 1
-    loader.gate.set()
-    await until(lambda: states(manager) == [(2, "AVAILABLE"), (1, "END")])
-    assert served(manager) == 2
-    assert loader.events == ["load m/1", "load m/2", "close m/1"]
-    watching.cancel()
-    await manager.close()
+    manager = await serve(base, loader, 1)
+    async with watched(manager):
+        loader.gate.clear()
+        push(base, 2)
+        await until(lambda: "load m/2" in loader.events)
+        assert states(manager) == [(2, "LOADING"), (1, "AVAILABLE")]
+        assert served(manager) == 1
+        loader.gate.set()
+        await until(lambda: states(manager) == [(2, "AVAILABLE"), (1, "END")])
+        assert served(manager) == 2
+        assert loader.events == ["load m/1", "load m/2", "close m/1"]
 
 
 @pytest.mark.parametrize(
@@ -206,29 +210,23 @@ async def test_a_new_version_is_loaded_before_the_old_one_is_unloaded(base: Path
         ("bug", Code.INTERNAL, "cannot be loaded: RuntimeError: a bug of the loader"),
     ],
 )
-@in_loop
 async def test_a_broken_version_keeps_the_old_one_and_shows_why(
     base: Path, loader: Loader, content: str, code: Code, message: str
 ) -> None:
-    push(base, 1)
-    manager = make(loader)
-    await manager.configure([ModelConfig("m", base)])
+    manager = await serve(base, loader, 1)
     push(base, 2, content=content)
-    watching = asyncio.ensure_future(manager.watch())
-    await until(lambda: states(manager) == [(2, "END"), (1, "AVAILABLE")])
-    assert served(manager) == 1
-    [broken, fine] = manager.status(ModelSpec(name="m"))
-    assert broken.error is not None
-    assert broken.error.code is code
-    assert message in broken.error.message
-    assert fine.error is None
-    push(base, 3)  # and looking goes on
-    await until(lambda: states(manager) == [(3, "AVAILABLE"), (2, "END"), (1, "END")])
-    watching.cancel()
-    await manager.close()
+    async with watched(manager):
+        await until(lambda: states(manager) == [(2, "END"), (1, "AVAILABLE")])
+        assert served(manager) == 1
+        [broken, fine] = manager.status(ModelSpec(name="m"))
+        assert broken.error is not None
+        assert broken.error.code is code
+        assert message in broken.error.message
+        assert fine.error is None
+        push(base, 3)  # and looking goes on
+        await until(lambda: states(manager) == [(3, "AVAILABLE"), (2, "END"), (1, "END")])
 
 
-@in_loop
 async def test_a_broken_version_whose_files_change_is_tried_again_at_once(base: Path, loader: Loader) -> None:
     manager = make(loader, load_retry_interval_s=3600.0, max_num_load_retries=0)
     push(base, 2, content="broken")
@@ -245,7 +243,6 @@ async def test_a_broken_version_whose_files_change_is_tried_again_at_once(base: 
     assert states(manager) == [(2, "AVAILABLE")]
 
 
-@in_loop
 async def test_a_broken_version_that_stays_the_same_is_tried_again_after_a_while_and_then_given_up(
     base: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,7 +261,6 @@ async def test_a_broken_version_that_stays_the_same_is_tried_again_after_a_while
     assert states(manager) == [(2, "END")]
 
 
-@in_loop
 async def test_an_error_does_not_keep_in_memory_what_was_loaded(base: Path) -> None:
     class Weights:
         pass
@@ -284,11 +280,8 @@ async def test_an_error_does_not_keep_in_memory_what_was_loaded(base: Path) -> N
     assert watched[0]() is None
 
 
-@in_loop
 async def test_a_version_in_use_stays_in_memory_until_the_last_request_ends(base: Path, loader: Loader) -> None:
-    push(base, 1)
-    manager = make(loader)
-    await manager.configure([ModelConfig("m", base)])
+    manager = await serve(base, loader, 1)
     version = manager.get(ModelSpec(name="m"))
     with version.lease() as first:
         with version.lease() as second:
@@ -303,12 +296,10 @@ async def test_a_version_in_use_stays_in_memory_until_the_last_request_ends(base
             assert third is first
     await until(lambda: states(manager) == [(2, "AVAILABLE"), (1, "END")])
     assert loader.events[-1] == "close m/1"
-    with pytest.raises(StatusError, match="version 1 of model m is being unloaded") as caught, version.lease():
+    with status_error(Code.UNAVAILABLE, "version 1 of model m is being unloaded"), version.lease():
         pass
-    assert caught.value.code is Code.UNAVAILABLE
 
 
-@in_loop
 async def test_a_version_wanted_again_while_it_is_unloaded_is_loaded_anew(base: Path, loader: Loader) -> None:
     push(base, 1, 2)
     manager = make(loader)
@@ -324,11 +315,8 @@ async def test_a_version_wanted_again_while_it_is_unloaded_is_loaded_anew(base: 
     assert served(manager) == 1
 
 
-@in_loop
 async def test_a_version_whose_folder_goes_is_unloaded(base: Path, loader: Loader) -> None:
-    push(base, 1, 2)
-    manager = make(loader)
-    await manager.configure([ModelConfig("m", base, num_latest=None)])
+    manager = await serve(base, loader, 1, 2, num_latest=None)
     shutil.rmtree(base / "2")
     await manager.configure([ModelConfig("m", base, num_latest=None)])
     await until(lambda: states(manager) == [(2, "END"), (1, "AVAILABLE")])
@@ -341,13 +329,10 @@ async def test_a_version_whose_folder_goes_is_unloaded(base: Path, loader: Loade
     assert served(manager) == 1
 
 
-@in_loop
 async def test_versions_are_served_on_while_the_base_path_cannot_be_read(
     base: Path, loader: Loader, caplog: pytest.LogCaptureFixture
 ) -> None:
-    push(base, 1)
-    manager = make(loader)
-    await manager.configure([ModelConfig("m", base)])
+    manager = await serve(base, loader, 1)
     base.rename(base.with_name("away"))
     for _ in range(3):
         await manager.configure([ModelConfig("m", base)])
@@ -375,7 +360,6 @@ async def test_versions_are_served_on_while_the_base_path_cannot_be_read(
     ],
     ids=["missing", "empty", "no number", "another version"],
 )
-@in_loop
 async def test_a_model_without_a_version_to_serve_is_reported_and_waited_for(
     base: Path,
     loader: Loader,
@@ -390,15 +374,12 @@ async def test_a_model_without_a_version_to_serve_is_reported_and_waited_for(
     assert caught.value.code is Code.UNKNOWN
     assert caught.value.message.startswith("1 model(s) did not become available: {{{name: m} due to error: ")
     assert message.format(base=base) in caught.value.message
-    watching = asyncio.ensure_future(manager.watch())
     base.mkdir(exist_ok=True)
     push(base, 2)
-    await until(lambda: states(manager) == [(2, "AVAILABLE")])
-    watching.cancel()
-    await manager.close()
+    async with watched(manager):
+        await until(lambda: states(manager) == [(2, "AVAILABLE")])
 
 
-@in_loop
 async def test_a_model_that_cannot_be_loaded_does_not_stop_the_others(base: Path, loader: Loader) -> None:
     push(base, 3, content="broken")
     good = base.with_name("good")
@@ -433,7 +414,6 @@ FORCE = {"force_labels_for_unavailable": True}
         (FORCE, {}, {"stable": 9}, True),
     ],
 )
-@in_loop
 async def test_a_label_names_an_available_version_unless_a_flag_allows_another(
     base: Path, loader: Loader, options: dict[str, bool], before: dict[str, int], after: dict[str, int], allowed: bool
 ) -> None:
@@ -446,17 +426,13 @@ async def test_a_label_names_an_available_version_unless_a_flag_allows_another(
     if allowed:
         await manager.configure([replace(config, labels=after)])
     else:
-        with pytest.raises(
-            StatusError, match=r"Request to assign label to version . of model m, which is not"
-        ) as caught:
+        with status_error(Code.FAILED_PRECONDITION, r"Request to assign label to version . of model m, which is not"):
             await manager.configure([replace(config, labels=after)])
-        assert caught.value.code is Code.FAILED_PRECONDITION
     assert {label: manager.resolve(labelled(label)) for label in (after if allowed else before)} == (
         after if allowed else before
     )
 
 
-@in_loop
 async def test_a_refused_label_leaves_everything_as_it_was(base: Path, loader: Loader) -> None:
     """As in TensorFlow Serving, a version has to be available before the edit that gives it a label."""
     push(base, 1, 2)
@@ -476,7 +452,6 @@ async def test_a_refused_label_leaves_everything_as_it_was(base: Path, loader: L
         manager.get(labelled("stable"))
 
 
-@in_loop
 async def test_a_configuration_adds_changes_and_removes_models(base: Path, loader: Loader) -> None:
     push(base, 1, 2)
     manager = make(loader)
@@ -493,7 +468,6 @@ async def test_a_configuration_adds_changes_and_removes_models(base: Path, loade
     await until(lambda: loader.events.count("close m/2") == 3)
 
 
-@in_loop
 async def test_versions_of_a_new_base_path_are_loaded_before_those_of_the_old_one_go(
     base: Path, loader: Loader
 ) -> None:
@@ -516,7 +490,6 @@ async def test_versions_of_a_new_base_path_are_loaded_before_those_of_the_old_on
 
 
 @pytest.mark.parametrize("content", ["broken", None])
-@in_loop
 async def test_a_new_base_path_without_a_model_keeps_the_old_one(
     base: Path, loader: Loader, content: str | None
 ) -> None:
@@ -533,7 +506,6 @@ async def test_a_new_base_path_without_a_model_keeps_the_old_one(
     assert errors == ([None, "other/1 is broken"] if content else [None])
 
 
-@in_loop
 async def test_a_configuration_goes_on_when_its_caller_hangs_up(base: Path, loader: Loader) -> None:
     push(base, 1)
     manager = make(loader)
@@ -547,24 +519,20 @@ async def test_a_configuration_goes_on_when_its_caller_hangs_up(base: Path, load
     await until(lambda: states(manager) == [(1, "AVAILABLE")])
 
 
-@in_loop
 async def test_a_model_dropped_while_it_is_loaded_is_unloaded(base: Path, loader: Loader) -> None:
     push(base, 1)
     manager = make(loader)
-    watching = asyncio.ensure_future(manager.watch())
-    await look(manager, ModelConfig("m", base.with_name("nowhere")))
-    await look(manager, ModelConfig("m", base))
-    loader.gate.clear()
-    push(base, 2)
-    await until(lambda: "load m/2" in loader.events)
-    await manager.configure([])
-    loader.gate.set()
-    await until(lambda: sorted(loader.events) == ["close m/1", "close m/2", "load m/1", "load m/2"])
-    watching.cancel()
-    await manager.close()
+    async with watched(manager):
+        await look(manager, ModelConfig("m", base.with_name("nowhere")))
+        await look(manager, ModelConfig("m", base))
+        loader.gate.clear()
+        push(base, 2)
+        await until(lambda: "load m/2" in loader.events)
+        await manager.configure([])
+        loader.gate.set()
+        await until(lambda: sorted(loader.events) == ["close m/1", "close m/2", "load m/1", "load m/2"])
 
 
-@in_loop
 async def test_a_good_version_is_always_served_whatever_is_pushed_and_configured_at_once(
     base: Path, loader: Loader
 ) -> None:
@@ -572,7 +540,6 @@ async def test_a_good_version_is_always_served_whatever_is_pushed_and_configured
     manager = make(loader, poll_wait_s=0.001, load_retry_interval_s=0.0)
     configs = [ModelConfig("m", base), ModelConfig("m", base, num_latest=3), ModelConfig("m", base, num_latest=None)]
     await manager.configure(configs[:1])
-    watching = asyncio.ensure_future(manager.watch())
     failures: list[StatusError] = []
 
     async def read() -> None:
@@ -585,62 +552,33 @@ async def test_a_good_version_is_always_served_whatever_is_pushed_and_configured
                 failures.append(exc)
             await asyncio.sleep(0)
 
-    reading = [asyncio.ensure_future(read()) for _ in range(4)]
-    for number in range(2, 32):
-        push(base, number, content="broken" if number % 3 == 0 else "fine")
-        await asyncio.gather(*(manager.configure([configs[(number + i) % 3]]) for i in range(2)))
-    await manager.configure(configs[:1])
-    await until(lambda: [n for n, state in states(manager) if state == "AVAILABLE"] == [31])
-    for task in (*reading, watching):
-        task.cancel()
+    async with watched(manager):
+        reading = [asyncio.ensure_future(read()) for _ in range(4)]
+        for number in range(2, 32):
+            push(base, number, content="broken" if number % 3 == 0 else "fine")
+            await asyncio.gather(*(manager.configure([configs[(number + i) % 3]]) for i in range(2)))
+        await manager.configure(configs[:1])
+        await until(lambda: [n for n, state in states(manager) if state == "AVAILABLE"] == [31])
+        for task in reading:
+            task.cancel()
+        await asyncio.gather(*reading, return_exceptions=True)
+        await until(lambda: all(state in ("AVAILABLE", "END") for _, state in states(manager)))
     assert not failures
-    await asyncio.gather(*reading, return_exceptions=True)
-    await until(lambda: all(state in ("AVAILABLE", "END") for _, state in states(manager)))
-    await manager.close()
 
 
-@pytest.mark.parametrize(
-    ("spec", "code", "message"),
-    [
-        (ModelSpec(), Code.INVALID_ARGUMENT, "ModelSpec has no name specified."),
-        (ModelSpec(name="x"), Code.NOT_FOUND, "Servable not found for request: Latest(x)"),
-        (specific(1, "x"), Code.NOT_FOUND, "Servable not found for request: Specific(x, 1)"),
-        (specific(9), Code.NOT_FOUND, "Servable not found for request: Specific(m, 9)"),
-        (specific(3), Code.NOT_FOUND, "Servable not found for request: Specific(m, 3)"),
-        (labelled("beta"), Code.INVALID_ARGUMENT, "Unrecognized servable version label: beta"),
-        (labelled("stable", "x"), Code.INVALID_ARGUMENT, "Unrecognized servable version label: stable"),
-        (labelled("next"), Code.NOT_FOUND, "Servable not found for request: Specific(m, 9)"),
-    ],
-)
-@in_loop
-async def test_what_is_not_served_is_refused_in_tensorflow_servings_words(
-    base: Path, loader: Loader, spec: Any, code: Code, message: str
-) -> None:
+@pytest.mark.parametrize(("spec", "number"), [(specific(3), 3), (specific(9), 9), (labelled("next"), 9)])
+async def test_a_version_that_is_not_available_is_not_found(base: Path, loader: Loader, spec: Any, number: int) -> None:
     push(base, 1, 2)
     push(base, 3, content="broken")
     manager = make(loader, allow_labels_for_unavailable=True)
     await manager.configure([ModelConfig("m", base, num_latest=None, labels={"stable": 1, "next": 9})])
     assert manager.get(labelled("stable")).number == 1
     assert manager.get(specific(2)).number == 2
-    with pytest.raises(StatusError) as caught:
+    with status_error(Code.NOT_FOUND, rf"Servable not found for request: Specific\(m, {number}\)"):
         manager.get(spec)
-    assert (caught.value.code, caught.value.message) == (code, message)
 
 
-@pytest.mark.parametrize(
-    ("spec", "code", "message"),
-    [
-        (ModelSpec(), Code.INVALID_ARGUMENT, "ModelSpec has no name specified."),
-        (ModelSpec(name="x"), Code.NOT_FOUND, "Could not find any versions of model x"),
-        (specific(9), Code.NOT_FOUND, "Could not find version 9 of model m"),
-        (specific(0), Code.NOT_FOUND, "Could not find version 0 of model m"),
-        (labelled("beta"), Code.INVALID_ARGUMENT, "Unrecognized servable version label: beta"),
-    ],
-)
-@in_loop
-async def test_the_status_of_what_is_unknown_is_refused_in_tensorflow_servings_words(
-    base: Path, loader: Loader, spec: Any, code: Code, message: str
-) -> None:
+async def test_status_lists_versions_by_number(base: Path, loader: Loader) -> None:
     push(base, 1, 10, 2)
     manager = make(loader)
     config = ModelConfig("m", base, num_latest=None)
@@ -648,17 +586,13 @@ async def test_the_status_of_what_is_unknown_is_refused_in_tensorflow_servings_w
     await manager.configure([replace(config, labels={"stable": 2})])
     assert [version.number for version in manager.status(ModelSpec(name="m"))] == [10, 2, 1]
     assert [version.number for version in manager.status(labelled("stable"))] == [2]
-    with pytest.raises(StatusError) as caught:
-        manager.status(spec)
-    assert (caught.value.code, caught.value.message) == (code, message)
+    with pytest.raises(StatusError, match="ModelSpec has no name specified"):
+        manager.status(ModelSpec())
 
 
-@in_loop
 async def test_closing_ends_what_runs_in_the_background(base: Path, loader: Loader) -> None:
     before = asyncio.all_tasks()
-    push(base, 1)
-    manager = make(loader)
-    await manager.configure([ModelConfig("m", base)])
+    manager = await serve(base, loader, 1)
     with manager.get(ModelSpec(name="m")).lease():
         push(base, 2)
         await manager.configure([ModelConfig("m", base)])
@@ -673,17 +607,17 @@ async def test_closing_ends_what_runs_in_the_background(base: Path, loader: Load
     assert asyncio.all_tasks() == before
 
 
-@in_loop
-async def test_reloading_a_model_does_not_use_up_memory(tmp_path: Path, export_dir: Path) -> None:
-    base = tmp_path / "flowers"
+@linux
+async def test_reloading_a_model_does_not_use_up_memory(tmp_path: Path, models_dir: Path) -> None:
+    base = tmp_path / "heavy"
     base.mkdir()
     manager = ModelManager(lambda name, path: load(path, LoadOptions()), ManagerOptions(num_load_threads=1))
-    resident: list[float] = []
-    for number in range(1, 13):
-        (base / str(number)).symlink_to(export_dir, target_is_directory=True)
+    resident_mb: list[float] = []
+    for number in range(1, 9):
+        (base / str(number)).symlink_to(models_dir / "heavy" / "1", target_is_directory=True)
         await manager.configure([ModelConfig("m", base)])
         await until(lambda: [state for _, state in states(manager)].count("AVAILABLE") == 1)
         await until(lambda: "UNLOADING" not in [state for _, state in states(manager)])
-        resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6)
-    # The first loads fill caches and pools of memory; after these, one that is not let go takes 9 MB.
-    assert resident[-1] - resident[4] < 15, resident
+        resident_mb.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6)
+    # The first loads fill caches and pools of memory; after these, one that is not freed takes 20 MB or more.
+    assert resident_mb[-1] - resident_mb[3] < 30, resident_mb

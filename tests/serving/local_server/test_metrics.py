@@ -45,38 +45,27 @@ def use(metrics: Metrics) -> None:
 
 def test_names_types_and_labels_are_tensorflow_servings() -> None:
     metrics = Metrics()
+    types = {name: kind for name, (kind, _) in EXPECTED.items()}
+    assert {name: family.type for name, family in read(metrics).items()} == types
     use(metrics)
-    families = read(metrics)
     found = {
         name: (family.type, {label for sample in family.samples for label in sample.labels} - {"le"})
-        for name, family in families.items()
+        for name, family in read(metrics).items()
     }
     assert found == EXPECTED
     lines = metrics.page().decode().splitlines()
-    for name, (kind, _) in EXPECTED.items():
+    for name, kind in types.items():
         assert f"# TYPE {name} {kind}" in lines
     assert not [line for line in lines if "_total" in line or "_created" in line]
-
-
-def test_counters_have_bare_names() -> None:
-    metrics = Metrics()
-    use(metrics)
-    lines = metrics.page().decode().splitlines()
     assert ':tensorflow:serving:request_count{model_name="m",status="OK"} 1.0' in lines
     assert ':tensorflow:cc:saved_model:load_attempt_count{model_path="/models/m/1",status="success"} 1.0' in lines
 
 
-def test_only_names_are_changed() -> None:
+def test_labels_stay_as_they_are() -> None:
     metrics = Metrics()
     strange = ':tensorflow:serving:request_count_total{a="b\\"}'
     metrics.request_count.labels(strange, "OK").inc()
     assert value(metrics, ":tensorflow:serving:request_count", model_name=strange, status="OK") == 1
-
-
-def test_a_page_without_requests_can_be_read_too() -> None:
-    assert {name: family.type for name, family in read(Metrics()).items()} == {
-        name: kind for name, (kind, _) in EXPECTED.items()
-    }
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,9 @@
-"""Clients written for TensorFlow Serving, over gRPC: the official stubs, what its own tests ask, and every refusal.
+"""Clients written for TensorFlow Serving, over gRPC: its official stubs, the requests of its own tests, every refusal.
 
 The models are those of `models.py`; `half_plus_two` is TensorFlow Serving's own.
 """
 
 import re
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from tensorflow.core.example import example_pb2
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
@@ -23,6 +23,7 @@ from tensorflow_serving.apis import (
     get_model_status_pb2,
     inference_pb2,
     model_management_pb2,
+    model_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
@@ -30,7 +31,8 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
-from tests.serving.local_server.conftest import CALL_S, Server, command, wait_until, write_config
+from tests.serving.local_server import models
+from tests.serving.local_server.conftest import CALL_S, Server, linux, wait_until, write_config
 
 NOT_FOUND, INVALID, PRECONDITION = (
     grpc.StatusCode.NOT_FOUND,
@@ -52,7 +54,7 @@ class Client:
         return self.prediction.Predict(predict_request(model, **request), timeout_s)
 
     def half_plus(self, model: str, **spec: Any) -> tuple[float, int]:
-        """Send 2 to a half_plus model; give its answer and the version that answered."""
+        """Send 2 to a half_plus model; return its output and the version that computed it."""
         response = self.predict(model, x=np.float32([2]), **spec)
         return tf.make_ndarray(response.outputs["y"]).item(), response.model_spec.version.value
 
@@ -64,27 +66,45 @@ class Client:
         return True
 
     def echo(self, dtype: tf.DType, proto: Any) -> Any:
-        """Send a tensor through the echo of a type, and give what comes back."""
+        """Return what comes back of a tensor through the echo of its type."""
         return self.predict("echo", signature=dtype.name, x=proto).outputs["y"]
 
     def status(self, model: str, **spec: Any) -> list[tuple[int, int]]:
-        request = get_model_status_pb2.GetModelStatusRequest()
-        fill_spec(request.model_spec, model, **spec)
+        request = get_model_status_pb2.GetModelStatusRequest(model_spec=spec_of(model, **spec))
         found = self.model.GetModelStatus(request, CALL_S).model_version_status
         return [(each.version, each.state) for each in found]
+
+    def classify(self, model: str, *examples: Mapping[str, Any], **spec: Any) -> list[list[tuple[str, float]]]:
+        """Return the classes of each example, by label and score."""
+        request = example_request(classification_pb2.ClassificationRequest, model, *examples, **spec)
+        return read_classes(self.prediction.Classify(request, CALL_S))
+
+    def regress(self, model: str, *examples: Mapping[str, Any], **spec: Any) -> list[float]:
+        request = example_request(regression_pb2.RegressionRequest, model, *examples, **spec)
+        return [each.value for each in self.prediction.Regress(request, CALL_S).result.regressions]
+
+    def multi_infer(self, *tasks: tuple[str, str, str]) -> Any:
+        """Send an example with x = 2 through signatures: of each, the model, its name and the method."""
+        request = inference_pb2.MultiInferenceRequest(input={"example_list": {"examples": [example(x=2.0)]}})
+        for model, signature, method in tasks:
+            request.tasks.add(method_name=method, model_spec=spec_of(model, signature=signature))
+        return self.prediction.MultiInference(request, CALL_S).results
+
+    def metadata(self, model: str, *fields: str, **spec: Any) -> Any:
+        request = get_model_metadata_pb2.GetModelMetadataRequest(
+            metadata_field=fields, model_spec=spec_of(model, **spec)
+        )
+        return self.prediction.GetModelMetadata(request, CALL_S)
 
     def reload(self, config: Any) -> Any:
         return self.model.HandleReloadConfigRequest(model_management_pb2.ReloadConfigRequest(config=config), CALL_S)
 
 
-def fill_spec(
-    spec: Any, model: str, *, signature: str = "", version: int | None = None, label: str | None = None
-) -> None:
-    spec.name, spec.signature_name = model, signature
+def spec_of(model: str, *, signature: str = "", version: int | None = None, label: str | None = None) -> Any:
+    spec = model_pb2.ModelSpec(name=model, signature_name=signature, version_label=label)
     if version is not None:
         spec.version.value = version
-    if label is not None:
-        spec.version_label = label
+    return spec
 
 
 def predict_request(
@@ -96,51 +116,39 @@ def predict_request(
     label: str | None = None,
     **inputs: Any,
 ) -> Any:
-    request = predict_pb2.PredictRequest(output_filter=outputs)
-    fill_spec(request.model_spec, model, signature=signature, version=version, label=label)
-    for alias, value in inputs.items():
-        proto = value if isinstance(value, tensor_pb2.TensorProto) else tf.make_tensor_proto(value)
-        request.inputs[alias].CopyFrom(proto)
-    return request
+    return predict_pb2.PredictRequest(
+        model_spec=spec_of(model, signature=signature, version=version, label=label),
+        output_filter=outputs,
+        inputs={
+            alias: value if isinstance(value, tensor_pb2.TensorProto) else tf.make_tensor_proto(value)
+            for alias, value in inputs.items()
+        },
+    )
 
 
-def fill_example(example: Any, **features: Any) -> None:
-    for name, value in features.items():
-        kind = {float: "float_list", int: "int64_list", bytes: "bytes_list"}[type(value)]
-        getattr(example.features.feature[name], kind).value.append(value)
+def example(**features: Any) -> Any:
+    kinds = {float: "float_list", int: "int64_list", bytes: "bytes_list"}
+    written = {name: {kinds[type(value)]: {"value": [value]}} for name, value in features.items()}
+    return example_pb2.Example(features={"feature": written})
 
 
 def example_request(kind: Any, model: str, *examples: Mapping[str, Any], **spec: Any) -> Any:
-    request = kind()
-    fill_spec(request.model_spec, model, **spec)
-    for features in examples:
-        fill_example(request.input.example_list.examples.add(), **features)
-    return request
+    written = [example(**features) for features in examples]
+    return kind(model_spec=spec_of(model, **spec), input={"example_list": {"examples": written}})
 
 
-def multi_request(*tasks: tuple[str, str, str], x: float = 2.0) -> Any:
-    request = inference_pb2.MultiInferenceRequest()
-    for model, signature, method in tasks:
-        task = request.tasks.add(method_name=method)
-        fill_spec(task.model_spec, model, signature=signature)
-    fill_example(request.input.example_list.examples.add(), x=x)
-    return request
-
-
-def metadata_request(model: str, *fields: str, **spec: Any) -> Any:
-    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=fields)
-    fill_spec(request.model_spec, model, **spec)
-    return request
+def read_classes(response: Any) -> list[list[tuple[str, float]]]:
+    return [[(each.label, each.score) for each in found.classes] for found in response.result.classifications]
 
 
 def refusal(call: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[grpc.StatusCode, str]:
-    """Give the code and the text with which a call is refused."""
+    """Return the code and the text with which a call is refused."""
     with pytest.raises(grpc.RpcError) as raised:
         call(*args, **kwargs)
     return raised.value.code(), raised.value.details()
 
 
-def spec_of(response: Any) -> tuple[str, str, int]:
+def read_spec(response: Any) -> tuple[str, str, int]:
     spec = response.model_spec
     return spec.name, spec.signature_name, spec.version.value
 
@@ -166,7 +174,7 @@ def other(other_server: tuple[Server, Path]) -> Iterator[Client]:
         yield client
 
 
-# What TensorFlow Serving's own tests ask: tensorflow_model_server_test.py.
+# The requests of TensorFlow Serving's own tests: tensorflow_model_server_test.py.
 
 
 @pytest.fixture(params=["client", "socket_client"])
@@ -178,19 +186,15 @@ def any_client(request: pytest.FixtureRequest) -> Client:
 @pytest.mark.parametrize("shape", [[1], [1, 1]])
 @pytest.mark.parametrize("outputs", [["y"], []])
 @pytest.mark.parametrize("signature", ["", "serving_default"])
-def test_predict_answers_typed_values_and_names_what_answered(any_client, shape, outputs, signature):
-    request = predict_request("default", outputs=outputs, signature=signature)
-    request.inputs["x"].dtype = tf.float32.as_datatype_enum
-    request.inputs["x"].float_val.append(2.0)
-    for size in shape:
-        request.inputs["x"].tensor_shape.dim.add().size = size
-    response = any_client.prediction.Predict(request, CALL_S)
+def test_predict_returns_typed_values_and_the_version(any_client, shape, outputs, signature):
+    proto = make_proto(tf.float32, shape, float_val=[2.0])
+    response = any_client.predict("default", outputs=outputs, signature=signature, x=proto)
     assert list(response.outputs) == ["y"]
     assert response.outputs["y"].dtype == tf.float32.as_datatype_enum
     assert list(response.outputs["y"].float_val) == [3.0]
     assert [dim.size for dim in response.outputs["y"].tensor_shape.dim] == shape
     assert not response.outputs["y"].tensor_content
-    assert spec_of(response) == ("default", "serving_default", 123)
+    assert read_spec(response) == ("default", "serving_default", 123)
 
 
 def test_compressed_messages(any_client):
@@ -205,16 +209,15 @@ def test_a_model_config_file_serves_several_models(any_client):
 
 
 def test_status(any_client):
-    request = get_model_status_pb2.GetModelStatusRequest()
-    request.model_spec.name = "default"
+    request = get_model_status_pb2.GetModelStatusRequest(model_spec=spec_of("default"))
     (status,) = any_client.model.GetModelStatus(request, CALL_S).model_version_status
     assert (status.version, status.state) == (123, get_model_status_pb2.ModelVersionStatus.AVAILABLE)
     assert (status.status.error_code, status.status.error_message) == (0, "")
 
 
 def test_metadata_holds_the_signatures(any_client):
-    response = any_client.prediction.GetModelMetadata(metadata_request("default", "signature_def"), CALL_S)
-    assert spec_of(response) == ("default", "", 123)
+    response = any_client.metadata("default", "signature_def")
+    assert read_spec(response) == ("default", "", 123)
     assert list(response.metadata) == ["signature_def"]
     found = get_model_metadata_pb2.SignatureDefMap()
     assert response.metadata["signature_def"].Unpack(found)
@@ -234,11 +237,8 @@ def test_classify(any_client):
         classification_pb2.ClassificationRequest, "default", {"x": 2.0}, {"x": 20.0}, signature="classify_x_to_y"
     )
     response = any_client.prediction.Classify(request, CALL_S)
-    assert [[(c.label, c.score) for c in each.classes] for each in response.result.classifications] == [
-        [("", 3.0)],
-        [("", 12.0)],
-    ]
-    assert spec_of(response) == ("default", "classify_x_to_y", 123)
+    assert read_classes(response) == [[("", 3.0)], [("", 12.0)]]
+    assert read_spec(response) == ("default", "classify_x_to_y", 123)
 
 
 @pytest.mark.parametrize(("signature", "expected"), [("regress_x_to_y", [3.0, 42.0]), ("regress_x_to_y2", [4.0, 43.0])])
@@ -246,44 +246,37 @@ def test_regress(any_client, signature, expected):
     request = example_request(regression_pb2.RegressionRequest, "default", {"x": 2.0}, {"x": 80.0}, signature=signature)
     response = any_client.prediction.Regress(request, CALL_S)
     assert [each.value for each in response.result.regressions] == expected
-    assert spec_of(response) == ("default", signature, 123)
+    assert read_spec(response) == ("default", signature, 123)
 
 
-def test_multi_inference_answers_each_task(any_client):
-    request = multi_request(
+def test_multi_inference_returns_a_result_for_each_task(any_client):
+    regressed, classified, other = any_client.multi_infer(
         ("default", "regress_x_to_y", REGRESS),
         ("default", "classify_x_to_y", CLASSIFY),
         ("default", "regress_x_to_y2", REGRESS),
     )
-    regressed, classified, other = any_client.prediction.MultiInference(request, CALL_S).results
     assert regressed.regression_result.regressions[0].value == 3.0
     assert classified.classification_result.classifications[0].classes[0].score == 3.0
     assert other.regression_result.regressions[0].value == 4.0
-    assert spec_of(regressed) == ("default", "regress_x_to_y", 123)
-    assert spec_of(classified) == ("default", "classify_x_to_y", 123)
+    assert read_spec(regressed) == ("default", "regress_x_to_y", 123)
+    assert read_spec(classified) == ("default", "classify_x_to_y", 123)
 
 
 def test_signatures_of_tensorflow_2_classify_and_regress_too(client):
-    request = example_request(
-        classification_pb2.ClassificationRequest, "judge", {"x": 1.5, "query": b"hi"}, signature="native_classify"
-    )
-    (found,) = client.prediction.Classify(request, CALL_S).result.classifications
-    assert [(c.label, c.score) for c in found.classes] == [("hi", 1.5), ("HI", -1.0)]
-    request = example_request(regression_pb2.RegressionRequest, "judge", {"x": 1.5}, signature="native_regress")
-    assert client.prediction.Regress(request, CALL_S).result.regressions[0].value == 1.5
-    tasks = multi_request(("judge", "native_classify", CLASSIFY), ("judge", "native_regress", REGRESS))
-    assert client.prediction.MultiInference(tasks, CALL_S).results[1].regression_result.regressions[0].value == 2.0
+    found = client.classify("judge", {"x": 1.5, "query": b"hi"}, signature="native_classify")
+    assert found == [[("hi", 1.5), ("HI", -1.0)]]
+    assert client.regress("judge", {"x": 1.5}, signature="native_regress") == [1.5]
+    tasks = ("judge", "native_classify", CLASSIFY), ("judge", "native_regress", REGRESS)
+    assert client.multi_infer(*tasks)[1].regression_result.regressions[0].value == 2.0
     assert client.predict("judge", signature="no_method", x=[b"a"]).outputs["y"].string_val[0] == b"a"
 
 
 def test_examples_share_a_context_and_may_overrule_it(client):
-    request = classification_pb2.ClassificationRequest()
-    request.model_spec.name = "judge"
-    fill_example(request.input.example_list_with_context.context, query=b"tulip", n=7)
-    for features in ({"x": 1.0}, {"x": 2.0, "n": 8}):
-        fill_example(request.input.example_list_with_context.examples.add(), **features)
-    found = client.prediction.Classify(request, CALL_S).result.classifications
-    assert [[(c.label, c.score) for c in each.classes] for each in found] == [
+    examples = {"context": example(query=b"tulip", n=7), "examples": [example(x=1.0), example(x=2.0, n=8)]}
+    request = classification_pb2.ClassificationRequest(
+        model_spec=spec_of("judge"), input={"example_list_with_context": examples}
+    )
+    assert read_classes(client.prediction.Classify(request, CALL_S)) == [
         [("tulip", 1.0), ("TULIP", 7.0)],
         [("tulip", 2.0), ("TULIP", 8.0)],
     ]
@@ -293,34 +286,6 @@ def test_a_client_that_waits_for_the_server_finds_the_word_it_looks_for(any_clie
     code, details = refusal(any_client.predict, "intentionally_missing_model")
     assert code == NOT_FOUND
     assert "Servable" in details
-
-
-@pytest.mark.parametrize(
-    ("content", "text"),
-    [
-        ("improperly formatted file", "Error parsing text-format tensorflow.serving.ModelServerConfig: 1:"),
-        ("model_config_list { config { name: 3 } }", "Error parsing text-format tensorflow.serving.ModelServerConfig"),
-        (
-            'model_config_list { config { name: "m" base_path: "/m" } }',
-            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor ModelServerConfig::model_platform.",
-        ),
-    ],
-)
-def test_a_bad_config_file_ends_the_server(tmp_path, content, text):
-    config = tmp_path / "bad_model_config.txt"
-    config.write_text(content)
-    ended = subprocess.run(
-        command(port=0, grpc_socket_path=tmp_path / "socket", model_config_file=config),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=Path(__file__).parents[3],
-    )
-    assert ended.returncode == 1
-    assert text in ended.stderr
-    assert f"{config}" in ended.stderr
-    assert "Traceback" not in ended.stderr
-    assert ended.stdout == ""
 
 
 def test_the_config_file_is_read_again(other_server, other, models_dir):
@@ -335,7 +300,7 @@ def test_the_config_file_is_read_again(other_server, other, models_dir):
 # Versions by number and label.
 
 
-def test_versions_are_asked_for_by_number_and_label(client):
+def test_a_request_names_a_version_by_number_or_label(client):
     available = get_model_status_pb2.ModelVersionStatus.AVAILABLE
     assert client.half_plus("two_versions") == (4.0, 2)
     for spec, expected in (
@@ -346,7 +311,7 @@ def test_versions_are_asked_for_by_number_and_label(client):
     ):
         assert client.half_plus("two_versions", **spec) == expected
         assert client.status("two_versions", **spec) == [(expected[1], available)]
-        response = client.prediction.GetModelMetadata(metadata_request("two_versions", "signature_def", **spec), CALL_S)
+        response = client.metadata("two_versions", "signature_def", **spec)
         assert response.model_spec.version.value == expected[1]
     assert client.status("two_versions") == [(2, available), (1, available)]
 
@@ -365,7 +330,7 @@ def test_an_input_with_a_default_may_be_left_out(client):
     assert (code, text) == (INVALID, "Inputs contains invalid name. Used request inputs: x, request input: w,x")
 
 
-# Refusals, one by one: what FACTS calls the error table.
+# Refused requests, in the order of the checks.
 
 X = np.float32([2])
 
@@ -407,6 +372,12 @@ X = np.float32([2])
         ({"model": "default", "x": np.int64([2])}, INVALID, "Expects arg[0] to be float but int64 is provided"),
         ({"model": "default", "x": np.float64([2])}, INVALID, "Expects arg[0] to be float but double is provided"),
         ({"model": "default", "x": [b"2"]}, INVALID, "Expects arg[0] to be float but string is provided"),
+        ({"model": "default", "x": np.int32([2])}, INVALID, "Expects arg[0] to be float but int32 is provided"),
+        (
+            {"model": "echo", "signature": "string", "x": [True]},
+            INVALID,
+            "Expects arg[0] to be string but bool is provided",
+        ),
         (
             {"model": "default", "x": X, "outputs": ["y", "w"]},
             INVALID,
@@ -429,16 +400,28 @@ def test_predict_refuses(client, request_of, code, text):
     assert refusal(client.predict, **request_of) == (code, text)
 
 
+@pytest.mark.parametrize(
+    ("request_of", "code", "text"),
+    [
+        ({"model": "x" * 100_000, "x": X}, NOT_FOUND, "Servable not found for request: Latest(xxx"),
+        ({"model": "default", "signature": "é" * 5000, "x": X}, PRECONDITION, 'Serving signature key "ééé'),
+        ({"model": "default", "y" * 50_000: X}, INVALID, "Signature input alias: x(feed name: x:0) not found"),
+    ],
+    ids=["model", "signature", "input"],
+)
+def test_errors_about_long_names_are_short(client, request_of, code, text):
+    """gRPC's clients refuse more than 8 KiB."""
+    found, details = refusal(client.predict, **request_of)
+    assert (found, details[: len(text)]) == (code, text)
+    assert len(details) < 1100
+
+
 def test_what_the_model_refuses_is_the_requests_fault(client):
     code, text = refusal(client.predict, "default", signature="regress_x_to_y", inputs=[b"no example"])
     assert code == INVALID
     assert text.startswith("Could not parse example input, value: 'no example'")
     assert "Original stack trace" not in text
-    code, text = refusal(
-        client.prediction.Regress,
-        example_request(regression_pb2.RegressionRequest, "default", {"y": 1.0}, signature="regress_x_to_y"),
-        CALL_S,
-    )
+    code, text = refusal(client.regress, "default", {"y": 1.0}, signature="regress_x_to_y")
     assert code == INVALID
     assert "Feature: x (data type: float) is required but could not be found." in text
 
@@ -475,7 +458,7 @@ def test_status_refuses(client, spec, code, text):
     ],
 )
 def test_metadata_refuses(client, model, fields, code, text):
-    assert refusal(client.prediction.GetModelMetadata, metadata_request(model, *fields), CALL_S) == (code, text)
+    assert refusal(client.metadata, model, *fields) == (code, text)
 
 
 @pytest.mark.parametrize(
@@ -494,8 +477,7 @@ def test_metadata_refuses(client, model, fields, code, text):
     ],
 )
 def test_classify_refuses(client, signature, code, text):
-    request = example_request(classification_pb2.ClassificationRequest, "judge", {"x": 1.0}, signature=signature)
-    found, details = refusal(client.prediction.Classify, request, CALL_S)
+    found, details = refusal(client.classify, "judge", {"x": 1.0}, signature=signature)
     assert (found, details[: len(text)]) == (code, text)
 
 
@@ -511,18 +493,13 @@ def test_classify_refuses(client, signature, code, text):
     ],
 )
 def test_regress_refuses(client, signature, text):
-    request = example_request(regression_pb2.RegressionRequest, "judge", {"x": 1.0}, signature=signature)
-    code, details = refusal(client.prediction.Regress, request, CALL_S)
+    code, details = refusal(client.regress, "judge", {"x": 1.0}, signature=signature)
     assert (code, details[: len(text)]) == (INVALID, text)
 
 
 def test_an_input_without_examples_is_refused(client):
-    for kind, call, signature in (
-        (classification_pb2.ClassificationRequest, client.prediction.Classify, "classify_x_to_y"),
-        (regression_pb2.RegressionRequest, client.prediction.Regress, "regress_x_to_y"),
-    ):
-        request = example_request(kind, "default", signature=signature)
-        assert refusal(call, request, CALL_S) == (INVALID, "Input is empty.")
+    assert refusal(client.classify, "default", signature="classify_x_to_y") == (INVALID, "Input is empty.")
+    assert refusal(client.regress, "default", signature="regress_x_to_y") == (INVALID, "Input is empty.")
 
 
 def test_a_sparse_or_ragged_input_is_refused(client):
@@ -530,16 +507,12 @@ def test_a_sparse_or_ragged_input_is_refused(client):
     for signature in ("sparse", "ragged"):
         code, details = refusal(client.predict, "refused", signature=signature, x=X)
         assert (code, details[: len(text.format("x"))]) == (INVALID, text.format("x"))
-    kind = classification_pb2.ClassificationRequest
-    code, details = refusal(
-        client.prediction.Classify, example_request(kind, "refused", {"x": 1.0}, signature="sparse_inputs"), CALL_S
-    )
+    code, details = refusal(client.classify, "refused", {"x": 1.0}, signature="sparse_inputs")
     assert (code, details[: len(text.format("inputs"))]) == (INVALID, text.format("inputs"))
 
 
 def test_examples_for_an_input_of_another_type_are_refused(client):
-    request = example_request(regression_pb2.RegressionRequest, "default", {"x2": 2.0}, signature="regress_x2_to_y3")
-    code, details = refusal(client.prediction.Regress, request, CALL_S)
+    code, details = refusal(client.regress, "default", {"x2": 2.0}, signature="regress_x2_to_y3")
     assert (code, details) == (INVALID, "Expects arg[0] to be float but string is provided")
 
 
@@ -578,7 +551,7 @@ def test_examples_for_an_input_of_another_type_are_refused(client):
     ],
 )
 def test_multi_inference_refuses(client, tasks, code, text):
-    found, details = refusal(client.prediction.MultiInference, multi_request(*tasks), CALL_S)
+    found, details = refusal(client.multi_infer, *tasks)
     assert (found, details[: len(text)]) == (code, text)
 
 
@@ -591,21 +564,9 @@ def test_a_deadline_ends_a_call_and_not_the_server(client):
 
 # Tensors, however they are written.
 
-FIELDS = {
-    "float_val": (tf.float32,),
-    "double_val": (tf.float64,),
-    "int_val": (tf.int8, tf.int16, tf.int32, tf.uint8, tf.uint16),
-    "int64_val": (tf.int64,),
-    "uint32_val": (tf.uint32,),
-    "uint64_val": (tf.uint64,),
-    "bool_val": (tf.bool,),
-    "half_val": (tf.float16, tf.bfloat16),
-    "scomplex_val": (tf.complex64,),
-    "dcomplex_val": (tf.complex128,),
-    "string_val": (tf.string,),
-}
-TYPES = [(dtype, field) for field, dtypes in FIELDS.items() for dtype in dtypes]
-by_type = pytest.mark.parametrize(("dtype", "field"), TYPES, ids=[dtype.name for dtype, _ in TYPES])
+by_type = pytest.mark.parametrize(
+    ("dtype", "field"), [(tf.as_dtype(name), field) for name, field in models.FIELDS.items()], ids=list(models.FIELDS)
+)
 
 
 def make_proto(dtype: tf.DType, shape: Sequence[int], **fields: Any) -> Any:
@@ -628,17 +589,22 @@ def raw(dtype: tf.DType, field: str, values: Sequence[Any]) -> list[Any]:
 
 
 @by_type
-def test_typed_values_come_back_as_typed_values(client, dtype, field):
-    values = raw(dtype, field, [0, 1, 1, 0, 1, 0])
-    found = client.echo(dtype, make_proto(dtype, [2, 3], **{field: values}))
-    assert (list(getattr(found, field)), found.tensor_content) == (values, b"")
-    assert [dim.size for dim in found.tensor_shape.dim] == [2, 3]
-
-
-@by_type
-def test_the_last_typed_value_is_repeated(client, dtype, field):
-    sent, expected = raw(dtype, field, [0, 1]), raw(dtype, field, [0, 1, 1, 1])
-    assert list(getattr(client.echo(dtype, make_proto(dtype, [4], **{field: sent})), field)) == expected
+@pytest.mark.parametrize(
+    ("shape", "sent", "expected"),
+    [
+        ([2, 3], [0, 1, 1, 0, 1, 0], [0, 1, 1, 0, 1, 0]),
+        ([], [1], [1]),
+        ([0], [], []),
+        ([2, 0, 3], [], []),
+        ([4], [0, 1], [0, 1, 1, 1]),  # the last value is repeated
+        ([2], [1, 0, 1], [1, 0]),  # of more values than there is room for, the first ones count
+        ([], [1, 0, 1], [1]),
+    ],
+)
+def test_typed_values_come_back_as_typed_values(client, dtype, field, shape, sent, expected):
+    found = client.echo(dtype, make_proto(dtype, shape, **{field: raw(dtype, field, sent)}))
+    assert (list(getattr(found, field)), found.tensor_content) == (raw(dtype, field, expected), b"")
+    assert [dim.size for dim in found.tensor_shape.dim] == shape
 
 
 @by_type
@@ -653,25 +619,21 @@ def test_bytes_are_tensors_too(client, dtype, field):
     assert list(getattr(found, field)) == expected
 
 
-@by_type
-@pytest.mark.parametrize("shape", [[], [2]])
-def test_of_more_typed_values_than_there_is_room_for_the_first_count(client, dtype, field, shape):
-    sent = raw(dtype, field, [1, 0, 1])
-    expected = raw(dtype, field, [1, 0][: shape[0] if shape else 1])
-    assert list(getattr(client.echo(dtype, make_proto(dtype, shape, **{field: sent})), field)) == expected
+@pytest.mark.parametrize(
+    ("dtype", "shape", "field", "values"),
+    [
+        (tf.float32, [], "float_val", [0.0]),
+        (tf.string, [2], "string_val", [b"", b""]),
+        (tf.bool, [0], "bool_val", []),
+    ],
+)
+def test_without_values_a_tensor_holds_zeros(client, dtype, shape, field, values):
+    assert list(getattr(client.echo(dtype, make_proto(dtype, shape)), field)) == values
 
 
 def test_a_single_string_may_be_written_as_bytes(client):
     found = client.echo(tf.string, make_proto(tf.string, [], tensor_content=b"\x02a\x00"))
     assert list(found.string_val) == [b"a\x00"]
-
-
-@by_type
-@pytest.mark.parametrize("shape", [[], [0], [2, 0, 3]])
-def test_scalars_and_empty_tensors(client, dtype, field, shape):
-    values = raw(dtype, field, [1]) if not shape else []
-    found = client.echo(dtype, make_proto(dtype, shape, **{field: values}))
-    assert ([dim.size for dim in found.tensor_shape.dim], list(getattr(found, field))) == (shape, values)
 
 
 def test_strings_are_bytes(client):
@@ -688,45 +650,54 @@ def test_floats_keep_their_bits(client):
 
 
 @pytest.mark.parametrize(
-    "proto",
+    ("signature", "proto"),
     [
-        make_proto(tf.float32, [-1], float_val=[1.0]),
-        make_proto(tf.float32, [2, -3], float_val=[1.0]),
-        make_proto(tf.float32, [3], tensor_content=b"\0" * 11),
-        make_proto(tf.float32, [2], tensor_content=b"\0" * 12),
-        make_proto(tf.float32, [1] * 300, float_val=[1.0]),
-        make_proto(tf.string, [2], tensor_content=b"\x05\x05abc"),
-        text_format.Parse("dtype: DT_FLOAT tensor_shape { unknown_rank: true }", tensor_pb2.TensorProto()),
-        text_format.Parse("dtype: DT_INVALID float_val: 1", tensor_pb2.TensorProto()),
-        text_format.Parse("dtype: DT_RESOURCE", tensor_pb2.TensorProto()),
-        text_format.Parse("dtype: DT_VARIANT", tensor_pb2.TensorProto()),
-        text_format.Parse("dtype: 999", tensor_pb2.TensorProto()),
+        ("float32", make_proto(tf.float32, [-1], float_val=[1.0])),
+        ("float32", make_proto(tf.float32, [2, -3], float_val=[1.0])),
+        ("float32", make_proto(tf.float32, [3], tensor_content=b"\0" * 11)),
+        ("float32", make_proto(tf.float32, [2], tensor_content=b"\0" * 12)),
+        ("float32", make_proto(tf.float32, [1], tensor_content=b"\0" * 3)),
+        ("float32", make_proto(tf.float32, [1] * 300, float_val=[1.0])),
+        ("string", make_proto(tf.string, [1] * 70, string_val=[b"a"])),
+        ("string", make_proto(tf.string, [2], tensor_content=b"\x05\x05abc")),
+        ("string", make_proto(tf.string, [0, 1 << 62])),
+        ("uint8", make_proto(tf.uint8, [1], int_val=[256])),
+        ("int8", make_proto(tf.int8, [1], int_val=[-129])),
+        ("float32", text_format.Parse("dtype: DT_FLOAT tensor_shape { unknown_rank: true }", tensor_pb2.TensorProto())),
+        ("float32", text_format.Parse("dtype: DT_INVALID float_val: 1", tensor_pb2.TensorProto())),
+        ("float32", text_format.Parse("float_val: 1", tensor_pb2.TensorProto())),
+        ("float32", text_format.Parse("dtype: DT_RESOURCE", tensor_pb2.TensorProto())),
+        ("float32", text_format.Parse("dtype: DT_VARIANT", tensor_pb2.TensorProto())),
+        ("float32", make_proto(tf.resource, [1])),
+        ("float32", make_proto(tf.variant, [1])),
+        ("float32", text_format.Parse("dtype: 999", tensor_pb2.TensorProto())),
     ],
-    ids=lambda proto: re.sub(r"\s+", " ", str(proto))[:60],
+    ids=lambda value: re.sub(r"\s+", " ", str(value))[:60],
 )
-def test_malformed_tensors_are_refused(client, proto):
-    code, text = refusal(client.predict, "echo", signature="float32", x=proto)
+def test_malformed_tensors_are_refused(client, signature, proto):
+    code, text = refusal(client.predict, "echo", signature=signature, x=proto)
     assert code == INVALID
     assert re.match("tensor parsing error: x|Expects arg", text)
+    assert len(text) < 1100
 
 
-def peak_bytes(server: Server) -> int:
-    """Give the most memory that a server ever had."""
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) * 1024
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says how much memory a process had")
+@linux
 @pytest.mark.parametrize("dtype", [tf.float32, tf.string, tf.bool])
 @pytest.mark.parametrize("shape", [[1 << 40], [1 << 20, 1 << 20], [1 << 62, 4], [100_000, 100_000]])
 def test_a_huge_shape_with_one_value_takes_no_memory(client, server, dtype, shape):
-    field = dict(TYPES)[dtype]
-    before = peak_bytes(server)
+    field = models.FIELDS[dtype.name]
+    before = server.memory_bytes("VmHWM")
     proto = make_proto(dtype, shape, **{field: raw(dtype, field, [1])})
     code, text = refusal(client.predict, "echo", signature=dtype.name, x=proto)
     assert code == INVALID
     assert text.startswith("tensor parsing error: x: a tensor may take 67108864 bytes. Received: ")
-    assert peak_bytes(server) - before < 50_000_000
+    assert server.memory_bytes("VmHWM") - before < 50_000_000
+
+
+def test_a_string_that_stands_for_gigabytes_is_refused(client):
+    proto = make_proto(tf.string, [800_000], string_val=[b"x" * 10_000])  # one value stands for all that follow it
+    code, text = refusal(client.predict, "echo", signature="string", x=proto)
+    assert (code, "its last value repeated included" in text) == (INVALID, True)
 
 
 def test_a_message_that_is_too_large_is_refused(client):
@@ -791,21 +762,6 @@ def test_labels_may_name_only_what_is_available(other, models_dir):
             INVALID,
             "Illegal to list model m multiple times in config list",
         ),
-        (
-            'model_config_list { config { name: "m" base_path: "/m" } }',
-            INVALID,
-            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor ",
-        ),
-        (
-            'model_config_list { config { name: "m" base_path: "/m" model_platform: "tensorflow" model_type: 1 } }',
-            INVALID,
-            "Illegal setting both ModelServerConfig::model_type (deprecated) and ",
-        ),
-        (
-            'model_config_list { config { name: "m" base_path: "/m" model_platform: "caffe" } }',
-            INVALID,
-            "model_platform must be 'tensorflow'. Received: 'caffe' for model m",
-        ),
     ],
 )
 def test_a_bad_configuration_changes_nothing(other, models_dir, text, code, message):
@@ -829,35 +785,29 @@ def test_a_model_that_is_not_there_is_reported_and_the_others_are_served(other, 
 # What is off by default, and on where a flag says so.
 
 
-def test_channel_arguments_are_taken(other, models_dir):
-    """Those that TensorFlow Serving's own test gives: see the fixture `other_server`."""
-    other.reload(config_of({"default": (models_dir / "half_plus_two", "")}))
-    assert other.half_plus("default") == (3.0, 123)
-
-
 def test_health(client, other):
     for each in (client, other):
         stub = health_pb2_grpc.HealthStub(each.channel)
         assert stub.Check(health_pb2.HealthCheckRequest(), CALL_S).status == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_reflection_is_off_unless_asked_for(client, other):
+def test_reflection_is_off_by_default(client, other):
     request = [reflection_pb2.ServerReflectionRequest(list_services="")]
 
-    def ask(each: Client) -> list[str]:
+    def list_services(each: Client) -> list[str]:
         stub = reflection_pb2_grpc.ServerReflectionStub(each.channel)
         (response,) = stub.ServerReflectionInfo(iter(request), timeout=CALL_S)
         return [service.name for service in response.list_services_response.service]
 
-    assert refusal(ask, client)[0] == grpc.StatusCode.UNIMPLEMENTED
-    assert set(ask(other)) >= {
+    assert refusal(list_services, client)[0] == grpc.StatusCode.UNIMPLEMENTED
+    assert set(list_services(other)) >= {
         "tensorflow.serving.PredictionService",
         "tensorflow.serving.ModelService",
         "grpc.health.v1.Health",
     }
 
 
-def test_tensors_are_answered_as_bytes_where_asked_for(other, models_dir):
+def test_tensors_are_returned_as_bytes_where_a_flag_says_so(other, models_dir):
     other.reload(config_of({"echo": (models_dir / "echo", "")}))
     found = other.echo(tf.float32, make_proto(tf.float32, [2], float_val=[1.0, 2.0]))
     assert (found.tensor_content, list(found.float_val)) == (np.float32([1, 2]).tobytes(), [])
@@ -867,18 +817,13 @@ def test_tensors_are_answered_as_bytes_where_asked_for(other, models_dir):
     assert list(other.echo(tf.string, tf.make_tensor_proto([b"a"])).string_val) == [b"a"]
 
 
-def test_the_method_of_a_signature_counts_where_asked_for(other, models_dir):
+def test_the_method_of_a_signature_counts_where_a_flag_says_so(other, models_dir):
     other.reload(config_of({"judge": (models_dir / "judge", "")}))
-    request = example_request(
-        classification_pb2.ClassificationRequest, "judge", {"x": 1.0}, signature="native_classify"
-    )
     text = f"Expected classification signature method_name to be {CLASSIFY}. Was: tensorflow/serving/predict"
-    assert refusal(other.prediction.Classify, request, CALL_S) == (INVALID, text)
-    request = example_request(regression_pb2.RegressionRequest, "judge", {"x": 1.0}, signature="classes")
+    assert refusal(other.classify, "judge", {"x": 1.0}, signature="native_classify") == (INVALID, text)
     text = f"Expected regression signature method_name to be {REGRESS}. Was: {CLASSIFY}"
-    assert refusal(other.prediction.Regress, request, CALL_S) == (INVALID, text)
-    request = multi_request(("judge", "native_regress", REGRESS))
-    assert refusal(other.prediction.MultiInference, request, CALL_S)[0] == INVALID
+    assert refusal(other.regress, "judge", {"x": 1.0}, signature="classes") == (INVALID, text)
+    assert refusal(other.multi_infer, ("judge", "native_regress", REGRESS))[0] == INVALID
     code, text = refusal(other.predict, "judge", signature="no_method", x=[b"a"])
     assert code == grpc.StatusCode.INTERNAL
     assert text.startswith("Expected prediction signature method_name to be one of {tensorflow/serving/predict, ")

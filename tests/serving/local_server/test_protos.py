@@ -67,7 +67,7 @@ def test_what_is_left_out_is_not_set(tmp_path: Path) -> None:
         ("SSLConfig", 'server_key: "never ends', "1:"),
     ],
 )
-def test_a_file_that_is_no_such_message_is_named_with_the_place(
+def test_a_file_that_is_no_such_message_is_named_with_the_line(
     tmp_path: Path, kind: str, text: str, reason: str
 ) -> None:
     path = write(tmp_path, text)

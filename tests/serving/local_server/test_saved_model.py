@@ -12,14 +12,16 @@ from google.protobuf import text_format
 from tensorflow.core.protobuf import saved_model_pb2
 
 from serving.local_server.errors import Code, StatusError
-from serving.local_server.servable import LoadOptions, Servable, load
+from serving.local_server.loading import load
+from serving.local_server.servable import LoadOptions, Servable
+from tests.serving.local_server.conftest import status_error
 
 Load = Callable[..., Servable]
 
 
 @pytest.fixture
 def load_model() -> Iterator[Load]:
-    """Give the function that loads a version folder; what it loads is closed in the end."""
+    """Return the function that loads a version folder; what it loads is closed in the end."""
     with ExitStack() as stack:
 
         def load_model(path: Path, **options: Any) -> Servable:
@@ -31,7 +33,7 @@ def load_model() -> Iterator[Load]:
 
 
 def run(servable: Servable, signature: str = "serving_default", **inputs: Any) -> Mapping[str, Any]:
-    """Run a signature's inputs, by alias, and give its outputs, by alias."""
+    """Run a signature's inputs, by alias, and return its outputs, by alias."""
     found = servable.signatures[signature]
     feeds = {found.inputs[alias].name: value for alias, value in inputs.items()}
     outputs = servable.run(feeds, [info.name for info in found.outputs.values()])
@@ -44,9 +46,8 @@ def test_a_model_that_tensorflow_2_refuses_is_served(load_model, models_dir):
         tf.saved_model.load(str(path))
     servable = load_model(path)
     assert run(servable, x=np.float32([1, 2]))["y"].tolist() == [3.0, 5.0]
-    with pytest.raises(StatusError, match="You must feed a value for placeholder tensor 'z'") as raised:
+    with status_error(Code.INVALID_ARGUMENT, "You must feed a value for placeholder tensor 'z'"):
         run(servable, "incomplete", x=np.float32([1]))
-    assert raised.value.code == Code.INVALID_ARGUMENT
 
 
 def test_an_inner_tensor_may_be_fed_with_any_shape(load_model, models_dir):
@@ -56,15 +57,6 @@ def test_an_inner_tensor_may_be_fed_with_any_shape(load_model, models_dir):
     assert servable.shape("x:0") is None
 
 
-def test_variables_and_assets_are_there_in_each_model(load_model, models_dir):
-    two, three = (load_model(models_dir / name / "00000123") for name in ("half_plus_two", "half_plus_three"))
-    assert [run(each, x=np.float32([2]))["y"].tolist() for each in (two, three)] == [[3.0], [4.0]]
-    serialized = tf.train.Example(
-        features=tf.train.Features(feature={"x": tf.train.Feature(float_list=tf.train.FloatList(value=[8]))})
-    ).SerializeToString()
-    assert run(three, "regress_x_to_y", inputs=np.array([serialized], object))["outputs"].tolist() == [[7.0]]
-
-
 def test_a_keras_model_is_served(load_model, models_dir):
     servable = load_model(models_dir / "exported" / "1")
     (output,) = run(servable, x=np.float32([[1, 2, 3], [0, 0, 1]])).values()
@@ -72,26 +64,17 @@ def test_a_keras_model_is_served(load_model, models_dir):
     assert servable.shape(servable.signatures["serving_default"].inputs["x"].name) == (None, 3)
 
 
-def test_a_module_with_inputs_of_many_types_is_served(load_model, models_dir):
-    servable = load_model(models_dir / "module" / "1")
+def test_inputs_may_be_of_many_types(load_model, models_dir):
     outputs = run(
-        servable,
+        load_model(models_dir / "module" / "1"),
         ids=np.int64([1]),
         text=np.array(["grün".encode()], object),
         flags=np.array([True]),
         halves=np.float16([[0.5, 0.25]]),
     )
-    assert {name: array.tolist() for name, array in outputs.items()} == {
-        "next": [2],
-        "shout": ["GR\xc3\xbcN".encode("latin-1")],
-        "shout_bytes": ["GR\xc3\xbcN".encode("latin-1")],
-        "not": [False],
-        "sum": [0.75],
-        "line": [-1],
-    }
-    assert outputs["sum"].dtype == np.float16
-    outputs = run(servable, "scalar", x=np.float32(1.5))
-    assert (outputs["double"].shape, outputs["name"].shape, outputs["name"].item()) == ((), (), b"1.500000")
+    assert outputs["shout"].tolist() == ["GRüN".encode()]
+    assert (outputs["line"].tolist(), outputs["not"].tolist()) == ([-1], [False])
+    assert (outputs["sum"].tolist(), outputs["sum"].dtype) == ([0.75], np.float16)
 
 
 def test_a_model_without_a_default_signature_is_served(load_model, models_dir):
@@ -107,9 +90,8 @@ def test_tags_choose_the_graph(load_model, models_dir):
     path = models_dir / "tagged" / "1"
     assert run(load_model(path), x=np.float32([1]))["y"].tolist() == [2.0]
     assert run(load_model(path, tags=("serve", "gpu")), x=np.float32([1]))["y"].tolist() == [3.0]
-    with pytest.raises(StatusError, match="could not be found in SavedModel") as raised:
+    with status_error(Code.FAILED_PRECONDITION, "could not be found in SavedModel"):
         load_model(path, tags=("tpu",))
-    assert raised.value.code == Code.FAILED_PRECONDITION
 
 
 def test_a_model_in_text_format_is_served(load_model, models_dir, tmp_path):
@@ -130,9 +112,8 @@ def test_a_sparse_or_ragged_input_has_no_tensor(load_model, models_dir):
 
 
 def test_an_empty_folder_and_half_a_model_are_refused(load_model, models_dir, tmp_path):
-    with pytest.raises(StatusError, match="Could not find SavedModel") as raised:
+    with status_error(Code.NOT_FOUND, "Could not find SavedModel"):
         load_model(tmp_path)
-    assert raised.value.code == Code.NOT_FOUND
     source = models_dir / "half_plus_two" / "00000123" / "saved_model.pb"
     for content in (source.read_bytes(), source.read_bytes()[:500], b"", b"no model"):
         (tmp_path / "saved_model.pb").write_bytes(content)

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 from serving.local_server.batching import Scheduler
-from serving.local_server.errors import Code, StatusError, invalid_argument
+from serving.local_server.errors import StatusError, invalid_argument
+from serving.local_server.loading import load
 from serving.local_server.manager import ManagerOptions, ModelManager
 from serving.local_server.metrics import Metrics
-from serving.local_server.servable import load
 from serving.local_server.service import Service
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize("timeout_s", [None, 30.0])
-def test_a_refused_request_lets_go_of_what_was_sent_at_once(timeout_s: float | None) -> None:
+async def test_a_refused_request_frees_what_was_sent_at_once(timeout_s: float | None) -> None:
     """A bad request of megabytes is not kept until the garbage collector comes, which may be minutes."""
     watched: list[weakref.ref[np.ndarray]] = []
 
@@ -24,22 +25,19 @@ def test_a_refused_request_lets_go_of_what_was_sent_at_once(timeout_s: float | N
         watched.append(weakref.ref(sent))
         raise invalid_argument("wrong")
 
-    async def answer() -> Code:
+    async def handle() -> None:
         # In a task of its own, as the REST API does, to notice when the client hangs up.
         working = asyncio.ensure_future(refuse())
         await asyncio.wait([working])
-        return working.result()  # type: ignore[return-value]
+        working.result()
 
-    async def run() -> None:
-        manager = ModelManager(load, ManagerOptions())  # type: ignore[arg-type]
-        service = Service(manager, Scheduler(None), Metrics(), max_tensor_bytes=1000)
-        with suppress(StatusError):
-            await service.counted(answer(), model_name="m", api="predict", entrypoint="REST", timeout_s=timeout_s)
-        assert watched[0]() is None
-
+    manager = ModelManager(load, ManagerOptions())  # type: ignore[arg-type]
+    service = Service(manager, Scheduler(None), Metrics(), max_tensor_bytes=1000)
     gc.collect()
     gc.disable()
     try:
-        asyncio.run(run())
+        with suppress(StatusError):
+            await service.counted(handle(), model_name="m", api="predict", entrypoint="REST", timeout_s=timeout_s)
+        assert watched[0]() is None
     finally:
         gc.enable()
