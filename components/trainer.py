@@ -30,7 +30,7 @@ from components.training.hardware import Replicas
 if TYPE_CHECKING:
     import keras
 
-    from components.training.cluster import Cluster
+    from components.training.cluster import Cluster, Work
 
 log = logging.getLogger(__name__)
 
@@ -118,12 +118,24 @@ def train(
     return cluster.train_as_chief(
         out_dir,
         {
+            "function": f"{__name__}:{train_assigned.__name__}",
             # Where a worker finds them, wherever it has the folder of runs.
             "inputs": {name: os.path.relpath(path, out_dir) for name, path in inputs.items()},
             # The chief's machine decides for all.
             "options": asdict(replace(options, precision=hardware.resolve_precision(options.precision))),
             "transform": asdict(transform),
         },
+    )
+
+
+def train_assigned(out_dir: Path, work: "Work", replicas: Replicas) -> dict[str, float | int]:
+    """Train what the chief's `train` assigned, as one of several workers."""
+    return train_here(
+        **{name: out_dir / path for name, path in work["inputs"].items()},
+        out_dir=out_dir,
+        options=TrainerOptions(**work["options"]),
+        transform=TransformOptions(**work["transform"]),
+        replicas=replicas,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.core.protobuf import fingerprint_pb2
 
 from export import preprocessing
 from export.spec import ModelSpec, write_spec
@@ -61,8 +62,16 @@ def save(
         "images": tf.function(classify_images, [tf.TensorSpec([None, size_px, size_px, 3], tf.uint8, "images")]),
     }
     tf.saved_model.save(module, str(out_dir), signatures=signatures)
+    _replace_uuid(out_dir / "fingerprint.pb")
     write_spec(out_dir, spec)
     _write_warmup(out_dir / WARMUP, spec["model_name"], warmup_images, size_px)
+
+
+def _replace_uuid(path: Path) -> None:
+    """Replace the random id in a SavedModel's fingerprint, so that the same model has the same files."""
+    fingerprint = fingerprint_pb2.FingerprintDef.FromString(path.read_bytes())
+    fingerprint.uuid = str(fingerprint.saved_model_checksum)
+    path.write_bytes(fingerprint.SerializeToString(deterministic=True))
 
 
 def _write_warmup(path: Path, model_name: str, images: Sequence[bytes], size_px: int) -> None:

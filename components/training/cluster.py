@@ -33,8 +33,16 @@ _EXAMPLE = '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": 
 
 
 class Work(TypedDict):
-    """What every worker is to train: paths of the inputs relative to the output folder, and options."""
+    """What every worker is to train.
 
+    Attributes:
+        function: `package.module:function` that trains: it takes the output folder, the work and the replicas.
+        inputs: paths of the inputs, relative to the output folder.
+        options: of the trainer.
+        transform: options of the transform.
+    """
+
+    function: str
     inputs: dict[str, str]
     options: dict[str, Any]
     transform: dict[str, Any]

@@ -5,6 +5,7 @@ object. It ends when its standard input does, and by `SIGALRM` when the other wo
 """
 
 import fcntl
+import importlib
 import json
 import logging
 import os
@@ -14,11 +15,8 @@ import sys
 import time
 from pathlib import Path
 
-from components import trainer
-from components.data.transform import TransformOptions
 from components.errors import ComponentError
 from components.storage.files import read_json
-from components.trainer import TrainerOptions
 from components.training import cluster
 from components.training.cluster import Assignment, Cluster, Outcome
 from components.training.hardware import Replicas
@@ -44,14 +42,9 @@ def main(workers: Cluster, path: Path) -> Outcome:
     try:
         if not distributed.barrier(strategy, assignment["id"]):
             return {"lost": "another worker has another assignment"}
-        inputs = {name: path.parent / folder for name, folder in assignment["inputs"].items()}
-        summary = trainer.train_here(
-            **inputs,
-            out_dir=path.parent,
-            options=TrainerOptions(**assignment["options"]),
-            transform=TransformOptions(**assignment["transform"]),
-            replicas=Replicas(strategy, workers.is_chief),
-        )
+        module, _, name = assignment["function"].partition(":")
+        train = getattr(importlib.import_module(module), name)
+        summary = train(path.parent, assignment, Replicas(strategy, workers.is_chief))
         # None leaves before the chief has written its files, so that it can be started again with the others there.
         distributed.barrier(strategy, assignment["id"])
     except distributed.LOST as exc:
