@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import requests
 
@@ -149,6 +150,13 @@ def status_error(code: Code, match: str) -> Iterator[None]:
     with pytest.raises(StatusError, match=match) as caught:
         yield
     assert caught.value.code is code
+
+
+def refusal(call: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Code, str]:
+    """Return the code and the text with which a gRPC call is refused."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call(*args, **kwargs)
+    return caught.value.code(), caught.value.details()
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -4,7 +4,7 @@ The models are those of `models.py`; `half_plus_two` is TensorFlow Serving's own
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from tensorflow_serving.apis import (
 from tensorflow_serving.config import model_server_config_pb2
 
 from tests.serving.local_server import models
-from tests.serving.local_server.conftest import CALL_S, Server, linux, wait_until, write_config
+from tests.serving.local_server.conftest import CALL_S, Server, linux, refusal, wait_until, write_config
 
 NOT_FOUND, INVALID, PRECONDITION = (
     grpc.StatusCode.NOT_FOUND,
@@ -139,13 +139,6 @@ def example_request(kind: Any, model: str, *examples: Mapping[str, Any], **spec:
 
 def read_classes(response: Any) -> list[list[tuple[str, float]]]:
     return [[(each.label, each.score) for each in found.classes] for found in response.result.classifications]
-
-
-def refusal(call: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[grpc.StatusCode, str]:
-    """Return the code and the text with which a call is refused."""
-    with pytest.raises(grpc.RpcError) as raised:
-        call(*args, **kwargs)
-    return raised.value.code(), raised.value.details()
 
 
 def read_spec(response: Any) -> tuple[str, str, int]:

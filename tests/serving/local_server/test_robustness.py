@@ -44,6 +44,7 @@ from tests.serving.local_server.conftest import (
     command,
     free_ports,
     linux,
+    refusal,
     start_server,
     wait_until,
     write_config,
@@ -183,9 +184,7 @@ def wait_until_queued(server: Server, client: soak.Client) -> None:
 
 
 def refused(call: Any, request: Any) -> tuple[Code, str]:
-    with pytest.raises(grpc.RpcError) as caught:
-        call(request, timeout=soak.CALL_S)
-    return caught.value.code(), caught.value.details()
+    return refusal(call, request, timeout=soak.CALL_S)
 
 
 def post(server: Server, body: Any, path: str = "/v1/models/flowers:predict", **options: Any) -> tuple[int, str]:
@@ -715,7 +714,7 @@ def test_tls_lets_in_whom_it_should(tls: Tls, tmp_path: Path) -> None:
         grpc.secure_channel(server.target, grpc.ssl_channel_credentials(ca)),
         grpc.insecure_channel(server.target),
     ):
-        assert refused(lambda _, timeout: predict(channel), None)[0] is Code.UNAVAILABLE  # noqa: B023
+        assert refusal(predict, channel)[0] is Code.UNAVAILABLE
 
 
 def test_sigterm_finishes_what_was_accepted(tls: Tls, pipe: Path) -> None:
