@@ -34,7 +34,7 @@ class MacroMetrics(TypedDict):
     f1: float
 
 
-class Metrics(TypedDict):
+class RunMetrics(TypedDict):
     """As much of `metrics.json` as the card shows; all of it must be there."""
 
     accuracy: float
@@ -69,7 +69,7 @@ class Card:
     """
 
     run: str
-    metrics: Metrics
+    metrics: RunMetrics
     plots: tuple[str, ...]
     num_photos: dict[str, int]
     files: dict[str, MeasuredFile]
@@ -99,13 +99,13 @@ def read_card(run_dir: Path) -> Card | None:
     """Read a run; `None` where there is none, or it measured nothing."""
     found = {name: _read(run_dir / file) for name, file in _FILES.items()}
     metrics = found["metrics"]
-    if not Metrics.__required_keys__ <= metrics.keys():
+    if not RunMetrics.__required_keys__ <= metrics.keys():
         return None
     version = found["push"].get("version")
     splits = found["examples"].get("splits", {})
     return Card(
         run=run_dir.resolve().name,
-        metrics=cast(Metrics, metrics),
+        metrics=cast(RunMetrics, metrics),
         plots=tuple(name for name in PLOTS if _plot_path(run_dir, name).is_file()),
         num_photos={name: split["num_examples"] for name, split in splits.items()},
         files={file["sha256"]: file for file in found["evaluation"].get("files", {}).values()},

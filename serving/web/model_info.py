@@ -55,7 +55,7 @@ class ModelInfo:
     origin: str
     version: str = ""
     class_names: tuple[str, ...] = ()
-    spec: Spec = field(default_factory=lambda: Spec())
+    spec: Spec = field(default_factory=Spec)
 
     @property
     def is_synthetic(self) -> bool:

@@ -38,7 +38,7 @@ def test_below_the_threshold_a_result_is_not_sure(page: PageProcess) -> None:
     assert result["probability"] < 0.5
 
 
-def test_where_no_photo_can_be_read_the_status_says_so(page: PageProcess) -> None:
+def test_where_no_photo_can_be_read_the_status_is_422(page: PageProcess) -> None:
     assert page.classify(("a.jpg", b"no photo")).status_code == 422
 
 

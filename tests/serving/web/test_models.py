@@ -100,7 +100,7 @@ def test_all_versions_gone_is_no_reason_to_stop(tmp_path: Path, pushed: PushedMo
     assert classify(pushed) == ("red", "1")
 
 
-def test_no_version_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+def test_no_version_is_an_error_that_names_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(StartError, match=r"tflite holds no version .* Run `make train` first"):
         PushedModel(tmp_path, "flowers")
 
