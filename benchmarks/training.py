@@ -14,12 +14,16 @@ import numpy as np
 
 from benchmarks import photos
 from components import examples, features, model, trainer
+from components.artifacts.backbone import WEIGHTS_FILE, read_backbone
+from components.artifacts.examples import shards
+from components.artifacts.training import read_classifier
 from components.data import transform
 from components.data.transform import TransformOptions
 from components.examples import ExamplesOptions
 from components.features import FeaturesOptions
 from components.model import ModelOptions
 from components.trainer import TrainerOptions
+from components.training.backbones import build_backbone
 
 if TYPE_CHECKING:
     import keras
@@ -45,8 +49,6 @@ def measure(data: str, options: ModelOptions, *, epochs: int) -> None:
 
 
 def _ours(folder: Path, work: Path) -> tuple[float, float]:
-    import keras
-
     started = time.perf_counter()
     examples.build(out_dir=work / "examples", options=ExamplesOptions(source=str(folder)))
     features.extract(
@@ -66,7 +68,7 @@ def _ours(folder: Path, work: Path) -> tuple[float, float]:
         transform=TransformOptions(),
     )
     seconds = time.perf_counter() - started
-    classifier = keras.models.load_model(work / "trainer" / "model.keras", compile=False)
+    classifier = read_classifier(work / "trainer")
     return seconds, _accuracy(classifier, work / "examples", classifier.input_shape[1])
 
 
@@ -75,7 +77,7 @@ def _peer(folder: Path, work: Path, epochs: int) -> tuple[float, float]:
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
     keras.utils.set_random_seed(0)
-    spec = model.describe(work / "model")
+    spec = read_backbone(work / "model")
     size_px = spec["image_size_px"]
     started = time.perf_counter()
     preprocess = keras.applications.resnet50.preprocess_input
@@ -87,8 +89,8 @@ def _peer(folder: Path, work: Path, epochs: int) -> tuple[float, float]:
     train = augmenting.flow_from_directory(folder / "train", target_size=size, batch_size=BATCH, seed=0)
     plain = ImageDataGenerator(preprocessing_function=preprocess)
     validation = plain.flow_from_directory(folder / "validation", target_size=size, batch_size=BATCH, shuffle=False)
-    backbone = model.build_backbone(spec["backbone"], image_size_px=size_px)
-    backbone.load_weights(work / "model" / "backbone.weights.h5")
+    backbone = build_backbone(spec["backbone"], image_size_px=size_px)
+    backbone.load_weights(work / "model" / WEIGHTS_FILE)
     backbone.trainable = False
     head = [layer for n in HIDDEN_UNITS for layer in (keras.layers.Dense(n, "relu"), keras.layers.Dropout(DROPOUT))]
     output = keras.layers.Dense(train.num_classes, "softmax")
@@ -104,6 +106,6 @@ def _peer(folder: Path, work: Path, epochs: int) -> tuple[float, float]:
 def _accuracy(classifier: "keras.Model", examples_dir: Path, size_px: int) -> float:
     """Measure on the test examples, decoded and resized the same way for both."""
     right: list[np.ndarray] = []
-    for images, labels in transform.read(examples.shards(examples_dir, "test"), image_size_px=size_px).batch(BATCH):
+    for images, labels in transform.read(shards(examples_dir, "test"), image_size_px=size_px).batch(BATCH):
         right.append(classifier.predict_on_batch(images).argmax(axis=1) == labels.numpy())
     return float(np.concatenate(right).mean())

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components import edges, examples, features, model
+from components import edges, examples
 from components import network_row as rows
+from components.artifacts.backbone import read_backbone
+from components.artifacts.features import read_features
 from components.reporting import metrics
 from components.storage.files import read_json, write_json
 
@@ -90,8 +92,8 @@ class _Features:
     """A backbone's pooled features; scaled to mean 0 and variance 1 for models that see angles and distances."""
 
     def __init__(self, features_dir: Path, test_features_dir: Path, backbone: str, options: ClassicalOptions) -> None:
-        train, labels = features.load(features_dir, "train")
-        test, self.test_labels = features.load(test_features_dir, "test")
+        train, labels = read_features(features_dir, "train")
+        test, self.test_labels = read_features(test_features_dir, "test")
         self.learns_from = f"{backbone} features"
         self.labels = labels[: options.max_photos]
         self.plain = _Inputs(train[: options.max_photos, 0], test[:, 0], rows.seconds(features_dir))
@@ -123,7 +125,7 @@ def compare_on_features(
     options: ClassicalOptions,
 ) -> dict[str, float]:
     """Fit and judge the five models on the clean view of a frozen backbone's features."""
-    backbone = model.describe(model_dir)["backbone"]
+    backbone = read_backbone(model_dir)["backbone"]
     return _compare(
         examples_dir, out_dir, options, lambda: _Features(features_dir, test_features_dir, backbone, options)
     )

@@ -6,7 +6,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from components import examples, trainer
+from components import examples
+from components.artifacts.training import read_training
 from components.storage.files import size_bytes
 
 
@@ -37,7 +38,7 @@ def export(*, examples_dir: Path, training_dir: Path, out_dir: Path, options: Ex
     from components.data import transform
     from export import saved_model
 
-    training, data = trainer.describe(training_dir), examples.describe(examples_dir)
+    training, data = read_training(training_dir), examples.describe(examples_dir)
     classifier = keras.models.load_model(training_dir / "model.keras", compile=False)
     photos = transform.encoded(examples.shards(examples_dir, "train"))
     images = list(islice(photos, options.num_warmup_images))
