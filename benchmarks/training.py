@@ -14,8 +14,9 @@ import numpy as np
 
 from benchmarks import photos
 from components import examples, features, model, trainer
-from components.artifacts.backbone import read_backbone
+from components.artifacts.backbone import WEIGHTS_FILE, read_backbone
 from components.artifacts.examples import shards
+from components.artifacts.training import read_classifier
 from components.data import transform
 from components.data.transform import TransformOptions
 from components.examples import ExamplesOptions
@@ -48,8 +49,6 @@ def measure(data: str, options: ModelOptions, *, epochs: int) -> None:
 
 
 def _ours(folder: Path, work: Path) -> tuple[float, float]:
-    import keras
-
     started = time.perf_counter()
     examples.build(out_dir=work / "examples", options=ExamplesOptions(source=str(folder)))
     features.extract(
@@ -69,7 +68,7 @@ def _ours(folder: Path, work: Path) -> tuple[float, float]:
         transform=TransformOptions(),
     )
     seconds = time.perf_counter() - started
-    classifier = keras.models.load_model(work / "trainer" / "model.keras", compile=False)
+    classifier = read_classifier(work / "trainer")
     return seconds, _accuracy(classifier, work / "examples", classifier.input_shape[1])
 
 
@@ -91,7 +90,7 @@ def _peer(folder: Path, work: Path, epochs: int) -> tuple[float, float]:
     plain = ImageDataGenerator(preprocessing_function=preprocess)
     validation = plain.flow_from_directory(folder / "validation", target_size=size, batch_size=BATCH, shuffle=False)
     backbone = build_backbone(spec["backbone"], image_size_px=size_px)
-    backbone.load_weights(work / "model" / "backbone.weights.h5")
+    backbone.load_weights(work / "model" / WEIGHTS_FILE)
     backbone.trainable = False
     head = [layer for n in HIDDEN_UNITS for layer in (keras.layers.Dense(n, "relu"), keras.layers.Dropout(DROPOUT))]
     output = keras.layers.Dense(train.num_classes, "softmax")

@@ -7,10 +7,11 @@ import keras
 import numpy as np
 import pytest
 
-from components import depthwise, trainer
+from components import depthwise
+from components.artifacts.training import read_classifier, read_history, read_training
 from components.data.transform import TransformOptions
 from components.depthwise import DepthwiseOptions
-from components.storage.files import read_json
+from components.training.fitting import compile_classifier
 from export import litert
 
 
@@ -28,18 +29,18 @@ def depthwise_dir(tmp_path_factory: pytest.TempPathFactory, examples_dir: Path) 
 
 
 def test_training_writes_what_the_trainer_writes(depthwise_dir: Path, training_dir: Path) -> None:
-    description = trainer.describe(depthwise_dir)
+    description = read_training(depthwise_dir)
     assert description["backbone"] == depthwise.NAME
-    assert description["class_names"] == trainer.describe(training_dir)["class_names"]
+    assert description["class_names"] == read_training(training_dir)["class_names"]
     assert description["epochs"] == {"scratch": 2}
-    assert set(read_json(depthwise_dir / "history.json")["scratch"]) >= {"loss", "val_loss", "accuracy", "val_accuracy"}
+    assert set(read_history(depthwise_dir)["scratch"]) >= {"loss", "val_loss", "accuracy", "val_accuracy"}
     assert {path.name for path in depthwise_dir.iterdir()} == {path.name for path in training_dir.iterdir()}
 
 
 def test_network_takes_pixels_and_gives_probabilities(depthwise_dir: Path) -> None:
-    network = keras.models.load_model(depthwise_dir / "model.keras", compile=False)
+    network = read_classifier(depthwise_dir)
     assert (network.input.dtype, network.input_shape) == ("uint8", (None, 32, 32, 3))
-    assert network.count_params() == trainer.describe(depthwise_dir)["num_parameters"]
+    assert network.count_params() == read_training(depthwise_dir)["num_parameters"]
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     np.testing.assert_allclose(network.predict(images, verbose=0).sum(axis=1), 1, atol=1e-6)
 
@@ -50,7 +51,7 @@ def test_network_learns_what_it_is_shown() -> None:
     labels = np.arange(32) % 2
     images = np.random.default_rng(0).integers(0, 128, (32, 32, 32, 3), np.uint8)
     images[labels == 1, :, :, 0] += 120  # red
-    trainer.compile_network(network, 2e-3, 0.1)
+    compile_classifier(network, learning_rate=2e-3, label_smoothing=0.1)
     history = network.fit(images, np.eye(2)[labels], epochs=8, verbose=0).history
     assert history["accuracy"][-1] > 0.9
 

@@ -1,4 +1,4 @@
-"""Features of drawn flowers through a small backbone: their numbers, their views, and a step cut short."""
+"""Features of drawn flowers through a small backbone: their numbers, their views, and a step that was cut short."""
 
 import shutil
 from pathlib import Path
@@ -6,11 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from numpy.typing import NDArray
 
-from components import examples, features, model
+from components import features
+from components.artifacts.backbone import WEIGHTS_FILE
+from components.artifacts.examples import read_examples, shards, write_examples
+from components.artifacts.features import read_features
 from components.data import transform
 from components.data.transform import TransformOptions
 from components.features import FeaturesOptions
+from components.training import networks
 
 
 def extract(examples_dir: Path, model_dir: Path, out_dir: Path, **options: Any) -> dict[str, Any]:
@@ -25,63 +31,49 @@ def extract(examples_dir: Path, model_dir: Path, out_dir: Path, **options: Any) 
     )
 
 
-def read(folder: Path) -> dict[str, dict[str, Any]]:
-    return {path.name: dict(np.load(path)) for path in folder.glob("*.npz")}
+def read(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.npz")}
 
 
-def assert_same(one: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]]) -> None:
-    assert one.keys() == other.keys()
-    for name, arrays in one.items():
-        for key, values in arrays.items():
-            np.testing.assert_array_equal(values, other[name][key])
+def assert_predicted(features: NDArray[np.float32], labels: NDArray[np.int64], photos: list[Path], model: Path) -> None:
+    """Compare clean features and labels with what the backbone predicts for the photos of shards."""
+    dataset = transform.read(photos, image_size_px=32)
+    images, expected_labels = (np.stack(column) for column in zip(*dataset.as_numpy_iterator(), strict=True))
+    extractor = networks.build_extractor("small_cnn", image_size_px=32, weights=model / WEIGHTS_FILE)
+    np.testing.assert_array_equal(labels, expected_labels)
+    # They are stored in float16, which keeps 11 bits: 5e-4 of the value.
+    np.testing.assert_allclose(features, extractor.predict(images, verbose=0), rtol=1e-3, atol=1e-4)
 
 
 def test_files_hold_features_and_labels_of_each_shard_and_view(features_dir: Path, examples_dir: Path) -> None:
-    found = read(features_dir)
-    assert set(found) == {
+    assert set(read(features_dir)) == {
         f"{split}-00000-of-00001.view{view}.npz" for split, view in (("train", 0), ("train", 1), ("validation", 0))
     }
-    for name, arrays in found.items():
-        num_examples = examples.describe(examples_dir)["splits"][name.split("-")[0]]["num_examples"]
+    for path in features_dir.glob("*.npz"):
+        num_examples = read_examples(examples_dir)["splits"][path.name.split("-")[0]]["num_examples"]
+        arrays = np.load(path)
         assert arrays["features"].shape == (num_examples, 48)
         assert arrays["features"].dtype == np.float16
         assert arrays["labels"].shape == (num_examples,)
 
 
 def test_clean_view_is_what_the_backbone_predicts(features_dir: Path, examples_dir: Path, model_dir: Path) -> None:
-    found, labels = features.load(features_dir, "train")
+    found, labels = read_features(features_dir, "train")
     assert (found.dtype, found.shape) == (np.float32, (35, 2, 48))
-    dataset = transform.read(examples.shards(examples_dir, "train"), image_size_px=32)
-    images, expected_labels = (np.stack(column) for column in zip(*dataset.as_numpy_iterator(), strict=True))
-    np.testing.assert_array_equal(labels, expected_labels)
-    extractor = model.build_extractor("small_cnn", image_size_px=32, weights=model_dir / "backbone.weights.h5")
-    # They are stored in float16, which keeps 11 bits: 5e-4 of the value.
-    np.testing.assert_allclose(found[:, 0], extractor.predict(images, verbose=0), rtol=1e-3, atol=1e-4)
+    assert_predicted(found[:, 0], labels, shards(examples_dir, "train"), model_dir)
     assert (found[:, 0] != found[:, 1]).any(axis=1).all(), "the second view is augmented"
-
-
-def test_validation_photos_have_only_their_clean_view(features_dir: Path) -> None:
-    assert features.load(features_dir, "validation")[0].shape == (5, 1, 48)
+    assert read_features(features_dir, "validation")[0].shape == (5, 1, 48), "validation has its clean view alone"
 
 
 def test_features_of_the_test_split_are_a_step_of_their_own(
     features_dir: Path, examples_dir: Path, model_dir: Path, tmp_path: Path
 ) -> None:
     assert not list(features_dir.glob("test-*"))
-    features.extract_test(
-        examples_dir=examples_dir,
-        model_dir=model_dir,
-        out_dir=tmp_path,
-        options=FeaturesOptions(num_augmented_views=1, batch_size=8, precision="float32"),
-    )
+    options = FeaturesOptions(num_augmented_views=1, batch_size=8, precision="float32")
+    features.extract_test(examples_dir=examples_dir, model_dir=model_dir, out_dir=tmp_path, options=options)
     assert [path.name for path in tmp_path.iterdir()] == ["test-00000-of-00001.view0.npz"]
-    found, labels = features.load(tmp_path, "test")
-    photos = transform.read(examples.shards(examples_dir, "test"), image_size_px=32)
-    images, expected_labels = (np.stack(column) for column in zip(*photos.as_numpy_iterator(), strict=True))
-    np.testing.assert_array_equal(labels, expected_labels)
-    extractor = model.build_extractor("small_cnn", image_size_px=32, weights=model_dir / "backbone.weights.h5")
-    # They are stored in float16, which keeps 11 bits: 5e-4 of the value.
-    np.testing.assert_allclose(found[:, 0], extractor.predict(images, verbose=0), rtol=1e-3, atol=1e-4)
+    found, labels = read_features(tmp_path, "test")
+    assert_predicted(found[:, 0], labels, shards(examples_dir, "test"), model_dir)
 
 
 def test_features_are_the_same_in_every_run_and_a_lost_file_alone_is_made_again(
@@ -94,8 +86,7 @@ def test_features_are_the_same_in_every_run_and_a_lost_file_alone_is_made_again(
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*view?.npz")}
     assert extract(examples_dir, model_dir, tmp_path)["num_images"] == 35
     assert {name: (tmp_path / name).stat().st_mtime_ns for name in before} == before
-    assert lost.exists()
-    assert_same(read(tmp_path), read(features_dir))
+    assert read(tmp_path) == read(features_dir)
     assert extract(examples_dir, model_dir, tmp_path)["num_images"] == 0
 
 
@@ -103,38 +94,35 @@ def test_more_views_are_more_files_and_the_first_ones_stay_as_they_were(
     features_dir: Path, examples_dir: Path, model_dir: Path, tmp_path: Path
 ) -> None:
     assert extract(examples_dir, model_dir, tmp_path, num_augmented_views=2)["num_views"] == 3
-    found, _ = features.load(tmp_path, "train")
+    found, _ = read_features(tmp_path, "train")
     assert found.shape[1] == 3
-    np.testing.assert_array_equal(found[:, :2], features.load(features_dir, "train")[0])
+    np.testing.assert_array_equal(found[:, :2], read_features(features_dir, "train")[0])
     assert (found[:, 1] != found[:, 2]).any()
-
-
-def test_no_views_are_the_clean_ones_alone(examples_dir: Path, model_dir: Path, tmp_path: Path) -> None:
-    extract(examples_dir, model_dir, tmp_path, num_augmented_views=0)
-    assert features.load(tmp_path, "train")[0].shape[1] == 1
 
 
 def test_several_shards_are_read_in_their_order(
     examples_dir: Path, model_dir: Path, features_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("components.artifacts.examples.EXAMPLES_PER_SHARD", 20)
-    parted = tmp_path / "examples"
-    parted.mkdir()
-    examples.build(
-        out_dir=parted, options=examples.ExamplesOptions(source="synthetic", num_synthetic_per_class=10, seed=1)
-    )
-    assert len(examples.shards(parted, "train")) == 2
-    (tmp_path / "features").mkdir()
+    parted = shutil.copytree(examples_dir, tmp_path / "examples")
+    (shard,) = shards(parted, "train")
+    records = list(tf.data.TFRecordDataset(str(shard)).as_numpy_iterator())
+    described = read_examples(parted)
+    described["splits"]["train"]["shards"] = [f"train-{number:05d}-of-00002.tfrecord" for number in range(2)]
+    write_examples(parted, described)
+    for path, part in zip(shards(parted, "train"), (records[:20], records[20:]), strict=True):
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for record in part:
+                writer.write(record)
     calls: list[int] = []
     parse = transform.parse
     monkeypatch.setattr(transform, "parse", lambda *args, **options: calls.append(1) or parse(*args, **options))
     extract(parted, model_dir, tmp_path / "features", num_augmented_views=0)
     assert len(calls) == 1, "one pipeline, or each shard would leave its own behind"
-    found, labels = features.load(tmp_path / "features", "train")
-    whole, whole_labels = features.load(features_dir, "train")
-    np.testing.assert_array_equal(labels, whole_labels)
+    found, labels = read_features(tmp_path / "features", "train")
+    expected, expected_labels = read_features(features_dir, "train")
+    np.testing.assert_array_equal(labels, expected_labels)
     # Batches are cut elsewhere, so the last bit of a sum may differ.
-    np.testing.assert_allclose(found[:, 0], whole[:, 0], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found[:, 0], expected[:, 0], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
@@ -142,9 +130,10 @@ def test_fewer_bits_give_nearly_the_same_features(
     examples_dir: Path, model_dir: Path, features_dir: Path, tmp_path: Path, precision: str
 ) -> None:
     extract(examples_dir, model_dir, tmp_path, num_augmented_views=0, precision=precision)
-    expected = features.load(features_dir, "validation")[0]
+    assert read_features(tmp_path, "train")[0].shape[1] == 1, "without augmented views there is the clean one alone"
+    expected = read_features(features_dir, "validation")[0]
     # bfloat16 keeps 8 bits, and four layers add up their errors.
-    np.testing.assert_allclose(features.load(tmp_path, "validation")[0], expected, atol=0.03 * expected.max())
+    np.testing.assert_allclose(read_features(tmp_path, "validation")[0], expected, atol=0.03 * expected.max())
 
 
 @pytest.mark.parametrize("wrong", [{"num_augmented_views": -1}, {"batch_size": 0}, {"precision": "float8"}], ids=str)

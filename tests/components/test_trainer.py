@@ -1,7 +1,6 @@
 """Training a small classifier on drawn flowers: what is kept, what changes, and going on after a kill."""
 
 import contextlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,23 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from components import examples, features, model, trainer
+from components import trainer
+from components.artifacts.backbone import WEIGHTS_FILE
+from components.artifacts.examples import shards
+from components.artifacts.features import read_features
+from components.artifacts.training import (
+    CHECKPOINTS_DIR,
+    LOGS_DIR,
+    MODEL_FILE,
+    read_classifier,
+    read_history,
+    read_training,
+)
 from components.data import transform
 from components.data.transform import TransformOptions
 from components.errors import ComponentError
 from components.trainer import TrainerOptions
+from components.training.backbones import build_backbone
 from components.training.checkpoint import Checkpoint
 
 Train = Callable[..., dict[str, Any]]
@@ -50,43 +61,32 @@ def train(examples_dir: Path, features_dir: Path, model_dir: Path) -> Train:
     return train
 
 
-def read_weights(folder: Path) -> list[NDArray[np.float32]]:
-    weights: list[NDArray[np.float32]] = keras.models.load_model(folder / "model.keras", compile=False).get_weights()
-    return weights
-
-
-def read_history(folder: Path) -> dict[str, dict[str, list[float]]]:
-    history: dict[str, dict[str, list[float]]] = json.loads((folder / "history.json").read_text())
-    return history
-
-
-def assert_same(one: list[NDArray[np.float32]], other: list[NDArray[np.float32]]) -> None:
-    for a, b in zip(one, other, strict=True):
-        np.testing.assert_array_equal(a, b)
+def assert_same_bytes(one: Path, other: Path) -> None:
+    for name in (MODEL_FILE, "history.json", "training.json"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
 def test_training_writes_the_classifier_and_what_is_known_of_it(training_dir: Path, model_dir: Path) -> None:
-    description = trainer.describe(training_dir)
+    description = read_training(training_dir)
     assert description["class_names"] == ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
     assert description["backbone"] == "small_cnn"
     assert description["weights"] == {"source": "none", "fallback": None}
     assert description["epochs"] == {"head": 2}
     assert description["num_trainable"] < description["num_parameters"]
-    classifier = keras.models.load_model(training_dir / "model.keras", compile=False)
+    classifier = read_classifier(training_dir)
     assert classifier.input.dtype == "uint8"
     assert classifier.output_shape == (None, 5)
     assert set(read_history(training_dir)["head"]) >= {"loss", "accuracy", "val_loss", "val_accuracy"}
-    assert list((training_dir / "logs" / "head_0").rglob("events.out.tfevents.*"))
-    assert not (training_dir / "checkpoints").exists()
+    assert list((training_dir / LOGS_DIR / "head_0").rglob("events.out.tfevents.*"))
+    assert not (training_dir / CHECKPOINTS_DIR).exists()
 
 
-def test_same_seed_gives_the_same_classifier_and_another_seed_another(
+def test_same_seed_gives_the_same_bytes_and_another_seed_another_classifier(
     train: Train, training_dir: Path, tmp_path: Path
 ) -> None:
     for seed in (0, 1):
         train(tmp_path / str(seed), seed=seed)
-    assert_same(read_weights(tmp_path / "0"), read_weights(training_dir))
-    assert read_history(tmp_path / "0") == read_history(training_dir)
+    assert_same_bytes(tmp_path / "0", training_dir)
     assert read_history(tmp_path / "1") != read_history(training_dir)
 
 
@@ -101,8 +101,8 @@ def test_training_killed_after_every_epoch_ends_as_one_that_nobody_disturbed(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fine_tune: dict[str, int]
 ) -> None:
     options = WILD | fine_tune | ({"epochs": 1} if fine_tune else {})
-    expected = train(tmp_path / "whole", **options)
-    history = read_history(tmp_path / "whole")
+    expected = train(tmp_path / "undisturbed", **options)
+    history = read_history(tmp_path / "undisturbed")
 
     save, saved = Checkpoint._save, list[int]()
 
@@ -115,14 +115,13 @@ def test_training_killed_after_every_epoch_ends_as_one_that_nobody_disturbed(
 
     monkeypatch.setattr(Checkpoint, "_save", save_and_die)
     for _ in range(30):
-        assert not (tmp_path / "killed" / "model.keras").exists()
+        assert not (tmp_path / "killed" / MODEL_FILE).exists()
         with contextlib.suppress(Killed):
             found = train(tmp_path / "killed", **options)
             break
     assert len(saved) >= sum(len(phase["loss"]) for phase in history.values()), "each epoch was saved, and killed"
     assert found == expected
-    assert read_history(tmp_path / "killed") == history
-    assert_same(read_weights(tmp_path / "killed"), read_weights(tmp_path / "whole"))
+    assert_same_bytes(tmp_path / "killed", tmp_path / "undisturbed")
     if not fine_tune:
         assert len(set(history["head"]["learning_rate"])) > 1, "the learning rate must have been reduced on the way"
 
@@ -132,10 +131,10 @@ def test_early_stopping_ends_in_time_and_keeps_the_best_epoch(train: Train, tmp_
     losses = read_history(tmp_path / "out")["head"]["val_loss"]
     best = int(np.argmin(losses))
     assert len(losses) == best + 1 + 2 < 30
-    assert trainer.describe(tmp_path / "out")["best_epoch"] == best + 1
+    assert read_training(tmp_path / "out")["best_epoch"] == best + 1
     assert summary["val_loss"] == round(losses[best], 4)
-    classifier = keras.models.load_model(tmp_path / "out" / "model.keras", compile=False)
-    dataset = transform.read(examples.shards(examples_dir, "validation"), image_size_px=32)
+    classifier = read_classifier(tmp_path / "out")
+    dataset = transform.read(shards(examples_dir, "validation"), image_size_px=32)
     images, labels = (np.stack(column) for column in zip(*dataset.as_numpy_iterator(), strict=True))
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=TrainerOptions().label_smoothing)
     # Training saw the features in float16, which keeps 11 bits.
@@ -147,37 +146,31 @@ def test_early_stopping_ends_in_time_and_keeps_the_best_epoch(train: Train, tmp_
 def test_loss_that_is_no_longer_a_number_is_an_error(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = features.load
+    def read_with_nan(folder: Path, split: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        features, labels = read_features(folder, split)
+        return (features * np.float32(np.nan) if split == "train" else features), labels
 
-    def load_with_nan(folder: Path, split: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        found, labels = load(folder, split)
-        return (found * np.float32(np.nan) if split == "train" else found), labels
-
-    monkeypatch.setattr(features, "load", load_with_nan)
+    monkeypatch.setattr(trainer, "read_features", read_with_nan)
     with pytest.raises(
         ComponentError, match=r"The loss and the weights must stay finite numbers; head.* lost them by epoch 1"
     ):
         # Without hidden layers, whose ReLU turns NaN into 0.
         train(tmp_path / "out", hidden_units=())
-    assert not (tmp_path / "out" / "model.keras").exists()
+    assert not (tmp_path / "out" / MODEL_FILE).exists()
 
 
 def test_fine_tuning_changes_the_last_stage_and_leaves_the_others_as_they_were(
     train: Train, tmp_path: Path, model_dir: Path
 ) -> None:
     train(tmp_path / "out", fine_tune=1, fine_tune_epochs=1, fine_tune_learning_rate=1e-3)
-    backbone = model.build_backbone("small_cnn", image_size_px=32)
-    backbone.load_weights(model_dir / "backbone.weights.h5")
-    classifier = keras.models.load_model(tmp_path / "out" / "model.keras", compile=False)
-    layers = [layer for part in classifier.layers for layer in getattr(part, "layers", [part])]
-    tuned = {layer.name: layer.get_weights() for layer in layers} | {
-        layer.name: layer.get_weights() for part in layers for layer in getattr(part, "layers", [])
-    }
+    backbone = build_backbone("small_cnn", image_size_px=32)
+    backbone.load_weights(model_dir / WEIGHTS_FILE)
+    tuned = read_classifier(tmp_path / "out").get_layer("small_cnn")
     for layer in backbone.layers:
-        same = all((a == b).all() for a, b in zip(layer.get_weights(), tuned[layer.name], strict=True))
-        assert same == (layer.name != "conv4"), layer.name
+        weights = zip(layer.get_weights(), tuned.get_layer(layer.name).get_weights(), strict=True)
+        assert all((a == b).all() for a, b in weights) == (layer.name != "conv4"), layer.name
     assert set(read_history(tmp_path / "out")) == {"head", "fine_tune"}
-    assert trainer.describe(tmp_path / "out")["epochs"] == {"head": 2, "fine_tune": 1}
+    assert read_training(tmp_path / "out")["epochs"] == {"head": 2, "fine_tune": 1}
 
 
 def test_more_stages_than_there_are_is_an_error_before_any_training(train: Train, tmp_path: Path) -> None:

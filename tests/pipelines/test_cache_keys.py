@@ -1,4 +1,4 @@
-"""Which edits make `features` and `trainer`, the expensive steps, run again: those that decide their output."""
+"""Which edits make `features` and `trainer`, the expensive steps, run again: only those of code that they use."""
 
 import shutil
 from collections.abc import Iterator

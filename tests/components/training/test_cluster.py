@@ -13,9 +13,10 @@ import pytest
 from components.errors import ClusterError, ComponentError
 from components.storage.files import read_json, write_json
 from components.training import cluster
-from components.training.cluster import ASSIGNMENT, MAX_RESTARTS, Cluster
+from components.training.cluster import ASSIGNMENT, MAX_RESTARTS, Cluster, Work
 
 TWO = ["10.0.0.1:2222", "10.0.0.2:2222"]
+WORK: Work = {"inputs": {}, "options": {}, "transform": {}}
 
 
 def described(jobs: Any, kind: str = "worker", index: Any = 0) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
 
 @pytest.fixture
 def chief_address() -> Iterator[str]:
-    """An address at which somebody answers."""
+    """An address at which a server listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
@@ -127,7 +128,7 @@ def test_training_is_started_again_until_no_worker_was_lost(script: Script, tmp_
         "esac",
     )
     out_dir = tmp_path / "trainer" / "1234.partial"
-    assert Cluster(tuple(TWO), 0, 5).lead(out_dir, {"inputs": {}}) == {"val_loss": 0.5}
+    assert Cluster(tuple(TWO), 0, 5).train_as_chief(out_dir, WORK) == {"val_loss": 0.5}
     assert script.arguments == [str(out_dir / ASSIGNMENT)] * 3
     assert not (out_dir / ASSIGNMENT).exists(), "what is left is the training's output"
 
@@ -135,7 +136,7 @@ def test_training_is_started_again_until_no_worker_was_lost(script: Script, tmp_
 def test_training_that_loses_workers_every_time_is_given_up(script: Script, tmp_path: Path) -> None:
     script.write("kill -9 $$")
     with pytest.raises(ClusterError, match=f"Workers were lost {MAX_RESTARTS + 1} times"):
-        Cluster(tuple(TWO), 0, 5).lead(tmp_path, {})
+        Cluster(tuple(TWO), 0, 5).train_as_chief(tmp_path, WORK)
     assert len(script.arguments) == MAX_RESTARTS + 1
 
 
@@ -146,7 +147,7 @@ def test_training_that_loses_workers_every_time_is_given_up(script: Script, tmp_
 def test_training_that_fails_is_not_started_again(script: Script, tmp_path: Path, line: str, message: str) -> None:
     script.write(line)
     with pytest.raises(ComponentError, match=message):
-        Cluster(tuple(TWO), 0, 5).lead(tmp_path, {})
+        Cluster(tuple(TWO), 0, 5).train_as_chief(tmp_path, WORK)
     assert len(script.arguments) == 1
 
 
@@ -155,7 +156,7 @@ def test_workers_that_do_not_join_in_time_are_named(script: Script, tmp_path: Pa
     with socket.create_server(("127.0.0.1", 0)) as server:
         closed = f"127.0.0.1:{server.getsockname()[1]}"
     with pytest.raises(ClusterError, match=rf"Every worker must join within 5 s, and nobody answers at {closed}\. "):
-        Cluster(("127.0.0.1:1", chief_address, closed), 0, 5).lead(tmp_path, {})
+        Cluster(("127.0.0.1:1", chief_address, closed), 0, 5).train_as_chief(tmp_path, WORK)
     assert len(script.arguments) == 1
 
 
@@ -164,7 +165,7 @@ def test_worker_does_what_the_newest_assignment_says(script: Script, tmp_path: P
     for number, key in enumerate(("new", "old")):
         write_json(tmp_path / f"{key}.partial" / ASSIGNMENT, {"id": number})
     os.utime(tmp_path / "old.partial" / ASSIGNMENT, (1, 1))
-    assert cluster.follow(Cluster((chief_address, TWO[1]), 1, 5), tmp_path) == {"val_loss": 0.5}
+    assert cluster.train_as_worker(Cluster((chief_address, TWO[1]), 1, 5), tmp_path) == {"val_loss": 0.5}
     assert script.arguments == [str(tmp_path / "new.partial" / ASSIGNMENT)]
     assert read_json(tmp_path / "new.partial" / ASSIGNMENT) == {"id": 0}, "the chief's is left alone"
 
@@ -173,24 +174,24 @@ def test_chief_that_never_begins_is_an_error_that_names_it(tmp_path: Path) -> No
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
     with pytest.raises(ClusterError, match=rf"The chief, {address}, must begin to train within 1 s"):
-        cluster.follow(Cluster((address, TWO[1]), 1, 1), tmp_path)
+        cluster.train_as_worker(Cluster((address, TWO[1]), 1, 1), tmp_path)
 
 
-def test_worker_is_dismissed_where_there_is_nothing_to_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster.dismiss(tmp_path)  # by an earlier run
+def test_worker_is_released_where_there_is_nothing_to_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster.release_workers(tmp_path)  # by an earlier run
 
-    def answers(_: str) -> bool:
+    def is_listening(_: str) -> bool:
         """While the worker looks for it, the chief ends."""
-        cluster.dismiss(tmp_path)
+        cluster.release_workers(tmp_path)
         return False
 
-    monkeypatch.setattr(cluster, "_answers", answers)
-    assert cluster.follow(Cluster(TWO, 1, 5), tmp_path) is None
+    monkeypatch.setattr(cluster, "_is_listening", is_listening)
+    assert cluster.train_as_worker(Cluster(TWO, 1, 5), tmp_path) is None
 
 
 def test_folder_that_is_not_shared_is_an_error(script: Script, tmp_path: Path, chief_address: str) -> None:
     with pytest.raises(ClusterError, match="All workers must share the folder of runs"):
-        cluster.follow(Cluster((chief_address, TWO[1]), 1, 5), tmp_path)
+        cluster.train_as_worker(Cluster((chief_address, TWO[1]), 1, 5), tmp_path)
     assert not script.arguments
 
 

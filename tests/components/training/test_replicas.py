@@ -17,9 +17,9 @@ import pytest
 import tensorflow as tf
 
 from components import trainer
+from components.artifacts.training import read_classifier, read_history
 from components.data import transform
 from components.data.transform import TransformOptions
-from components.storage.files import read_json
 from components.trainer import TrainerOptions
 from components.training import cluster
 from components.training.cluster import Cluster
@@ -127,27 +127,27 @@ def addresses() -> tuple[str, str]:
 
 def assert_same_training(one: Path, other: Path, tolerance: float) -> None:
     """Compare every epoch's numbers and the weights in the end."""
-    history, expected = read_json(one / "history.json"), read_json(other / "history.json")
+    history, expected = read_history(one), read_history(other)
     assert history.keys() == expected.keys()
     for phase, columns in expected.items():
         assert history[phase].keys() == columns.keys()
         for name, values in columns.items():
             np.testing.assert_allclose(history[phase][name], values, rtol=0, atol=tolerance, err_msg=f"{phase} {name}")
-    for a, b in zip(*(keras.models.load_model(d / "model.keras").get_weights() for d in (one, other)), strict=True):
+    for a, b in zip(*(read_classifier(folder).get_weights() for folder in (one, other)), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
 
 
 def test_two_workers_reach_the_loss_of_one_process(
-    inputs: dict[str, Path], alone: Path, addresses: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inputs: dict[str, Path], alone: Path, addresses: tuple[str, str], tmp_path: Path
 ) -> None:
     out_dir, summaries = tmp_path / "trainer" / "1234.partial", []
-    follower = Cluster(addresses, 1, TIMEOUT_S)
-    thread = threading.Thread(target=lambda: summaries.append(cluster.follow(follower, tmp_path / "trainer")))
+    chief, worker = (Cluster(addresses, index, TIMEOUT_S) for index in range(2))
+    thread = threading.Thread(target=lambda: summaries.append(cluster.train_as_worker(worker, tmp_path / "trainer")))
     thread.start()
-    monkeypatch.setenv("TF_CONFIG", Cluster(addresses, 0, TIMEOUT_S).as_tf_config())
-    monkeypatch.setenv("JOIN_TIMEOUT_S", str(TIMEOUT_S))
     out_dir.mkdir(parents=True)
-    summaries.append(trainer.train(**inputs, out_dir=out_dir, options=OPTIONS, transform=TransformOptions()))
+    summaries.append(
+        trainer.train(**inputs, out_dir=out_dir, options=OPTIONS, transform=TransformOptions(), cluster=chief)
+    )
     thread.join()
     assert summaries[0] == summaries[1], "every worker ends with the same"
     assert_same_training(out_dir, alone, 1e-5)
@@ -162,14 +162,14 @@ from pathlib import Path
 import tensorflow as tf
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from components.training import hardware
 from components import trainer
 from components.data.transform import TransformOptions
-mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-hardware.strategy = lambda: mirrored
+from components.training.hardware import Replicas
+replicas = Replicas(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
 inputs, options = json.loads(sys.argv[1])
 paths = {name: Path(path) for name, path in inputs.items()}
-trainer.train(**paths, options=trainer.TrainerOptions(**options), transform=TransformOptions())
+options = trainer.TrainerOptions(**options)
+trainer.train_here(**paths, options=options, transform=TransformOptions(), replicas=replicas)
 """
 
 
