@@ -131,12 +131,12 @@ def _infer(options: argparse.Namespace, folders: Folders) -> int:
         chosen = infer.InferOptions(**{name: getattr(options, name) for name in names})
     except ValueError as exc:
         raise _WrongCommandError(str(exc)) from exc
-    models_dir = Path(folders.models)
     if is_url(folders.models):
         raise _WrongCommandError(
             f"infer reads models of this machine. Received: {folders.models}. Bring the newest here first: "
             f"fetch --models-dir {folders.models}"
         )
+    models_dir = Path(folders.models)
     model = options.model or str(models_dir)
     summary = infer.infer(options.input, model, options.output, models_dir=models_dir, options=chosen)
     print(f"Predictions: {options.output} ({summary['num_images']} images, {summary['num_errors']} errors)")

@@ -9,7 +9,7 @@ Where the runs are at a URL, steps and the runner work in a local folder all the
 needs is uploaded as soon as it is complete, each file atomically.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,18 +107,17 @@ class Folders:
 
 
 @contextmanager
-def open_state(step: Step, store_of: Callable[[str], Store]) -> Iterator[dict[str, Store | Path]]:
+def open_state(step: Step, stores: Mapping[str, Store]) -> Iterator[dict[str, Store | Path]]:
     """Yield what a step is passed of its states, by parameter: the store of the models, of any other a local folder.
 
     Args:
         step: of the pipeline.
-        store_of: returns the store of a state by its name.
+        stores: of its states, by name.
     """
     with ExitStack() as stack:
-        stores = {parameter: (name, store_of(name)) for parameter, name in step.state.items()}
         yield {
-            parameter: store if name == MODELS else stack.enter_context(_open_folder(store))
-            for parameter, (name, store) in stores.items()
+            parameter: stores[name] if name == MODELS else stack.enter_context(_open_folder(stores[name]))
+            for parameter, name in step.state.items()
         }
 
 

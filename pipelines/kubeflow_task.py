@@ -14,7 +14,7 @@ from typing import Any, Protocol, get_type_hints
 
 from components.artifacts.manifest import trace, write_manifest
 from components.storage.files import TEMPORARY_FILES
-from components.storage.store import Store, open_store
+from components.storage.store import open_store
 from components.training import cluster
 from pipelines.artifacts import complete
 from pipelines.config import Config, override
@@ -79,14 +79,11 @@ def run(name: str, *, output: KubeflowArtifact, page: KubeflowArtifact | None = 
     out_dir.mkdir(parents=True, exist_ok=True)
     for leftover in out_dir.rglob(TEMPORARY_FILES):
         leftover.unlink()
-    log.info("%s: started", name)
-
-    def store_of(state: str) -> Store:
-        store = open_store(arguments[state_parameter(state)])
+    stores = {state: open_store(arguments[state_parameter(state)]) for state in step.state.values()}
+    for store in stores.values():
         store.check_writable()
-        return store
-
-    with open_state(step, store_of) as state:
+    log.info("%s: started", name)
+    with open_state(step, stores) as state:
         manifest = execute(
             step,
             options,

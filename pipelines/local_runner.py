@@ -126,7 +126,7 @@ def _run_step(
         reason = "forced" if is_forced else _find_reason(step, origin, store.newest(step.name))
         log.info("%s: started (%s)", step.name, reason)
         partial = store.start(step.name, key, keep=step.resumable and not is_forced)
-        with open_state(step, folders.state) as state:
+        with open_state(step, {name: folders.state(name) for name in step.state.values()}) as state:
             output = execute(
                 step,
                 options,

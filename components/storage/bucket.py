@@ -59,7 +59,6 @@ class Bucket:
         return below
 
     def absolute(self) -> "Bucket":
-        """Return this bucket: a URL is absolute."""
         return self
 
     def check_readable(self) -> None:
@@ -77,12 +76,10 @@ class Bucket:
         return nullcontext()
 
     def names(self, folder: str = "") -> list[str]:
-        """Return the names directly below a folder, sorted; none where there is no such folder."""
         found = self._do("ls", self._path(folder), detail=False, absent=[])
         return sorted(PurePosixPath(path).name for path in found if path.rstrip("/") != self._path(folder))
 
     def files(self, folder: str = "") -> dict[str, FileInfo]:
-        """Return every file below a folder, sorted, by its name below that folder; none without such a folder."""
         root = self._path(folder)
         found = self._do("find", root, detail=True, absent={})
         # Consoles put an empty object with a slash at its end where a folder shall be seen.
@@ -100,7 +97,6 @@ class Bucket:
         return info and _describe(info)
 
     def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes | None:
-        """Return the content of a file, or its bytes from `start` to before `end`; `None` where there is none."""
         return self._do("cat_file", self._path(name), start=start, end=end, absent=None)
 
     def read_each(self, names: Iterable[str]) -> Iterator[bytes | None]:
@@ -108,7 +104,6 @@ class Bucket:
         return _each(self.read, names)
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file, which is atomic."""
         self._do("pipe_file", self._path(name), content)
 
     def claim(self, name: str, content: bytes) -> bool:
@@ -192,7 +187,6 @@ class Bucket:
         _all(remove, [file for file in files if file != marker], f"removing from {self}")
 
     def remove_file(self, name: str) -> None:
-        """Remove a file."""
         self._do("rm_file", self._path(name))
 
     def _path(self, name: str) -> str:

@@ -14,10 +14,7 @@ _LOCK, _STAGING = ".lock", ".staging"
 
 @dataclass(frozen=True)
 class Folder:
-    """A `Store` on a disk; its lock file is none of its names.
-
-    Every method raises `OSError` where the disk cannot be read or written.
-    """
+    """A `Store` on a disk; its lock file is none of its names."""
 
     path: Path
 
@@ -28,11 +25,9 @@ class Folder:
         return Folder(self.path / name)
 
     def absolute(self) -> "Folder":
-        """Return this folder by its absolute path."""
         return Folder(self.path.absolute())
 
     def check_writable(self) -> None:
-        """Make the folder."""
         self.path.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
@@ -44,20 +39,17 @@ class Folder:
             yield
 
     def names(self, folder: str = "") -> list[str]:
-        """Return the names directly below a folder, sorted; none where there is no such folder."""
         try:
             return sorted(path.name for path in (self.path / folder).iterdir() if path.name != _LOCK)
         except (FileNotFoundError, NotADirectoryError):
             return []
 
     def files(self, folder: str = "") -> dict[str, FileInfo]:
-        """Return every file below a folder, sorted, by its name below that folder; none without such a folder."""
         root = self.path / folder
         paths = (path for path in root.rglob("*") if path.is_file() and path.name != _LOCK)
         return dict(sorted((path.relative_to(root).as_posix(), _describe(path)) for path in paths))
 
     def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes | None:
-        """Return the content of a file, or its bytes from `start` to before `end`; `None` where there is none."""
         try:
             with (self.path / name).open("rb") as file:
                 file.seek(start or 0)
@@ -66,16 +58,13 @@ class Folder:
             return None
 
     def read_each(self, names: Iterable[str]) -> Iterator[bytes | None]:
-        """Yield the contents of many files, in order."""
         return map(self.read, names)
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file atomically."""
         with atomic_write(self.path / name) as temporary:
             temporary.write_bytes(content)
 
     def claim(self, name: str, content: bytes) -> bool:
-        """Write a file where there is none, and return whether this call wrote it; of two at once one does."""
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -104,13 +93,11 @@ class Folder:
             shutil.rmtree(root, ignore_errors=True)
 
     def move(self, source: str, target: str, *, marker: str) -> None:
-        """Rename a folder; does nothing where there is none."""
         if (self.path / source).exists():
             (self.path / target).parent.mkdir(parents=True, exist_ok=True)
             (self.path / source).rename(self.path / target)
 
     def remove_file(self, name: str) -> None:
-        """Remove a file."""
         (self.path / name).unlink()
 
 

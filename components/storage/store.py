@@ -15,7 +15,7 @@ from components.storage.folder import Folder
 
 
 class Store(Protocol):
-    """A folder, which need not exist before it is written to.
+    """A folder on a disk or in a bucket, which need not exist before it is written to.
 
     A `Folder` raises `OSError` where the disk cannot be used, a `Bucket` `StorageError` where the URL cannot.
     """

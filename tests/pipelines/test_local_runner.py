@@ -32,15 +32,11 @@ def reasons(record) -> dict[str, str]:
 # What is run again, and what is not.
 
 
-def test_runner_runs_every_step_in_order(toy_pipeline):
-    assert result_of(toy_pipeline.run()) == 10
+def test_a_run_runs_every_step_in_order_and_a_second_one_none(toy_pipeline, caplog):
+    first = toy_pipeline.run()
+    assert result_of(first) == 10
     assert toy_pipeline.executed() == ["read", "count", "multiply"]
     assert set(reasons(toy_pipeline.record()).values()) == {"never run before"}
-
-
-def test_a_second_run_does_nothing(toy_pipeline, caplog):
-    first = toy_pipeline.run()
-    toy_pipeline.executed()
     with caplog.at_level(logging.INFO):
         second = toy_pipeline.run()
     assert second == first
@@ -185,19 +181,16 @@ def test_from_must_not_come_after_to(toy_pipeline):
         toy_pipeline.run(first="multiply", last="read")
 
 
-def test_from_needs_an_earlier_run(toy_pipeline):
+def test_from_needs_the_outputs_of_an_earlier_run_undamaged(toy_pipeline):
     with pytest.raises(ComponentError, match=r"--from count .* no output of 'read' .* Run once without --from\."):
         toy_pipeline.run(first="count")
-    toy_pipeline.run(last="read")
+    read = toy_pipeline.run(last="read")["read"]
     with pytest.raises(ComponentError, match=r"no output of 'count'"):
         toy_pipeline.run(first="multiply")
-    assert toy_pipeline.executed() == ["read"]
-
-
-def test_from_does_not_begin_with_a_damaged_output(toy_pipeline):
-    (toy_pipeline.run()["read"].path / "text.txt").unlink()
+    (read.path / "text.txt").unlink()
     with pytest.raises(ComponentError, match="no output of 'read'"):
         toy_pipeline.run(first="count")
+    assert toy_pipeline.executed() == ["read"]
 
 
 # Failures.
@@ -298,7 +291,7 @@ def test_two_runs_at_once_share_the_work_of_a_slow_step(toy_pipeline):
 # What a run leaves behind.
 
 
-def test_the_record_holds_what_a_run_was_made_from(toy_pipeline):
+def test_the_record_and_the_manifests_hold_what_a_run_and_its_artifacts_were_made_from(toy_pipeline):
     artifacts = toy_pipeline.run()
     record = toy_pipeline.record()
     assert record["status"] == "finished"
@@ -312,10 +305,6 @@ def test_the_record_holds_what_a_run_was_made_from(toy_pipeline):
         assert step["code"] == fingerprint.of_code(toy.MODULE)
         assert step["digest"] == artifacts[name].digest
         assert (toy_pipeline.folders.runs / "latest" / "steps" / name).resolve() == artifacts[name].path.resolve()
-
-
-def test_the_manifest_holds_what_an_artifact_was_made_from(toy_pipeline):
-    artifacts = toy_pipeline.run()
     manifest = artifacts["multiply"].manifest
     assert manifest["step"] == "multiply"
     assert manifest["options"] == {"options": {"factor": 2, "fail": False, "seed": 7}}
@@ -402,17 +391,12 @@ def test_what_needs_a_missing_input_is_skipped_and_the_rest_runs(toy_pipeline, l
     assert reasons(record)["multiply_borrowed"] == "passed over: borrow could not be had"
 
 
-def test_what_was_missing_is_looked_for_again_and_nothing_else_is_run(toy_pipeline, lent):
+def test_what_was_missing_is_looked_for_again_and_made_once_it_is_there(toy_pipeline, lent):
     toy_pipeline.run(LENDING)
     toy_pipeline.executed()
     toy_pipeline.run(LENDING)
     assert toy_pipeline.executed() == ["borrow"]
     assert reasons(toy_pipeline.record())["borrow"] == "could not be had before"
-
-
-def test_what_was_missing_and_is_there_now_is_made(toy_pipeline, lent):
-    toy_pipeline.run(LENDING)
-    toy_pipeline.executed()
     lent.touch()
     artifacts = toy_pipeline.run(LENDING)
     assert toy_pipeline.executed() == ["borrow", "multiply", "gather"]
