@@ -1,4 +1,4 @@
-"""The failures that a person can mend. Each message says the rule, what was received and what to do next."""
+"""The failures that a person can mend. Each message states the rule, what was received and what to do next."""
 
 
 class ComponentError(Exception):
@@ -22,7 +22,7 @@ class InfraValidationError(ComponentError):
 
 
 class ParityError(ComponentError):
-    """The same photo gets different answers in different ways."""
+    """The forms of a model predict differently for the same photo."""
 
 
 class PushError(ComponentError):
@@ -38,7 +38,7 @@ class BeamError(ComponentError):
 
 
 class StorageError(ComponentError):
-    """A place at a URL cannot be reached, read or written."""
+    """A URL cannot be reached, read or written."""
 
 
 class ClusterError(ComponentError):

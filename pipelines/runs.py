@@ -1,4 +1,4 @@
-"""The folder of a run: `run.json`, which says what it was made from and how it went, and what a person looks for.
+"""The folder of a run: `run.json`, what it was made from and how it ended, and what a person looks for.
 
 Where the runs are kept at a URL, what is written here is uploaded.
 """

@@ -82,7 +82,7 @@ class PredictionFolder:
             images: sorted, each once.
             model: what identifies the model.
             part_size: images in a part.
-            overwrite: begin anew where the folder holds predictions of something else.
+            overwrite: start again where the folder holds predictions of something else.
 
         Raises:
             InferenceError: the folder holds something else.

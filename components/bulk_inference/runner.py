@@ -45,7 +45,7 @@ class InferOptions:
         engine: processes here (`local`), a Beam pipeline (`beam`), or Beam where it pays, if it is there (`auto`).
         num_workers: processes, here or of Beam's direct runner; 0 is one for each core.
         beam_options: options of Beam, such as `--runner=DataflowRunner`; with any, `auto` takes Beam.
-        overwrite: begin anew where the output holds predictions of other images or of another model.
+        overwrite: start again where the output holds predictions of other images or of another model.
     """
 
     part_size: int = 256

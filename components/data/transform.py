@@ -1,6 +1,6 @@
 """The input pipeline: from TFRecord shards to batches of pixels, clean or augmented, with `tf.data`.
 
-Every random choice is drawn from a seed and the example's position, so the same options give the same images on any
+Every random choice is drawn from a seed and the example's position, so equal options make equal images on any
 number of processors, and after a restart.
 """
 

@@ -192,7 +192,7 @@ def train_as_worker(cluster: Cluster, trainings_dir: Path) -> dict[str, Any] | N
                 return None
             if time.monotonic() > end:
                 raise ClusterError(
-                    f"The chief, {chief}, must begin to train within {cluster.timeout_s} s, and nobody answers there. "
+                    f"The chief, {chief}, must begin to train within {cluster.timeout_s} s, and nothing listens there. "
                     "Look at its log, or set JOIN_TIMEOUT_S to wait longer."
                 )
             time.sleep(0.2)
@@ -230,7 +230,7 @@ def _train(cluster: Cluster, assignment: Path, attempt: int) -> dict[str, Any] |
         missing = ", ".join(cluster.missing())
         raise ClusterError(
             f"Every worker must join within {cluster.timeout_s} s, and "
-            f"{f'nobody answers at {missing}' if missing else 'not all did'}. "
+            f"{f'nothing listens at {missing}' if missing else 'not all did'}. "
             "Start the same command on each, or set JOIN_TIMEOUT_S to wait longer."
         )
     if process.returncode > 0:

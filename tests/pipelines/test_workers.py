@@ -179,7 +179,7 @@ def test_training_whose_worker_is_killed_and_started_again_ends_as_one_that_nobo
 def test_worker_that_never_joins_is_an_error_that_names_it(workers: Workers) -> None:
     workers.start(0, timeout_s=5)
     assert workers.wait(0) == 1
-    message = f"error: Every worker must join within 5 s, and nobody answers at {workers.addresses[1]}. Start"
+    message = f"error: Every worker must join within 5 s, and nothing listens at {workers.addresses[1]}. Start"
     assert message in workers.log(0)
 
 

@@ -155,7 +155,7 @@ def test_workers_that_do_not_join_in_time_are_named(script: Script, tmp_path: Pa
     script.write("kill -ALRM $$")
     with socket.create_server(("127.0.0.1", 0)) as server:
         closed = f"127.0.0.1:{server.getsockname()[1]}"
-    with pytest.raises(ClusterError, match=rf"Every worker must join within 5 s, and nobody answers at {closed}\. "):
+    with pytest.raises(ClusterError, match=rf"Every worker must join within 5 s, and nothing listens at {closed}\. "):
         Cluster(("127.0.0.1:1", chief_address, closed), 0, 5).train_as_chief(tmp_path, WORK)
     assert len(script.arguments) == 1
 
