@@ -1,7 +1,7 @@
 """Labelled photos of any source as TFRecord shards of `tf.train.Example`, checked, freed of duplicates and split.
 
 Reads a source (`components.data.sources`); writes the examples (`components.artifacts.examples`). Within a split
-examples stand in the order of their content's SHA-256: mixed, and the same on every machine.
+examples are in the order of their content's SHA-256: mixed, and the same on every machine.
 """
 
 import logging
@@ -18,12 +18,10 @@ from components.artifacts.examples import (
     Exclusion,
     IndexRow,
     Split,
-    read_examples,
     write_examples,
     write_index,
     write_split,
 )
-from components.artifacts.examples import shards as shards
 from components.data import examination
 from components.data.examination import Candidate, Examined
 from components.data.sources import factory
@@ -117,9 +115,6 @@ def build(*, out_dir: Path, options: ExamplesOptions) -> dict[str, int | str]:
         log.warning("examples: %d left out as %s; examples.json lists them", count, rule)
     counts = {f"num_{split}": examples["splits"][split]["num_examples"] for split in SPLITS}
     return {"data": source.resolved, "num_classes": len(source.class_names), **counts, "num_excluded": len(excluded)}
-
-
-describe = read_examples
 
 
 def _examine(source: Source, options: ExamplesOptions, work_dir: Path) -> Iterator[Examined]:

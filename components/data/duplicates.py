@@ -58,7 +58,7 @@ def find_near_pairs(hashes: NDArray[np.uint32], *, max_bits: int) -> NDArray[np.
 
     Two hashes that differ in m bits agree in all but m of their four bands, so only rows that agree in so many are
     compared: linear in N where few photos are alike. Hence `max_bits` is at most 3, and one band of four tells little:
-    photos with a white sky share it. Pairs that agree in an earlier band stand first.
+    photos with a white sky share it. Pairs that agree in an earlier band come first.
 
     >>> hashes = np.array([[0b1111, 0, 0, 0], [0, 0, 0, 0], [0b0111, 0, 0, 0]], np.uint32)
     >>> find_near_pairs(hashes, max_bits=3)

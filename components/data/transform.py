@@ -4,7 +4,7 @@ Every random choice is drawn from a seed and the example's position, so equal op
 number of processors, and after a restart.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -56,14 +56,6 @@ def records(shards: Sequence[Path]) -> "tf.data.Dataset":
     import tensorflow as tf
 
     return tf.data.TFRecordDataset([str(shard) for shard in shards])
-
-
-def encoded(shards: Sequence[Path]) -> Iterator[bytes]:
-    """Read the encoded photos in their stored order."""
-    import tensorflow as tf
-
-    for record in records(shards).as_numpy_iterator():
-        yield tf.train.Example.FromString(record).features.feature[ENCODED].bytes_list.value[0]
 
 
 def parse(dataset: "tf.data.Dataset", *, image_size_px: int) -> "tf.data.Dataset":
