@@ -16,7 +16,7 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from client.classifier_client.transports.litert_metadata import read_metadata
-from components import examples
+from components.artifacts.examples import shards
 from components.data import transform
 from components.training import networks
 from export import litert
@@ -37,7 +37,7 @@ def classifier(training_dir: Path) -> keras.Model:
 @pytest.fixture(scope="module")
 def photos(examples_dir: Path) -> Callable[[str], NDArray[np.uint8]]:
     def read(split: str) -> NDArray[np.uint8]:
-        images = transform.read(examples.shards(examples_dir, split), image_size_px=32)
+        images = transform.read(shards(examples_dir, split), image_size_px=32)
         return np.stack([image for image, _ in images.as_numpy_iterator()])
 
     return read
