@@ -2,7 +2,7 @@
 
 Reads a declaration and a configuration; writes artifacts below `<runs>/artifacts` and a folder for each run beside
 them. A step whose code, options and inputs are those of an earlier artifact is not run again. A run that was killed is
-started again with the same command: finished steps are cached, the one it was in starts again or continues, as declared.
+started again with the same command: finished steps are cached, the one it was in starts again or goes on, as declared.
 Where the runs are kept at a URL, steps work in a local folder, and what they make is uploaded.
 """
 

@@ -2,11 +2,9 @@
 
 import hashlib
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.errors import WeightsError
-from components.storage.bucket import is_url
 from components.storage.cache import fetch_file
 from components.training.backbones import BACKBONES
 
@@ -27,7 +25,7 @@ def describe_weights(source: str) -> dict[str, str]:
     """
     if source in (AUTO, IMAGENET, NONE):
         return {"kind": source}
-    path = _fetch(source)
+    path = fetch_file(source)
     if not path.is_file():
         raise WeightsError(
             f"The weights file does not exist: {source} (looked for {path.absolute()}). "
@@ -54,7 +52,7 @@ def load_weights(backbone: "keras.Model", source: str) -> str | None:
             log.warning("WEIGHTS FELL BACK TO RANDOM ONES. %s", reason)
             return reason
         return None
-    path = _fetch(source)
+    path = fetch_file(source)
     try:
         backbone.load_weights(path)
     except Exception as exc:  # h5py, Keras and zipfile each raise their own for a file that does not fit
@@ -63,11 +61,6 @@ def load_weights(backbone: "keras.Model", source: str) -> str | None:
             f"({str(exc).strip().splitlines()[0][:200]}). Give a file of this architecture, or set model.backbone."
         ) from exc
     return None
-
-
-def _fetch(source: str) -> Path:
-    """Return the path of a weights file, or of a local copy of the one at a URL."""
-    return fetch_file(source) if is_url(source) else Path(source).expanduser()
 
 
 def _load_imagenet(backbone: "keras.Model") -> None:
