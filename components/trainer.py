@@ -102,7 +102,7 @@ def train(
         The validation accuracy and loss of the model that is kept, and the epochs it took.
 
     Raises:
-        ComponentError: `fine_tune` asks for more stages than the backbone has, or the loss is no longer a number.
+        ComponentError: `fine_tune` is more than the stages that the backbone has, or the loss is no longer a number.
         ClusterError: the workers do not come together.
     """
     backbone = read_backbone(model_dir)["backbone"]

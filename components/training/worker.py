@@ -45,7 +45,7 @@ def main(workers: Cluster, path: Path) -> Outcome:
         module, _, name = assignment["function"].partition(":")
         train = getattr(importlib.import_module(module), name)
         summary = train(path.parent, assignment, Replicas(strategy, workers.is_chief))
-        # None leaves before the chief has written its files, so that it can be started again with the others there.
+        # No worker leaves before the chief has written its files: until then, it may have to start again with all.
         distributed.barrier(strategy, assignment["id"])
     except distributed.LOST as exc:
         return {"lost": f"another worker was lost ({type(exc).__name__})"}

@@ -97,7 +97,7 @@ def test_of_several_heads_the_best_on_validation_is_kept(train: Train, tmp_path:
 
 
 @pytest.mark.parametrize("fine_tune", [{}, {"fine_tune": 1, "fine_tune_epochs": 2}], ids=["head", "fine-tuning"])
-def test_training_killed_after_every_epoch_ends_as_one_that_nobody_disturbed(
+def test_training_killed_after_every_epoch_ends_as_an_undisturbed_one(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fine_tune: dict[str, int]
 ) -> None:
     options = WILD | fine_tune | ({"epochs": 1} if fine_tune else {})

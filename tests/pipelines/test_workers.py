@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 
-from components.storage.files import read_json
+from components.artifacts.training import read_classifier, read_history
 from pipelines.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +35,7 @@ SETTINGS = (
     "trainer.early_stopping_patience=12",
     "trainer.precision=float32",
 )
+HALF_A_CLUSTER = '{"cluster": {"worker": ["a:1", "b:1"]}}'
 TIMEOUT_S = 300
 
 
@@ -43,32 +43,28 @@ def described(index: int, addresses: tuple[str, str] = ("127.0.0.1:1", "127.0.0.
     return json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
 
 
-@pytest.mark.parametrize("command", ["run", "compare"])
-def test_half_a_cluster_is_an_error_before_any_work(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("command", "cluster", "message"),
+    [
+        ("run", HALF_A_CLUSTER, "TF_CONFIG must say in task.type and task.index which worker this is"),
+        ("compare", HALF_A_CLUSTER, "TF_CONFIG must say in task.type and task.index which worker this is"),
+        ("run", described(1), "The chief, 127.0.0.1:1, must begin to train within 1 s"),
+        ("compare", described(0), "A comparison trains with one worker"),
+    ],
+    ids=["half a cluster", "half a cluster to compare with", "no chief", "a cluster to compare with"],
+)
+def test_cluster_that_cannot_train_is_an_error_before_any_work(
+    command: str,
+    cluster: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}}')
-    assert main([command, "--runs-dir", str(tmp_path / "runs"), "--models-dir", str(tmp_path / "models")]) == 1
-    assert "error: TF_CONFIG must say in task.type and task.index which worker this is" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
-
-
-def test_worker_without_a_chief_says_where_it_looked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("TF_CONFIG", described(1))
+    monkeypatch.setenv("TF_CONFIG", cluster)
     monkeypatch.setenv("JOIN_TIMEOUT_S", "1")
-    assert main(["run", "--runs-dir", str(tmp_path / "runs"), "--models-dir", str(tmp_path / "models")]) == 1
-    assert "The chief, 127.0.0.1:1, must begin to train within 1 s" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir()), "only the chief runs the pipeline"
-
-
-def test_comparison_with_several_workers_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("TF_CONFIG", described(0))
-    assert main(["compare", "--runs-dir", str(tmp_path / "runs")]) == 1
-    assert "A comparison trains with one worker" in capsys.readouterr().err
+    assert main([command, "--runs-dir", str(tmp_path / "runs"), "--models-dir", str(tmp_path / "models")]) == 1
+    assert f"error: {message}" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -118,7 +114,7 @@ class Workers:
             time.sleep(0.002)
 
     def until_log(self, index: int, text: str, times: int) -> None:
-        """Wait for something to be said so many times."""
+        """Wait until a log holds a text so many times."""
         end = time.monotonic() + TIMEOUT_S
         while self.log(index).count(text) < times:
             assert time.monotonic() < end, self.log(index)
@@ -143,7 +139,7 @@ def workers(tmp_path: Path) -> Iterator[Workers]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [1, 0], ids=["worker", "chief"])
-def test_training_whose_worker_is_killed_and_started_again_ends_as_one_that_nobody_disturbed(
+def test_training_whose_worker_is_killed_and_started_again_ends_as_an_undisturbed_one(
     workers: Workers, killed: int
 ) -> None:
     workers.start(None)
@@ -158,17 +154,17 @@ def test_training_whose_worker_is_killed_and_started_again_ends_as_one_that_nobo
     assert "trainer: starts again (1 of" in workers.log(1 - killed), "the other one goes on by itself"
     assert "fine_tune goes on after epoch" in workers.log(0)
     one, other = workers.training(0), workers.training(None)
-    history, expected = read_json(one / "history.json"), read_json(other / "history.json")
+    history, expected = read_history(one), read_history(other)
     for phase, columns in expected.items():
         for name, values in columns.items():
             # The order in which two workers' sums are added up is another one.
             np.testing.assert_allclose(history[phase][name], values, rtol=0, atol=1e-4, err_msg=f"{phase} {name}")
-    weights = [keras.models.load_model(folder / "model.keras").get_weights() for folder in (one, other)]
+    weights = [read_classifier(folder).get_weights() for folder in (one, other)]
     for a, b in zip(*weights, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)
-    said = workers.log(1).count("waiting for the chief")
+    waits = workers.log(1).count("waiting for the chief")
     workers.start(1)
-    workers.until_log(1, "waiting for the chief", times=said + 1)
+    workers.until_log(1, "waiting for the chief", times=waits + 1)
     workers.start(0)
     for index in (0, 1):
         assert workers.wait(index) == 0, workers.log(index)
@@ -185,14 +181,14 @@ def test_worker_that_never_joins_is_an_error_that_names_it(workers: Workers) -> 
 
 @pytest.mark.slow
 def test_training_process_ends_with_the_command_that_started_it(workers: Workers) -> None:
-    def answers() -> bool:
+    def is_listening() -> bool:
         host, _, port = workers.addresses[0].partition(":")
         with socket.socket() as probe:
             return probe.connect_ex((host, int(port))) == 0
 
     def wait_until(state: bool) -> None:
         end = time.monotonic() + TIMEOUT_S
-        while answers() is not state:
+        while is_listening() is not state:
             assert time.monotonic() < end, workers.log(0)
             time.sleep(0.05)
 
