@@ -263,6 +263,6 @@ def _style(axes: Axes, *, xlabel: str, ylabel: str) -> None:
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    # Without the Software field, which holds matplotlib's version, the bytes depend on the picture alone.
+    # Without the Software field, which holds matplotlib's version, the bytes depend on the image alone.
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
