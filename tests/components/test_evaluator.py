@@ -12,7 +12,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from components import evaluator
-from components.artifacts.baseline import write_baseline
+from components.artifacts.baseline import Baseline, write_baseline
 from components.artifacts.blessing import read_blessing
 from components.artifacts.evaluation import read_metrics, read_predictions
 from components.artifacts.examples import IndexRow, read_encoded, read_examples, read_index
@@ -22,6 +22,8 @@ from components.reporting import metrics
 from components.storage.bucket import Bucket
 from components.storage.files import write_json
 from export.spec import SPEC, read_spec
+
+NO_BASELINE: Baseline = {"version": None, "path": None}
 
 
 class Oracle(tf.Module):
@@ -72,7 +74,7 @@ def write_spec(folder: Path, class_names: list[str]) -> None:
 def evaluate(tmp_path: Path, examples_dir: Path) -> Callable[..., dict[str, Any]]:
     def evaluate(export_dir: Path, *, baseline: Path | str | None = None, **options: Any) -> dict[str, Any]:
         """Return the summary, with the contents of the files that were written."""
-        write_baseline(tmp_path, {"version": baseline and 7, "path": baseline and str(baseline)})
+        write_baseline(tmp_path, {"version": 7, "path": str(baseline)} if baseline else NO_BASELINE)
         summary = evaluator.evaluate(
             examples_dir=examples_dir,
             export_dir=export_dir,
