@@ -109,6 +109,9 @@ class _Features:
         return _Inputs(scaler.transform(self.plain.train), scaler.transform(self.plain.test), self.plain.seconds)
 
 
+_Data = _Edges | _Features
+
+
 def compare_on_edges(
     *, examples_dir: Path, edges_dir: Path, out_dir: Path, options: ClassicalOptions
 ) -> dict[str, float]:
@@ -160,7 +163,7 @@ def rotate(train: Array, test: Array) -> tuple[Array, Array]:
 
 
 def _compare(
-    examples_dir: Path, out_dir: Path, options: ClassicalOptions, read: Callable[[], _Edges | _Features]
+    examples_dir: Path, out_dir: Path, options: ClassicalOptions, read: Callable[[], _Data]
 ) -> dict[str, float]:
     from tqdm import tqdm
 
@@ -176,7 +179,7 @@ def _compare(
     return {row["model"]: round(row["accuracy"], 4) for row in found}
 
 
-def _fit(name: str, data: _Edges | _Features, class_names: Sequence[str], options: ClassicalOptions) -> Row:
+def _fit(name: str, data: _Data, class_names: Sequence[str], options: ClassicalOptions) -> Row:
     kind = _MODELS[name]
     classifier = kind.make(options, data)
     inputs = data.scaled if kind.is_scaled else data.plain
@@ -193,32 +196,32 @@ def _fit(name: str, data: _Edges | _Features, class_names: Sequence[str], option
     )
 
 
-def _make_logistic_regression(options: ClassicalOptions, data: _Edges | _Features) -> Any:
+def _make_logistic_regression(options: ClassicalOptions, data: _Data) -> Any:
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(max_iter=1000)
 
 
-def _make_neighbours(options: ClassicalOptions, data: _Edges | _Features) -> Any:
+def _make_neighbours(options: ClassicalOptions, data: _Data) -> Any:
     from sklearn.neighbors import KNeighborsClassifier
 
     return KNeighborsClassifier(options.num_neighbours, n_jobs=options.num_jobs)
 
 
-def _make_support_vectors(options: ClassicalOptions, data: _Edges | _Features) -> Any:
+def _make_support_vectors(options: ClassicalOptions, data: _Data) -> Any:
     from sklearn.svm import SVC
 
     return SVC(gamma=data.gamma)
 
 
-def _make_tree(options: ClassicalOptions, data: _Edges | _Features) -> Any:
+def _make_tree(options: ClassicalOptions, data: _Data) -> Any:
     from sklearn.tree import DecisionTreeClassifier
 
     max_inputs = min(options.max_tree_inputs, data.num_inputs)
     return DecisionTreeClassifier(max_features=max_inputs, random_state=options.seed)
 
 
-def _make_forest(options: ClassicalOptions, data: _Edges | _Features) -> Any:
+def _make_forest(options: ClassicalOptions, data: _Data) -> Any:
     from sklearn.ensemble import RandomForestClassifier
 
     return RandomForestClassifier(options.num_trees, random_state=options.seed, n_jobs=options.num_jobs)
@@ -228,7 +231,7 @@ def _make_forest(options: ClassicalOptions, data: _Edges | _Features) -> Any:
 class _Kind:
     """A kind of model: how one is made, whether it sees scaled inputs, and how many numbers a fitted one keeps."""
 
-    make: Callable[[ClassicalOptions, _Edges | _Features], Any]
+    make: Callable[[ClassicalOptions, _Data], Any]
     is_scaled: bool
     count: Callable[[Any, int], int]
 
@@ -239,7 +242,7 @@ _MODELS = {
     "support vector machine": _Kind(
         _make_support_vectors, True, lambda m, d: m.support_.size * d + m.dual_coef_.size + m.intercept_.size
     ),
-    # A place and a threshold for each node.
+    # Which input, and a threshold, for each node.
     "decision tree": _Kind(_make_tree, False, lambda m, d: 2 * m.tree_.node_count),
     "random forest": _Kind(_make_forest, False, lambda m, d: 2 * sum(t.tree_.node_count for t in m.estimators_)),
 }

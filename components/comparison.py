@@ -6,12 +6,10 @@ judged on), `comparison.html`, a page that needs nothing but itself, and `plots/
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from components.artifacts.comparison_rows import MissingRow, Row, read_rows
+from components.artifacts.comparison_rows import MissingRow, Row, read_rows, write_comparison
 from components.artifacts.examples import read_origin
 from components.reporting import comparison_page, plots
-from components.storage.files import write_json
 
 _HEADER = (
     "model", "learns from", "accuracy", "95 % interval", "precision", "recall", "F1",
@@ -19,7 +17,7 @@ _HEADER = (
 )  # fmt: skip
 
 
-def build(*, examples_dir: Path, out_dir: Path, **rows_dirs: Path) -> dict[str, Any]:
+def build(*, examples_dir: Path, out_dir: Path, **rows_dirs: Path) -> dict[str, int | str]:
     """Put the rows together.
 
     Args:
@@ -30,7 +28,7 @@ def build(*, examples_dir: Path, out_dir: Path, **rows_dirs: Path) -> dict[str, 
     rows = [row for folder in rows_dirs.values() for row in read_rows(folder)]
     judged = [row for row in rows if "accuracy" in row]
     data = read_origin(examples_dir)
-    write_json(out_dir / "comparison.json", {"data": data, "rows": rows})
+    write_comparison(out_dir, {"data": data, "rows": rows})
     plot = plots.comparison(judged)
     (out_dir / "plots").mkdir(exist_ok=True)
     (out_dir / "plots" / "comparison.png").write_bytes(plot)

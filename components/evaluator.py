@@ -8,7 +8,6 @@ every reason for or against.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +37,7 @@ class EvaluatorOptions:
     """What a model must reach.
 
     Attributes:
-        min_accuracy: share of right answers on the test photos below which no model is blessed.
+        min_accuracy: share of right predictions on the test photos below which no model is blessed.
         max_accuracy_drop: how much less accurate than the last pushed model it may be, on the same photos.
         batch_size: photos a call.
     """
@@ -68,7 +67,7 @@ def evaluate(
     out_dir: Path,
     options: EvaluatorOptions,
     baseline_dir: Path | None = None,
-) -> dict[str, Any]:
+) -> dict[str, float | str]:
     """Measure the model and decide whether it is blessed; without a baseline it is compared with no other.
 
     Raises:

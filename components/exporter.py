@@ -4,10 +4,10 @@ import importlib.metadata
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from components.artifacts.examples import read_encoded, read_origin
 from components.artifacts.training import read_classifier, read_training
+from components.options import check_range
 from components.storage.files import size_bytes
 from export.spec import ModelSpec
 
@@ -28,11 +28,10 @@ class ExportOptions:
     def __post_init__(self) -> None:
         if not self.model_name.isidentifier() or self.model_name == "tflite":
             raise ValueError(f"model_name must be letters, digits and _, and not tflite. Received: {self.model_name!r}")
-        if not 0 <= self.num_warmup_images <= 500:
-            raise ValueError(f"num_warmup_images must be 0 to 500. Received: {self.num_warmup_images}")
+        check_range(self, 0, 500, "num_warmup_images")
 
 
-def export(*, examples_dir: Path, training_dir: Path, out_dir: Path, options: ExportOptions) -> dict[str, Any]:
+def export(*, examples_dir: Path, training_dir: Path, out_dir: Path, options: ExportOptions) -> dict[str, float | str]:
     """Write the SavedModel with its signatures, warmup requests and `model_spec.json`."""
     from export import saved_model
 

@@ -26,7 +26,7 @@ from components.artifacts.examples import read_encoded
 from components.artifacts.infra_validation import SERVER_LOG, Responses, write_responses
 from components.errors import InfraValidationError
 from components.options import check_above, check_at_least, check_choice
-from export.spec import read_spec
+from export.spec import ModelSpec, read_spec
 from serving import launcher
 from serving.errors import ServerError, read_tail
 from serving.launcher import Server
@@ -77,6 +77,22 @@ class _Photo:
     expected: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class _Interface:
+    """A way to call the server; `call` sends it one photo, and raises `_ResponseError`."""
+
+    protocol: str
+    signature: str
+    call: Callable[[_Photo], Response]
+
+    @property
+    def name(self) -> str:
+        return f"{self.protocol.lower()}_{self.signature}"
+
+    def __str__(self) -> str:
+        return f"over {self.protocol} on {self.signature}"
+
+
 class _ResponseError(Exception):
     """The server refuses a request, does not respond in time, or responds with something else than probabilities."""
 
@@ -96,7 +112,7 @@ def describe_engine(options: InfraValidatorOptions) -> dict[str, str]:
 
 def validate(
     *, examples_dir: Path, export_dir: Path, evaluation_dir: Path, out_dir: Path, options: InfraValidatorOptions
-) -> dict[str, Any]:
+) -> dict[str, int]:
     """Decide whether a server serves the candidate as it was evaluated.
 
     A candidate that the evaluator did not bless is not tried. Whatever the server does is a result, with its reason;
@@ -104,11 +120,12 @@ def validate(
     """
     server_log = out_dir / SERVER_LOG
     server_log.parent.mkdir(exist_ok=True)
-    responses: Responses = {}
     if is_blessed(evaluation_dir):
-        checks = _try(examples_dir, export_dir, evaluation_dir, server_log, options, responses)
+        photos = _read_photos(examples_dir, evaluation_dir, options.num_examples, read_spec(export_dir))
+        checks, responses = _try(export_dir, photos, server_log, options)
     else:
-        checks = [_check("evaluator", False, "the evaluator did not bless the model, so no server was started")]
+        reason = "the evaluator did not bless the model, so no server was started"
+        checks, responses = [_check("evaluator", False, reason)], {}
     write_responses(out_dir, responses)
     blessed = write_blessing(out_dir, checks, validator="infra_validator")
     if not blessed and server_log.exists():
@@ -117,50 +134,44 @@ def validate(
 
 
 def _try(
-    examples_dir: Path,
-    export_dir: Path,
-    evaluation_dir: Path,
-    log_path: Path,
-    options: InfraValidatorOptions,
-    responses: Responses,
-) -> list[Check]:
+    export_dir: Path, photos: Sequence[_Photo], log_path: Path, options: InfraValidatorOptions
+) -> tuple[list[Check], Responses]:
     """Start a server on the candidate, send it every photo through every interface, and stop it."""
     spec = read_spec(export_dir)
-    photos = _read_photos(examples_dir, evaluation_dir, options.num_examples, spec["image_size_px"])
+    checks: list[Check] = []
+    responses: Responses = {}
     try:
-        with launcher.serve(
-            model_name=spec["model_name"],
-            base_path=export_dir,
-            version=1,
-            log_path=log_path,
-            engine=options.engine,
-            timeout_s=options.timeout_s,
-        ) as server:
-            checks = [_check("load", True, f"the server ({server.engine}) has the model AVAILABLE")]
-            with grpc.insecure_channel(server.grpc_target, _CHANNEL_OPTIONS) as channel:
-                for protocol, call in {
-                    "REST": partial(_call_rest, server),
-                    "gRPC": partial(_call_grpc, channel),
-                }.items():
-                    for signature in ("serving_default", "images"):
-                        name, interface = f"{protocol.lower()}_{signature}", f"over {protocol} on {signature}"
-                        rows = responses[name] = []
-                        passed, message = _compare(
-                            partial(call, spec["model_name"], signature),
-                            photos,
-                            spec["class_names"],
-                            interface=interface,
-                            tolerance=options.tolerance,
-                            rows=rows,
-                        )
-                        checks.append(_check(name, passed, message))
-            return checks
+        with (
+            launcher.serve(
+                model_name=spec["model_name"],
+                base_path=export_dir,
+                version=1,
+                log_path=log_path,
+                engine=options.engine,
+                timeout_s=options.timeout_s,
+            ) as server,
+            grpc.insecure_channel(server.grpc_target, _CHANNEL_OPTIONS) as channel,
+        ):
+            checks.append(_check("load", True, f"the server ({server.engine}) has the model AVAILABLE"))
+            for interface in _list_interfaces(server, channel, spec["model_name"]):
+                check, responses[interface.name] = _compare(interface, photos, spec["class_names"], options.tolerance)
+                checks.append(check)
     except ServerError as exc:
-        responses.clear()
-        return [_check("load", False, f"{exc.reason} To try again: --force infra_validator")]
+        return [_check("load", False, f"{exc.reason} To try again: --force infra_validator")], {}
+    return checks, responses
 
 
-def _read_photos(examples_dir: Path, evaluation_dir: Path, num_examples: int, size_px: int) -> list[_Photo]:
+def _list_interfaces(server: Server, channel: grpc.Channel, model_name: str) -> list[_Interface]:
+    """Return every interface that clients have."""
+    calls = {"REST": partial(_call_rest, server), "gRPC": partial(_call_grpc, channel)}
+    return [
+        _Interface(protocol, signature, partial(call, model_name, signature))
+        for protocol, call in calls.items()
+        for signature in ("serving_default", "images")
+    ]
+
+
+def _read_photos(examples_dir: Path, evaluation_dir: Path, num_examples: int, spec: ModelSpec) -> list[_Photo]:
     """Read the first test photos, which stand in a mixed order, with the evaluator's prediction for each."""
     import tensorflow as tf
 
@@ -170,42 +181,39 @@ def _read_photos(examples_dir: Path, evaluation_dir: Path, num_examples: int, si
     predictions = read_predictions(evaluation_dir)[:num_examples]
     encoded_images = islice(read_encoded(examples_dir, "test"), num_examples)
     for (_, encoded), prediction in zip(encoded_images, predictions, strict=True):
-        pixels = preprocessing.load(tf.constant(encoded), size_px).numpy()
+        pixels = preprocessing.load(tf.constant(encoded), spec["image_size_px"]).numpy()
         photos.append(_Photo(prediction["filename"], encoded, pixels, np.array(prediction["probabilities"])))
     return photos
 
 
 def _compare(
-    call: Callable[[_Photo], Response],
-    photos: Sequence[_Photo],
-    class_names: Sequence[str],
-    *,
-    interface: str,
-    tolerance: float,
-    rows: list[list[float]],
-) -> tuple[bool, str]:
+    interface: _Interface, photos: Sequence[_Photo], class_names: Sequence[str], tolerance: float
+) -> tuple[Check, list[list[float]]]:
     """Send every photo, up to the first wrong response, and compare the responses with the evaluator's predictions.
 
     Returns:
-        Whether all are right, and a message; `rows` takes the probabilities of each response.
+        Whether all are right, and the probabilities of each response.
     """
+    rows: list[list[float]] = []
     largest = 0.0
     for photo in photos:
         try:
-            probabilities, classes = call(photo)
+            probabilities, classes = interface.call(photo)
         except _ResponseError as exc:
-            return False, f"no prediction for {photo.filename} {interface}: {exc}"
+            return _check(interface.name, False, f"no prediction for {photo.filename} {interface}: {exc}"), rows
         if classes != class_names:
-            return False, f"the classes {interface} must be {class_names}. Received: {classes}"
+            message = f"the classes {interface} must be {class_names}. Received: {classes}"
+            return _check(interface.name, False, message), rows
         rows.append(probabilities.tolist())
         difference = float(np.abs(probabilities - photo.expected).max())
         if not difference <= tolerance:  # A NaN is a failure.
-            return False, (
+            message = (
                 f"a probability of {photo.filename} {interface} differs by {difference:.1g} from the evaluator's, "
                 f"more than infra_validator.tolerance ({tolerance:g})"
             )
+            return _check(interface.name, False, message), rows
         largest = max(largest, difference)
-    return True, f"{len(photos)} photos predicted as in the evaluation, to {largest:.0e}"
+    return _check(interface.name, True, f"{len(photos)} photos predicted as in the evaluation, to {largest:.0e}"), rows
 
 
 def _call_rest(server: Server, model_name: str, signature: str, photo: _Photo) -> Response:

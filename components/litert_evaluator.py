@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +26,7 @@ from components.errors import EvaluationError
 from components.options import check_above, check_range
 from components.reporting import metrics
 from components.storage.files import size_bytes
+from export.measure import Measured as Output
 from export.spec import read_spec
 
 log = logging.getLogger(__name__)
@@ -38,14 +38,6 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 Labels = NDArray[np.int64]
 """`int64 [N]`, indices into the class names."""
-
-
-class _Output(TypedDict):
-    """What `export.measure` prints; see there."""
-
-    predictions: list[dict[str, float] | None]
-    latency_ms: float
-    peak_memory_bytes: int
 
 
 @dataclass(frozen=True)
@@ -75,7 +67,7 @@ def evaluate(
     litert_dir: Path,
     out_dir: Path,
     options: LiteRTEvaluatorOptions,
-) -> dict[str, Any]:
+) -> dict[str, int | str]:
     """Measure the files and decide which of them may be pushed.
 
     Raises:
@@ -110,7 +102,7 @@ def evaluate(
     }
 
 
-def _measure(options: LiteRTEvaluatorOptions, model: Path, *arguments: Path | int) -> _Output:
+def _measure(options: LiteRTEvaluatorOptions, model: Path, *arguments: Path | int) -> Output:
     """Run the program that measures a model, in a process of its own."""
     command = [sys.executable, "-m", _PROGRAM, str(model.absolute()), *map(str, arguments)]
     try:
@@ -132,7 +124,7 @@ def _to_labels(predictions: Sequence[dict[str, float] | None], class_names: Sequ
     return np.where(np.isfinite(rows).all(axis=1), np.nan_to_num(rows).argmax(axis=1), -1)
 
 
-def _describe(right: NDArray[np.bool_], num_bytes: int, output: _Output) -> Measured:
+def _describe(right: NDArray[np.bool_], num_bytes: int, output: Output) -> Measured:
     return {
         **metrics.accuracy(right),
         "size_bytes": num_bytes,
@@ -142,7 +134,7 @@ def _describe(right: NDArray[np.bool_], num_bytes: int, output: _Output) -> Meas
 
 
 def _judge(
-    path: Path, output: _Output, predicted: Labels, labels: Labels, expected: Labels, options: LiteRTEvaluatorOptions
+    path: Path, output: Output, predicted: Labels, labels: Labels, expected: Labels, options: LiteRTEvaluatorOptions
 ) -> LiteRTFile:
     """Compare a file's predicted labels with the true ones and with those that the SavedModel predicts."""
     drop = float((expected == labels).mean() - (predicted == labels).mean())

@@ -6,7 +6,6 @@ Writes `<model name>_{float32,float16,dynamic,int8}.tflite`; nothing for a model
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from components.artifacts.blessing import is_blessed
 from components.artifacts.examples import shards
@@ -38,7 +37,7 @@ def convert(
     evaluation_dir: Path,
     out_dir: Path,
     options: LiteRTOptions,
-) -> dict[str, Any]:
+) -> dict[str, float | str]:
     """Convert a model that the evaluator blessed; that there is nothing to convert is a result, too."""
     if not is_blessed(evaluation_dir):
         return {"num_files": 0, "reason": "the evaluator did not bless the model"}

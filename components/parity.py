@@ -8,7 +8,6 @@ accuracy shows as long as it is small.
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -53,7 +52,7 @@ def check(
     litert_dir: Path,
     out_dir: Path,
     options: ParityOptions,
-) -> dict[str, Any]:
+) -> dict[str, int | str]:
     """Compare all forms that there are.
 
     Raises:

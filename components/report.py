@@ -14,7 +14,7 @@ from typing import TypedDict
 
 from PIL import Image, ImageOps
 
-from components.artifacts.blessing import read_blessing
+from components.artifacts.blessing import Check, read_blessing
 from components.artifacts.evaluation import Metrics, Prediction, read_metrics, read_predictions
 from components.artifacts.examples import read_encoded, read_examples
 from components.artifacts.explanations import read_explanations
@@ -22,7 +22,7 @@ from components.artifacts.infra_validation import SERVER_LOG
 from components.artifacts.litert_evaluation import LiteRTEvaluation, read_litert_evaluation
 from components.artifacts.manifest import read_manifest
 from components.artifacts.parity import read_parity
-from components.artifacts.push import read_push
+from components.artifacts.push import Push, read_push
 from components.artifacts.statistics import Statistics, read_statistics
 from components.artifacts.training import History, read_history, read_training
 from components.artifacts.validation import read_validation
@@ -39,10 +39,10 @@ THUMBNAIL_PX = 160
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Say what the report shows.
+    """What the report shows.
 
     Attributes:
-        num_mistakes: The most mistakes shown as photos, 0–200.
+        num_mistakes: at most so many mistakes are shown as photos, 0 to 200.
     """
 
     num_mistakes: int = 24
@@ -60,6 +60,16 @@ class _Mistake(TypedDict):
     probability: float
     true_probability: float
     thumbnail: str | None
+
+
+class _Decision(TypedDict):
+    """What the page shows of the decision to push; `good` is a model that was blessed and pushed."""
+
+    verdict: str
+    good: bool
+    push: Push
+    checks: list[Check]
+    server_log: str
 
 
 class _Explanation(TypedDict):
@@ -96,61 +106,60 @@ def build(
         FileNotFoundError: an input file is missing.
         ComponentError: the predictions are not of the photos in the test shards.
     """
-    steps = {
-        "examples": examples_dir,
-        "statistics": statistics_dir,
-        "validation": validation_dir,
-        "trainer": training_dir,
-        "evaluation": evaluation_dir,
-        "infra_validation": infra_validation_dir,
-        "litert_evaluation": litert_evaluation_dir,
-        "parity": parity_dir,
-        "push": push_dir,
-        "explanation": explanation_dir,
-    }
-    manifests = {name: read_manifest(folder) for name, folder in steps.items()}
+    inputs = [
+        examples_dir,
+        statistics_dir,
+        validation_dir,
+        training_dir,
+        evaluation_dir,
+        infra_validation_dir,
+        litert_evaluation_dir,
+        parity_dir,
+        push_dir,
+        explanation_dir,
+    ]
     examples, statistics = read_examples(examples_dir), read_statistics(statistics_dir)
     training, history = read_training(training_dir), read_history(training_dir)
-    metrics, push = read_metrics(evaluation_dir), read_push(push_dir)
-    on_device = read_litert_evaluation(litert_evaluation_dir)
-    blessings = [read_blessing(folder) for folder in (evaluation_dir, infra_validation_dir)]
-    blessed = all(blessing["blessed"] for blessing in blessings)
-    names = metrics["class_names"]
+    metrics, on_device = read_metrics(evaluation_dir), read_litert_evaluation(litert_evaluation_dir)
     mistakes = _find_mistakes(read_predictions(evaluation_dir))
     images = _draw(history, metrics, statistics, on_device)
-    verdict = "Blessed" if blessed else "Not blessed"
-    verdict += f", pushed as version {push['version']}" if push["pushed"] else ", not pushed"
+    decision = _describe_decision(evaluation_dir, infra_validation_dir, push_dir)
     html = page.template("report_page").render(
-        verdict=verdict,
-        good=blessed and push["pushed"],
+        **decision,
         examples=examples,
         statistics=statistics,
         validation=read_validation(validation_dir),
         training=training,
         history=history,
         metrics=metrics,
-        checks=[check for blessing in blessings for check in blessing["checks"]],
-        server_log="" if blessed else _read_server_log(infra_validation_dir),
         # The evaluation repeats both; whichever file admits a fallback is believed.
         data_fallback=examples["fallback"] or metrics["data"]["fallback"],
         weights_fallback=training["weights"]["fallback"] or metrics["weights"]["fallback"],
         on_device=on_device,
         parity=read_parity(parity_dir),
-        push=push,
-        confusions=_find_confusions(metrics["confusion_matrix"], names),
-        explanations=_describe_explanations(explanation_dir, names),
-        mistakes=_describe_mistakes(mistakes[: options.num_mistakes], examples_dir, names),
+        confusions=_find_confusions(metrics["confusion_matrix"], metrics["class_names"]),
+        explanations=_describe_explanations(explanation_dir, metrics["class_names"]),
+        mistakes=_describe_mistakes(mistakes[: options.num_mistakes], examples_dir, metrics["class_names"]),
         num_mistakes=len(mistakes),
-        manifests=list(manifests.values()),
-        trainer=manifests["trainer"],
+        manifests=[read_manifest(folder) for folder in inputs],
+        trainer=read_manifest(training_dir),
         plots={name: page.to_data_uri(png, "image/png") for name, png in images.items()},
     )
-    (out_dir / "plots").mkdir(parents=True, exist_ok=True)
-    for name, png in images.items():
-        (out_dir / "plots" / f"{name}.png").write_bytes(png)
-    # A file name that is not UTF-8 should cost a character, not the report.
-    num_bytes = (out_dir / "report.html").write_bytes(html.encode("utf-8", "replace"))
-    return {"verdict": verdict, "num_mistakes": len(mistakes), "num_bytes": num_bytes}
+    num_bytes = _write(out_dir, html, images)
+    return {"verdict": decision["verdict"], "num_mistakes": len(mistakes), "num_bytes": num_bytes}
+
+
+def _describe_decision(evaluation_dir: Path, infra_validation_dir: Path, push_dir: Path) -> _Decision:
+    blessings, push = [read_blessing(evaluation_dir), read_blessing(infra_validation_dir)], read_push(push_dir)
+    blessed = all(blessing["blessed"] for blessing in blessings)
+    verdict = "Blessed" if blessed else "Not blessed"
+    return {
+        "verdict": verdict + (f", pushed as version {push['version']}" if push["pushed"] else ", not pushed"),
+        "good": blessed and push["pushed"],
+        "push": push,
+        "checks": [check for blessing in blessings for check in blessing["checks"]],
+        "server_log": "" if blessed else _read_server_log(infra_validation_dir),
+    }
 
 
 def _draw(
@@ -169,6 +178,15 @@ def _draw(
     if on_device["saved_model"]:
         images["on_device"] = plots.on_device({"SavedModel": on_device["saved_model"], **on_device["files"]})
     return images
+
+
+def _write(out_dir: Path, html: str, images: dict[str, bytes]) -> int:
+    """Write the page and the plots; return the size of the page in bytes."""
+    (out_dir / "plots").mkdir(parents=True, exist_ok=True)
+    for name, png in images.items():
+        (out_dir / "plots" / f"{name}.png").write_bytes(png)
+    # A file name that is not UTF-8 should cost a character, not the report.
+    return (out_dir / "report.html").write_bytes(html.encode("utf-8", "replace"))
 
 
 def _read_server_log(infra_validation_dir: Path) -> str:

@@ -19,7 +19,7 @@ from tests.s3 import S3
 
 @pytest.fixture(scope="session")
 def encode() -> Callable[..., bytes]:
-    """Give the function that encodes a Pillow image, or an array, as a file of a format."""
+    """Return the function that encodes a Pillow image, or an array, as a file of a format."""
 
     def encode(image: Any, kind: str, **options: Any) -> bytes:
         buffer = io.BytesIO()
@@ -55,6 +55,16 @@ def artifact(shared_dir: Path) -> Callable[[str], Path]:
         return local_runner.run(steps, tiny_pipeline.CONFIG, folders=folders)[1][step].path
 
     return artifact
+
+
+@pytest.fixture(scope="session")
+def inputs(artifact: Callable[[str], Path]) -> Callable[[str], dict[str, Path]]:
+    """Return the function that makes what a step of the flowers pipeline reads: folders by parameter."""
+
+    def inputs(step: str) -> dict[str, Path]:
+        return {parameter: artifact(name) for parameter, name in tiny_pipeline.steps_to(step)[-1].inputs.items()}
+
+    return inputs
 
 
 @pytest.fixture(scope="session")
@@ -118,7 +128,7 @@ def colour_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def s3_client() -> Iterator[Any]:
-    """Give a client of a server that speaks S3."""
+    """Yield a client of a server that speaks S3."""
     import boto3
     from moto.server import ThreadedMotoServer
 

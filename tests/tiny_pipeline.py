@@ -6,6 +6,7 @@ from components.evaluator import EvaluatorOptions
 from components.examples import ExamplesOptions
 from components.features import FeaturesOptions
 from components.infra_validator import InfraValidatorOptions
+from components.litert_evaluator import LiteRTEvaluatorOptions
 from components.litert_exporter import LiteRTOptions
 from components.model import ModelOptions
 from components.trainer import TrainerOptions
@@ -23,6 +24,7 @@ CONFIG = Config(
     evaluator=EvaluatorOptions(min_accuracy=0.0),
     infra_validator=InfraValidatorOptions(engine="local", num_examples=2),
     litert=LiteRTOptions(num_calibration_images=10),
+    litert_evaluator=LiteRTEvaluatorOptions(max_accuracy_drop=1.0, min_agreement=0.0),
 )
 
 

@@ -1,9 +1,10 @@
-"""`rows.json`: one or more models of the comparison, all judged on the same test photos."""
+"""`rows.json`: one or more models of the comparison, all judged on the same test photos; `comparison.json`: all."""
 
 from pathlib import Path
 from typing import TypedDict, final
 
 from components.artifacts.evaluation import LabelMetrics
+from components.artifacts.examples import DataOrigin
 from components.artifacts.litert_evaluation import LiteRTFile
 from components.artifacts.manifest import read_missing
 from components.storage.files import read_json, write_json
@@ -39,6 +40,13 @@ class MissingRow(TypedDict):
 
     model: str
     missing: str
+
+
+class Comparison(TypedDict):
+    """`comparison.json`: the rows of all models, and the data they were judged on."""
+
+    data: DataOrigin
+    rows: list[Row | MissingRow]
 
 
 def make_row(
@@ -77,3 +85,8 @@ def read_rows(rows_dir: Path) -> list[Row | MissingRow]:
 def write_rows(out_dir: Path, rows: list[Row]) -> None:
     """Write `rows.json`."""
     write_json(out_dir / "rows.json", rows)
+
+
+def write_comparison(out_dir: Path, comparison: Comparison) -> None:
+    """Write `comparison.json`."""
+    write_json(out_dir / "comparison.json", comparison)

@@ -26,13 +26,16 @@ def to_data_uri(content: bytes, mime: str) -> str:
 
 
 def percent(value: float | None) -> str:
+    """Return a share as a percentage; a dash for what is no number."""
     return "–" if value is None or math.isnan(value) else f"{100 * value:.1f}\u00a0%"
 
 
 def number(value: float | None, digits: int = 3) -> str:
+    """Return a number with its digits in groups; a dash for what is no number."""
     return "–" if value is None or math.isnan(value) else f"{value:,.{digits}f}"
 
 
 def duration(seconds: float) -> str:
+    """Return a time in minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}\u00a0min {rest}\u00a0s" if minutes else f"{seconds:.1f}\u00a0s"

@@ -90,7 +90,8 @@ def model_results(
         (0.0, "recall", [each["recall"] for each in classes], ORANGE),
         (0.26, "F1", [each["f1"] for each in classes], GREEN),
     ):
-        bars.barh(rows + offset, values, height=0.24, color=color, label=label)
+        lengths = np.array(values, dtype=float)  # null is NaN
+        bars.barh(rows + offset, lengths, height=0.24, color=color, label=label)
     _name_ticks(bars, "y", class_names)
     bars.set(xlim=(0, 1), ylim=(len(class_names) - 0.5, -0.5))
     bars.grid(visible=False, axis="y")
@@ -263,6 +264,6 @@ def _style(axes: Axes, *, xlabel: str, ylabel: str) -> None:
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    # Without the Software field, which holds matplotlib's version, the bytes depend on the picture alone.
+    # Without the Software field, which holds matplotlib's version, the bytes depend on the image alone.
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()

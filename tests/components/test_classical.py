@@ -1,6 +1,6 @@
 """The five classical models on made-up features and edges: better than chance, the same however they are computed."""
 
-import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
 
 from components import classical
+from components.artifacts.comparison_rows import Row, read_rows
+from components.artifacts.edges import write_edges
+from components.artifacts.features import write_features
 from components.classical import ClassicalOptions
 from components.storage.files import read_json, write_json
 
@@ -37,34 +40,29 @@ def features_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split, count in (("train", 90), ("test", 30)):
         labels = np.arange(count) % 3
         found = (centres[labels] + rng.normal(scale=0.7, size=(count, 16))) * np.logspace(-2, 2, 16)
-        np.savez(folder / f"{split}-00000-of-00001.view0.npz", features=found.astype(np.float16), labels=labels)
+        write_features(folder / f"{split}-00000-of-00001.view0.npz", found, labels)
     write_json(folder / "manifest.json", {"seconds": 12.5})
     write_json(folder / "model.json", {"backbone": "small_cnn"})
     return folder
 
 
 @pytest.fixture(scope="module")
-def pixels() -> dict[str, tuple[NDArray[np.bool_], NDArray[np.int64]]]:
+def edges_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Edges of 60 and 20 photos: where a class has its edges, a photo has more."""
+    folder = tmp_path_factory.mktemp("edges")
     rng = np.random.default_rng(1)
-    places = rng.random((3, SIZE_PX**2)) < 0.1
-    found = {}
+    usual = rng.random((3, SIZE_PX**2)) < 0.1
     for split, count in (("train", 60), ("test", 20)):
         labels = np.arange(count) % 3
-        found[split] = (rng.random((count, SIZE_PX**2)) < 0.05 + 0.25 * places[labels], labels)
-    return found
-
-
-@pytest.fixture(scope="module")
-def edges_dir(tmp_path_factory: pytest.TempPathFactory, pixels: dict[str, Any]) -> Path:
-    folder = tmp_path_factory.mktemp("edges")
-    for split, (edges, labels) in pixels.items():
-        np.savez(folder / f"{split}-00000-of-00001.edges.npz", edges=np.packbits(edges, axis=1), labels=labels)
+        edges = rng.random((count, SIZE_PX**2)) < 0.05 + 0.25 * usual[labels]
+        write_edges(folder / f"{split}-00000-of-00001.edges.npz", np.packbits(edges, axis=1), labels)
     write_json(folder / "manifest.json", {"seconds": 3.0})
     return folder
 
 
-def on_features(examples_dir: Path, features_dir: Path, out_dir: Path, options: ClassicalOptions = OPTIONS) -> Any:
+def compare_on_features(
+    examples_dir: Path, features_dir: Path, out_dir: Path, options: ClassicalOptions = OPTIONS
+) -> list[Row]:
     classical.compare_on_features(
         examples_dir=examples_dir,
         model_dir=features_dir,
@@ -73,11 +71,19 @@ def on_features(examples_dir: Path, features_dir: Path, out_dir: Path, options: 
         out_dir=out_dir,
         options=options,
     )
-    return read_json(out_dir / "rows.json")
+    return read_rows(out_dir)
 
 
-def test_models_beat_chance_on_features(examples_dir: Path, features_dir: Path, tmp_path: Path) -> None:
-    rows = on_features(examples_dir, features_dir, tmp_path)
+@pytest.fixture(scope="module")
+def compared_dir(tmp_path_factory: pytest.TempPathFactory, examples_dir: Path, features_dir: Path) -> Path:
+    """All models on features."""
+    folder = tmp_path_factory.mktemp("compared")
+    compare_on_features(examples_dir, features_dir, folder)
+    return folder
+
+
+def test_models_beat_chance_on_features(compared_dir: Path) -> None:
+    rows = read_rows(compared_dir)
     assert [row["model"] for row in rows] == NAMES
     for row in rows:
         assert row["accuracy_interval"][0] > 1 / 3, row["model"]
@@ -93,7 +99,7 @@ def test_models_beat_chance_on_features(examples_dir: Path, features_dir: Path, 
 
 def test_models_beat_chance_on_edges(examples_dir: Path, edges_dir: Path, tmp_path: Path) -> None:
     classical.compare_on_edges(examples_dir=examples_dir, edges_dir=edges_dir, out_dir=tmp_path, options=OPTIONS)
-    rows = {row["model"]: row for row in read_json(tmp_path / "rows.json")}
+    rows = {row["model"]: row for row in read_rows(tmp_path)}
     assert list(rows) == NAMES
     for name in ("logistic regression", "k-nearest neighbours", "support vector machine", "random forest"):
         assert rows[name]["accuracy_interval"][0] > 1 / 3, name
@@ -128,20 +134,23 @@ def test_rotating_keeps_the_distances_to_training_photos() -> None:
     np.testing.assert_allclose(distances(rotated_test, rotated), distances(test, train), atol=0.01)
 
 
-def test_a_step_cut_short_goes_on_with_the_next_model(examples_dir: Path, features_dir: Path, tmp_path: Path) -> None:
-    rows = on_features(examples_dir, features_dir, tmp_path)
+def test_a_step_cut_short_goes_on_with_the_next_model(
+    examples_dir: Path, features_dir: Path, compared_dir: Path, tmp_path: Path
+) -> None:
+    rows = read_rows(compared_dir)
+    shutil.copytree(compared_dir, tmp_path, dirs_exist_ok=True)
     (tmp_path / "rows.json").unlink()
     (tmp_path / "decision_tree.json").unlink()
     kept = {**rows[0], "fit_s": -1.0}
     write_json(tmp_path / "logistic_regression.json", kept)
-    again = on_features(examples_dir, features_dir, tmp_path)
+    again = compare_on_features(examples_dir, features_dir, tmp_path)
     assert again[0] == kept
     assert again[3]["accuracy"] == rows[3]["accuracy"]
 
 
-def test_no_more_photos_are_used_than_asked_for(examples_dir: Path, features_dir: Path, tmp_path: Path) -> None:
-    rows = on_features(examples_dir, features_dir, tmp_path, ClassicalOptions(num_trees=2, max_photos=30))
-    assert json.loads((tmp_path / "k-nearest_neighbours.json").read_text()) == rows[1]
+def test_no_more_photos_are_used_than_the_options_allow(examples_dir: Path, features_dir: Path, tmp_path: Path) -> None:
+    rows = compare_on_features(examples_dir, features_dir, tmp_path, ClassicalOptions(num_trees=2, max_photos=30))
+    assert read_json(tmp_path / "k-nearest_neighbours.json") == rows[1]
     assert rows[1]["num_parameters"] == 30 * 16
 
 

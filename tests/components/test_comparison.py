@@ -1,4 +1,4 @@
-"""Rows become a table, a plot and a page; what cannot be had is said."""
+"""Rows become a table, a plot and a page; what is missing is there with its reason."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from components import comparison
-from components import network_row as rows
+from components.artifacts.comparison_rows import make_row, write_rows
+from components.artifacts.manifest import write_missing
 from components.storage.files import read_json, write_json
 
 MEASURED = {
@@ -18,10 +19,10 @@ MEASURED = {
 }
 BETTER = {**MEASURED, "accuracy": 0.94, "accuracy_interval": [0.91, 0.96]}
 INT8 = {"accuracy": 0.93, "size_bytes": 24_800_000, "latency_ms": 7.24}
-TREE = rows.make(
+TREE = make_row(
     model="decision tree", learns_from="Canny edges", measured=MEASURED, fit_s=20.04, inputs_s=40, num_parameters=900
 )
-RESNET50 = rows.make(
+RESNET50 = make_row(
     model="resnet50",
     learns_from="photos, fine-tuned",
     measured=BETTER,
@@ -38,9 +39,9 @@ def build(tmp_path: Path) -> Any:
     def build(*, fallback: str | None = None) -> Path:
         data = {"source": "auto", "resolved": "photos/", "fallback": fallback}
         write_json(tmp_path / "examples" / "examples.json", data)
-        write_json(tmp_path / "trees" / "rows.json", [TREE])
-        write_json(tmp_path / "resnet50" / "rows.json", [RESNET50])
-        write_json(tmp_path / "mobilenet_v2" / "missing.json", {"what": "mobilenet_v2", "reason": REASON})
+        write_rows(tmp_path / "trees", [TREE])
+        write_rows(tmp_path / "resnet50", [RESNET50])
+        write_missing(tmp_path / "mobilenet_v2", what="mobilenet_v2", reason=REASON)
         out_dir = tmp_path / "out"
         out_dir.mkdir(exist_ok=True)
         folders = {name: tmp_path / name for name in ("trees", "resnet50", "mobilenet_v2")}
@@ -73,7 +74,7 @@ def test_same_rows_give_the_same_bytes(build: Any) -> None:
 
 
 @pytest.mark.parametrize("fallback", [None, "No network."])
-def test_stand_in_data_are_said_loudly(build: Any, fallback: str | None) -> None:
+def test_page_is_loud_about_stand_in_data(build: Any, fallback: str | None) -> None:
     page = (build(fallback=fallback) / "comparison.html").read_text(encoding="utf-8")
     assert ("Stand-in data" in page) == bool(fallback)
 

@@ -7,7 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from components import edges, examples
+from components import edges
+from components.artifacts.edges import read_edges, unpack
+from components.artifacts.examples import shards
 from components.data import transform
 from components.edges import EdgesOptions
 
@@ -23,14 +25,14 @@ def edges_dir(tmp_path_factory: pytest.TempPathFactory, examples_dir: Path) -> P
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_packed_edges_are_those_of_opencv(edges_dir: Path, examples_dir: Path, split: str) -> None:
-    packed, labels = edges.load(edges_dir, split)
-    photos = transform.read(examples.shards(examples_dir, split), image_size_px=100)
-    pictures, expected_labels = zip(*photos.as_numpy_iterator(), strict=True)
+    packed, labels = read_edges(edges_dir, split)
+    photos = transform.read(shards(examples_dir, split), image_size_px=100)
+    images, expected_labels = zip(*photos.as_numpy_iterator(), strict=True)
     np.testing.assert_array_equal(labels, expected_labels)
     assert packed.dtype == np.uint8
     assert packed.shape == (len(labels), 100 * 100 / 8)
-    for row, picture in zip(edges.unpack(packed), pictures, strict=True):
-        expected = cv2.Canny(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), 100, 200)
+    for row, image in zip(unpack(packed), images, strict=True):
+        expected = cv2.Canny(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), 100, 200)
         np.testing.assert_array_equal(row.reshape(100, 100), expected / 255)
         assert 0 < row.sum() < row.size / 2
 

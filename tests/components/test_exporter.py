@@ -1,40 +1,37 @@
-"""The export step: the trained classifier's answers, unchanged, in a SavedModel that tells where it comes from."""
+"""The export step: the trained classifier's predictions, unchanged, in a SavedModel that tells where it comes from."""
 
 import importlib.metadata
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from components import examples, exporter
+from components import exporter
+from components.artifacts.examples import read_encoded, read_examples, shards
+from components.artifacts.manifest import read_manifest
+from components.artifacts.training import read_classifier
 from components.data import transform
 from components.exporter import ExportOptions
 from export import saved_model
+from export.spec import read_spec
 
 
-def test_exported_model_answers_test_photos_as_the_trained_one(
-    export_dir: Path, training_dir: Path, examples_dir: Path
-) -> None:
-    shards = examples.shards(examples_dir, "test")
-    encoded = [
-        tf.train.Example.FromString(record).features.feature["image/encoded"].bytes_list.value[0]
-        for record in transform.records(shards).as_numpy_iterator()
-    ]
-    pixels = np.stack([image for image, _ in transform.read(shards, image_size_px=32).as_numpy_iterator()])
-    answer = tf.saved_model.load(str(export_dir)).signatures["serving_default"](image_bytes=tf.constant(encoded))
-    classifier = keras.models.load_model(training_dir / "model.keras", compile=False)
+def test_exported_model_predicts_as_the_trained_one(export_dir: Path, training_dir: Path, examples_dir: Path) -> None:
+    encoded = [photo for _, photo in read_encoded(examples_dir, "test")]
+    photos = transform.read(shards(examples_dir, "test"), image_size_px=32).as_numpy_iterator()
+    outputs = tf.saved_model.load(str(export_dir)).signatures["serving_default"](image_bytes=tf.constant(encoded))
+    expected = read_classifier(training_dir).predict(np.stack([image for image, _ in photos]), verbose=0)
     # The same float32 sums, perhaps in another order.
-    np.testing.assert_allclose(answer["probabilities"], classifier.predict(pixels, verbose=0), atol=1e-5)
-    class_names = examples.describe(examples_dir)["class_names"]
-    assert answer["classes"].numpy().tolist() == [[name.encode() for name in class_names]] * 10
+    np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-5)
+    class_names = read_examples(examples_dir)["class_names"]
+    assert outputs["classes"].numpy().tolist() == [[name.encode() for name in class_names]] * 10
 
 
 def test_spec_says_what_the_model_was_made_from(export_dir: Path) -> None:
-    spec = json.loads((export_dir / "assets.extra" / "model_spec.json").read_text())
+    spec = read_spec(export_dir)
     assert spec.pop("preprocessing")
     assert spec == {
         "model_name": "flowers",
@@ -47,14 +44,13 @@ def test_spec_says_what_the_model_was_made_from(export_dir: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("num_images", [0, 3])
 def test_warmup_has_two_requests_for_each_photo(
-    tmp_path: Path, examples_dir: Path, training_dir: Path, num_images: int
+    inputs: Callable[[str], dict[str, Path]], export_dir: Path, tmp_path: Path
 ) -> None:
-    options = ExportOptions(num_warmup_images=num_images)
-    summary = exporter.export(examples_dir=examples_dir, training_dir=training_dir, out_dir=tmp_path, options=options)
-    records = tf.data.TFRecordDataset(str(tmp_path / saved_model.WARMUP))
-    assert sum(1 for _ in records) == 2 * num_images
+    exporter.export(**inputs("export"), out_dir=tmp_path, options=ExportOptions(num_warmup_images=0))
+    for folder, num_images in ((tmp_path, 0), (export_dir, ExportOptions().num_warmup_images)):
+        assert sum(1 for _ in tf.data.TFRecordDataset(str(folder / saved_model.WARMUP))) == 2 * num_images
+    summary = read_manifest(export_dir)["summary"]
     assert summary["signatures"] == "serving_default images"
     assert summary["size_mb"] > 0
 

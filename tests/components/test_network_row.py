@@ -1,68 +1,52 @@
 """A network's row says what it is, and where its numbers come from."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from components import network_row as rows
+from components import network_row
+from components.artifacts.comparison_rows import Row, read_rows
+from components.artifacts.evaluation import read_metrics
+from components.artifacts.litert_evaluation import read_litert_evaluation, write_litert_evaluation
+from components.artifacts.manifest import read_manifest
 from components.storage.files import read_json, write_json
 
 
 @pytest.fixture
-def folders(tmp_path: Path) -> dict[str, Path]:
-    """A training of a backbone, judged, with an int8 file; its features took 30 s."""
-    contents: dict[str, dict[str, Any]] = {
-        "training": {
-            "training.json": {
-                "backbone": "mobilenet_v2",
-                "weights": {"source": "imagenet", "fallback": None},
-                "num_parameters": 1000,
-                "epochs": {"head": 10},
-            },
-            "manifest.json": {"seconds": 7.0},
-        },
-        "evaluation": {
-            "metrics.json": {
-                "accuracy": 0.9,
-                "accuracy_interval": [0.8, 0.95],
-                "num_examples": 50,
-                "macro": {"precision": 0.91, "recall": 0.9, "f1": 0.89},
-                "loss": 0.3,
-            }
-        },
-        "litert_evaluation": {
-            "evaluation.json": {
-                "files": {"int8": {"accuracy": 0.88, "size_bytes": 2_500_000, "latency_ms": 3.5, "name": "m.tflite"}}
-            }
-        },
-        "features": {"manifest.json": {"seconds": 30.0}},
+def folders(artifact: Callable[[str], Path], tmp_path: Path) -> dict[str, Path]:
+    """A training that tests may change, its evaluation and that of its files, and the features it began with."""
+    return {
+        "training_dir": Path(shutil.copytree(artifact("trainer"), tmp_path / "training")),
+        "evaluation_dir": artifact("evaluator"),
+        "litert_evaluation_dir": artifact("litert_evaluator"),
+        "features_dir": artifact("features"),
     }
-    for name, files in contents.items():
-        for file, content in files.items():
-            write_json(tmp_path / name / file, content)
-    return {f"{name}_dir": tmp_path / name for name in contents}
 
 
-def describe(folders: dict[str, Path], out_dir: Path) -> dict[str, Any]:
-    out_dir.mkdir(exist_ok=True)
-    rows.describe(**folders, out_dir=out_dir)
-    (row,) = read_json(out_dir / "rows.json")
+def describe(folders: dict[str, Path], out_dir: Path, **training: Any) -> Row:
+    """Return the row of the training, some of whose values are others."""
+    path = folders["training_dir"] / "training.json"
+    write_json(path, read_json(path) | training)
+    network_row.describe(**folders, out_dir=out_dir)
+    (row,) = read_rows(out_dir)
     return row
 
 
 def test_row_of_a_network_holds_every_column(folders: dict[str, Path], tmp_path: Path) -> None:
-    assert describe(folders, tmp_path / "out") == {
+    metrics = read_metrics(folders["evaluation_dir"])
+    int8 = read_litert_evaluation(folders["litert_evaluation_dir"])["files"]["int8"]
+    weights = {"source": "imagenet", "fallback": None}
+    assert describe(folders, tmp_path, backbone="mobilenet_v2", weights=weights, num_parameters=1000) == {
         "model": "mobilenet_v2",
         "learns_from": "photos, backbone frozen",
-        "accuracy": 0.9,
-        "accuracy_interval": [0.8, 0.95],
-        "num_examples": 50,
-        "macro": {"precision": 0.91, "recall": 0.9, "f1": 0.89},
-        "fit_s": 7.0,
-        "inputs_s": 30.0,
+        **{name: metrics[name] for name in ("accuracy", "accuracy_interval", "num_examples", "macro")},
+        "fit_s": read_manifest(folders["training_dir"])["seconds"],
+        "inputs_s": read_manifest(folders["features_dir"])["seconds"],
         "num_parameters": 1000,
-        "int8": {"accuracy": 0.88, "size_bytes": 2_500_000, "latency_ms": 3.5},
+        "int8": {name: int8[name] for name in ("accuracy", "size_bytes", "latency_ms")},
     }
 
 
@@ -76,17 +60,15 @@ def test_row_of_a_network_holds_every_column(folders: dict[str, Path], tmp_path:
 def test_row_says_how_a_network_learned(
     folders: dict[str, Path], tmp_path: Path, epochs: dict[str, int], source: str, learns_from: str
 ) -> None:
-    path = folders["training_dir"] / "training.json"
-    write_json(path, read_json(path) | {"epochs": epochs, "weights": {"source": source, "fallback": None}})
-    assert describe(folders, tmp_path / "out")["learns_from"] == learns_from
+    weights = {"source": source, "fallback": None}
+    assert describe(folders, tmp_path, epochs=epochs, weights=weights)["learns_from"] == learns_from
 
 
 def test_a_network_from_scratch_needs_no_features_and_may_have_no_int8_file(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    path = folders["training_dir"] / "training.json"
-    write_json(path, read_json(path) | {"epochs": {"scratch": 3}, "weights": {"source": "none", "fallback": None}})
-    write_json(folders["litert_evaluation_dir"] / "evaluation.json", {"saved_model": None, "files": {}})
+    write_litert_evaluation(tmp_path, {"saved_model": None, "files": {}})
+    folders["litert_evaluation_dir"] = tmp_path
     del folders["features_dir"]
-    row = describe(folders, tmp_path / "out")
+    row = describe(folders, tmp_path, epochs={"scratch": 3})
     assert (row["learns_from"], row["inputs_s"], row["int8"]) == ("photos, from scratch", 0.0, None)

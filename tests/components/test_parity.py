@@ -1,4 +1,4 @@
-"""The same photo gets the same answer in every way, or nothing is pushed."""
+"""The same photo gets the same prediction from every form of the model, or nothing is pushed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,63 +7,36 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components import infra_validator, parity
+from components import parity
+from components.artifacts.infra_validation import Responses, read_responses, write_responses
+from components.artifacts.parity import read_parity
 from components.errors import ParityError
-from components.infra_validator import ANSWERS, InfraValidatorOptions
 from components.parity import ParityOptions
-from components.storage.files import read_json, write_json
-from export.parity import compare
-
-Check = Callable[..., list[dict[str, Any]]]
-
-
-@pytest.fixture(scope="module")
-def infra_validation_dir(
-    tmp_path_factory: pytest.TempPathFactory, examples_dir: Path, export_dir: Path, evaluation_dir: Path
-) -> Path:
-    folder = tmp_path_factory.mktemp("infra_validation")
-    infra_validator.validate(
-        examples_dir=examples_dir,
-        export_dir=export_dir,
-        evaluation_dir=evaluation_dir,
-        out_dir=folder,
-        options=InfraValidatorOptions(engine="local", num_examples=3),
-    )
-    return folder
+from export.parity import FormParity, compare
 
 
 @pytest.fixture
-def check(
-    tmp_path: Path,
-    examples_dir: Path,
-    training_dir: Path,
-    export_dir: Path,
-    infra_validation_dir: Path,
-    litert_dir: Path,
-) -> Check:
-    def check(served_dir: Path = infra_validation_dir, files_dir: Path = litert_dir, **options: Any) -> Any:
-        parity.check(
-            examples_dir=examples_dir,
-            training_dir=training_dir,
-            export_dir=export_dir,
-            infra_validation_dir=served_dir,
-            litert_dir=files_dir,
-            out_dir=tmp_path,
-            options=ParityOptions(**options),
-        )
-        return read_json(tmp_path / "parity.json")["ways"]
+def check(tmp_path: Path, inputs: Callable[[str], dict[str, Path]]) -> Callable[..., list[FormParity]]:
+    """Return the function that compares two photos, with other responses of the server."""
+
+    def check(responses: Responses, **folders: Path) -> list[FormParity]:
+        write_responses(tmp_path, responses)
+        folders = {**inputs("parity"), "infra_validation_dir": tmp_path, **folders}
+        parity.check(**folders, out_dir=tmp_path, options=ParityOptions(num_examples=2))
+        return read_parity(tmp_path)["forms"]
 
     return check
 
 
-def test_every_way_is_compared(check: Check) -> None:
-    ways = {row["form"]: row for row in check(num_examples=5)}
-    served = [f"{protocol}_{way}" for protocol in ("rest", "grpc") for way in ("serving_default", "images")]
+def test_every_form_is_compared(artifact: Callable[[str], Path]) -> None:
+    forms = {row["form"]: row for row in read_parity(artifact("parity"))["forms"]}
+    served = [f"{protocol}_{signature}" for protocol in ("rest", "grpc") for signature in ("serving_default", "images")]
     files = [f"litert_{kind}" for kind in ("dynamic", "float16", "float32", "int8")]
-    assert set(ways) == {"saved_model_images", "saved_model_serving_default", *files, *served}
-    assert all(row["num_images"] == (3 if way in served else 5) for way, row in ways.items())
-    for way, row in ways.items():
-        if way in parity.QUANTIZED:
+    assert set(forms) == {"saved_model_images", "saved_model_serving_default", *files, *served}
+    # The server got two photos.
+    assert all(row["num_images"] == (2 if form in served else 8) for form, row in forms.items())
+    for form, row in forms.items():
+        if form in parity.QUANTIZED:
             assert (row["tolerance"], row["passed"]) == (None, True)
             assert 0 < row["max_difference"] < 0.05
         else:
@@ -72,30 +45,25 @@ def test_every_way_is_compared(check: Check) -> None:
             assert (row["tolerance"], row["agreement"], row["passed"]) == (1e-3, 1.0, True)
 
 
-def test_a_server_that_answers_something_else_fails_the_run(
-    check: Check, infra_validation_dir: Path, tmp_path: Path
+def test_a_server_that_predicts_something_else_fails_the_run(
+    check: Any, artifact: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    answers = read_json(infra_validation_dir / ANSWERS)
-    answers["grpc_images"][1][2] += 0.01
-    write_json(tmp_path / "other" / ANSWERS, answers)
+    responses = read_responses(artifact("infra_validator"))
+    responses["grpc_images"][1][2] += 0.01
     with pytest.raises(ParityError, match=r"within parity\.tolerance \(0\.001\)\. .*differ: grpc_images by 0\.01\."):
-        check(tmp_path / "other")
-    assert not next(way for way in read_json(tmp_path / "parity.json")["ways"] if way["form"] == "grpc_images")[
-        "passed"
-    ]
+        check(responses)
+    assert [row["form"] for row in read_parity(tmp_path)["forms"] if not row["passed"]] == ["grpc_images"]
 
 
-def test_what_was_not_made_is_not_compared(check: Check, tmp_path: Path) -> None:
-    (tmp_path / "nothing").mkdir()
-    write_json(tmp_path / "nothing" / ANSWERS, {})
-    ways = [row["form"] for row in check(tmp_path / "nothing", tmp_path / "nothing", num_examples=1)]
-    assert ways == ["saved_model_images", "saved_model_serving_default"]
+def test_what_was_not_made_is_not_compared(check: Any, tmp_path: Path) -> None:
+    forms = [row["form"] for row in check({}, litert_dir=tmp_path)]
+    assert forms == ["saved_model_images", "saved_model_serving_default"]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_no_number_is_a_failure(value: float) -> None:
-    answers = {"a": np.array([[0.5, 0.5]]), "b": np.array([[0.5, value]]), "c": np.array([[0.5, value]])}
-    rows = compare(answers, reference="a", tolerances={"b": 1e-3})
+    predictions = {"a": np.array([[0.5, 0.5]]), "b": np.array([[0.5, value]]), "c": np.array([[0.5, value]])}
+    rows = compare(predictions, reference="a", tolerances={"b": 1e-3})
     assert [row["passed"] for row in rows] == [False, True]
 
 

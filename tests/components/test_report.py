@@ -3,264 +3,72 @@
 import base64
 import html
 import io
-import json
 import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from components import report
+from components.artifacts.blessing import read_blessing
+from components.artifacts.evaluation import Prediction, read_metrics, read_predictions, write_predictions
+from components.artifacts.examples import read_encoded
+from components.artifacts.explanations import read_explanations, write_explanations
+from components.artifacts.litert_evaluation import read_litert_evaluation
+from components.artifacts.parity import read_parity
+from components.artifacts.push import read_push
+from components.artifacts.validation import read_validation
 from components.errors import ComponentError
 from components.report import ReportOptions
+from components.storage.files import read_json, write_json
 
-CLASSES = ["daisy", "rose", "tulip"]
-LABELS = [0, 0, 0, 1, 1, 1, 2, 2]
-PREDICTED = [0, 1, 0, 1, 2, 0, 2, 2]
-CONFIDENCE = [0.9, 0.6, 0.8, 0.7, 0.95, 0.75, 0.9, 0.99]
-WRONG = ["photo-4.jpg", "photo-5.jpg", "photo-1.jpg"]  # the most confident first
 EVIL = '<img src=x onerror="alert(1)">.jpg'
 
 
-class Inputs:
-    """The input folders of a report about eight photos, three of them named wrong."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        for name, content in _artifacts().items():
-            path = root / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(content), encoding="utf-8")
-        for folder in sorted(path for path in root.iterdir()):
-            (folder / "manifest.json").write_text(json.dumps(_manifest(folder.name)), encoding="utf-8")
-        Image.new("RGB", (448, 224)).save(root / "explanation" / "00.jpg")
-        self.write_photos([f"photo-{index}.jpg" for index in range(len(LABELS))])
-
-    def write_photos(self, filenames: list[str], shard_filenames: list[str] | None = None) -> None:
-        """Write the test split's photos and the predictions of them; the second names lie in the shards."""
-        write_shard(self.root / "examples" / "test-00000-of-00001.tfrecord", shard_filenames or filenames)
-        rows = zip(filenames, LABELS, PREDICTED, CONFIDENCE, strict=True)
-        lines = [
-            json.dumps(
-                {
-                    "filename": name,
-                    "label": label,
-                    "predicted": predicted,
-                    "probabilities": _spread(predicted, p),
-                }
-            )
-            for name, label, predicted, p in rows
-        ]
-        (self.root / "evaluation" / "predictions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-    def change(self, name: str, **values: Any) -> None:
-        path = self.root / name
-        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
-
-    def build(self, out: str = "out", options: ReportOptions | None = None) -> str:
-        folders: dict[str, Any] = {
-            f"{name}_dir": self.root / name
-            for name in (
-                "examples",
-                "statistics",
-                "validation",
-                "training",
-                "evaluation",
-                "infra_validation",
-                "litert_evaluation",
-                "parity",
-                "push",
-                "explanation",
-            )
-        }
-        report.build(**folders, out_dir=self.root / out, options=options or ReportOptions())
-        return (self.root / out / "report.html").read_text(encoding="utf-8")
-
-
-def write_shard(path: Path, filenames: list[str]) -> None:
-    import tensorflow as tf
-
-    random = np.random.default_rng(0)
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for filename, label in zip(filenames, LABELS, strict=True):
-            buffer = io.BytesIO()
-            small = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8))
-            small.resize((320, 240), Image.Resampling.BICUBIC).save(buffer, "JPEG")
-            feature = {
-                "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[buffer.getvalue()])),
-                "image/filename": tf.train.Feature(bytes_list=tf.train.BytesList(value=[filename.encode()])),
-                "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
-            }
-            example = tf.train.Example(features=tf.train.Features(feature=feature))
-            writer.write(example.SerializeToString())
-
-
-def _spread(predicted: int, confidence: float) -> list[float]:
-    return [confidence if index == predicted else (1 - confidence) / 2 for index in range(len(CLASSES))]
-
-
-def _manifest(step: str) -> dict[str, Any]:
-    return {
-        "step": step,
-        "key": "0123456789abcdef",
-        "created": "2025-03-01T10:20:30+00:00",
-        "seconds": 61.5,
-        "options": {"options": {"seed": 7, "augmentation": {"flip": True}}},
-        "code": "abc",
-        "versions": {"tensorflow": "2.21.0"},
-        "inputs": {},
-        "summary": {},
-    }
-
-
-def _file(kind: str, objections: list[str]) -> dict[str, Any]:
-    return {
-        "name": f"flowers_{kind}.tflite",
-        "accuracy": 0.5,
-        "accuracy_interval": [0.2, 0.8],
-        "num_examples": 8,
-        "agreement": 0.875,
-        "size_bytes": 24_800_000,
-        "latency_ms": 7.7,
-        "peak_memory_bytes": 120_000_000,
-        "passed": not objections,
-        "objections": objections,
-    }
-
-
-def _artifacts() -> dict[str, Any]:
-    per_class = {"daisy": 3, "rose": 3, "tulip": 2}
-    size = {"min": 240, "median": 240, "mean": 240.0, "max": 320}
-    light = {"mean": 0.5, "std": 0.1, "histogram": [0, 0, 1, 1, 2, 2, 1, 1, 0, 0]}
-    split = {"num_examples": 8, "per_class": per_class}
-    described = split | {
-        "width": size,
-        "height": size,
-        "brightness": light,
-        "contrast": light,
-        "formats": {"jpeg": 8},
-    }
-    curves = {key: [0.5, 0.6, 0.7] for key in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")}
-    scores = {"precision": 0.6, "recall": 0.5, "f1": 0.55, "num_examples": 3, "recall_interval": [0.2, 0.8]}
-    slice_ = {"accuracy": 0.625, "accuracy_interval": [0.3, 0.86], "num_examples": 8}
-    return {
-        "examples/examples.json": {
-            "source": "auto",
-            "resolved": "tf_flowers",
-            "fallback": None,
-            "class_names": CLASSES,
-            "splits": {
-                "train": split | {"shards": []},
-                "test": split | {"shards": ["test-00000-of-00001.tfrecord"]},
-            },
-            "excluded": [],
-        },
-        "statistics/statistics.json": {
-            "class_names": CLASSES,
-            "splits": {"train": described, "test": described},
-            "num_excluded": 0,
-            "excluded_by_rule": {},
-            "excluded": [],
-        },
-        "validation/validation.json": {"anomalies": [], "schema": "tf_flowers.json"},
-        "training/history.json": {"head": curves, "fine_tune": curves},
-        "training/training.json": {
-            "backbone": "resnet50",
-            "weights": {"source": "imagenet", "fallback": None},
-            "num_parameters": 23_600_000,
-            "num_trainable": 10_245,
-            "image_size_px": 224,
-            "epochs": {"head": 3},
-            "best_epoch": 3,
-        },
-        "evaluation/metrics.json": {
-            "accuracy": 0.625,
-            "accuracy_interval": [0.306, 0.863],
-            "loss": 0.789,
-            "num_examples": 8,
-            "class_names": CLASSES,
-            "data": {"source": "auto", "resolved": "tf_flowers", "fallback": None},
-            "weights": {"source": "imagenet", "fallback": None},
-            "macro": {"precision": 0.6, "recall": 0.5, "f1": 0.55},
-            "per_class": dict.fromkeys(CLASSES, scores),
-            "confusion_matrix": [[2, 1, 0], [1, 1, 1], [0, 0, 2]],
-            "calibration": {
-                "ece": 0.12,
-                "bins": [
-                    {"lower": 0.0, "upper": 0.5, "confidence": None, "accuracy": None, "num_examples": 0},
-                    {"lower": 0.5, "upper": 1.0, "confidence": 0.8, "accuracy": 0.625, "num_examples": 8},
-                ],
-            },
-            "slices": {
-                "brightness": {
-                    "dark": {"accuracy": None, "accuracy_interval": None, "num_examples": 0},
-                    "bright": slice_,
-                }
-            },
-            "baseline": None,
-        },
-        "evaluation/blessing.json": {
-            "blessed": True,
-            "checks": [{"name": "accuracy", "passed": True, "message": "0.625 is above 0.5"}],
-        },
-        "infra_validation/blessing.json": {
-            "blessed": True,
-            "checks": [{"name": "rest_images", "passed": True, "message": "3 photos answered as in the evaluation"}],
-        },
-        "litert_evaluation/evaluation.json": {
-            "saved_model": slice_ | {"size_bytes": 98_700_000, "latency_ms": 37.2, "peak_memory_bytes": 1_200_000_000},
-            "files": {"float32": _file("float32", []), "int8": _file("int8", ["it answers one class for everything"])},
-        },
-        "parity/parity.json": {
-            "reference": "keras",
-            "ways": [
-                {
-                    "form": "rest_images",
-                    "num_images": 8,
-                    "max_difference": 3.4e-7,
-                    "agreement": 1.0,
-                    "tolerance": 1e-3,
-                    "passed": True,
-                },
-                {
-                    "form": "litert_int8",
-                    "num_images": 8,
-                    "max_difference": 0.021,
-                    "agreement": 0.875,
-                    "tolerance": None,
-                    "passed": True,
-                },
-            ],
-        },
-        "explanation/explanations.json": [
-            {
-                "filename": "photo-4.jpg",
-                "label": 1,
-                "predicted": 2,
-                "probability": 0.95,
-                "position": 4,
-                "picture": "00.jpg",
-            }
-        ],
-        "push/push.json": {
-            "pushed": True,
-            "version": 7,
-            "path": "models/flowers/7",
-            "reason": "It was blessed.",
-        },
-    }
-
-
-@pytest.fixture
-def inputs(tmp_path: Path) -> Inputs:
-    return Inputs(tmp_path)
+@pytest.fixture(scope="module")
+def folders(inputs: Callable[[str], dict[str, Path]]) -> dict[str, Path]:
+    return inputs("report")
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return Inputs(tmp_path_factory.mktemp("inputs")).build()
+def page(artifact: Callable[[str], Path]) -> str:
+    """The report of the real artifacts."""
+    return (artifact("report") / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def mistakes(folders: dict[str, Path]) -> list[Prediction]:
+    """The wrong predictions, the most confident first."""
+    wrong = [p for p in read_predictions(folders["evaluation_dir"]) if p["predicted"] != p["label"]]
+    return sorted(wrong, key=lambda p: -max(p["probabilities"]))
+
+
+class Inputs:
+    """A copy of what the report reads, of which a test changes single values."""
+
+    def __init__(self, root: Path, folders: dict[str, Path]) -> None:
+        self.root = root
+        self.folders = {name: Path(shutil.copytree(folder, root / name)) for name, folder in folders.items()}
+
+    def change(self, file: str, **values: Any) -> None:
+        write_json(self.root / file, read_json(self.root / file) | values)
+
+    def build(self, **options: int) -> str:
+        report.build(**self.folders, out_dir=self.root / "out", options=ReportOptions(**options))
+        return (self.root / "out" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def changed(
+    tmp_path: Path, folders: dict[str, Path], artifact: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> Inputs:
+    """A copy of the inputs; the plots, which take seconds, are those of the unchanged ones."""
+    images = {path.stem: path.read_bytes() for path in (artifact("report") / "plots").iterdir()}
+    monkeypatch.setattr(report, "_draw", lambda *numbers: images)
+    return Inputs(tmp_path, folders)
 
 
 def _text(page: str) -> str:
@@ -269,23 +77,12 @@ def _text(page: str) -> str:
     return re.sub(r"\s+", " ", html.unescape(body))
 
 
-def test_report_tells_how_good_each_file_for_a_device_is(page: str) -> None:
-    text = _text(page)
-    assert "float32 50.0 % 20.0 % to 80.0 % 87.5 % 24.8 7.7 120 ✓ yes" in text
-    assert "✗ no: it answers one class for everything" in text
-    assert "rest images 3.4e-07 1e-03 100.0 %" in text
-    assert "litert int8 2.1e-02 – 87.5 %" in text
+def _percent(*values: float) -> str:
+    return " ".join(f"{100 * value:.1f} %" for value in values)
 
 
-def test_report_shows_what_the_model_looked_at(page: str, inputs: Inputs) -> None:
-    assert "tulip 95.0 %, true rose photo-4.jpg" in _text(page)
-    (inputs.root / "explanation" / "explanations.json").write_text("[]")
-    assert "What it looked at" not in inputs.build()
-
-
-def test_report_says_that_there_are_no_files_for_a_device(inputs: Inputs) -> None:
-    inputs.change("litert_evaluation/evaluation.json", saved_model=None, files={})
-    assert "There are no LiteRT files: the evaluator did not bless the model." in _text(inputs.build())
+def _interval(bounds: list[float]) -> str:
+    return " to ".join(map(_percent, bounds))
 
 
 def _mistakes(page: str) -> str:
@@ -293,11 +90,50 @@ def _mistakes(page: str) -> str:
     return page[page.index('id="mistakes"') : page.index('id="explanations"')]
 
 
-def test_report_needs_nothing_but_itself(page: str) -> None:
+def _filenames(page: str) -> list[str]:
+    return re.findall(r"<code>([^<]+)</code></figcaption>", _mistakes(page))
+
+
+def test_report_tells_how_good_each_file_for_a_device_is(page: str, folders: dict[str, Path], changed: Inputs) -> None:
+    text = _text(page)
+    evaluation = read_litert_evaluation(folders["litert_evaluation_dir"])
+    assert len(evaluation["files"]) == 4
+    for kind, file in evaluation["files"].items():
+        cost = f"{file['size_bytes'] / 1e6:.1f} {file['latency_ms']:.1f} {file['peak_memory_bytes'] / 1e6:.0f}"
+        accuracy = f"{_percent(file['accuracy'])} {_interval(file['accuracy_interval'])}"
+        assert f"{kind} {accuracy} {_percent(file['agreement'])} {cost} ✓ yes" in text
+    for form in read_parity(folders["parity_dir"])["forms"]:
+        allowed = "–" if form["tolerance"] is None else f"{form['tolerance']:.0e}"
+        row = f"{form['form'].replace('_', ' ')} {form['max_difference']:.1e} {allowed} {_percent(form['agreement'])}"
+        assert row in text
+    evaluation["files"]["int8"] |= {"passed": False, "objections": ["it predicts one class for everything"]}
+    changed.change("litert_evaluation_dir/evaluation.json", **evaluation)
+    assert "✗ no: it predicts one class for everything" in _text(changed.build())
+
+
+def test_report_shows_what_the_model_looked_at(page: str, folders: dict[str, Path], changed: Inputs) -> None:
+    names = read_metrics(folders["evaluation_dir"])["class_names"]
+    for each in read_explanations(folders["explanation_dir"]):
+        true = "" if each["predicted"] == each["label"] else f", true {names[each['label']]}"
+        shown = f"{names[each['predicted']]} {_percent(each['probability'])}{true} {each['filename']}"
+        assert shown in _text(page)
+    write_explanations(changed.folders["explanation_dir"], [])
+    assert "What it looked at" not in changed.build()
+
+
+def test_report_says_that_there_are_no_files_for_a_device(tmp_path: Path, folders: dict[str, Path]) -> None:
+    inputs = Inputs(tmp_path, folders)
+    inputs.change("litert_evaluation_dir/evaluation.json", saved_model=None, files={})
+    assert "There are no LiteRT files: the evaluator did not bless the model." in _text(inputs.build())
+    assert not (tmp_path / "out" / "plots" / "on_device.png").exists()
+
+
+def test_report_needs_nothing_but_itself(page: str, mistakes: list[Prediction], folders: dict[str, Path]) -> None:
     assert not re.search(r"<(script|link|iframe|object|base)\b", page)
     assert not re.search(r"https?://|url\(|@import", page)
     sources = re.findall(r"""\b(?:src|href|srcset|poster|action)\s*=\s*["']?([^"'\s>]*)""", page)
-    assert len(sources) == 6 + 1 + len(WRONG)
+    num_plots, num_explanations = 6, len(read_explanations(folders["explanation_dir"]))
+    assert len(sources) == num_plots + num_explanations + len(mistakes)
     assert all(source.startswith(("data:image/png;base64,", "data:image/jpeg;base64,")) for source in sources)
     assert "default-src 'none'" in page
 
@@ -311,16 +147,26 @@ def test_report_is_accessible(page: str) -> None:
     assert set(re.findall(r'aria-labelledby="([^"]+)"', page)) <= set(ids)
 
 
-def test_report_tells_verdict_numbers_and_timings(page: str) -> None:
+def test_report_tells_verdict_and_numbers(page: str, folders: dict[str, Path]) -> None:
     text = _text(page)
-    assert "Blessed, pushed as version 7" in text
-    assert "62.5 %" in text
-    assert "30.6 % to 86.3 %" in text
-    assert "0.789" in text
-    assert "0.625 is above 0.5" in text
-    assert "3 photos answered as in the evaluation" in text
-    assert "epochs, and fine-tuning followed for 3 epochs" in text
+    assert f"Blessed, pushed as version {read_push(folders['push_dir'])['version']}" in text
+    metrics = read_metrics(folders["evaluation_dir"])
+    assert f"{_percent(metrics['accuracy'])} 95 % interval: {_interval(metrics['accuracy_interval'])}" in text
+    assert f"{metrics['loss']:.3f}" in text
+    for folder in ("evaluation_dir", "infra_validation_dir"):
+        checks = read_blessing(folders[folder])["checks"]
+        assert checks
+        assert all(check["message"] in text for check in checks)
+
+
+def test_report_tells_timings_and_fine_tuning(changed: Inputs) -> None:
+    for folder in changed.folders:
+        changed.change(f"{folder}/manifest.json", seconds=61.5)
+    history = read_json(changed.root / "training_dir/history.json")
+    changed.change("training_dir/history.json", fine_tune={name: [*row, 0.5] for name, row in history["head"].items()})
+    text = _text(changed.build())
     assert "Total 10 min 15 s" in text  # ten steps of 61.5 s
+    assert "The head learned for 2 epochs, and fine-tuning followed for 3 epochs" in text
 
 
 @pytest.mark.parametrize(
@@ -331,22 +177,21 @@ def test_report_tells_verdict_numbers_and_timings(page: str) -> None:
         (True, False, "Not blessed, not pushed"),
     ],
 )
-def test_report_tells_why_nothing_was_pushed(inputs: Inputs, evaluated: bool, served: bool, verdict: str) -> None:
-    inputs.change("evaluation/blessing.json", blessed=evaluated)
-    inputs.change("infra_validation/blessing.json", blessed=served)
-    inputs.change("push/push.json", pushed=False, version=None, path=None, reason="The server refused it.")
-    page = inputs.build()
+def test_report_tells_why_nothing_was_pushed(changed: Inputs, evaluated: bool, served: bool, verdict: str) -> None:
+    changed.change("evaluation_dir/blessing.json", blessed=evaluated)
+    changed.change("infra_validation_dir/blessing.json", blessed=served)
+    changed.change("push_dir/push.json", pushed=False, version=None, path=None, reason="The server refused it.")
+    page = changed.build()
     assert f'<h1 class="bad">{verdict}</h1>' in page
     assert "The server refused it." in page
 
 
-def test_report_shows_the_end_of_the_log_of_a_server_that_did_not_serve(inputs: Inputs) -> None:
-    log = inputs.root / "infra_validation" / "logs" / "server.log"
-    log.parent.mkdir()
+def test_report_shows_the_end_of_the_log_of_a_server_that_did_not_serve(changed: Inputs) -> None:
+    log = changed.root / "infra_validation_dir" / "logs" / "server.log"
     log.write_text("\n".join([f"line {number}" for number in range(99)] + [EVIL]), encoding="utf-8")
-    assert "line 98" not in inputs.build(), "a log is of interest when something failed"
-    inputs.change("infra_validation/blessing.json", blessed=False)
-    page = inputs.build()
+    assert "line 98" not in changed.build(), "a log is of interest when something failed"
+    changed.change("infra_validation_dir/blessing.json", blessed=False)
+    page = changed.build()
     assert "line 98" in page
     assert "line 2\n" not in page
     assert "<img src=x" not in page
@@ -356,124 +201,132 @@ def test_report_has_no_banner_without_a_fallback(page: str) -> None:
     assert 'class="banner"' not in page
 
 
+NO_WEIGHTS = {"weights": {"source": "none", "fallback": "No network."}}
+
+
 @pytest.mark.parametrize(
-    ("name", "values", "title"),
+    ("file", "values", "title"),
     [
-        ("examples/examples.json", {"fallback": "No network.", "resolved": "synthetic"}, "Stand-in data:"),
-        (
-            "training/training.json",
-            {"weights": {"source": "none", "fallback": "No network."}},
-            "Stand-in weights:",
-        ),
-        (
-            "evaluation/metrics.json",
-            {"weights": {"source": "none", "fallback": "No network."}},
-            "Stand-in weights:",
-        ),
+        ("examples_dir/examples.json", {"fallback": "No network."}, "Stand-in data:"),
+        ("training_dir/training.json", NO_WEIGHTS, "Stand-in weights:"),
+        ("evaluation_dir/metrics.json", NO_WEIGHTS, "Stand-in weights:"),
     ],
 )
-def test_report_is_loud_about_a_fallback(inputs: Inputs, name: str, values: dict[str, Any], title: str) -> None:
-    inputs.change(name, **values)
-    page = inputs.build()
+def test_report_is_loud_about_a_fallback(changed: Inputs, file: str, values: dict[str, Any], title: str) -> None:
+    changed.change(file, **values)
+    page = changed.build()
     assert 'class="banner"' in page
     assert title in _text(page)
     assert "No network." in page
 
 
-def test_report_shows_the_most_confident_mistakes_first(page: str) -> None:
-    shown = re.findall(r"(photo-\d\.jpg)</code>", _mistakes(page))
-    assert shown == WRONG
-    assert "predicted tulip 95.0 % true rose 2.5 % photo-4.jpg" in _text(page)
+def test_report_shows_the_most_confident_mistakes_first(
+    page: str, mistakes: list[Prediction], folders: dict[str, Path], changed: Inputs
+) -> None:
+    assert len(mistakes) > 1
+    assert _filenames(page) == [mistake["filename"] for mistake in mistakes]
+    names, first = read_metrics(folders["evaluation_dir"])["class_names"], mistakes[0]
+    predicted, true = (
+        f"{names[c]} {_percent(first['probabilities'][c])}" for c in (first["predicted"], first["label"])
+    )
+    assert f"predicted {predicted} true {true} {first['filename']}" in _text(page)
+    shown = changed.build(num_mistakes=1)
+    assert _filenames(shown) == [first["filename"]]
+    assert f"{len(mistakes)} photos of 10 got a wrong name" in _text(shown)
+    assert "these are 1 of them" in _text(shown)
 
 
-def test_report_limits_the_mistakes_but_counts_them_all(inputs: Inputs) -> None:
-    page = inputs.build(options=ReportOptions(num_mistakes=1))
-    assert re.findall(r"(photo-\d\.jpg)</code>", _mistakes(page)) == WRONG[:1]
-    assert "3 photos of 8 got a wrong name" in _text(page)
-    assert "these are 1 of them" in _text(page)
+def test_report_is_glad_when_there_are_no_mistakes(changed: Inputs) -> None:
+    predictions = read_predictions(changed.folders["evaluation_dir"])
+    write_predictions(changed.folders["evaluation_dir"], [{**p, "predicted": p["label"]} for p in predictions])
+    next(changed.folders["examples_dir"].glob("test-*")).unlink()  # nobody reads it
+    assert "Every test photo is classified right" in changed.build()
 
 
-def test_report_is_glad_when_there_are_no_mistakes(inputs: Inputs) -> None:
-    line = {"filename": "a.jpg", "label": 0, "predicted": 0, "probabilities": [0.9, 0.1, 0.0]}
-    (inputs.root / "evaluation" / "predictions.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
-    (inputs.root / "examples" / "test-00000-of-00001.tfrecord").unlink()  # nobody reads it
-    assert "Every test photo got its right name" in inputs.build()
-
-
-def test_report_escapes_file_names_and_reasons(inputs: Inputs) -> None:
-    inputs.write_photos([EVIL] * len(LABELS))
+def test_report_escapes_file_names_and_reasons(changed: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluation_dir, explanation_dir = changed.folders["evaluation_dir"], changed.folders["explanation_dir"]
+    write_predictions(evaluation_dir, [{**p, "filename": EVIL} for p in read_predictions(evaluation_dir)])
+    write_explanations(explanation_dir, [{**e, "filename": EVIL} for e in read_explanations(explanation_dir)])
+    photos = [(EVIL, encoded) for _, encoded in read_encoded(changed.folders["examples_dir"], "test")]
+    monkeypatch.setattr(report, "read_encoded", lambda *split: photos)
     excluded = [{"file": EVIL, "split": None, "rule": "unreadable", "reason": EVIL}]
-    inputs.change("statistics/statistics.json", excluded=excluded, num_excluded=1, excluded_by_rule={"unreadable": 1})
-    inputs.change("push/push.json", reason=EVIL)
-    page = inputs.build()
+    changed.change(
+        "statistics_dir/statistics.json", excluded=excluded, num_excluded=1, excluded_by_rule={"unreadable": 1}
+    )
+    changed.change("push_dir/push.json", reason=EVIL)
+    page = changed.build()
     assert "<img src=x" not in page
     assert html.escape(EVIL, quote=False).split('"')[0] in page
 
 
-def test_report_lists_the_first_excluded_files_and_counts_the_rest(inputs: Inputs) -> None:
+def test_report_lists_the_first_excluded_files_and_counts_the_rest(changed: Inputs) -> None:
     excluded = [
         {"file": f"bad-{index}.jpg", "split": "train", "rule": "unreadable", "reason": "It ends too early."}
         for index in range(53)
     ]
-    inputs.change("statistics/statistics.json", excluded=excluded, num_excluded=53, excluded_by_rule={"unreadable": 53})
-    text = _text(inputs.build())
+    changed.change(
+        "statistics_dir/statistics.json", excluded=excluded, num_excluded=53, excluded_by_rule={"unreadable": 53}
+    )
+    text = _text(changed.build())
     assert "bad-49.jpg" in text
     assert "bad-50.jpg" not in text
     assert "And 3 more" in text
 
 
-def test_report_shows_anomalies(inputs: Inputs) -> None:
-    anomaly = {
-        "severity": "warning",
-        "rule": "imbalance",
-        "message": "daisy has 12 times the examples of rose",
-    }
-    inputs.change("validation/validation.json", anomalies=[anomaly])
-    text = _text(inputs.build())
-    assert "found 1 anomaly" in text
-    assert "12 times the examples" in text
+def test_report_shows_anomalies(page: str, folders: dict[str, Path], changed: Inputs) -> None:
+    anomalies = read_validation(folders["validation_dir"])["anomalies"]
+    assert f"found {len(anomalies)} anomalies" in _text(page)
+    assert all(anomaly["message"] in _text(page) for anomaly in anomalies)
+    changed.change("validation_dir/validation.json", anomalies=anomalies[:1])
+    assert "found 1 anomaly" in _text(changed.build())
 
 
-def test_report_shows_missing_numbers_as_a_dash(inputs: Inputs) -> None:
-    inputs.change("evaluation/metrics.json", loss=float("nan"), accuracy=None)
-    assert "Loss – cross-entropy" in _text(inputs.build())
+def test_report_shows_missing_numbers_as_a_dash(changed: Inputs) -> None:
+    changed.change("evaluation_dir/metrics.json", loss=float("nan"), accuracy=None)
+    assert "Loss – cross-entropy" in _text(changed.build())
 
 
-def test_report_makes_small_thumbnails(page: str) -> None:
-    for encoded in re.findall(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", _mistakes(page)):
-        assert Image.open(io.BytesIO(base64.b64decode(encoded))).size == (160, 120)
+def test_report_makes_small_thumbnails(page: str, encode: Callable[..., bytes]) -> None:
+    thumbnails = re.findall(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", _mistakes(page))
+    wide = report._to_thumbnail(encode(Image.new("RGB", (320, 240)), "JPEG"))
+    for encoded, size in [*((each, (160, 160)) for each in thumbnails), (wide.partition(",")[2], (160, 120))]:
+        assert Image.open(io.BytesIO(base64.b64decode(encoded))).size == size
 
 
 def test_report_goes_on_without_a_photo_that_cannot_be_decoded() -> None:
-    assert report._to_thumbnail(b"no picture") is None
+    assert report._to_thumbnail(b"no photo") is None
 
 
-def test_report_refuses_predictions_of_other_photos(inputs: Inputs) -> None:
-    names = [f"photo-{index}.jpg" for index in range(len(LABELS))]
-    inputs.write_photos(names, shard_filenames=names[::-1])
-    with pytest.raises(ComponentError, match=r"'photo-1.jpg' as prediction 1.*Evaluate these examples again"):
-        inputs.build()
+def test_report_refuses_predictions_of_other_photos(changed: Inputs) -> None:
+    predictions = read_predictions(changed.folders["evaluation_dir"])[::-1]
+    write_predictions(changed.folders["evaluation_dir"], predictions)
+    position = next(index for index, p in enumerate(predictions) if p["predicted"] != p["label"])
+    wrong = re.escape(f"'{predictions[position]['filename']}' as prediction {position}")
+    with pytest.raises(ComponentError, match=f"{wrong}.*Evaluate these examples again"):
+        changed.build()
 
 
-def test_report_names_a_missing_input(inputs: Inputs) -> None:
-    (inputs.root / "training" / "history.json").unlink()
+def test_report_names_a_missing_input(changed: Inputs) -> None:
+    (changed.root / "training_dir" / "history.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"history\.json"):
-        inputs.build()
+        changed.build()
 
 
-def test_same_inputs_give_the_same_bytes(inputs: Inputs) -> None:
-    inputs.build("a")
-    inputs.build("b")
-    first = {path.relative_to(inputs.root / "a"): path.read_bytes() for path in (inputs.root / "a").rglob("*.*")}
-    second = {path.relative_to(inputs.root / "b"): path.read_bytes() for path in (inputs.root / "b").rglob("*.*")}
-    assert first == second
+def test_same_inputs_give_the_same_bytes(
+    artifact: Callable[[str], Path], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    report.build(**folders, out_dir=tmp_path, options=ReportOptions())
     names = ("accuracy", "loss", "model_results", "confusion_matrix", "calibration", "data", "on_device")
-    assert set(first) == {Path("report.html"), *(Path("plots") / f"{name}.png" for name in names)}
-    assert all(first[path].startswith(b"\x89PNG\r\n") for path in first if path.suffix == ".png")
-    assert len(first[Path("report.html")]) < 2_000_000
+    files = [Path("report.html"), *(Path("plots") / f"{name}.png" for name in names)]
+    assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*.*")} == set(files)
+    for file in files:
+        content = (tmp_path / file).read_bytes()
+        assert content == (artifact("report") / file).read_bytes(), file
+        assert content.startswith(b"\x89PNG\r\n") or file.suffix == ".html"
+    assert (tmp_path / "report.html").stat().st_size < 2_000_000
 
 
 @pytest.mark.parametrize("num_mistakes", [-1, 201])
 def test_options_bound_the_number_of_mistakes(num_mistakes: int) -> None:
-    with pytest.raises(ValueError, match="num_mistakes must lie in 0–200"):
+    with pytest.raises(ValueError, match="num_mistakes must be 0 to 200"):
         ReportOptions(num_mistakes=num_mistakes)

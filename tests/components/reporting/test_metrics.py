@@ -79,12 +79,12 @@ def test_summary_puts_it_all_together() -> None:
     assert found["calibration"]["ece"] == pytest.approx((abs(0.7 - 1) + abs(0.8 - 1) + 0.5 + 0.6) / 4)
 
 
-def test_impossible_answer_costs_much_but_not_everything() -> None:
+def test_impossible_prediction_costs_much_but_not_everything() -> None:
     found = metrics.summarize(np.array([[1.0, 0.0]], np.float32), np.array([1]), ["a", "b"])
     assert found["loss"] == pytest.approx(-math.log(1e-7))
 
 
-def test_answers_that_are_not_numbers_show_in_the_loss() -> None:
+def test_predictions_that_are_not_numbers_show_in_the_loss() -> None:
     found = metrics.summarize(np.array([[np.nan, np.nan], [0.9, 0.1]], np.float32), np.array([0, 0]), ["a", "b"])
-    assert math.isnan(found["loss"])
+    assert found["loss"] is None
     assert math.isnan(found["calibration"]["ece"])
