@@ -9,7 +9,7 @@ from pathlib import Path
 
 from components.artifacts.comparison_rows import MissingRow, Row, read_rows, write_comparison
 from components.artifacts.examples import read_origin
-from components.reporting import comparison_page, plots
+from components.reporting import page, plots
 
 _HEADER = (
     "model", "learns from", "accuracy", "95 % interval", "precision", "recall", "F1",
@@ -32,13 +32,21 @@ def build(*, examples_dir: Path, out_dir: Path, **rows_dirs: Path) -> dict[str, 
     plot = plots.comparison(judged)
     (out_dir / "plots").mkdir(exist_ok=True)
     (out_dir / "plots" / "comparison.png").write_bytes(plot)
-    html = comparison_page.render(data, judged, [row for row in rows if "missing" in row], plot)
-    (out_dir / "comparison.html").write_bytes(html.encode("utf-8", "replace"))
     highest = max(row["accuracy"] for row in judged)
+    best = [row for row in judged if row["accuracy"] == highest]
+    html = page.template("comparison").render(
+        data=data,
+        judged=judged,
+        missing=[row for row in rows if "missing" in row],
+        best=best,
+        num_examples=judged[0]["num_examples"],
+        plot=page.to_data_uri(plot, "image/png"),
+    )
+    (out_dir / "comparison.html").write_bytes(html.encode("utf-8", "replace"))
     return {
         "num_rows": len(rows),
         "num_missing": len(rows) - len(judged),
-        "best": ", ".join(row["model"] for row in judged if row["accuracy"] == highest),
+        "best": ", ".join(row["model"] for row in best),
     }
 
 

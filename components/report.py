@@ -124,7 +124,7 @@ def build(
     mistakes = _find_mistakes(read_predictions(evaluation_dir))
     images = _draw(history, metrics, statistics, on_device)
     decision = _describe_decision(evaluation_dir, infra_validation_dir, push_dir)
-    html = page.template("report_page").render(
+    html = page.template("report").render(
         **decision,
         examples=examples,
         statistics=statistics,

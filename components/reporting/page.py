@@ -1,4 +1,8 @@
-"""What the pages share: their style (`page.css`), how templates are filled, how numbers are written."""
+"""The pages: their style, how their templates are filled, how numbers are written.
+
+The style and the templates stand beside this module under its name: so they count in the cache keys of the steps that
+use it.
+"""
 
 import base64
 import math
@@ -8,7 +12,7 @@ import jinja2
 
 
 def template(name: str) -> jinja2.Template:
-    """Load a page's template, `<name>.html.j2` in this folder; values are escaped, an unknown name is an error."""
+    """Load a template, `page.<name>.html.j2`; values are escaped, and a variable that is not set is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -17,7 +21,7 @@ def template(name: str) -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "number": number, "duration": duration}
-    return environment.get_template(f"{name}.html.j2")
+    return environment.get_template(f"page.{name}.html.j2")
 
 
 def to_data_uri(content: bytes, mime: str) -> str:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, st
         "steps/deep/__init__.py": "",
         "steps/deep/base.py": "SCALE = 2\n",
         "steps/other.py": "LIMIT = 1\n",
-        "steps/step.html.j2": "<p>{{ title }}</p>",
+        "steps/step.page.html.j2": "<p>{{ title }}</p>",
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
@@ -75,7 +76,7 @@ def test_what_does_not_change_the_meaning_does_not_change_the_fingerprint(change
         ("steps/deep/base.py", "SCALE = 3\n"),
         ("steps/deep/__init__.py", "import warnings\n"),
         ("steps/__init__.py", "VERSION = 2\n"),
-        ("steps/step.html.j2", "<h1>{{ title }}</h1>"),
+        ("steps/step.page.html.j2", "<h1>{{ title }}</h1>"),
         ("steps/step.json", "{}"),
     ],
     ids=[
@@ -159,3 +160,16 @@ def test_every_step_of_the_flowers_pipeline_has_code_to_digest():
     assert len(set(digests.values())) == len(digests)
     programs = [program for step in flowers.STEPS for program in step.programs]
     assert nothing not in map(fingerprint.of_code, programs)
+
+
+@pytest.mark.parametrize(("step", "name"), [("components.report", "report"), ("components.comparison", "comparison")])
+def test_the_template_of_a_page_counts(step, name, tmp_path, monkeypatch):
+    before = fingerprint.of_code(step)
+    shutil.copytree(fingerprint.ROOT / "components", tmp_path / "components")
+    shutil.copytree(fingerprint.ROOT / "serving", tmp_path / "serving", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(fingerprint, "ROOT", tmp_path)
+    fingerprint.of_code.cache_clear()
+    assert fingerprint.of_code(step) == before
+    (tmp_path / "components" / "reporting" / f"page.{name}.html.j2").write_text("edited")
+    fingerprint.of_code.cache_clear()
+    assert fingerprint.of_code(step) != before
