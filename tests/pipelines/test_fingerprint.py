@@ -163,7 +163,8 @@ def test_every_step_of_the_flowers_pipeline_has_code_to_digest():
 
 
 @pytest.mark.parametrize(("step", "name"), [("components.report", "report"), ("components.comparison", "comparison")])
-def test_the_template_of_a_page_counts(step, name, tmp_path, monkeypatch):
+def test_the_template_of_a_page_counts(step, name, tmp_path, monkeypatch, request):
+    request.addfinalizer(fingerprint.of_code.cache_clear)
     before = fingerprint.of_code(step)
     shutil.copytree(fingerprint.ROOT / "components", tmp_path / "components")
     shutil.copytree(fingerprint.ROOT / "serving", tmp_path / "serving", ignore=shutil.ignore_patterns("__pycache__"))
