@@ -51,7 +51,7 @@ def build(*, examples_dir: Path, out_dir: Path, **rows_dirs: Path) -> dict[str, 
 
 
 def as_table(rows: Sequence[Row | MissingRow]) -> str:
-    """Return rows as a Markdown table whose columns stand below each other; what is missing stands below it."""
+    """Return rows as a Markdown table with aligned columns, and below it why a model is missing."""
     lines = [_HEADER, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADER))]
     lines.insert(1, tuple("-" * width for width in widths))

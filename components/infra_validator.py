@@ -46,7 +46,7 @@ class InfraValidatorOptions:
     """How the candidate is tried.
 
     Attributes:
-        engine: "auto" (Docker where an engine answers, else the local server), "docker" or "local".
+        engine: "auto" (Docker where an engine responds, else the local server), "docker" or "local".
         num_examples: test photos sent, each to both signatures over both protocols.
         tolerance: how far a probability may be from the evaluator's. The server sums in another order, in other builds
             and other batches, which moves a ResNet50's probabilities by some 1e-6; a wrong photo, colour or model moves
@@ -172,7 +172,7 @@ def _list_interfaces(server: Server, channel: grpc.Channel, model_name: str) -> 
 
 
 def _read_photos(examples_dir: Path, evaluation_dir: Path, num_examples: int, spec: ModelSpec) -> list[_Photo]:
-    """Read the first test photos, which stand in a mixed order, with the evaluator's prediction for each."""
+    """Read the first test photos, which are in a mixed order, with the evaluator's prediction for each."""
     import tensorflow as tf
 
     from export import preprocessing

@@ -46,7 +46,7 @@ def convert(
     from export import litert
 
     spec = read_spec(export_dir)
-    # Examples stand in a mixed order: the first ones are of all classes.
+    # Examples are in a mixed order: the first ones are of all classes.
     photos = transform.read(shards(examples_dir, "train"), image_size_px=spec["image_size_px"])
     chosen = photos.take(options.num_calibration_images)
     files = litert.convert(

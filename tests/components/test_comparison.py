@@ -81,7 +81,7 @@ def test_page_is_loud_about_stand_in_data(build: Any, fallback: str | None) -> N
 
 def test_table_has_a_line_for_each_row_and_the_reasons_below() -> None:
     lines = comparison.as_table([TREE, RESNET50, {"model": "mobilenet_v2", "missing": REASON}]).splitlines()
-    assert len({len(line) for line in lines[:5]}) == 1, "columns stand below each other"
+    assert len({len(line) for line in lines[:5]}) == 1, "columns are aligned"
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[:5]]
     assert cells[0][:3] == ["model", "learns from", "accuracy"]
     assert cells[2][:4] == ["decision tree", "Canny edges", "0.250", "0.200–0.300"]
