@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from components.model import build_classifier, build_extractor, build_head
 from components.reporting.grad_cam import draw, grad_cam
+from components.training.networks import build_classifier, build_extractor, build_head
 
 
 @pytest.fixture(scope="module")
