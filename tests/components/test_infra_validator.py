@@ -1,6 +1,8 @@
 """A candidate is blessed when its server predicts through every interface what the evaluator saw."""
 
 import re
+import shutil
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +39,30 @@ def test_a_candidate_that_is_served_as_it_was_evaluated_is_blessed(artifact: Cal
     assert (folder / SERVER_LOG).stat().st_size > 0
     responses = read_responses(folder)
     assert {name: np.shape(rows) for name, rows in responses.items()} == dict.fromkeys(INTERFACES, (2, 5))
+
+
+def test_a_damaged_model_is_not_blessed_and_its_server_is_ended(
+    inputs: Callable[[str], dict[str, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen
+    monkeypatch.setattr(launcher.subprocess, "Popen", lambda *a, **o: processes.append(start(*a, **o)) or processes[-1])
+    folders = inputs("infra_validator")
+    damaged = shutil.copytree(folders["export_dir"], tmp_path / "damaged")
+    graph = damaged / "saved_model.pb"
+    graph.write_bytes(graph.read_bytes()[: graph.stat().st_size // 2])
+    options = InfraValidatorOptions(engine="local")
+    (tmp_path / "out").mkdir()
+    infra_validator.validate(**{**folders, "export_dir": damaged}, out_dir=tmp_path / "out", options=options)
+    blessing = read_blessing(tmp_path / "out")
+    assert not blessing["blessed"]
+    (check,) = blessing["checks"]
+    assert check["name"] == "load"
+    rule = "A server (local) must have a version of flowers AVAILABLE within 120 s. Received: "
+    assert check["message"].startswith(rule)
+    assert check["message"].endswith("To try again: --force infra_validator")
+    assert "saved_model.pb" in (tmp_path / "out" / SERVER_LOG).read_text()
+    assert [process.returncode is None for process in processes] == [False]
 
 
 class Validation:
