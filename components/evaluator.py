@@ -26,7 +26,6 @@ from components.artifacts.examples import ENCODED, IndexRow, read_index, shards
 from components.errors import EvaluationError
 from components.options import check_at_least, check_range
 from components.reporting import metrics
-from components.storage.bucket import is_url
 from components.storage.cache import fetch_folder
 from components.storage.models import MARKER
 from export.spec import read_spec
@@ -147,7 +146,7 @@ def _measure_baseline(
     baseline = read_baseline(baseline_dir) if baseline_dir else None
     if baseline is None or baseline["version"] is None or baseline["path"] is None:
         return None
-    path = fetch_folder(baseline["path"], marker=MARKER) if is_url(baseline["path"]) else Path(baseline["path"])
+    path = fetch_folder(baseline["path"], marker=MARKER)
     measured = BaselineMetrics(version=baseline["version"], accuracy=None, num_examples=len(labels))
     if read_spec(path)["class_names"] == class_names:
         predicted = _predict(path, examples_dir, options.batch_size).argmax(axis=1)

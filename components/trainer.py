@@ -13,23 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from components.artifacts.backbone import WEIGHTS_FILE, Backbone, read_backbone
+from components.artifacts.backbone import WEIGHTS_FILE, read_backbone
 from components.artifacts.examples import read_examples
-from components.artifacts.features import read_features
-from components.artifacts.training import CHECKPOINTS_DIR, History, write_training
+from components.artifacts.training import CHECKPOINTS_DIR, write_training
 from components.data.transform import TransformOptions
 from components.errors import ComponentError
 from components.options import check_at_least, check_choice, check_fraction, check_rate
 from components.training import batches, fitting, hardware, networks
 from components.training.backbones import BACKBONES
-from components.training.fitting import Schedule
+from components.training.fine_tuning import fine_tune
 from components.training.hardware import Replicas
+from components.training.head import train_heads
 
 if TYPE_CHECKING:
-    import keras
-
     from components.training.cluster import Cluster, Work
 
 log = logging.getLogger(__name__)
@@ -156,7 +153,7 @@ def train_here(
 
     # The head, on features.
     histories = {}
-    head, histories["head"] = _train_heads(features_dir, num_classes, options, replicas, out_dir)
+    head, histories["head"] = train_heads(features_dir, num_classes, options, replicas, out_dir)
     extractor = networks.build_extractor(
         backbone["backbone"], image_size_px=backbone["image_size_px"], weights=model_dir / WEIGHTS_FILE
     )
@@ -172,7 +169,7 @@ def train_here(
             seed=options.seed,
             replicas=replicas,
         )
-        histories["fine_tune"] = _fine_tune(classifier, backbone, photos, options, replicas, out_dir)
+        histories["fine_tune"] = fine_tune(classifier, backbone, photos, options, replicas, out_dir)
 
     *_, last = histories.values()
     if replicas.is_chief:
@@ -191,86 +188,3 @@ def train_here(
         )
         shutil.rmtree(out_dir / CHECKPOINTS_DIR)
     return fitting.summarize(histories)
-
-
-def _train_heads(
-    features_dir: Path, num_classes: int, options: TrainerOptions, replicas: Replicas, out_dir: Path
-) -> tuple["keras.Model", History]:
-    """Train heads from different seeds and return the one that is right most often on validation."""
-    features, labels = read_features(features_dir, "train")
-    clean, clean_labels = read_features(features_dir, "validation")
-    # Each view is an example of its own; validation has the clean one alone.
-    rows, targets = features.reshape(-1, features.shape[-1]), _one_hot(labels.repeat(features.shape[1]), num_classes)
-    validation = clean[:, 0], _one_hot(clean_labels, num_classes)
-
-    trained = []
-    for seed in range(options.seed, options.seed + options.num_heads):
-        head = _build_head(rows, num_classes, options, seed, replicas)
-        examples = batches.of_rows(
-            rows, targets, validation, batch_size=options.batch_size, seed=seed, replicas=replicas
-        )
-        schedule = Schedule(options.epochs, options.early_stopping_patience, options.reduce_lr_patience)
-        history = fitting.fit(
-            head, examples, phase=f"head_{seed}", schedule=schedule, replicas=replicas, out_dir=out_dir
-        )
-        trained.append((head, history))
-    accuracies = [history["val_accuracy"][fitting.best_epoch(history)] for _, history in trained]
-    log.info("trainer: validation accuracy of each head: %s", ", ".join(f"{a:.4f}" for a in accuracies))
-    return trained[int(np.argmax(accuracies))]
-
-
-def _build_head(
-    features: NDArray[np.float32], num_classes: int, options: TrainerOptions, seed: int, replicas: Replicas
-) -> "keras.Model":
-    import keras
-
-    keras.utils.set_random_seed(seed)
-    with replicas.strategy.scope():
-        head = networks.build_head(
-            num_features=features.shape[1],
-            num_classes=num_classes,
-            hidden_units=options.hidden_units,
-            dropout=options.dropout,
-            seed=seed,
-        )
-        networks.center(head, features)
-        fitting.compile_classifier(
-            head,
-            learning_rate=options.learning_rate,
-            label_smoothing=options.label_smoothing,
-            # A step takes a millisecond: a whole epoch goes to TensorFlow at once.
-            steps_per_execution=-(-len(features) // options.batch_size),
-        )
-    return head
-
-
-def _fine_tune(
-    classifier: "keras.Model",
-    backbone: Backbone,
-    photos: batches.Batches,
-    options: TrainerOptions,
-    replicas: Replicas,
-    out_dir: Path,
-) -> History:
-    """Train the last stages and the head of a classifier, which takes their weights."""
-    import keras
-
-    precision = hardware.resolve_precision(options.precision)
-    policy = "float32" if precision == "float32" else f"mixed_{precision}"
-    with networks.dtype_policy(policy), replicas.strategy.scope():
-        extractor = networks.build_extractor(backbone["backbone"], image_size_px=backbone["image_size_px"])
-        head = keras.models.clone_model(classifier.get_layer("head"))
-        tuned = networks.build_classifier(extractor, head)
-        tuned.set_weights(classifier.get_weights())
-        networks.unfreeze(extractor, backbone["backbone"], num_stages=options.fine_tune)
-        fitting.compile_classifier(
-            tuned, learning_rate=options.fine_tune_learning_rate, label_smoothing=options.label_smoothing
-        )
-    schedule = Schedule(options.fine_tune_epochs, options.early_stopping_patience, options.reduce_lr_patience)
-    history = fitting.fit(tuned, photos, phase="fine_tune", schedule=schedule, replicas=replicas, out_dir=out_dir)
-    classifier.set_weights(tuned.get_weights())
-    return history
-
-
-def _one_hot(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float32]:
-    return np.eye(num_classes, dtype=np.float32)[labels]

@@ -25,7 +25,7 @@ from components.storage.files import read_json
 from components.storage.models import open_models
 from components.training import cluster
 from pipelines import compare, kubeflow, local_runner, show
-from pipelines.artifacts import Artifact
+from pipelines.artifact_store import Artifact
 from pipelines.config import Config, override
 from pipelines.declaration import Step
 from pipelines.flowers import STEPS
@@ -50,9 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger(package).setLevel(logging.INFO)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("absl").setLevel(logging.ERROR)
-    # A worker trains in a process of its own, beside this one, on the same graphics cards.
-    if os.environ.get("TF_CONFIG"):
-        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
         folders = Folders.at(options.runs_dir, options.models_dir)
         return options.command(options, folders)
@@ -92,6 +89,9 @@ def _start(
 
 def _run(options: argparse.Namespace, folders: Folders) -> int:
     workers = cluster.from_environment()
+    if workers:
+        # A worker trains in a process of its own, beside this one, on the same graphics cards.
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     trainings_dir = folders.artifacts / "trainer"
     if workers and not workers.is_chief:
         trained = cluster.train_as_worker(workers, trainings_dir)

@@ -48,6 +48,7 @@ def of_code(*modules: str) -> str:
     return of_value(seen)
 
 
+@cache
 def versions(*libraries: str) -> dict[str, str]:
     """Return the versions of Python, of `LIBRARIES` and of further libraries, on which a step's output depends."""
     found = {name: importlib.metadata.version(name) for name in (*LIBRARIES, *libraries)}

@@ -2,7 +2,7 @@
 
     <runs>/<run id>/      run.json, metrics.json, report.html, plots/ and more
     <runs>/latest         the newest run: a link, or at a URL a file with its id
-    <runs>/artifacts/     see `pipelines.artifacts`
+    <runs>/artifacts/     see `pipelines.artifact_store`
     <runs>/schemas/       kept from run to run
 
 Where the runs are at a URL, steps and the runner work in a local folder all the same, and what a reader at the URL
@@ -17,7 +17,7 @@ from pathlib import Path
 from components.storage.bucket import Bucket
 from components.storage.cache import cache_of
 from components.storage.store import Store, open_store
-from pipelines.artifacts import ArtifactStore
+from pipelines.artifact_store import ArtifactStore
 from pipelines.declaration import Step
 
 MODELS = "models"

@@ -16,12 +16,12 @@ from components.artifacts.manifest import trace, write_manifest
 from components.storage.files import TEMPORARY_FILES
 from components.storage.store import open_store
 from components.training import cluster
-from pipelines.artifacts import complete
+from pipelines.artifact_store import complete
 from pipelines.config import Config, override
 from pipelines.declaration import Step, load
+from pipelines.execution import describe_origin, execute, resolve_options
 from pipelines.flowers import STEPS
 from pipelines.folders import open_state
-from pipelines.step import describe_origin, execute, resolve_options
 
 log = logging.getLogger(__name__)
 

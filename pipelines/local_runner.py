@@ -17,12 +17,12 @@ from components.artifacts.manifest import Origin
 from components.errors import ComponentError
 from components.storage.files import read_json
 from pipelines import fingerprint
-from pipelines.artifacts import Artifact, ArtifactStore
+from pipelines.artifact_store import Artifact, ArtifactStore
 from pipelines.config import Config
 from pipelines.declaration import Step, load
+from pipelines.execution import describe_origin, execute, resolve_options
 from pipelines.folders import Folders, open_state
 from pipelines.runs import Run
-from pipelines.step import describe_origin, execute, resolve_options
 
 if TYPE_CHECKING:
     from components.training.cluster import Cluster

@@ -18,7 +18,7 @@ from components.artifacts.manifest import Reference
 from components.errors import StorageError
 from components.storage.files import file_lock, read_json, write_json
 from pipelines import fingerprint
-from pipelines.artifacts import Artifact
+from pipelines.artifact_store import Artifact
 from pipelines.config import Config
 from pipelines.folders import Folders
 

@@ -1,4 +1,4 @@
-"""Any number of images through a pushed model, to a table on disk or in a bucket.
+"""Any number of images through a LiteRT file or a server, to a table on a disk or in a bucket.
 
-Imports the client and, of the project, `components.storage`, `components.data.beam` and `components.errors`.
+Imports the client, `components.storage` and `components.data.beam`.
 """

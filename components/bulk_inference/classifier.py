@@ -6,13 +6,11 @@ pipeline on other machines do the very same.
 """
 
 import hashlib
-import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from client.classifier_client import Client, ImageError, Prediction, Transport
 from components.bulk_inference.images import fetch_image
@@ -119,7 +117,7 @@ def classify_part(client: Client, folder: PredictionFolder, part: Part) -> None:
         OSError: the rows cannot be written.
     """
     images = folder.images(part)
-    folder.write(part.name, _to_parquet(images, list(_classify(client, images))))
+    folder.write_rows(part, images, list(_classify(client, images)))
 
 
 def _classify(client: Client, images: Sequence[str]) -> Iterator[Prediction | ImageError]:
@@ -130,41 +128,3 @@ def _classify(client: Client, images: Sequence[str]) -> Iterator[Prediction | Im
             results = client.classify([source for source in sources if not isinstance(source, ImageError)])
             for source in sources:
                 yield source if isinstance(source, ImageError) else next(results)
-
-
-def _to_parquet(images: Sequence[str], results: Iterable[Prediction | ImageError]) -> bytes:
-    """Return a Parquet file with a row for each image: where it could not be read, `error` alone."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    schema = pa.schema(
-        {
-            "image": pa.string(),
-            "label": pa.string(),
-            "probability": pa.float32(),
-            "probabilities": pa.map_(pa.string(), pa.float32()),
-            "model_version": pa.string(),
-            "error": pa.string(),
-        }
-    )
-    rows = [_to_row(image, result) for image, result in zip(images, results, strict=True)]
-    buffer = io.BytesIO()
-    parquet.write_table(pa.Table.from_pylist(rows, schema), buffer)
-    return buffer.getvalue()
-
-
-def _to_row(image: str, result: Prediction | ImageError) -> dict[str, Any]:
-    if isinstance(result, ImageError):
-        return {"image": _to_text(image), "error": _to_text(result.reason)}
-    return {
-        "image": _to_text(image),
-        "label": result.label,
-        "probability": result.probability,
-        "probabilities": list(result.probabilities.items()),
-        "model_version": result.model_version,
-    }
-
-
-def _to_text(name: str) -> str:
-    """Return a file's name as text, which it need not be."""
-    return name.encode(errors="backslashreplace").decode()

@@ -15,8 +15,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict
 
+from client.classifier_client import ImageError, Prediction
 from components.errors import InferenceError
 from components.storage.store import open_store
 
@@ -110,14 +111,34 @@ class PredictionFolder:
             names = set()
         self._check(names)
         if not {_IMAGES, _MANIFEST} <= names:
-            self.write(_IMAGES, listing)
-            self.write(_MANIFEST, json.dumps(manifest, indent=2).encode())
+            self._store.write(_IMAGES, listing)
+            self._store.write(_MANIFEST, json.dumps(manifest, indent=2).encode())
         return [part for part in _slice(lines, part_size) if part.name not in names]
 
     def images(self, part: Part) -> list[str]:
         """Read a part's slice of the list."""
         lines = self._read(_IMAGES, part.offset, part.offset + part.num_bytes)
         return [json.loads(line) for line in lines.splitlines()]
+
+    def write_rows(self, part: Part, images: Sequence[str], results: Sequence[Prediction | ImageError]) -> None:
+        """Write the row of each image of a part: where it could not be read, `error` alone."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        schema = pa.schema(
+            {
+                "image": pa.string(),
+                "label": pa.string(),
+                "probability": pa.float32(),
+                "probabilities": pa.map_(pa.string(), pa.float32()),
+                "model_version": pa.string(),
+                "error": pa.string(),
+            }
+        )
+        rows = [_to_row(image, result) for image, result in zip(images, results, strict=True)]
+        buffer = io.BytesIO()
+        parquet.write_table(pa.Table.from_pylist(rows, schema), buffer)
+        self._store.write(part.name, buffer.getvalue())
 
     def num_parts(self) -> int:
         """Return how many parts are there."""
@@ -146,12 +167,8 @@ class PredictionFolder:
                 f"Every image has one row. {self._store} has {num_rows} rows for {num_images} images: something else "
                 "wrote there. Choose another --output."
             )
-        self.write(_SUCCESS, b"")
+        self._store.write(_SUCCESS, b"")
         return {"num_images": num_rows, "num_errors": num_errors}
-
-    def write(self, name: str, content: bytes) -> None:
-        """Write a file atomically."""
-        self._store.write(name, content)
 
     def _check(self, names: set[str]) -> None:
         if _MANIFEST not in names and (foreign := sorted(names - {_IMAGES})):
@@ -180,3 +197,20 @@ def _slice(lines: Sequence[bytes], part_size: int) -> Iterator[Part]:
         num_bytes = sum(map(len, lines[number * part_size : (number + 1) * part_size]))
         yield Part(f"part-{number:05d}-of-{num_parts:05d}.parquet", offset, num_bytes)
         offset += num_bytes
+
+
+def _to_row(image: str, result: Prediction | ImageError) -> dict[str, Any]:
+    if isinstance(result, ImageError):
+        return {"image": _to_text(image), "error": _to_text(result.reason)}
+    return {
+        "image": _to_text(image),
+        "label": result.label,
+        "probability": result.probability,
+        "probabilities": list(result.probabilities.items()),
+        "model_version": result.model_version,
+    }
+
+
+def _to_text(name: str) -> str:
+    """Return a file's name as text, which it need not be."""
+    return name.encode(errors="backslashreplace").decode()

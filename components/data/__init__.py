@@ -1,1 +1,4 @@
-"""Labelled photos: where they come from, how they are examined, and how they become batches of pixels."""
+"""Labelled photos on their way to batches of pixels: sources, examination, duplicates, splits, `tf.data`, augmentation.
+
+Imports `components.artifacts` and `components.storage`. `beam` runs any work on Apache Beam.
+"""

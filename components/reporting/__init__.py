@@ -1,1 +1,4 @@
-"""What people read: metrics, plots, and the pages with their templates."""
+"""What people read, and the numbers in it: metrics, plots, and the pages with their templates.
+
+Imports `components.artifacts`.
+"""

@@ -1,4 +1,4 @@
-"""A folder on a disk or a bucket at a URL, behind one protocol; the models, files and locks on it.
+"""A folder on a disk or a bucket at a URL, behind one protocol; pushed models, local copies, files and locks on it.
 
-Imports nothing of the project but `components.errors`. `files` is free of what knows buckets.
+Imports `components.errors` alone; `files` imports nothing, so that what reads a file does not depend on buckets.
 """

@@ -1,1 +1,4 @@
-"""The network and how it learns: backbones and head, fitting, checkpoints, hardware, several workers."""
+"""What the trainers share: backbones, heads, the loop and its checkpoints, hardware, several workers.
+
+Imports `components.data.transform`, `components.artifacts` and `components.storage`.
+"""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from components.data.augmentation import RandomAffine
-    from components.training.replicas import Share
+    from components.training.replicas import Sharding
 
 _SHUFFLED_PHOTOS = 10_000
 """How many encoded photos are in memory at most, from which the next one is drawn."""
@@ -58,15 +58,15 @@ def of_rows(
     import tensorflow as tf
 
     num_rows, num_validation = len(inputs), len(validation[0])
-    share = _share(batch_size, replicas)
+    sharding = _sharding(batch_size, replicas)
     arrays = tf.constant(inputs), tf.constant(targets)
     clean: Any = validation
     if replicas.are_several:
-        clean = share.rows(tf.data.Dataset.range(num_validation), *map(tf.constant, validation))
+        clean = sharding.rows(tf.data.Dataset.range(num_validation), *map(tf.constant, validation))
 
     def of_epoch(epoch: int) -> tf.data.Dataset:
         order = tf.data.Dataset.range(num_rows).shuffle(num_rows, seed=seed + epoch, reshuffle_each_iteration=False)
-        return share.rows(order, *arrays)
+        return sharding.rows(order, *arrays)
 
     return Batches(of_epoch, -(-num_rows // batch_size), clean)
 
@@ -89,35 +89,35 @@ def of_photos(
     examples = read_examples(examples_dir)
     num_classes = len(examples["class_names"])
     num_train, num_validation = (examples["splits"][split]["num_examples"] for split in ("train", "validation"))
-    share = _share(batch_size, replicas)
+    sharding = _sharding(batch_size, replicas)
     layer = transforms.make_augmentation(transform)
     train = transforms.records(shards(examples_dir, "train"))
 
     def finish(batches: tf.data.Dataset, num_examples: int) -> tf.data.Dataset:
         one_hot = batches.map(lambda images, labels: (images, tf.one_hot(labels, num_classes)))
-        return share.weigh(one_hot, num_examples)
+        return sharding.weigh(one_hot, num_examples)
 
     def of_epoch(epoch: int) -> tf.data.Dataset:
         shuffled = train.shuffle(min(num_train, _SHUFFLED_PHOTOS), seed=seed + epoch, reshuffle_each_iteration=False)
-        photos = share.parse(shuffled, image_size_px=image_size_px)
-        return finish(share.augment(photos, layer, seed=seed + epoch), num_train)
+        photos = sharding.parse(shuffled, image_size_px=image_size_px)
+        return finish(sharding.augment(photos, layer, seed=seed + epoch), num_train)
 
-    clean = share.parse(transforms.records(shards(examples_dir, "validation")), image_size_px=image_size_px)
+    clean = sharding.parse(transforms.records(shards(examples_dir, "validation")), image_size_px=image_size_px)
     return Batches(of_epoch, -(-num_train // batch_size), finish(clean, num_validation))
 
 
-def _share(batch_size: int, replicas: Replicas) -> "Share | Whole":
+def _sharding(batch_size: int, replicas: Replicas) -> "Sharding | Unsharded":
     """Return the part of each batch that is for the replicas of this process."""
     if not replicas.are_several:
-        return Whole(batch_size)
-    from components.training.replicas import Share
+        return Unsharded(batch_size)
+    from components.training.replicas import Sharding
 
-    return Share.of(replicas.strategy, batch_size)
+    return Sharding.of(replicas.strategy, batch_size)
 
 
 @dataclass(frozen=True)
-class Whole:
-    """The share of a single replica: all of each batch, each row with the same weight. See `Share`."""
+class Unsharded:
+    """The sharding of a single replica: all of each batch, each row with the same weight. See `Sharding`."""
 
     batch_size: int
 

@@ -64,7 +64,7 @@ def _gather(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], tf.Tensor
 
 
 @dataclass(frozen=True)
-class Share:
+class Sharding:
     """The rows of each global batch that the replicas of this process take.
 
     Attributes:
@@ -80,7 +80,7 @@ class Share:
     num_local: int
 
     @classmethod
-    def of(cls, strategy: tf.distribute.Strategy, batch_size: int) -> "Share":
+    def of(cls, strategy: tf.distribute.Strategy, batch_size: int) -> "Sharding":
         total = strategy.num_replicas_in_sync
         local = len(strategy.extended.worker_devices)
         workers = strategy.cluster_resolver
@@ -186,7 +186,7 @@ def fit(
     epochs: int,
     steps_per_epoch: int,
 ) -> None:
-    """Do what `network.fit` does, with batches of (inputs, targets, weights) for each replica; see `Share`."""
+    """Do what `network.fit` does, with batches of (inputs, targets, weights) for each replica; see `Sharding`."""
     if not barrier(strategy, initial_epoch):
         raise ClusterError(
             f"Every worker must go on at the chief's newest checkpoint; this one found that of epoch {initial_epoch}, "

@@ -17,7 +17,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.local_server import tensors
+from serving.local_server import tensor_protos
 from serving.local_server.errors import Code, StatusError, failed_precondition, invalid_argument
 from serving.local_server.servable import CLASSIFY, DEFAULT_SIGNATURE, PREDICT, REGRESS, Array, Servable
 from serving.local_server.versions import Version
@@ -39,7 +39,7 @@ async def predict(
     response = predict_pb2.PredictResponse()
     outputs = await predict_arrays(version, request, run, max_tensor_bytes=max_tensor_bytes, check_method=check_method)
     for alias, array in outputs.items():
-        tensors.to_proto(array, response.outputs[alias], as_content=as_content)
+        tensor_protos.to_proto(array, response.outputs[alias], as_content=as_content)
     _name_model(response.model_spec, version, request.model_spec)
     return response
 
@@ -51,7 +51,9 @@ async def predict_arrays(
     signature = _find_signature(version, request.model_spec.signature_name)
     protos = {**signature.defaults, **request.inputs}
     _check_signature(signature, request.inputs, check_method=check_method)
-    inputs = {alias: tensors.to_array(protos[alias], alias, max_tensor_bytes) for alias in sorted(signature.inputs)}
+    inputs = {
+        alias: tensor_protos.to_array(protos[alias], alias, max_tensor_bytes) for alias in sorted(signature.inputs)
+    }
     return await _run_signature(version, signature, inputs, request.output_filter, run)
 
 
@@ -70,8 +72,8 @@ async def _run_signature(
     with version.lease() as servable:
         feeds = {}
         for position, (alias, info) in enumerate(sorted(signature.inputs.items())):
-            tensors.check_dtype(inputs[alias], info.dtype, position)
-            tensors.check_shape(inputs[alias].shape, servable.shape(info.name), alias)
+            tensor_protos.check_dtype(inputs[alias], info.dtype, position)
+            tensor_protos.check_shape(inputs[alias].shape, servable.shape(info.name), alias)
             feeds[info.name] = inputs[alias]
         outputs = await run(servable, feeds, [signature.outputs[alias].name for alias in aliases])
     return dict(zip(aliases, outputs, strict=True))
@@ -270,7 +272,7 @@ async def _run_examples(
 ) -> dict[str, Array]:
     """Run serialized examples as the input that `info` describes; return the tensors `fetches`, by tensor name."""
     feed = np.array(examples, dtype=object)
-    tensors.check_dtype(feed, info.dtype, 0)
+    tensor_protos.check_dtype(feed, info.dtype, 0)
     with version.lease() as servable:
         outputs = await run(servable, {info.name: feed}, fetches)
     return dict(zip(fetches, outputs, strict=True))
@@ -308,11 +310,11 @@ def _fill_classification(result: Any, signature: Any, outputs: Mapping[str, Arra
         array = found[alias] = outputs[signature.outputs[alias].name]
         if array.ndim != 2:
             raise invalid_argument(
-                f"Expected Tensor shape: [batch_size num_classes] but got {tensors.show_shape(array)}"
+                f"Expected Tensor shape: [batch_size num_classes] but got {tensor_protos.show_shape(array)}"
             )
         if array.dtype != dtype:
             wanted = "DT_STRING" if alias == "classes" else "DT_FLOAT"
-            raise invalid_argument(f"Expected {alias} Tensor of {wanted}. Got: {tensors.enum_name(array)}")
+            raise invalid_argument(f"Expected {alias} Tensor of {wanted}. Got: {tensor_protos.enum_name(array)}")
         if len(array) != num_examples:
             raise invalid_argument(f"Expected {alias} output batch size of {num_examples}. Got: {len(array)}")
     num_classes = [array.shape[1] for array in found.values()]
@@ -335,11 +337,11 @@ def _fill_regression(result: Any, signature: Any, outputs: Mapping[str, Array], 
     if not (array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)):
         raise invalid_argument(
             "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got "
-            f"{tensors.show_shape(array)}"
+            f"{tensor_protos.show_shape(array)}"
         )
     if len(array) != num_examples:
         raise invalid_argument(f"Input batch size did not match output batch size: {num_examples} vs. {len(array)}")
     if array.dtype != np.float32:
-        raise invalid_argument(f"Expected output Tensor of DT_FLOAT.  Got: {tensors.enum_name(array)}")
+        raise invalid_argument(f"Expected output Tensor of DT_FLOAT.  Got: {tensor_protos.enum_name(array)}")
     for value in array.ravel():
         result.regressions.add().value = value

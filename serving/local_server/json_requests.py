@@ -13,9 +13,9 @@ from typing import Any
 import tensorflow as tf
 
 from serving.local_server.errors import Code, StatusError, invalid_argument
-from serving.local_server.json_values import check_lossless, decode_base64, is_base64, kind_of, show, to_array
+from serving.local_server.json_tensors import check_lossless, decode_base64, is_base64, kind_of, show, to_array
 from serving.local_server.servable import Array
-from serving.local_server.tensors import show_shape
+from serving.local_server.tensor_protos import show_shape
 
 _MAX_SEARCHED_CHARS = 100_000
 _TOO_BIG = "JSON Parse error: Number too big to be stored in double."

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from serving.local_server.errors import invalid_argument
-from serving.local_server.json_values import shortest, to_json
+from serving.local_server.json_tensors import shortest, to_json
 from serving.local_server.servable import Array
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from components.storage.files import read_json
 from pipelines import local_runner
-from pipelines.artifacts import Artifact
+from pipelines.artifact_store import Artifact
 from pipelines.declaration import Step
 from pipelines.folders import Folders
 from pipelines.local_runner import Selection

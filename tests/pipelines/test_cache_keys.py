@@ -43,6 +43,7 @@ def before(tree: Path) -> dict[str, str]:
         ("components/training/backbones.py", "", BOTH),
         ("components/training/networks.py", "", BOTH),
         ("components/training/batches.py", "", TRAINER),
+        ("components/training/head.py", "", TRAINER),
         ("components/training/fitting.py", "", TRAINER),
         ("components/training/replicas.py", "", TRAINER),
         # Sources, drawn flowers, duplicates, Beam …

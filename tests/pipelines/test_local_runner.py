@@ -14,7 +14,7 @@ import pytest
 from components.errors import ComponentError, DataError
 from components.storage.files import read_json
 from pipelines import fingerprint
-from pipelines.artifacts import ArtifactStore
+from pipelines.artifact_store import ArtifactStore
 from pipelines.declaration import Step
 from pipelines.folders import Folders
 from pipelines.runs import list_runs

@@ -16,7 +16,7 @@ from components.artifacts.manifest import MISSING
 from components.errors import DataError
 from components.storage.files import read_json, write_json
 from components.storage.store import Store
-from pipelines.artifacts import ArtifactStore
+from pipelines.artifact_store import ArtifactStore
 from pipelines.declaration import Step
 
 MODULE = "tests.pipelines.toy"

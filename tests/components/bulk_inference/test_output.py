@@ -28,7 +28,7 @@ def plan(output: str, images: list[str] = IMAGES, **options: Any) -> list[Part]:
 def write(output: str, part: Part, errors: list[str | None]) -> None:
     sink = pa.BufferOutputStream()
     parquet.write_table(pa.table({"error": pa.array(errors, pa.string())}), sink)
-    PredictionFolder(output).write(part.name, sink.getvalue().to_pybytes())
+    open_store(output).write(part.name, sink.getvalue().to_pybytes())
 
 
 def test_every_image_is_in_one_part(output):

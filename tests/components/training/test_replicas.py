@@ -23,7 +23,7 @@ from components.data.transform import TransformOptions
 from components.trainer import TrainerOptions
 from components.training import cluster
 from components.training.cluster import Cluster
-from components.training.replicas import Share
+from components.training.replicas import Sharding
 
 ROOT = Path(__file__).resolve().parents[3]
 TIMEOUT_S = 300
@@ -40,11 +40,11 @@ OPTIONS = TrainerOptions(
 )
 
 
-def shares(num_replicas: int, num_local: int, batch_size: int) -> list[Share]:
-    return [Share(batch_size, num_replicas, first, num_local) for first in range(0, num_replicas, num_local)]
+def shares(num_replicas: int, num_local: int, batch_size: int) -> list[Sharding]:
+    return [Sharding(batch_size, num_replicas, first, num_local) for first in range(0, num_replicas, num_local)]
 
 
-def assembled(shares: list[Share], per_worker: list[list[tuple[Any, ...]]]) -> list[list[Any]]:
+def assembled(shares: list[Sharding], per_worker: list[list[tuple[Any, ...]]]) -> list[list[Any]]:
     """Put the rows that count back into the global batches: one list of each step's rows."""
     by_step = (batched(batches, share.num_local) for share, batches in zip(shares, per_worker, strict=True))
     return [

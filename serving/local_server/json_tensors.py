@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from serving.local_server.errors import Code, StatusError, invalid_argument
 from serving.local_server.servable import Array
-from serving.local_server.tensors import runtime_name
+from serving.local_server.tensor_protos import runtime_name
 
 # numpy's own limit, and more than any model's.
 _MAX_RANK = 64

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from components.storage.files import read_json
-from pipelines import artifacts
-from pipelines.artifacts import Artifact, ArtifactStore
+from pipelines import artifact_store
+from pipelines.artifact_store import Artifact, ArtifactStore
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_nothing_incomplete_is_ever_found(store, monkeypatch, moment):
     def kill(*arguments: object) -> None:
         raise KilledError
 
-    owner = {"of_file": artifacts.fingerprint, "write_manifest": artifacts, "rename": Path}[moment]
+    owner = {"of_file": artifact_store.fingerprint, "write_manifest": artifact_store, "rename": Path}[moment]
     with monkeypatch.context() as patch:
         patch.setattr(owner, moment, kill)
         with pytest.raises(KilledError):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
-from serving.local_server import tensors
+from serving.local_server import tensor_protos
 from serving.local_server.errors import Code, StatusError
 from serving.local_server.servable import Array
 from tests.serving.local_server import models
@@ -24,12 +24,12 @@ def numpy_type(name: str) -> Any:
 
 def write(array: Array, *, as_content: bool = False) -> Any:
     proto = tensor_pb2.TensorProto()
-    tensors.to_proto(array, proto, as_content=as_content)
+    tensor_protos.to_proto(array, proto, as_content=as_content)
     return proto
 
 
 def read(proto: Any, max_bytes: int = MAX_BYTES) -> Array:
-    return tensors.to_array(proto, "x", max_bytes)
+    return tensor_protos.to_array(proto, "x", max_bytes)
 
 
 def refusal(proto: Any, max_bytes: int = MAX_BYTES) -> str:
@@ -164,7 +164,7 @@ def test_whatever_is_sent_is_read_or_refused(data: st.DataObject) -> None:
 )
 def test_a_shape_must_fit(received: tuple[int, ...], expected: tuple[int | None, ...] | None, is_right: bool) -> None:
     if is_right:
-        tensors.check_shape(received, expected, "x")
+        tensor_protos.check_shape(received, expected, "x")
         return
     with status_error(Code.INVALID_ARGUMENT, r"input 'x' must have the shape \[.*\]\. Received: \[.*\]"):
-        tensors.check_shape(received, expected, "x")
+        tensor_protos.check_shape(received, expected, "x")
