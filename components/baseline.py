@@ -4,16 +4,15 @@ Reads the candidate and the pushed models; writes `baseline.json`.
 """
 
 from pathlib import Path
-from typing import Any
 
 from components.artifacts.baseline import Baseline, write_baseline
-from components.artifacts.manifest import read_manifest
+from components.artifacts.manifest import Summary, read_manifest
 from components.storage.models import ModelStore
 from components.storage.store import Store
 from export.spec import read_spec
 
 
-def find(*, export_dir: Path, models_dir: Store, out_dir: Path) -> dict[str, Any]:
+def find(*, export_dir: Path, models_dir: Store, out_dir: Path) -> Summary:
     """Find the newest pushed model of the candidate's name that is not the candidate itself.
 
     Writes `baseline.json` with its `version` and `path`, which may be a URL, null where there is none.

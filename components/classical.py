@@ -22,7 +22,7 @@ from components.artifacts.comparison_rows import Row, make_row, write_rows
 from components.artifacts.edges import read_edges, unpack
 from components.artifacts.examples import read_examples
 from components.artifacts.features import read_features
-from components.artifacts.manifest import read_manifest
+from components.artifacts.manifest import Summary, read_manifest
 from components.options import check_at_least
 from components.reporting import metrics
 from components.storage.files import read_json, write_json
@@ -112,9 +112,7 @@ class _Features:
 _Data = _Edges | _Features
 
 
-def compare_on_edges(
-    *, examples_dir: Path, edges_dir: Path, out_dir: Path, options: ClassicalOptions
-) -> dict[str, float]:
+def compare_on_edges(*, examples_dir: Path, edges_dir: Path, out_dir: Path, options: ClassicalOptions) -> Summary:
     """Fit and judge the five models on Canny edges."""
     return _compare(examples_dir, out_dir, options, lambda: _Edges(edges_dir, options))
 
@@ -127,7 +125,7 @@ def compare_on_features(
     test_features_dir: Path,
     out_dir: Path,
     options: ClassicalOptions,
-) -> dict[str, float]:
+) -> Summary:
     """Fit and judge the five models on the clean view of a frozen backbone's features."""
     backbone = read_backbone(model_dir)["backbone"]
     return _compare(
@@ -162,9 +160,7 @@ def rotate(train: Array, test: Array) -> tuple[Array, Array]:
     )
 
 
-def _compare(
-    examples_dir: Path, out_dir: Path, options: ClassicalOptions, read: Callable[[], _Data]
-) -> dict[str, float]:
+def _compare(examples_dir: Path, out_dir: Path, options: ClassicalOptions, read: Callable[[], _Data]) -> Summary:
     from tqdm import tqdm
 
     class_names = read_examples(examples_dir)["class_names"]

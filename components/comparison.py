@@ -9,6 +9,7 @@ from pathlib import Path
 
 from components.artifacts.comparison_rows import MissingRow, Row, read_rows, write_comparison
 from components.artifacts.examples import read_origin
+from components.artifacts.manifest import Summary
 from components.reporting import page, plots
 
 _HEADER = (
@@ -17,7 +18,7 @@ _HEADER = (
 )  # fmt: skip
 
 
-def build(*, examples_dir: Path, out_dir: Path, **rows_dirs: Path) -> dict[str, int | str]:
+def build(*, examples_dir: Path, out_dir: Path, **rows_dirs: Path) -> Summary:
     """Put the rows together.
 
     Args:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from components.artifacts.edges import edges_path, read_edges, write_edges
 from components.artifacts.examples import shards
+from components.artifacts.manifest import Summary
 from components.data import transform
 
 SPLITS = ("train", "test")
@@ -49,7 +50,7 @@ def extract(
     validation_dir: Path,  # nothing is computed from data that was not validated
     out_dir: Path,
     options: EdgesOptions,
-) -> dict[str, int | float]:
+) -> Summary:
     """Find the edges of the photos to train on and to test with."""
     from tqdm import tqdm
 

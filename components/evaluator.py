@@ -23,6 +23,7 @@ from components.artifacts.evaluation import (
     write_predictions,
 )
 from components.artifacts.examples import ENCODED, IndexRow, read_index, shards
+from components.artifacts.manifest import Summary
 from components.errors import EvaluationError
 from components.options import check_at_least, check_range
 from components.reporting import metrics
@@ -66,7 +67,7 @@ def evaluate(
     out_dir: Path,
     options: EvaluatorOptions,
     baseline_dir: Path | None = None,
-) -> dict[str, float | str]:
+) -> Summary:
     """Measure the model and decide whether it is blessed; without a baseline it is compared with no other.
 
     Raises:

@@ -22,6 +22,7 @@ from components.artifacts.examples import (
     write_index,
     write_split,
 )
+from components.artifacts.manifest import Summary
 from components.data import examination
 from components.data.examination import Candidate, Examined
 from components.data.sources import factory
@@ -77,7 +78,7 @@ def describe_source(options: ExamplesOptions) -> Description:
     return factory.describe_source(options.source)
 
 
-def build(*, out_dir: Path, options: ExamplesOptions) -> dict[str, int | str]:
+def build(*, out_dir: Path, options: ExamplesOptions) -> Summary:
     """Read a source, leave out what cannot or must not be learned from, and write the rest as examples.
 
     Raises:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from components.artifacts.evaluation import Prediction, read_predictions
 from components.artifacts.examples import read_encoded
 from components.artifacts.explanations import Explanation, write_explanations
+from components.artifacts.manifest import Summary
 from components.artifacts.training import read_classifier
 from components.options import check_range
 from components.reporting.grad_cam import draw, grad_cam
@@ -37,7 +38,7 @@ class ExplainerOptions:
 
 def explain(
     *, examples_dir: Path, training_dir: Path, evaluation_dir: Path, out_dir: Path, options: ExplainerOptions
-) -> dict[str, int]:
+) -> Summary:
     """Draw the most confident right and wrong predictions."""
     chosen = _choose(read_predictions(evaluation_dir), options.num_examples)
     if chosen:

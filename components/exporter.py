@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 from components.artifacts.examples import read_encoded, read_origin
+from components.artifacts.manifest import Summary
 from components.artifacts.training import read_classifier, read_training
 from components.options import check_range
 from components.storage.files import size_bytes
@@ -31,7 +32,7 @@ class ExportOptions:
         check_range(self, 0, 500, "num_warmup_images")
 
 
-def export(*, examples_dir: Path, training_dir: Path, out_dir: Path, options: ExportOptions) -> dict[str, float | str]:
+def export(*, examples_dir: Path, training_dir: Path, out_dir: Path, options: ExportOptions) -> Summary:
     """Write the SavedModel with its signatures, warmup requests and `model_spec.json`."""
     from export import saved_model
 

@@ -18,6 +18,7 @@ import numpy as np
 from components.artifacts.backbone import WEIGHTS_FILE, Backbone, read_backbone
 from components.artifacts.examples import shards
 from components.artifacts.features import features_path, write_features
+from components.artifacts.manifest import Summary
 from components.data import transform as transforms
 from components.data.transform import TransformOptions
 from components.options import check_at_least, check_choice
@@ -61,15 +62,13 @@ def extract(
     out_dir: Path,
     options: FeaturesOptions,
     transform: TransformOptions,
-) -> dict[str, int | str]:
+) -> Summary:
     """Run the examples to train and to validate on through the frozen backbone, in each of their views."""
     num_views = {"train": 1 + options.num_augmented_views, "validation": 1}
     return _extract(num_views, examples_dir, model_dir, out_dir, options, transform)
 
 
-def extract_test(
-    *, examples_dir: Path, model_dir: Path, out_dir: Path, options: FeaturesOptions
-) -> dict[str, int | str]:
+def extract_test(*, examples_dir: Path, model_dir: Path, out_dir: Path, options: FeaturesOptions) -> Summary:
     """Run the test examples through the frozen backbone: for models that are compared and never pushed."""
     return _extract({"test": 1}, examples_dir, model_dir, out_dir, options, TransformOptions())
 
@@ -81,7 +80,7 @@ def _extract(
     out_dir: Path,
     options: FeaturesOptions,
     transform: TransformOptions,
-) -> dict[str, int | str]:
+) -> Summary:
     from tqdm import tqdm
 
     precision = hardware.resolve_precision(options.precision)

@@ -24,6 +24,7 @@ from components.artifacts.blessing import Check, is_blessed, write_blessing
 from components.artifacts.evaluation import read_predictions
 from components.artifacts.examples import read_encoded
 from components.artifacts.infra_validation import SERVER_LOG, Responses, write_responses
+from components.artifacts.manifest import Summary
 from components.errors import InfraValidationError
 from components.options import check_above, check_at_least, check_choice
 from export.spec import ModelSpec, read_spec
@@ -112,7 +113,7 @@ def describe_engine(options: InfraValidatorOptions) -> dict[str, str]:
 
 def validate(
     *, examples_dir: Path, export_dir: Path, evaluation_dir: Path, out_dir: Path, options: InfraValidatorOptions
-) -> dict[str, int]:
+) -> Summary:
     """Decide whether a server serves the candidate as it was evaluated.
 
     A candidate that the evaluator did not bless is not tried. Whatever the server does is a result, with its reason;

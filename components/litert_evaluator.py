@@ -22,6 +22,7 @@ from components.artifacts.evaluation import read_predictions
 from components.artifacts.examples import read_encoded
 from components.artifacts.litert import find_litert_files
 from components.artifacts.litert_evaluation import LiteRTEvaluation, LiteRTFile, Measured, write_litert_evaluation
+from components.artifacts.manifest import Summary
 from components.errors import EvaluationError
 from components.options import check_above, check_range
 from components.reporting import metrics
@@ -67,7 +68,7 @@ def evaluate(
     litert_dir: Path,
     out_dir: Path,
     options: LiteRTEvaluatorOptions,
-) -> dict[str, int | str]:
+) -> Summary:
     """Measure the files and decide which of them may be pushed.
 
     Raises:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from components.artifacts.blessing import is_blessed
 from components.artifacts.examples import shards
+from components.artifacts.manifest import Summary
 from components.artifacts.training import read_classifier
 from components.data import transform
 from components.options import check_at_least
@@ -37,7 +38,7 @@ def convert(
     evaluation_dir: Path,
     out_dir: Path,
     options: LiteRTOptions,
-) -> dict[str, float | str]:
+) -> Summary:
     """Convert a model that the evaluator blessed; that there is nothing to convert is a result, too."""
     if not is_blessed(evaluation_dir):
         return {"num_files": 0, "reason": "the evaluator did not bless the model"}

@@ -5,10 +5,9 @@ Reads weights from wherever the options say; writes `backbone.weights.h5` and `m
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from components.artifacts.backbone import WEIGHTS_FILE, write_backbone
-from components.artifacts.manifest import write_missing
+from components.artifacts.manifest import Summary, write_missing
 from components.errors import WeightsError
 from components.options import check_choice
 from components.training.backbones import BACKBONES, build_backbone
@@ -51,7 +50,7 @@ def describe_source(options: ModelOptions) -> dict[str, str]:
     return describe_weights(options.weights)
 
 
-def fetch(*, out_dir: Path, options: ModelOptions) -> dict[str, str | int]:
+def fetch(*, out_dir: Path, options: ModelOptions) -> Summary:
     """Build the backbone with its weights, and save it.
 
     Raises:
@@ -77,7 +76,7 @@ def fetch(*, out_dir: Path, options: ModelOptions) -> dict[str, str | int]:
     return {"backbone": options.backbone, "weights": source, "num_parameters": backbone.count_params()}
 
 
-def fetch_or_explain(*, out_dir: Path, options: ModelOptions) -> dict[str, Any]:
+def fetch_or_explain(*, out_dir: Path, options: ModelOptions) -> Summary:
     """Do as `fetch` does; where the weights cannot be had, leave the reason for those who can do without."""
     try:
         return fetch(out_dir=out_dir, options=options)

@@ -8,7 +8,7 @@ from pathlib import Path
 from components.artifacts.comparison_rows import make_row, write_rows
 from components.artifacts.evaluation import read_metrics
 from components.artifacts.litert_evaluation import read_litert_evaluation
-from components.artifacts.manifest import read_manifest
+from components.artifacts.manifest import Summary, read_manifest
 from components.artifacts.training import read_training
 
 _LEARNS_FROM = {"head": "photos, backbone frozen", "fine_tune": "photos, fine-tuned", "scratch": "photos, from scratch"}
@@ -22,7 +22,7 @@ def describe(
     litert_evaluation_dir: Path,
     out_dir: Path,
     features_dir: Path | None = None,
-) -> dict[str, float]:
+) -> Summary:
     """Write the row of a trained network; `features_dir` holds the features it began with, if any."""
     training = read_training(training_dir)
     learns_from = _LEARNS_FROM[list(training["epochs"])[-1]]

@@ -14,6 +14,7 @@ import numpy as np
 from components.artifacts.examples import read_encoded
 from components.artifacts.infra_validation import read_responses
 from components.artifacts.litert import find_litert_files
+from components.artifacts.manifest import Summary
 from components.artifacts.parity import write_parity
 from components.artifacts.training import read_classifier
 from components.errors import ParityError
@@ -52,7 +53,7 @@ def check(
     litert_dir: Path,
     out_dir: Path,
     options: ParityOptions,
-) -> dict[str, int | str]:
+) -> Summary:
     """Compare all forms that there are.
 
     Raises:

@@ -11,11 +11,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from components.artifacts.blessing import find_objection
 from components.artifacts.litert_evaluation import LiteRTFile, read_passed_files
-from components.artifacts.manifest import MANIFEST, read_manifest, trace
+from components.artifacts.manifest import MANIFEST, Lineage, Summary, read_manifest, trace
 from components.artifacts.parity import read_parity
 from components.artifacts.push import Push, write_push
 from components.errors import PushError
@@ -49,7 +48,7 @@ class _Candidate:
     export_dir: Path
     litert_dir: Path
     litert_files: Mapping[str, LiteRTFile]
-    origin: Mapping[str, Any]
+    origin: Mapping[str, Lineage]
 
     @property
     def litert_digests(self) -> dict[str, str]:
@@ -67,7 +66,7 @@ def push(
     models_dir: Store,
     out_dir: Path,
     options: PusherOptions,
-) -> dict[str, Any]:
+) -> Summary:
     """Publish a model that both validators bless as the next version, once; writes `push.json`.
 
     With it go the LiteRT files that passed their evaluation. A model that is not blessed, or that a rollback took back,
@@ -118,7 +117,7 @@ def push(
     return {"pushed": True, "path": path}
 
 
-def _refuse(out_dir: Path, reason: str) -> dict[str, Any]:
+def _refuse(out_dir: Path, reason: str) -> Summary:
     log.warning("pusher: NOT PUSHED: %s", reason)
     refusal = Push(pushed=False, version=None, path=None, litert_path=None, litert_files=[], reason=reason)
     write_push(out_dir, refusal)

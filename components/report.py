@@ -20,7 +20,7 @@ from components.artifacts.examples import read_encoded, read_examples
 from components.artifacts.explanations import read_explanations
 from components.artifacts.infra_validation import SERVER_LOG
 from components.artifacts.litert_evaluation import LiteRTEvaluation, read_litert_evaluation
-from components.artifacts.manifest import read_manifest
+from components.artifacts.manifest import Summary, read_manifest
 from components.artifacts.parity import read_parity
 from components.artifacts.push import Push, read_push
 from components.artifacts.statistics import Statistics, read_statistics
@@ -96,7 +96,7 @@ def build(
     explanation_dir: Path,
     out_dir: Path,
     options: ReportOptions,
-) -> dict[str, int | float | str]:
+) -> Summary:
     """Write `report.html` and `plots/` into `out_dir`; the same inputs give the same bytes.
 
     Returns:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from components.artifacts.examples import SPLITS, IndexRow, Split, read_examples, read_index
+from components.artifacts.manifest import Summary
 from components.artifacts.statistics import Distribution, Range, SplitStatistics, Statistics, write_statistics
 from components.errors import DataError
 
@@ -49,7 +50,7 @@ class _SplitColumns:
         }
 
 
-def compute(*, examples_dir: Path, out_dir: Path) -> dict[str, int]:
+def compute(*, examples_dir: Path, out_dir: Path) -> Summary:
     """Compute the statistics of train, validation and test and write them.
 
     Args:

@@ -16,6 +16,7 @@ import numpy as np
 
 from components.artifacts.backbone import WEIGHTS_FILE, read_backbone
 from components.artifacts.examples import read_examples
+from components.artifacts.manifest import Summary
 from components.artifacts.training import CHECKPOINTS_DIR, write_training
 from components.data.transform import TransformOptions
 from components.errors import ComponentError
@@ -92,7 +93,7 @@ def train(
     options: TrainerOptions,
     transform: TransformOptions,
     cluster: "Cluster | None" = None,
-) -> dict[str, float | int]:
+) -> Summary:
     """Train the classifier, together with the other workers where there are any.
 
     Returns:
@@ -125,7 +126,7 @@ def train(
     )
 
 
-def train_assigned(out_dir: Path, work: "Work", replicas: Replicas) -> dict[str, float | int]:
+def train_assigned(out_dir: Path, work: "Work", replicas: Replicas) -> Summary:
     """Train what the chief's `train` assigned, as one of several workers."""
     return train_here(
         **{name: out_dir / path for name, path in work["inputs"].items()},
@@ -145,7 +146,7 @@ def train_here(
     options: TrainerOptions,
     transform: TransformOptions,
     replicas: Replicas,
-) -> dict[str, float | int]:
+) -> Summary:
     """Train the classifier with the replicas that this process is given; of several workers, only the chief writes."""
     networks.restart_names()
     backbone, examples = read_backbone(model_dir), read_examples(examples_dir)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from components.artifacts.examples import Exclusion
+from components.artifacts.manifest import Summary
 from components.artifacts.statistics import SplitStatistics, Statistics, read_statistics
 from components.artifacts.validation import Anomaly, Schema, read_schema, write_schema, write_validation
 from components.errors import DataError
@@ -54,9 +55,7 @@ class ValidatorOptions:
         check_range(self, 0, 1, "max_excluded_fraction", "max_drift")
 
 
-def validate(
-    *, statistics_dir: Path, out_dir: Path, state_dir: Path, options: ValidatorOptions
-) -> dict[str, int | float | str]:
+def validate(*, statistics_dir: Path, out_dir: Path, state_dir: Path, options: ValidatorOptions) -> Summary:
     """Validate the statistics, and keep the schema of a source seen for the first time.
 
     The outputs depend on the data and the schema only: a second run on the same data writes the same bytes.

@@ -145,7 +145,10 @@ def _infer(options: argparse.Namespace, folders: Folders) -> int:
 
 def _show(options: argparse.Namespace, folders: Folders) -> int:
     origin = show.read_lineage(open_models(folders.models), options.model_name, options.version)
-    print(json.dumps(origin, indent=2) if options.json else show.as_tree(origin))
+    if options.json:
+        print(json.dumps({"model_name": options.model_name, **origin}, indent=2))
+    else:
+        print(show.as_tree(options.model_name, origin))
     return 0
 
 

@@ -2,15 +2,16 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
+from components.artifacts.manifest import Lineage
+from components.artifacts.push import PushedOrigin
 from components.errors import PushError
 from components.storage.files import read_json
 from components.storage.models import LINEAGE, ModelStore
 from pipelines.runs import RunRecord
 
 
-def read_lineage(models: ModelStore, model_name: str, version: int | None = None) -> dict[str, Any]:
+def read_lineage(models: ModelStore, model_name: str, version: int | None = None) -> PushedOrigin:
     """Read the lineage of a pushed model, the newest by default.
 
     Raises:
@@ -28,15 +29,15 @@ def read_lineage(models: ModelStore, model_name: str, version: int | None = None
     if origin is None:
         path = models.path(model_name, shown)
         raise PushError(f"The model was not pushed by this pipeline: it has no {path}/{LINEAGE.as_posix()}.")
-    return {"model_name": model_name, **origin}
+    return origin
 
 
-def as_tree(origin: dict[str, Any]) -> str:
+def as_tree(model_name: str, origin: PushedOrigin) -> str:
     """Draw a pushed model's lineage, each artifact once, its inputs below it."""
-    lines = [f"{origin['model_name']} version {origin['version']}, pushed {origin['pushed']}"]
+    lines = [f"{model_name} version {origin['version']}, pushed {origin['pushed']}"]
     seen: set[tuple[str, str]] = set()
 
-    def draw(node: dict[str, Any], indent: str, is_last: bool) -> None:
+    def draw(node: Lineage, indent: str, is_last: bool) -> None:
         branch, below = ("└─ ", "   ") if is_last else ("├─ ", "│  ")
         identity = (node["step"], node["key"])
         numbers = ", ".join(f"{name} {value}" for name, value in (node.get("summary") or {}).items())

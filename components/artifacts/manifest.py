@@ -10,6 +10,8 @@ from components.storage.files import read_json, write_json
 
 MANIFEST = "manifest.json"
 MISSING = "missing.json"
+Summary = dict[str, bool | int | float | str]
+"""The few results of a step that are worth a log line."""
 
 
 class Reference(TypedDict):
@@ -53,14 +55,14 @@ class Output(Origin):
         key: digest of the origin.
         created: local time, ISO 8601.
         seconds: that the step took.
-        summary: the few numbers of the step's log line.
+        summary: what the step returned.
     """
 
     step: str
     key: str
     created: str
     seconds: float
-    summary: dict[str, Any]
+    summary: Summary
 
 
 class Lineage(Output):

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TypedDict
 
+from components.artifacts.manifest import Lineage
 from components.storage.files import read_json, write_json
 
 
@@ -15,6 +16,18 @@ class Push(TypedDict):
     litert_path: str | None
     litert_files: list[str]
     reason: str
+
+
+class PushedOrigin(TypedDict):
+    """What a pushed model was made from, as it is kept with it; `litert_files` are SHA-256 digests by file name."""
+
+    version: int
+    pushed: str
+    model: Lineage
+    evaluation: Lineage
+    infra_validation: Lineage
+    litert: Lineage
+    litert_files: dict[str, str]
 
 
 def read_push(push_dir: Path) -> Push:

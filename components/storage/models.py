@@ -53,7 +53,7 @@ class ModelStore:
         """Return the path or the URL of a version."""
         return str(self._store / f"{name}/{version}")
 
-    def lineage(self, name: str, version: int) -> dict[str, Any] | None:
+    def lineage(self, name: str, version: int) -> Any:
         """Return what a version was made from; `None` for one that was not pushed by this pipeline."""
         content = self._store.read(f"{name}/{version}/{LINEAGE.as_posix()}")
         return None if content is None else json.loads(content)

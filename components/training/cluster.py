@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
+from components.artifacts.manifest import Summary
 from components.errors import ClusterError, ComponentError
 from components.storage.files import read_json, write_json
 
@@ -63,7 +64,7 @@ class Outcome(TypedDict, total=False):
         lost: why it must be started again.
     """
 
-    summary: dict[str, Any]
+    summary: Summary
     error: str
     lost: str
 
@@ -95,7 +96,7 @@ class Cluster:
         """Return the addresses, but one's own, at which no worker listens."""
         return [a for i, a in enumerate(self.addresses) if i != self.index and not _is_listening(a)]
 
-    def train_as_chief(self, out_dir: Path, work: Work) -> dict[str, Any]:
+    def train_as_chief(self, out_dir: Path, work: Work) -> Summary:
         """Train as the chief, with every other worker, and return the summary of the training.
 
         Raises:
@@ -168,7 +169,7 @@ def release_workers(trainings_dir: Path) -> None:
     write_json(trainings_dir / _RELEASE, secrets.randbits(32))
 
 
-def train_as_worker(cluster: Cluster, trainings_dir: Path) -> dict[str, Any] | None:
+def train_as_worker(cluster: Cluster, trainings_dir: Path) -> Summary | None:
     """Train as a worker that is not the chief: wait for the chief, and do what the newest assignment says.
 
     Args:
@@ -219,7 +220,7 @@ def _too_many_restarts() -> ClusterError:
     )
 
 
-def _train(cluster: Cluster, assignment: Path, attempt: int) -> dict[str, Any] | None:
+def _train(cluster: Cluster, assignment: Path, attempt: int) -> Summary | None:
     """Train in a process of its own; `None` when it, or another worker, was lost and it must be started again."""
     if attempt:
         log.warning("trainer: starts again (%d of at most %d times)", attempt, MAX_RESTARTS)

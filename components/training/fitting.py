@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from components.artifacts.manifest import Summary
 from components.artifacts.training import CHECKPOINTS_DIR, LOGS_DIR, History
 from components.errors import ComponentError
 from components.training.batches import Batches
@@ -105,7 +106,7 @@ def best_epoch(history: History) -> int:
     return int(np.argmin(history["val_loss"]))
 
 
-def summarize(histories: Mapping[str, History]) -> dict[str, float | int]:
+def summarize(histories: Mapping[str, History]) -> Summary:
     """Return the validation accuracy and loss of the epoch that is kept, and the epochs of all phases."""
     last = list(histories.values())[-1]
     best = best_epoch(last)

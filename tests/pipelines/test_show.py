@@ -9,8 +9,8 @@ def test_an_artifact_that_is_made_from_the_same_twice_is_drawn_once():
     model = {"step": "export", "key": "mmmmmmmmmm", "summary": {}, "inputs": {"data": data, "features": features}}
     evaluation = {"step": "evaluator", "key": "eeeeeeeeee", "summary": None, "inputs": {"export_dir": model}}
     served = {"step": "infra_validator", "key": "iiiiiiiiii", "summary": {}, "inputs": {"evaluation_dir": evaluation}}
-    origin = {"model_name": "flowers", "version": 4, "pushed": "today", "model": model, "evaluation": evaluation}
-    assert show.as_tree({**origin, "infra_validation": served}).splitlines() == [
+    origin = {"version": 4, "pushed": "today", "model": model, "evaluation": evaluation}
+    assert show.as_tree("flowers", {**origin, "infra_validation": served}).splitlines() == [
         "flowers version 4, pushed today",
         "├─ export mmmmmmmm",
         "│  ├─ data dddddddd  num_photos 3",
@@ -27,5 +27,5 @@ def test_an_artifact_that_is_gone_is_drawn_by_its_name():
     gone = {"step": "data", "key": "dddddddddd", "digest": "…"}
     model = {"step": "export", "key": "mmmmmmmmmm", "summary": {}, "inputs": {"data": gone}}
     evaluation = {"step": "evaluator", "key": "eeeeeeeeee", "summary": {}, "inputs": {"data": gone}}
-    origin = {"model_name": "flowers", "version": 4, "pushed": "today", "model": model, "evaluation": evaluation}
-    assert show.as_tree(origin).count("data dddddddd") == 2
+    origin = {"version": 4, "pushed": "today", "model": model, "evaluation": evaluation}
+    assert show.as_tree("flowers", origin).count("data dddddddd") == 2
