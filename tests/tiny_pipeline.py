@@ -1,6 +1,7 @@
 """The flowers pipeline at its smallest: 50 drawn flowers, a network of four small layers, two epochs."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from components.evaluator import EvaluatorOptions
 from components.examples import ExamplesOptions
@@ -26,6 +27,17 @@ CONFIG = Config(
     litert=LiteRTOptions(num_calibration_images=10),
     litert_evaluator=LiteRTEvaluatorOptions(max_accuracy_drop=1.0, min_agreement=0.0),
 )
+
+
+def assignments() -> list[str]:
+    """Return the configuration as it is typed after `--set`."""
+    default = asdict(Config())
+    return [
+        f"{section}.{name}={value}"
+        for section, options in asdict(CONFIG).items()
+        for name, value in options.items()
+        if value != default[section][name]
+    ]
 
 
 def steps_to(name: str) -> Sequence[Step]:

@@ -26,6 +26,7 @@ from components.data import transform
 from components.data.transform import TransformOptions
 from components.errors import ComponentError
 from components.trainer import TrainerOptions
+from components.training import head
 from components.training.backbones import build_backbone
 from components.training.checkpoint import Checkpoint
 
@@ -150,7 +151,7 @@ def test_loss_that_is_no_longer_a_number_is_an_error(
         features, labels = read_features(folder, split)
         return (features * np.float32(np.nan) if split == "train" else features), labels
 
-    monkeypatch.setattr(trainer, "read_features", read_with_nan)
+    monkeypatch.setattr(head, "read_features", read_with_nan)
     with pytest.raises(
         ComponentError, match=r"The loss and the weights must stay finite numbers; head.* lost them by epoch 1"
     ):
