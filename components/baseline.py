@@ -6,7 +6,8 @@ Reads the candidate and the pushed models; writes `baseline.json`.
 from pathlib import Path
 
 from components.artifacts.baseline import Baseline, write_baseline
-from components.artifacts.manifest import Summary, read_manifest
+from components.artifacts.manifest import read_manifest
+from components.artifacts.summary import Summary
 from components.storage.models import ModelStore
 from components.storage.store import Store
 from export.spec import read_spec

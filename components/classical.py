@@ -22,7 +22,8 @@ from components.artifacts.comparison_rows import Row, make_row, write_rows
 from components.artifacts.edges import read_edges, unpack
 from components.artifacts.examples import read_examples
 from components.artifacts.features import read_features
-from components.artifacts.manifest import Summary, read_manifest
+from components.artifacts.manifest import read_manifest
+from components.artifacts.summary import Summary
 from components.options import check_at_least
 from components.reporting import metrics
 from components.storage.files import read_json, write_json

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from components.artifacts.comparison_rows import MissingRow, Row, read_rows, write_comparison
 from components.artifacts.examples import read_origin
-from components.artifacts.manifest import Summary
+from components.artifacts.summary import Summary
 from components.reporting import page, plots
 
 _HEADER = (

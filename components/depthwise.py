@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from components.artifacts.examples import read_examples
-from components.artifacts.manifest import Summary
+from components.artifacts.summary import Summary
 from components.artifacts.training import CHECKPOINTS_DIR, write_training
 from components.data.transform import TransformOptions
 from components.options import check_at_least, check_fraction, check_rate

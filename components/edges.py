@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from components.artifacts.edges import edges_path, read_edges, write_edges
 from components.artifacts.examples import shards
-from components.artifacts.manifest import Summary
+from components.artifacts.summary import Summary
 from components.data import transform
 
 SPLITS = ("train", "test")

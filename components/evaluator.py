@@ -23,7 +23,7 @@ from components.artifacts.evaluation import (
     write_predictions,
 )
 from components.artifacts.examples import ENCODED, IndexRow, read_index, shards
-from components.artifacts.manifest import Summary
+from components.artifacts.summary import Summary
 from components.errors import EvaluationError
 from components.options import check_at_least, check_range
 from components.reporting import metrics

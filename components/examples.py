@@ -22,7 +22,7 @@ from components.artifacts.examples import (
     write_index,
     write_split,
 )
-from components.artifacts.manifest import Summary
+from components.artifacts.summary import Summary
 from components.data import examination
 from components.data.examination import Candidate, Examined
 from components.data.sources import factory

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from components.artifacts.evaluation import Prediction, read_predictions
 from components.artifacts.examples import read_encoded
 from components.artifacts.explanations import Explanation, write_explanations
-from components.artifacts.manifest import Summary
+from components.artifacts.summary import Summary
 from components.artifacts.training import read_classifier
 from components.options import check_range
 from components.reporting.grad_cam import draw, grad_cam

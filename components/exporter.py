@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 from components.artifacts.examples import read_encoded, read_origin
-from components.artifacts.manifest import Summary
+from components.artifacts.summary import Summary
 from components.artifacts.training import read_classifier, read_training
 from components.options import check_range
 from components.storage.files import size_bytes

@@ -18,7 +18,7 @@ import numpy as np
 from components.artifacts.backbone import WEIGHTS_FILE, Backbone, read_backbone
 from components.artifacts.examples import shards
 from components.artifacts.features import features_path, write_features
-from components.artifacts.manifest import Summary
+from components.artifacts.summary import Summary
 from components.data import transform as transforms
 from components.data.transform import TransformOptions
 from components.options import check_at_least, check_choice

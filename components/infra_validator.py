@@ -24,7 +24,7 @@ from components.artifacts.blessing import Check, is_blessed, write_blessing
 from components.artifacts.evaluation import read_predictions
 from components.artifacts.examples import read_encoded
 from components.artifacts.infra_validation import SERVER_LOG, Responses, write_responses
-from components.artifacts.manifest import Summary
+from components.artifacts.summary import Summary
 from components.errors import InfraValidationError
 from components.options import check_above, check_at_least, check_choice
 from export.spec import ModelSpec, read_spec

@@ -22,7 +22,7 @@ from components.artifacts.evaluation import read_predictions
 from components.artifacts.examples import read_encoded
 from components.artifacts.litert import find_litert_files
 from components.artifacts.litert_evaluation import LiteRTEvaluation, LiteRTFile, Measured, write_litert_evaluation
-from components.artifacts.manifest import Summary
+from components.artifacts.summary import Summary
 from components.errors import EvaluationError
 from components.options import check_above, check_range
 from components.reporting import metrics

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from components.artifacts.blessing import is_blessed
 from components.artifacts.examples import shards
-from components.artifacts.manifest import Summary
+from components.artifacts.summary import Summary
 from components.artifacts.training import read_classifier
 from components.data import transform
 from components.options import check_at_least

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.artifacts.backbone import WEIGHTS_FILE, write_backbone
-from components.artifacts.manifest import Summary, write_missing
+from components.artifacts.manifest import write_missing
+from components.artifacts.summary import Summary
 from components.errors import WeightsError
 from components.options import check_choice
 from components.training.backbones import BACKBONES, build_backbone

@@ -8,7 +8,8 @@ from pathlib import Path
 from components.artifacts.comparison_rows import make_row, write_rows
 from components.artifacts.evaluation import read_metrics
 from components.artifacts.litert_evaluation import read_litert_evaluation
-from components.artifacts.manifest import Summary, read_manifest
+from components.artifacts.manifest import read_manifest
+from components.artifacts.summary import Summary
 from components.artifacts.training import read_training
 
 _LEARNS_FROM = {"head": "photos, backbone frozen", "fine_tune": "photos, fine-tuned", "scratch": "photos, from scratch"}

@@ -14,8 +14,8 @@ import numpy as np
 from components.artifacts.examples import read_encoded
 from components.artifacts.infra_validation import read_responses
 from components.artifacts.litert import find_litert_files
-from components.artifacts.manifest import Summary
 from components.artifacts.parity import write_parity
+from components.artifacts.summary import Summary
 from components.artifacts.training import read_classifier
 from components.errors import ParityError
 from components.options import check_at_least

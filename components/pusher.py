@@ -14,9 +14,10 @@ from pathlib import Path
 
 from components.artifacts.blessing import find_objection
 from components.artifacts.litert_evaluation import LiteRTFile, read_passed_files
-from components.artifacts.manifest import MANIFEST, Lineage, Summary, read_manifest, trace
+from components.artifacts.manifest import MANIFEST, Lineage, read_manifest, trace
 from components.artifacts.parity import read_parity
 from components.artifacts.push import Push, write_push
+from components.artifacts.summary import Summary
 from components.errors import PushError
 from components.storage.files import write_json
 from components.storage.models import LINEAGE, LITERT, MARKER, WITHDRAWN, ModelStore

@@ -20,10 +20,11 @@ from components.artifacts.examples import read_encoded, read_examples
 from components.artifacts.explanations import read_explanations
 from components.artifacts.infra_validation import SERVER_LOG
 from components.artifacts.litert_evaluation import LiteRTEvaluation, read_litert_evaluation
-from components.artifacts.manifest import Summary, read_manifest
+from components.artifacts.manifest import read_manifest
 from components.artifacts.parity import read_parity
 from components.artifacts.push import Push, read_push
 from components.artifacts.statistics import Statistics, read_statistics
+from components.artifacts.summary import Summary
 from components.artifacts.training import History, read_history, read_training
 from components.artifacts.validation import read_validation
 from components.errors import ComponentError

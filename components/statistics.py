@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from components.artifacts.examples import SPLITS, IndexRow, Split, read_examples, read_index
-from components.artifacts.manifest import Summary
 from components.artifacts.statistics import Distribution, Range, SplitStatistics, Statistics, write_statistics
+from components.artifacts.summary import Summary
 from components.errors import DataError
 
 NUM_BINS = 10

@@ -16,7 +16,7 @@ import numpy as np
 
 from components.artifacts.backbone import WEIGHTS_FILE, read_backbone
 from components.artifacts.examples import read_examples
-from components.artifacts.manifest import Summary
+from components.artifacts.summary import Summary
 from components.artifacts.training import CHECKPOINTS_DIR, write_training
 from components.data.transform import TransformOptions
 from components.errors import ComponentError

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from components.artifacts.examples import Exclusion
-from components.artifacts.manifest import Summary
 from components.artifacts.statistics import SplitStatistics, Statistics, read_statistics
+from components.artifacts.summary import Summary
 from components.artifacts.validation import Anomaly, Schema, read_schema, write_schema, write_validation
 from components.errors import DataError
 from components.options import check_at_least, check_range

@@ -6,12 +6,11 @@ Or `missing.json`: the artifact stands for something that is not available, with
 from pathlib import Path
 from typing import Any, TypedDict
 
+from components.artifacts.summary import Summary
 from components.storage.files import read_json, write_json
 
 MANIFEST = "manifest.json"
 MISSING = "missing.json"
-Summary = dict[str, bool | int | float | str]
-"""The few results of a step that are worth a log line."""
 
 
 class Reference(TypedDict):

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-from components.artifacts.manifest import Summary
+from components.artifacts.summary import Summary
 from components.errors import ClusterError, ComponentError
 from components.storage.files import read_json, write_json
 

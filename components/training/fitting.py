@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from components.artifacts.manifest import Summary
+from components.artifacts.summary import Summary
 from components.artifacts.training import CHECKPOINTS_DIR, LOGS_DIR, History
 from components.errors import ComponentError
 from components.training.batches import Batches

@@ -50,7 +50,7 @@ def before(tree: Path) -> dict[str, str]:
         ("components/data/**/*.py", "transform augmentation __init__", NEITHER),
         # … buckets, the cache, pushed models …
         ("components/storage/**/*.py", "files __init__", NEITHER),
-        ("components/artifacts/*.py", "backbone examples features training __init__", NEITHER),
+        ("components/artifacts/*.py", "backbone examples features summary training __init__", NEITHER),
         ("components/bulk_inference/**/*.py", "", NEITHER),
         ("components/reporting/**/*.py", "", NEITHER),
         ("components/training/cluster.py", "", NEITHER),

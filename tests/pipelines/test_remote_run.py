@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from components.data.sources.factory import open_source
-from tests.pipelines.test_kill import ORDER, ROOT, SETTINGS
+from tests import tiny_pipeline
+from tests.pipelines.test_kill import ORDER, ROOT
 from tests.s3 import S3
 
 STATE = {"validator", "baseline", "pusher"}
@@ -43,7 +44,7 @@ class Machine:
         return time.monotonic() - started
 
     def run(self) -> float:
-        settings = [s for s in SETTINGS if not s.startswith("examples.")]
+        settings = [s for s in tiny_pipeline.assignments() if not s.startswith("examples.")]
         return self("run", "--set", *settings, f"examples.source={self.s3.url}/photos")
 
     def metrics(self) -> bytes:

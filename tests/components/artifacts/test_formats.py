@@ -20,11 +20,12 @@ from components.artifacts.infra_validation import Responses
 from components.artifacts.litert_evaluation import LiteRTEvaluation
 from components.artifacts.manifest import Manifest, Missing, Reference
 from components.artifacts.parity import Parity
-from components.artifacts.push import Push
+from components.artifacts.push import Push, PushedOrigin, read_push
 from components.artifacts.statistics import Statistics
 from components.artifacts.training import History, Training
 from components.artifacts.validation import Schema, Validation
 from components.storage.files import read_json, read_jsonl
+from components.storage.models import LINEAGE
 from export.parity import FormParity
 
 FORMATS: dict[str, Any] = {
@@ -48,7 +49,7 @@ FORMATS: dict[str, Any] = {
     "explainer/explanations.json": list[Explanation],
     "report/manifest.json": Manifest,
 }
-ELSEWHERE = (Row, Int8, MissingRow, Comparison, Missing, Reference)
+ELSEWHERE = (Row, Int8, MissingRow, Comparison, Missing, Reference, PushedOrigin)
 """Types of what other pipelines write, or of a part that has no type of its own in its file."""
 
 
@@ -64,6 +65,11 @@ def test_file_is_what_its_type_says(artifact: Callable[[str], Path], file: str) 
 def test_inputs_of_a_manifest_are_references(artifact: Callable[[str], Path]) -> None:
     inputs = read_json(artifact("report") / "manifest.json")["inputs"]
     assert list(_find_errors(inputs, dict[str, Reference], "inputs")) == []
+
+
+def test_the_origin_of_a_pushed_model_is_what_its_type_says(artifact: Callable[[str], Path]) -> None:
+    pushed = Path(read_push(artifact("pusher"))["path"] or "")
+    assert list(_find_errors(read_json(pushed / LINEAGE), PushedOrigin, "lineage")) == []
 
 
 def test_every_type_is_that_of_a_file() -> None:
