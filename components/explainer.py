@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.artifacts.evaluation import Prediction, read_predictions
-from components.artifacts.examples import read_encoded
+from components.artifacts.examples import read_encoded_at
 from components.artifacts.explanations import Explanation, write_explanations
 from components.artifacts.summary import Summary
 from components.artifacts.training import read_classifier
@@ -87,7 +87,5 @@ def _read_images(examples_dir: Path, positions: Sequence[int], size_px: int) -> 
 
     from export import preprocessing
 
-    wanted = set(positions)
-    photos = enumerate(read_encoded(examples_dir, "test"))
-    found = {position: encoded for position, (_, encoded) in photos if position in wanted}
-    return np.stack([preprocessing.load(tf.constant(found[position]), size_px).numpy() for position in positions])
+    photos = read_encoded_at(examples_dir, "test", set(positions))
+    return np.stack([preprocessing.load(tf.constant(photos[position][1]), size_px).numpy() for position in positions])

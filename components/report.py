@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from components.artifacts.blessing import Check, read_blessing
 from components.artifacts.evaluation import Metrics, Prediction, read_metrics, read_predictions
-from components.artifacts.examples import read_encoded, read_examples
+from components.artifacts.examples import read_encoded_at, read_examples
 from components.artifacts.explanations import read_explanations
 from components.artifacts.infra_validation import SERVER_LOG
 from components.artifacts.litert_evaluation import LiteRTEvaluation, read_litert_evaluation
@@ -234,13 +234,9 @@ def _describe_explanations(explanation_dir: Path, class_names: Sequence[str]) ->
 
 def _read_photos(examples_dir: Path, filenames: dict[int, str]) -> dict[int, bytes]:
     """Return the encoded photos at some positions of the test split, given the file name expected at each."""
-    if not filenames:
-        return {}  # A model without mistakes needs no TensorFlow, which takes seconds to import.
-    photos = {
-        position: encoded
-        for position, (filename, encoded) in enumerate(read_encoded(examples_dir, "test"))
-        if filenames.get(position) == filename
-    }
+    # A model without mistakes reads no photo, and needs no TensorFlow, which takes seconds to import.
+    found = read_encoded_at(examples_dir, "test", filenames)
+    photos = {position: encoded for position, (filename, encoded) in found.items() if filename == filenames[position]}
     if lost := sorted(filenames.keys() - photos.keys()):
         raise ComponentError(
             "The predictions must be of the photos in the test shards, in their order. Received: "

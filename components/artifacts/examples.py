@@ -8,7 +8,7 @@ index.jsonl                         a line for each example, in the order of the
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -162,6 +162,15 @@ def read_encoded(examples_dir: Path, split: str) -> Iterator[tuple[str, bytes]]:
     for record in records.as_numpy_iterator():
         feature = tf.train.Example.FromString(record).features.feature
         yield os.fsdecode(feature[_FILENAME].bytes_list.value[0]), feature[ENCODED].bytes_list.value[0]
+
+
+def read_encoded_at(examples_dir: Path, split: str, positions: Collection[int]) -> dict[int, tuple[str, bytes]]:
+    """Read the file name and the encoded image of the examples at some positions of a split, by position.
+
+    What comes after the last position is not read, and without positions nothing is.
+    """
+    examples = islice(read_encoded(examples_dir, split), 1 + max(positions, default=-1))
+    return {position: example for position, example in enumerate(examples) if position in positions}
 
 
 def _to_example(row: IndexRow, encoded: bytes, class_names: Sequence[str]) -> "tf.train.Example":

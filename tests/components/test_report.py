@@ -248,7 +248,7 @@ def test_report_escapes_file_names_and_reasons(changed: Inputs, monkeypatch: pyt
     write_predictions(evaluation_dir, [{**p, "filename": EVIL} for p in read_predictions(evaluation_dir)])
     write_explanations(explanation_dir, [{**e, "filename": EVIL} for e in read_explanations(explanation_dir)])
     photos = [(EVIL, encoded) for _, encoded in read_encoded(changed.folders["examples_dir"], "test")]
-    monkeypatch.setattr(report, "read_encoded", lambda *split: photos)
+    monkeypatch.setattr("components.artifacts.examples.read_encoded", lambda *split: photos)
     excluded = [{"file": EVIL, "split": None, "rule": "unreadable", "reason": EVIL}]
     changed.change(
         "statistics_dir/statistics.json", excluded=excluded, num_excluded=1, excluded_by_rule={"unreadable": 1}
