@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from components.artifacts.examples import read_encoded, read_origin
+from components.artifacts.examples import read_encoded, read_index, read_origin
+from components.artifacts.learned_photos import write_learned_photos
 from components.artifacts.summary import Summary
 from components.artifacts.training import read_classifier, read_training
 from components.options import check_range
@@ -33,7 +34,7 @@ class ExportOptions:
 
 
 def export(*, examples_dir: Path, training_dir: Path, out_dir: Path, options: ExportOptions) -> Summary:
-    """Write the SavedModel with its signatures, warmup requests and `model_spec.json`."""
+    """Write the SavedModel with its signatures, warmup requests, `model_spec.json` and the list of what it learned from."""
     from export import saved_model
 
     training = read_training(training_dir)
@@ -49,4 +50,5 @@ def export(*, examples_dir: Path, training_dir: Path, out_dir: Path, options: Ex
         "image_size_px": training["image_size_px"],
     }
     saved_model.save(read_classifier(training_dir), spec=spec, warmup_images=images, out_dir=out_dir)
+    write_learned_photos(out_dir, read_index(examples_dir))
     return {"signatures": "serving_default images", "size_mb": round(size_bytes(out_dir) / 1e6, 1)}

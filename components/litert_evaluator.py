@@ -46,17 +46,22 @@ class LiteRTEvaluatorOptions:
     """What a file must reach.
 
     Attributes:
-        max_accuracy_drop: how much less accurate than the SavedModel it may be.
-        min_agreement: on which share of the test photos it must name the class that the SavedModel names.
+        max_accuracy_drop: how much less accurate than the SavedModel it may be; a file that is shown to be worse, on the
+            same photos, is not pushed.
+        min_agreement: on which share of the photos it must name the class that the SavedModel names; a file that is
+            shown to be below, and is right no more often than the SavedModel, is not pushed.
+        confidence: how sure either must be, 0.5–0.9999; where the photos are too few to tell, a note says so.
         timeout_s: how long one file may take for the whole split.
     """
 
     max_accuracy_drop: float = 0.02
     min_agreement: float = 0.95
+    confidence: float = 0.95
     timeout_s: float = 3600.0
 
     def __post_init__(self) -> None:
         check_range(self, 0, 1, "max_accuracy_drop", "min_agreement")
+        check_range(self, 0.5, 0.9999, "confidence")
         check_above(self, 0, "timeout_s")
 
 
@@ -96,6 +101,8 @@ def evaluate(
     for row in evaluation["files"].values():
         for objection in row["objections"]:
             log.warning("litert_evaluator: %s will not be pushed: %s", row["name"], objection)
+        for note in row["notes"]:
+            log.warning("litert_evaluator: %s: %s", row["name"], note)
     return {
         "num_files": len(files),
         "num_passed": sum(row["passed"] for row in evaluation["files"].values()),
@@ -138,20 +145,26 @@ def _judge(
     path: Path, output: Output, predicted: Labels, labels: Labels, expected: Labels, options: LiteRTEvaluatorOptions
 ) -> LiteRTFile:
     """Compare a file's predicted labels with the true ones and with those that the SavedModel predicts."""
-    drop = float((expected == labels).mean() - (predicted == labels).mean())
-    agreement = float((predicted == expected).mean())
-    objections = []
+    right, expected_right, agrees = predicted == labels, expected == labels, predicted == expected
+    num_lost, num_won = int((expected_right & ~right).sum()), int((right & ~expected_right).sum())
+    num_examples = len(labels)
+    drop, agreement = (num_lost - num_won) / num_examples, float(agrees.mean())
+    objections, notes = [], []
     # With room for the rounding of a difference.
-    if not drop <= options.max_accuracy_drop + 1e-9:
-        objections.append(
+    if drop > options.max_accuracy_drop + 1e-9:
+        p_value = metrics.drop_p_value(num_lost, num_won, num_examples, max_drop=options.max_accuracy_drop)
+        (objections if p_value < 1 - options.confidence else notes).append(
             f"its accuracy is {drop:.4f} below the SavedModel's, more than litert_evaluator.max_accuracy_drop "
             f"({options.max_accuracy_drop})"
         )
-    if not agreement >= options.min_agreement:
-        objections.append(
+    if agreement < options.min_agreement - 1e-9 and num_won <= num_lost:
+        high = metrics.wilson_interval(int(agrees.sum()), num_examples, tail=1 - options.confidence)[1]
+        (objections if high < options.min_agreement else notes).append(
             f"it agrees with the SavedModel on {agreement:.4f} of the photos, less than litert_evaluator.min_agreement "
             f"({options.min_agreement})"
         )
+    if num_missing := int((predicted < 0).sum()):
+        objections.append(f"{num_missing} of {num_examples} predictions are missing, or no numbers")
     if len(set(predicted)) == 1 and len(set(expected)) > 1:
         objections.append("it predicts one class for everything")
     return {
@@ -161,4 +174,5 @@ def _judge(
         "agreement": agreement,
         "passed": not objections,
         "objections": objections,
+        "notes": [f"{note}; {num_examples} photos are too few to tell" for note in notes],
     }

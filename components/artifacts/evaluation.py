@@ -62,11 +62,27 @@ class ProbabilityMetrics(LabelMetrics):
 
 
 class BaselineMetrics(TypedDict):
-    """The pushed model on the same photos; the accuracy is null where its classes are others."""
+    """The pushed model on the test photos that neither model has learned from, beside the candidate.
+
+    Attributes:
+        version: of the pushed model.
+        accuracy: of the pushed model on them; null where it cannot be judged.
+        candidate_accuracy: of the candidate on the same photos; null likewise.
+        num_examples: how many there are.
+        num_only_baseline_right: photos that only the pushed model classifies right.
+        num_only_candidate_right: photos that only the candidate classifies right.
+        p_value: of the drop, see `drop_p_value`; null where it cannot be judged.
+        reason: why it cannot be judged; null where it can.
+    """
 
     version: int
     accuracy: float | None
+    candidate_accuracy: float | None
     num_examples: int
+    num_only_baseline_right: int
+    num_only_candidate_right: int
+    p_value: float | None
+    reason: str | None
 
 
 class Metrics(ProbabilityMetrics):

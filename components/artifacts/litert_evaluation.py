@@ -16,13 +16,23 @@ class Measured(Accuracy):
 
 
 class LiteRTFile(Measured):
-    """A LiteRT file: `agreement` is the share of photos on which it predicts the label that the SavedModel predicts."""
+    """A LiteRT file, and whether it may be pushed.
+
+    Attributes:
+        name: of the file.
+        sha256: of its content.
+        agreement: share of the photos on which it predicts the label that the SavedModel predicts.
+        passed: whether nothing speaks against it.
+        objections: what does.
+        notes: what might, and is not shown by so few photos.
+    """
 
     name: str
     sha256: str
     agreement: float
     passed: bool
     objections: list[str]
+    notes: list[str]
 
 
 class LiteRTEvaluation(TypedDict):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +16,52 @@ from components.artifacts.evaluation import (
     ProbabilityMetrics,
 )
 
-_Z_95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
 NUM_CALIBRATION_BINS = 15  # as in Guo et al. 2017
 
 
-def wilson_interval(num_right: int, num_examples: int) -> list[float]:
-    """Return the 95 % score interval of a proportion, [low, high] (E. B. Wilson, 1927); [0, 1] without examples."""
+def wilson_interval(num_right: int, num_examples: int, *, tail: float = 0.025) -> list[float]:
+    """Return the score interval of a proportion, [low, high] (E. B. Wilson, 1927); [0, 1] without examples.
+
+    Args:
+        num_right: right predictions.
+        num_examples: all predictions.
+        tail: the chance that the true share lies above the interval, and that it lies below; 0.025 each is 95 %.
+
+    >>> [round(share, 3) for share in wilson_interval(0, 10)]  # none of ten: the true share may well be a quarter
+    [0.0, 0.278]
+    """
     if num_examples == 0:
         return [0.0, 1.0]
-    share, z2 = num_right / num_examples, _Z_95**2 / num_examples
+    z = NormalDist().inv_cdf(1 - tail)
+    share, z2 = num_right / num_examples, z**2 / num_examples
     middle = (share + z2 / 2) / (1 + z2)
     half = math.sqrt(share * (1 - share) * z2 + z2**2 / 4) / (1 + z2)
     return [max(0.0, middle - half), min(1.0, middle + half)]
+
+
+def drop_p_value(num_lost: int, num_won: int, num_examples: int, *, max_drop: float = 0.0) -> float:
+    """Return how likely so large a drop in accuracy is, if the true one is `max_drop`: small is shown to be worse.
+
+    One-sided, for two models on the same examples: the score test of T. Tango (Statistics in Medicine 17, 1998, eq. 7
+    and 8), with the continuity correction of A. L. Edwards (1948). Without a `max_drop` it is McNemar's test.
+
+    Args:
+        num_lost: examples that only the other model classifies right.
+        num_won: examples that only this model classifies right.
+        num_examples: all that both have classified.
+        max_drop: share of right predictions that this model may have less, 0–1.
+
+    >>> round(drop_p_value(1, 0, 274), 2), round(drop_p_value(10, 1, 274), 3)  # one photo is luck, nine are not
+    (0.5, 0.008)
+    """
+    n, d = num_examples, max_drop
+    excess = num_lost - num_won - n * d - 1
+    if excess <= 0:
+        return 0.5
+    # The most likely share of `num_won` where the drop is `max_drop`.
+    b = (2 * n - num_lost + num_won) * d - num_lost - num_won
+    won = (math.sqrt(b * b + 8 * n * num_won * d * (1 - d)) - b) / (4 * n)
+    return 1 - NormalDist().cdf(excess / math.sqrt(n * (2 * won + d * (1 - d))))
 
 
 def accuracy(right: NDArray[np.bool_]) -> Accuracy:

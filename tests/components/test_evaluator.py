@@ -16,11 +16,12 @@ from components.artifacts.baseline import Baseline, write_baseline
 from components.artifacts.blessing import read_blessing
 from components.artifacts.evaluation import read_metrics, read_predictions
 from components.artifacts.examples import IndexRow, read_encoded, read_examples, read_index
+from components.artifacts.learned_photos import LEARNED_PHOTOS, to_id, write_learned_photos
 from components.errors import EvaluationError
 from components.evaluator import EvaluatorOptions
 from components.reporting import metrics
 from components.storage.bucket import Bucket
-from components.storage.files import write_json
+from components.storage.files import read_json, write_json
 from export.spec import SPEC, read_spec
 
 NO_BASELINE: Baseline = {"version": None, "path": None}
@@ -46,11 +47,16 @@ def rows(examples_dir: Path) -> list[IndexRow]:
 
 @pytest.fixture(scope="module")
 def save(tmp_path_factory: pytest.TempPathFactory, rows: list[IndexRow], examples_dir: Path) -> Callable[..., Path]:
-    """Return the function that saves a model which is right on the first `num_right` of the ten test photos."""
+    """Return the function that saves a model which is right on the first `num_right` of the ten test photos.
+
+    It has learned from the training photos of the examples, and from the last `num_learned` test photos.
+    """
     photos = [encoded for _, encoded in read_encoded(examples_dir, "test")]
 
     @cache
-    def save(num_right: int, *, class_names: tuple[str, ...] = (), nan: bool = False) -> Path:
+    def save(
+        num_right: int, *, class_names: tuple[str, ...] = (), nan: bool = False, num_learned: int | None = 0
+    ) -> Path:
         labels = np.array([row["label"] for row in rows])
         predicted = np.where(np.arange(10) < num_right, labels, (labels + 1) % 5)
         predictions = np.full((10, 5), 0.05, np.float32)
@@ -61,6 +67,9 @@ def save(tmp_path_factory: pytest.TempPathFactory, rows: list[IndexRow], example
         module = Oracle(photos, predictions)
         tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
         write_spec(folder, list(class_names) or read_examples(examples_dir)["class_names"])
+        if num_learned is not None:
+            learned = [{**row, "split": "train"} for row in rows[10 - num_learned :]]
+            write_learned_photos(folder, [*read_index(examples_dir), *learned])  # type: ignore[list-item]
         return folder
 
     return save
@@ -99,7 +108,8 @@ def failed(result: dict[str, Any]) -> dict[str, str]:
 def test_good_model_is_blessed_where_there_is_nothing_to_compare_with(save: Any, evaluate: Any) -> None:
     result = evaluate(save(9))
     assert result["blessed"] is result["blessing"]["blessed"] is True
-    assert [check["name"] for check in result["blessing"]["checks"]] == ["finite", "min_accuracy", "baseline"]
+    names = ["finite", "min_accuracy", "majority", "min_recall", "baseline"]
+    assert [check["name"] for check in result["blessing"]["checks"]] == names
     assert result["accuracy"] == result["metrics"]["accuracy"] == 0.9
     assert result["metrics"]["baseline"] is None
 
@@ -150,23 +160,116 @@ def test_accuracy_below_the_least_is_not_blessed(save: Any, evaluate: Any, num_r
 
 
 @pytest.mark.parametrize(
-    ("num_right", "max_accuracy_drop", "blessed"), [(8, 0.0, True), (7, 0.0, False), (7, 0.15, True), (6, 0.15, False)]
+    ("num_right", "max_accuracy_drop", "blessed"), [(10, 0.0, True), (9, 0.0, True), (4, 0.0, False), (4, 0.3, True)]
 )
-def test_model_worse_than_the_pushed_one_is_not_blessed(
+def test_a_model_that_is_shown_to_be_worse_than_the_pushed_one_is_not_blessed(
     save: Any, evaluate: Any, num_right: int, max_accuracy_drop: float, blessed: bool
 ) -> None:
-    result = evaluate(save(num_right), baseline=save(8), max_accuracy_drop=max_accuracy_drop)
-    assert result["metrics"]["baseline"] == {"version": 7, "accuracy": 0.8, "num_examples": 10}
+    result = evaluate(save(num_right), baseline=save(10), max_accuracy_drop=max_accuracy_drop, min_accuracy=0)
+    baseline = result["metrics"]["baseline"]
+    assert (baseline["version"], baseline["accuracy"], baseline["num_examples"]) == (7, 1.0, 10)
+    assert baseline["num_only_baseline_right"] == 10 - num_right
+    assert baseline["num_only_candidate_right"] == 0
     assert result["blessed"] is blessed
     assert list(failed(result)) == ([] if blessed else ["baseline"])
     if not blessed:
-        assert "is below that of the pushed version 7 on the same photos (0.8000)" in failed(result)["baseline"]
+        assert "accuracy 0.4000 is below that of the pushed version 7 (1.0000)" in failed(result)["baseline"]
+        assert "6 are right with the pushed one alone and 0 with this one alone" in failed(result)["baseline"]
+
+
+def test_one_photo_less_is_too_few_to_tell(save: Any, evaluate: Any, caplog: pytest.LogCaptureFixture) -> None:
+    result = evaluate(save(9), baseline=save(10))
+    check = result["blessing"]["checks"][-1]
+    assert check["passed"]
+    assert check["message"].endswith("p = 0.500; too few to tell")
+    assert "too few to tell" in caplog.text
+
+
+def test_a_baseline_that_knows_the_test_photos_by_heart_does_not_block_its_successors(save: Any, evaluate: Any) -> None:
+    # It is right on all; of the seven photos that it has not learned from this one knows as many.
+    result = evaluate(save(7), baseline=save(10, num_learned=3))
+    baseline = result["metrics"]["baseline"]
+    assert (baseline["num_examples"], baseline["accuracy"], baseline["candidate_accuracy"]) == (7, 1.0, 1.0)
+    assert result["blessed"]
+    assert result["metrics"]["num_examples"] == 10
+
+
+@pytest.mark.parametrize(("num_learned", "reason"), [(10, "learned from every test photo"), (None, "carries no list")])
+@pytest.mark.parametrize("require_baseline", [False, True])
+def test_a_baseline_that_cannot_be_judged_is_said_and_an_option_decides(
+    save: Any, evaluate: Any, num_learned: int | None, reason: str, require_baseline: bool
+) -> None:
+    result = evaluate(save(7), baseline=save(10, num_learned=num_learned), require_baseline=require_baseline)
+    check = result["blessing"]["checks"][-1]
+    assert result["blessed"] is check["passed"] is not require_baseline
+    assert f"cannot be compared with the pushed version 7: it has {reason}" in check["message"].replace(
+        "it c", "it has c"
+    )
+    assert result["metrics"]["baseline"]["accuracy"] is None
+
+
+def test_a_model_carries_what_it_learned_from(export_dir: Path, examples_dir: Path, evaluate: Any) -> None:
+    learned = [to_id(row["sha256"]) for row in read_index(examples_dir) if row["split"] in ("train", "validation")]
+    assert sorted(learned) == read_json(export_dir / LEARNED_PHOTOS)
+    assert len(learned) == 40
+    # The same examples: all test photos are new to both, and the same model is not worse than itself.
+    result = evaluate(export_dir, baseline=export_dir, min_accuracy=0, must_beat_majority=False)
+    assert result["blessed"]
+    assert result["metrics"]["baseline"]["num_examples"] == 10
+    assert result["metrics"]["baseline"]["p_value"] == 0.5
+
+
+def measured(confusion: list[list[int]]) -> Any:
+    labels = np.repeat(np.arange(len(confusion)), np.sum(confusion, axis=1))
+    predicted = np.concatenate([np.repeat(np.arange(len(row)), row) for row in confusion])
+    return metrics.summarize_classes(predicted, labels, [f"class {n}" for n in range(len(confusion))])
+
+
+@pytest.mark.parametrize(
+    ("confusion", "passed"),
+    [
+        ([[19, 0], [1, 0]], False),  # names the majority for everything
+        ([[18, 1], [0, 1]], False),  # as often right, otherwise
+        ([[19, 0], [0, 1]], True),
+        ([[2, 8], [8, 2]], False),
+        ([[4, 6], [3, 7]], True),
+    ],
+)
+def test_a_model_no_better_than_the_majority_is_not_blessed(confusion: list[list[int]], passed: bool) -> None:
+    found = measured(confusion)
+    assert evaluator._check_majority(found, EvaluatorOptions())["passed"] is passed
+    assert evaluator._check_majority(found, EvaluatorOptions(must_beat_majority=False))["passed"]
+
+
+@pytest.mark.parametrize(
+    ("confusion", "passed", "message"),
+    [
+        ([[90, 0], [15, 0]], False, "recall is below evaluator.min_recall (0.25): class 1 (0 of 15)"),
+        ([[90, 0], [5, 0]], True, "too few photos to tell: class 1 (0 of 5)"),
+        ([[90, 0], [15, 5]], True, "the recall of every class is at least"),
+    ],
+)
+def test_a_class_that_is_hardly_ever_recognised_is_not_blessed(
+    confusion: list[list[int]], passed: bool, message: str
+) -> None:
+    check = evaluator._check_recall(measured(confusion), EvaluatorOptions())
+    assert check["passed"] is passed
+    assert message in check["message"]
+    assert evaluator._check_recall(measured(confusion), EvaluatorOptions(min_recall=0))["passed"]
+
+
+def test_accuracy_at_the_bar_is_enough_however_it_is_rounded() -> None:
+    for num_right in range(1, 50):
+        found = {"accuracy": num_right / 49}
+        bar = sum([1 / 49] * num_right)  # as exact as the sum of its parts
+        assert evaluator._check_accuracy(found, EvaluatorOptions(min_accuracy=min(bar, 1)))["passed"]  # type: ignore[arg-type]
 
 
 def test_a_baseline_at_a_url_is_measured_as_one_here(save, evaluate, s3):
     Bucket(s3.url).upload(save(8), "models/flowers/7", marker="saved_model.pb")
     result = evaluate(save(9), baseline=f"{s3.url}/models/flowers/7")
-    assert result["metrics"]["baseline"] == {"version": 7, "accuracy": 0.8, "num_examples": 10}
+    assert result["metrics"]["baseline"]["version"] == 7
+    assert result["metrics"]["baseline"]["accuracy"] == 0.8
 
 
 def test_model_of_other_classes_than_the_pushed_one_is_not_blessed(save: Any, evaluate: Any) -> None:
@@ -201,6 +304,7 @@ def test_model_that_cannot_be_loaded_or_called_is_an_error(save: Any, evaluate: 
         evaluate(tmp_path / "mute")
     good = save(9)
     write_spec(tmp_path / "mute", read_spec(good)["class_names"])
+    write_learned_photos(tmp_path / "mute", [])
     with pytest.raises(EvaluationError, match="must load and take"):
         evaluate(good, baseline=tmp_path / "mute")
 
@@ -219,7 +323,11 @@ def test_nothing_to_evaluate_on_is_an_error(examples_dir: Path, tmp_path: Path) 
         )
 
 
-@pytest.mark.parametrize("wrong", [{"min_accuracy": 1.1}, {"max_accuracy_drop": -0.1}, {"batch_size": 0}], ids=str)
+@pytest.mark.parametrize(
+    "wrong",
+    [{"min_accuracy": 1.1}, {"max_accuracy_drop": -0.1}, {"min_recall": 2}, {"confidence": 1}, {"batch_size": 0}],
+    ids=str,
+)
 def test_options_out_of_range_are_errors(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be .*Received: "):
         EvaluatorOptions(**wrong)

@@ -46,7 +46,7 @@ def test_every_file_is_measured_on_the_whole_split(
         assert row["num_examples"] == metrics["num_examples"] == 10
         assert row["size_bytes"] == (litert_dir / row["name"]).stat().st_size
         assert 0 < row["latency_ms"] < 10_000
-        assert (row["passed"], row["objections"]) == (True, [])
+        assert (row["passed"], row["objections"], row["notes"]) == (True, [], [])
     # The same pixels to two grey levels: no photo is so close to the border between two classes.
     assert files["float32"]["accuracy"] == metrics["accuracy"]
     assert files["float32"]["agreement"] == 1.0
@@ -73,16 +73,43 @@ def test_a_file_that_predicts_one_class_for_everything_is_not_passed() -> None:
     assert judge([0, 0, 0, 0], labels, [0, 0, 0, 0], **options)["passed"]
 
 
-def test_a_file_that_is_less_accurate_or_disagrees_is_not_passed() -> None:
-    labels = [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
-    predicted = [*labels[:-1], -1]  # the last one could not be read
+def test_a_file_that_is_shown_to_be_less_accurate_or_to_disagree_is_not_passed() -> None:
+    labels = [0, 1, 2, 3, 4] * 20
+    wrong = [*labels[:-10], *([1, 0] * 5)]
+    predicted = [w if w != label else 2 for w, label in zip(wrong, labels, strict=True)]
+    predicted[:-10] = labels[:-10]
     good = judge(predicted, labels, labels, max_accuracy_drop=0.1, min_agreement=0.9)
-    assert (good["agreement"], good["passed"], good["objections"]) == (0.9, True, [])
-    bad = judge(predicted, labels, labels, max_accuracy_drop=0.05, min_agreement=0.95)
+    assert (good["agreement"], good["passed"], good["objections"], good["notes"]) == (0.9, True, [], [])
+    bad = judge(predicted, labels, labels, max_accuracy_drop=0.02, min_agreement=0.97)
     assert bad["objections"] == [
-        "its accuracy is 0.1000 below the SavedModel's, more than litert_evaluator.max_accuracy_drop (0.05)",
-        "it agrees with the SavedModel on 0.9000 of the photos, less than litert_evaluator.min_agreement (0.95)",
+        "its accuracy is 0.1000 below the SavedModel's, more than litert_evaluator.max_accuracy_drop (0.02)",
+        "it agrees with the SavedModel on 0.9000 of the photos, less than litert_evaluator.min_agreement (0.97)",
     ]
+    assert not bad["passed"]
+
+
+def test_few_photos_are_too_few_to_tell_and_a_note_says_so() -> None:
+    labels = [0, 1, 2, 3, 4]
+    expected = [0, 1, 2, 3, 3]
+    # Better than the SavedModel: that it disagrees does not speak against it.
+    file = judge(labels, labels, expected)
+    assert (file["accuracy"], file["agreement"], file["objections"], file["notes"]) == (1.0, 0.8, [], [])
+    file = judge(expected, labels, labels)
+    assert (file["passed"], file["objections"]) == (True, [])
+    assert all(note.endswith("; 5 photos are too few to tell") for note in file["notes"])
+    assert len(file["notes"]) == 2
+
+
+def test_a_drop_of_seven_points_shows_on_274_photos() -> None:
+    labels = [0, 1] * 137
+    predicted = [*labels[:-20], *[1 - label for label in labels[-20:]]]
+    assert not judge(predicted, labels, labels)["passed"]
+
+
+def test_a_prediction_that_is_no_number_is_not_passed() -> None:
+    labels = [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
+    file = judge([*labels[:-1], -1], labels, labels, max_accuracy_drop=1, min_agreement=0)
+    assert file["objections"] == ["1 of 10 predictions are missing, or no numbers"]
 
 
 def test_a_prediction_that_is_missing_or_no_number_is_no_class() -> None:
@@ -101,7 +128,9 @@ def test_a_file_that_takes_too_long_is_an_error(evaluate: Evaluate, litert_dir: 
         evaluate(litert_dir, timeout_s=0.01)
 
 
-@pytest.mark.parametrize(("option", "value"), [("max_accuracy_drop", -0.1), ("min_agreement", 1.1), ("timeout_s", 0)])
+@pytest.mark.parametrize(
+    ("option", "value"), [("max_accuracy_drop", -0.1), ("min_agreement", 1.1), ("confidence", 0.4), ("timeout_s", 0)]
+)
 def test_options_out_of_range_are_refused(option: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{option} must be .*Received: {value}"):
         LiteRTEvaluatorOptions(**{option: value})

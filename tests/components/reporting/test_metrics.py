@@ -25,6 +25,23 @@ def test_wilson_interval_is_the_published_one(num_right: int, num_examples: int,
     assert metrics.wilson_interval(num_right, num_examples) == pytest.approx([low, high], abs=5e-5)
 
 
+def test_a_drop_without_a_margin_is_tested_as_by_mcnemar() -> None:
+    for lost, won in [(1, 0), (5, 0), (8, 2), (16, 4), (40, 25)]:
+        exact = sum(math.comb(lost + won, k) for k in range(lost, lost + won + 1)) / 2 ** (lost + won)
+        assert metrics.drop_p_value(lost, won, 274) == pytest.approx(exact, abs=0.02)
+    assert metrics.drop_p_value(0, 0, 274) == metrics.drop_p_value(3, 9, 274) == metrics.drop_p_value(0, 0, 0) == 0.5
+
+
+@pytest.mark.parametrize("max_drop", [0.0, 0.02, 0.1])
+@pytest.mark.parametrize("num_examples", [20, 50, 274])
+def test_a_model_at_the_margin_is_rarely_shown_to_be_worse(num_examples: int, max_drop: float) -> None:
+    # On 5 % of the photos this model alone is right, on so much more the other alone.
+    shares = [0.05 + max_drop, 0.05, 0.9 - max_drop]
+    draws = np.random.default_rng(0).multinomial(num_examples, shares, size=2000)
+    values = [metrics.drop_p_value(int(lost), int(won), num_examples, max_drop=max_drop) for lost, won, _ in draws]
+    assert np.mean(np.array(values) < 0.05) < 0.06
+
+
 def test_confusion_matrix_counts_true_classes_in_rows() -> None:
     labels, predicted = np.array([0, 0, 0, 1, 2]), np.array([0, 1, 1, 1, 0])
     assert metrics.confusion_matrix(labels, predicted, 3).tolist() == [[1, 2, 0], [0, 1, 0], [1, 0, 0]]
