@@ -34,7 +34,6 @@ from components.storage.cache import fetch_folder
 from components.storage.models import MARKER
 from export.spec import read_spec
 
-
 log = logging.getLogger(__name__)
 
 
@@ -228,17 +227,19 @@ def _check_majority(measured: Metrics, options: EvaluatorOptions) -> Check:
     counts = {name: of_class["num_examples"] for name, of_class in measured["per_class"].items()}
     name = max(counts, key=counts.__getitem__)
     num_right, num_examples = round(measured["accuracy"] * measured["num_examples"]), measured["num_examples"]
-    passed = num_right > counts[name] or not options.must_beat_majority
+    is_better = num_right > counts[name]
     message = (
-        f"{num_right} of {num_examples} right is {'more' if num_right > counts[name] else 'no more'} than always naming "
-        f"{name} would be ({counts[name]}); evaluator.must_beat_majority is {str(options.must_beat_majority).lower()}"
+        f"{num_right} of {num_examples} right is {'more' if is_better else 'no more'} than always naming {name} would "
+        f"be ({counts[name]}); evaluator.must_beat_majority is {str(options.must_beat_majority).lower()}"
     )
-    return {"name": "majority", "passed": passed, "message": message}
+    return {"name": "majority", "passed": is_better or not options.must_beat_majority, "message": message}
 
 
 def _check_recall(measured: Metrics, options: EvaluatorOptions) -> Check:
     """Find the classes whose recall is shown to be too low: below an interval that holds for all classes together."""
-    classes, shown, unclear = measured["per_class"], [], []
+    classes = measured["per_class"]
+    shown: list[str] = []
+    unclear: list[str] = []
     tail = (1 - options.confidence) / len(classes)  # C. E. Bonferroni, 1936: one of many is low by luck
     for name, of_class in classes.items():
         num_examples = of_class["num_examples"]

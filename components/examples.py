@@ -44,7 +44,8 @@ class ExamplesOptions:
         source: a folder or its URL, a TensorFlow Datasets name, `synthetic`, or `auto`.
         validation_fraction: share of the photos held back to watch training.
         test_fraction: share of the photos held back to judge the model.
-        near_duplicate_bits: photos whose 128-bit hashes differ in at most this many bits (0–3) count as the same.
+        near_duplicate_bits: photos of about the same colour whose 128-bit hashes differ in at most this many bits (1–3)
+            look the same; 0 compares whole files alone, as for photos of one fixed camera.
         num_synthetic_per_class: drawn flowers of each kind.
         seed: of the drawn flowers.
         engine: what checks the photos: this machine (`local`), or a Beam pipeline (`beam`), which reads a folder.
@@ -61,6 +62,10 @@ class ExamplesOptions:
     beam_options: str = ""
 
     def __post_init__(self) -> None:
+        if not self.source.strip():
+            raise ValueError(
+                f"source must be a folder, a URL, a data set, synthetic or auto. Received: {self.source!r}"
+            )
         check_choice(self, (LOCAL, BEAM), "engine")
         check_above(self, 0, "validation_fraction", "test_fraction")
         if self.validation_fraction + self.test_fraction > 0.9:
@@ -97,9 +102,13 @@ def build(*, out_dir: Path, options: ExamplesOptions) -> Summary:
     candidates, copies = drop_exact_duplicates(candidates)
     fractions = {"test": options.test_fraction, "validation": options.validation_fraction}
     candidates = carve_splits(candidates, {s: f for s, f in fractions.items() if s not in source.splits})
-    candidates, near_copies = drop_near_duplicates(candidates, max_bits=options.near_duplicate_bits)
+    candidates, look_alikes, conflicts = drop_near_duplicates(candidates, max_bits=options.near_duplicate_bits)
     candidates.sort(key=lambda c: (SPLITS.index(c.split), c.sha256))
-    excluded = sorted([*unusable, *copies, *near_copies], key=lambda e: (e["split"], e["file"], e["rule"]))
+    unlabelled = [
+        Exclusion(file=file, split="train", rule="unlabelled", reason="it lies in no class folder")
+        for file in source.unlabelled
+    ]
+    excluded = sorted([*unusable, *unlabelled, *copies, *look_alikes], key=lambda e: (e["split"], e["file"], e["rule"]))
 
     examples = Examples(
         source=options.source,
@@ -108,6 +117,7 @@ def build(*, out_dir: Path, options: ExamplesOptions) -> Summary:
         class_names=list(source.class_names),
         splits={split: _write_split(split, candidates, pool, source.class_names, out_dir) for split in SPLITS},
         excluded=excluded,
+        label_conflicts=conflicts,
     )
     pool.unlink()
     write_index(out_dir, (candidate.to_row() for candidate in candidates))
@@ -115,7 +125,9 @@ def build(*, out_dir: Path, options: ExamplesOptions) -> Summary:
     for rule, count in Counter(e["rule"] for e in excluded).items():
         log.warning("examples: %d left out as %s; examples.json lists them", count, rule)
     counts = {f"num_{split}": examples["splits"][split]["num_examples"] for split in SPLITS}
-    return {"data": source.resolved, "num_classes": len(source.class_names), **counts, "num_excluded": len(excluded)}
+    fallback = {"fallback": source.fallback} if source.fallback else {}
+    numbers = {"num_classes": len(source.class_names), **counts, "num_excluded": len(excluded)}
+    return {"data": source.resolved, **numbers, **fallback}
 
 
 def _examine(source: Source, options: ExamplesOptions, work_dir: Path) -> Iterator[Examined]:

@@ -34,7 +34,7 @@ class ExportOptions:
 
 
 def export(*, examples_dir: Path, training_dir: Path, out_dir: Path, options: ExportOptions) -> Summary:
-    """Write the SavedModel with its signatures, warmup requests, `model_spec.json` and the list of what it learned from."""
+    """Write the SavedModel with its signatures, warmup requests, `model_spec.json` and what it learned from."""
     from export import saved_model
 
     training = read_training(training_dir)

@@ -46,8 +46,8 @@ class LiteRTEvaluatorOptions:
     """What a file must reach.
 
     Attributes:
-        max_accuracy_drop: how much less accurate than the SavedModel it may be; a file that is shown to be worse, on the
-            same photos, is not pushed.
+        max_accuracy_drop: how much less accurate than the SavedModel it may be; a file that is shown to be worse is not
+            pushed.
         min_agreement: on which share of the photos it must name the class that the SavedModel names; a file that is
             shown to be below, and is right no more often than the SavedModel, is not pushed.
         confidence: how sure either must be, 0.5–0.9999; where the photos are too few to tell, a note says so.
@@ -149,7 +149,8 @@ def _judge(
     num_lost, num_won = int((expected_right & ~right).sum()), int((right & ~expected_right).sum())
     num_examples = len(labels)
     drop, agreement = (num_lost - num_won) / num_examples, float(agrees.mean())
-    objections, notes = [], []
+    objections: list[str] = []
+    notes: list[str] = []
     # With room for the rounding of a difference.
     if drop > options.max_accuracy_drop + 1e-9:
         p_value = metrics.drop_p_value(num_lost, num_won, num_examples, max_drop=options.max_accuracy_drop)

@@ -81,6 +81,7 @@ def compute(*, examples_dir: Path, out_dir: Path) -> Summary:
         num_excluded=len(excluded),
         excluded_by_rule=dict(sorted(Counter(exclusion["rule"] for exclusion in excluded).items())),
         excluded=excluded,
+        label_conflicts=examples["label_conflicts"],
     )
     write_statistics(out_dir, statistics)
     counts = {f"num_{split}": described["num_examples"] for split, described in splits.items()}

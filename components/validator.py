@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 SMALL_SPLIT = 20
 """Examples below which an accuracy is little more than a guess: its 95% interval reaches ±22 points."""
-DUPLICATE_RULES = ("duplicate", "near_duplicate", "conflicting_label")
+USABLE_RULES = ("duplicate", "near_duplicate", "conflicting_label", "unlabelled")
 """Exclusion rules that speak of readable files; every other rule counts towards `max_excluded_fraction`."""
 ACCEPT = "If the change is meant, accept it with --set validator.update_schema=true."
 
@@ -39,7 +39,7 @@ class ValidatorOptions:
     Attributes:
         min_examples_per_class: Fewest train examples of a class; below is an error.
         max_imbalance: Largest class of train / smallest one; above is a warning.
-        max_excluded_fraction: Excluded files / files found, 0–1, duplicates not counted; above is an error.
+        max_excluded_fraction: Excluded files / files found, 0–1, without those of `USABLE_RULES`; above is an error.
         max_drift: Jensen-Shannon divergence from the schema in bits, 0–1; above is a warning.
         update_schema: Accept the new data: rewrite the schema from it, unless it breaks another rule.
     """
@@ -185,7 +185,7 @@ def _check_train(train: SplitStatistics, options: ValidatorOptions) -> Iterator[
 def _check_excluded(statistics: Statistics, options: ValidatorOptions) -> Iterator[Anomaly]:
     excluded, limit = statistics["excluded"], options.max_excluded_fraction
     num_found = len(excluded) + sum(split["num_examples"] for split in statistics["splits"].values())
-    unusable = [entry for entry in excluded if entry["rule"] not in DUPLICATE_RULES]
+    unusable = [entry for entry in excluded if entry["rule"] not in USABLE_RULES]
     conflicting = [entry for entry in excluded if entry["rule"] == "conflicting_label"]
     others = [entry for entry in excluded if entry["rule"] != "conflicting_label"]
     if unusable and len(unusable) / num_found > limit:
@@ -197,8 +197,11 @@ def _check_excluded(statistics: Statistics, options: ValidatorOptions) -> Iterat
     if others:
         message = f"{len(others)} of {num_found} files are left out: {_name_first(others)}."
         yield _warning("excluded", message)
-    if conflicting:
-        message = f"{len(conflicting)} files show one image under several labels: {_name_first(conflicting)}."
+    if conflicting := [*conflicting, *statistics["label_conflicts"]]:
+        message = (
+            f"{len(conflicting)} files show what looks the same under several labels: {_name_first(conflicting)}. Sort "
+            "them. Where photos of one camera only look alike, examples.near_duplicate_bits=0 compares whole files."
+        )
         yield _warning("conflicting_label", message)
 
 

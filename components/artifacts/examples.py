@@ -52,11 +52,15 @@ class Exclusion(TypedDict):
 
 
 class Examples(DataOrigin):
-    """`examples.json`; a label is an index into `class_names`."""
+    """`examples.json`; a label is an index into `class_names`.
+
+    `label_conflicts` are photos of train that are kept, and look the same as one with another label.
+    """
 
     class_names: list[str]
     splits: dict[str, Split]
     excluded: list[Exclusion]
+    label_conflicts: list[Exclusion]
 
 
 class IndexRow(TypedDict):
@@ -177,7 +181,7 @@ def _to_example(row: IndexRow, encoded: bytes, class_names: Sequence[str]) -> "t
     import tensorflow as tf
 
     def text(value: str | bytes) -> tf.train.Feature:
-        value = value.encode() if isinstance(value, str) else value
+        value = os.fsencode(value) if isinstance(value, str) else value
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
 
     def integer(value: int) -> tf.train.Feature:

@@ -45,6 +45,7 @@ class Statistics(DataOrigin):
     num_excluded: int
     excluded_by_rule: dict[str, int]
     excluded: list[Exclusion]
+    label_conflicts: list[Exclusion]
 
 
 def read_statistics(statistics_dir: Path) -> Statistics:

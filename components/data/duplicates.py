@@ -2,9 +2,12 @@
 
 A photo's fingerprint is its difference hash: 128 bits that say, for a tiny grey copy, where brightness rises to the
 right and where it rises downwards. Scaling, recompression and small changes of tone flip few of them (N. Krawetz,
-"Kind of Like That", 2013).
+"Kind of Like That", 2013). It knows nothing of colour, and of an image without detail nothing at all: so photos that
+look the same have about the same mean colour, too, the nearer the less contrast they have.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -14,6 +17,29 @@ GRID = 8
 """The tiny copy has 9 × 9 grey values, whose neighbours are compared at 8 × 8 positions in both directions."""
 
 _NUM_BANDS = 4
+_LEVELS_PER_CONTRAST = 64
+"""Mean colours may differ by so many of 255 levels, times the contrast: 13 in an ordinary photo, 0 in a plain one."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What photos look like, a row each: `uint32 [N, 4]` hashes, `int16 [N, 3]` mean RGB, 0–255, and contrasts 0–1."""
+
+    hashes: NDArray[np.uint32]
+    colours: NDArray[np.int16]
+    contrasts: NDArray[np.float64]
+
+    def take(self, rows: Sequence[int] | NDArray[np.intp]) -> "Looks":
+        """Return some of the rows."""
+        return Looks(self.hashes[rows], self.colours[rows], self.contrasts[rows])
+
+    def are_near(self, pairs: NDArray[np.intp], max_bits: int) -> NDArray[np.bool_]:
+        """Return which pairs of rows `[P, 2]` look the same: `bool [P]`."""
+        one, other = pairs[:, 0], pairs[:, 1]
+        bits = np.bitwise_count(self.hashes[one] ^ self.hashes[other]).sum(axis=1)
+        levels = np.abs(self.colours[one] - self.colours[other]).max(axis=1)
+        allowed = _LEVELS_PER_CONTRAST * np.minimum(self.contrasts[one], self.contrasts[other])
+        return (bits <= max_bits) & (levels <= allowed)
 
 
 def difference_hash(grey: NDArray[np.uint8]) -> NDArray[np.uint32]:
@@ -28,45 +54,73 @@ def difference_hash(grey: NDArray[np.uint8]) -> NDArray[np.uint32]:
     return np.packbits(rises).view(np.uint32)
 
 
-def find_shadowed(hashes: NDArray[np.uint32], ranks: NDArray[np.intp], *, max_bits: int) -> dict[int, int]:
+def find_shadowed(looks: Looks, ranks: NDArray[np.intp], *, max_bits: int) -> dict[int, int]:
     """Find the rows that look the same as one of a higher rank.
 
     Args:
-        hashes: `uint32 [N, 4]`.
+        looks: of N photos.
         ranks: `[N]`.
         max_bits: hashes that differ in at most so many bits, 0 to 3, look the same.
 
     Returns:
         Each such row, with a row of a higher rank that it looks like.
     """
-    # Rows of one hash and rank have one result, so the first stands for all: many plain images cost no more than
-    # others do.
-    _, firsts, groups = np.unique(
-        np.column_stack([hashes, ranks.astype(np.uint32)]), axis=0, return_index=True, return_inverse=True
-    )
-    chosen = np.sort(firsts)
     winners: dict[int, int] = {}
-    for pair in chosen[find_near_pairs(hashes[chosen], max_bits=max_bits)].tolist():
+    firsts, groups = _group(looks, ranks)
+    for pair in firsts[find_near_pairs(looks.take(firsts), max_bits=max_bits)].tolist():
         lower, upper = sorted(pair, key=ranks.__getitem__)
         if ranks[lower] < ranks[upper]:
             winners.setdefault(lower, upper)
     return {row: winners[first] for row, first in enumerate(firsts[groups].tolist()) if first in winners}
 
 
-def find_near_pairs(hashes: NDArray[np.uint32], *, max_bits: int) -> NDArray[np.intp]:
-    """Find the pairs of rows of `uint32 [N, 4]` that differ in at most `max_bits` bits: `[P, 2]`, the lower row first.
+def find_conflicts(looks: Looks, labels: NDArray[np.intp], ranks: NDArray[np.intp], *, max_bits: int) -> dict[int, int]:
+    """Find the rows that look the same as one with another label: each, with one that it looks like.
+
+    Args:
+        looks: of N photos.
+        labels: `[N]`.
+        ranks: `[N]`.
+        max_bits: see `find_shadowed`.
+    """
+    others: dict[int, int] = {}
+    firsts, groups = _group(looks, ranks, labels)
+    for one, other in firsts[find_near_pairs(looks.take(firsts), max_bits=max_bits)].tolist():
+        if labels[one] != labels[other]:
+            others.setdefault(one, other)
+            others.setdefault(other, one)
+    return {row: others[first] for row, first in enumerate(firsts[groups].tolist()) if first in others}
+
+
+def _group(looks: Looks, *columns: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the first row of each group of equal rows, in order, and the group of each row.
+
+    They have one result, so the first stands for all: many equal images cost no more than others do.
+    """
+    everything = np.column_stack([looks.hashes, looks.colours, np.rint(looks.contrasts * 1e4), *columns]).astype(
+        np.int64
+    )
+    _, firsts, groups = np.unique(everything, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(firsts)
+    return firsts[order], np.argsort(order)[groups]
+
+
+def find_near_pairs(looks: Looks, *, max_bits: int) -> NDArray[np.intp]:
+    """Find the pairs of rows that look the same, with hashes of at most `max_bits` different bits: `[P, 2]`, in order.
 
     Two hashes that differ in m bits agree in all but m of their four bands, so only rows that agree in so many are
     compared: linear in N where few photos are alike. Hence `max_bits` is at most 3, and one band of four tells little:
     photos with a white sky share it. Pairs that agree in an earlier band come first.
 
     >>> hashes = np.array([[0b1111, 0, 0, 0], [0, 0, 0, 0], [0b0111, 0, 0, 0]], np.uint32)
-    >>> find_near_pairs(hashes, max_bits=3)
+    >>> looks = Looks(hashes, colours=np.zeros((3, 3), np.int16), contrasts=np.ones(3))
+    >>> find_near_pairs(looks, max_bits=3)
     array([[0, 2],
            [1, 2]])
     """
     if not 0 <= max_bits < _NUM_BANDS:
         raise ValueError(f"max_bits must be 0 to {_NUM_BANDS - 1}. Received: {max_bits}")
+    hashes = looks.hashes
     found = [np.empty((0, 2), np.intp)]
     for bands in combinations(range(_NUM_BANDS), _NUM_BANDS - max_bits):
         order = np.lexsort(hashes[:, bands].T)
@@ -78,8 +132,7 @@ def find_near_pairs(hashes: NDArray[np.uint32], *, max_bits: int) -> NDArray[np.
             positions = positions[: np.searchsorted(positions, len(run) - step)]
             positions = positions[run[positions] == run[positions + step]]
             pairs = np.column_stack([order[positions], order[positions + step]])
-            distances = np.bitwise_count(hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]]).sum(axis=1)
-            found.append(np.sort(pairs[distances <= max_bits], axis=1))
+            found.append(np.sort(pairs[looks.are_near(pairs, max_bits)], axis=1))
     unique = np.unique(np.concatenate(found), axis=0)
     first_band = (hashes[unique[:, 0]] == hashes[unique[:, 1]]).argmax(axis=1)
     return unique[np.lexsort((unique[:, 0], unique[:, 1], first_band))]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _SERVED_FORMATS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "GIF": "gif", "BMP": "bmp"}
 _BATCH_SIZE = 64
-_GREY_SIZE_PX = 32
+_SMALL_SIZE_PX = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ class Candidate:
         brightness: mean of the grey values, 0–1.
         contrast: standard deviation of the grey values, 0–1.
         hash: difference hash, 16 bytes.
+        colour: mean RGB, 0–255.
         offset: where its encoded bytes are kept meanwhile.
         length: their number.
     """
@@ -55,6 +56,7 @@ class Candidate:
     brightness: float
     contrast: float
     hash: bytes
+    colour: tuple[int, int, int] = (0, 0, 0)
     offset: int = 0
     length: int = 0
 
@@ -97,13 +99,15 @@ def make_examiner() -> Callable[[Photo], Examined]:
         def exclude(rule: str, reason: str) -> Examined:
             return Exclusion(file=photo.name, split=photo.split, rule=rule, reason=reason), b""
 
+        if not photo.encoded:
+            return exclude("unreadable", photo.reason or "empty")
         try:
             encoded, format_name = _to_served_format(photo.encoded)
-            shape, grey, tiny = measure(tf.constant(encoded))
+            shape, grey, tiny, colour = measure(tf.constant(encoded))
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
             return exclude("too_large", str(exc))
         except UnidentifiedImageError:
-            return exclude("unreadable", "empty" if not photo.encoded else "not an image")
+            return exclude("unreadable", "not an image")
         except tf.errors.InvalidArgumentError as exc:
             # A traceback and the node's name surround the message.
             return exclude("unreadable", exc.message.split("\n\t [[")[0].splitlines()[-1][:200])
@@ -121,23 +125,27 @@ def make_examiner() -> Callable[[Photo], Examined]:
             brightness=round(float(grey.numpy().mean()) / 255, 4),
             contrast=round(float(grey.numpy().std()) / 255, 4),
             hash=duplicates.difference_hash(tiny.numpy()).tobytes(),
+            colour=tuple(colour.numpy().tolist()),
         )
         return candidate, encoded
 
     return examine_one
 
 
-def _trace_measurement() -> "Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]":
-    """Make the function that decodes a photo to its shape, a small grey copy and the tiny one that is hashed."""
+def _trace_measurement() -> "Callable[[tf.Tensor], tuple[tf.Tensor, ...]]":
+    """Make the function that decodes a photo to its shape, a small grey copy, the tiny one to hash, and its colour."""
     import tensorflow as tf
 
     from export import preprocessing
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
-    def measure(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def measure(encoded: tf.Tensor) -> tuple[tf.Tensor, ...]:
         image = preprocessing.decode(encoded)
-        grey = tf.image.rgb_to_grayscale(preprocessing.resize(image, _GREY_SIZE_PX))
-        return tf.shape(image), grey[..., 0], preprocessing.resize(grey, duplicates.GRID + 1)[..., 0]
+        small = preprocessing.resize(image, _SMALL_SIZE_PX)
+        grey = tf.image.rgb_to_grayscale(small)
+        colour = tf.reduce_mean(tf.cast(small, tf.float32), axis=[0, 1])
+        tiny = preprocessing.resize(grey, duplicates.GRID + 1)[..., 0]
+        return tf.shape(image), grey[..., 0], tiny, tf.cast(tf.round(colour), tf.int32)
 
     return measure.get_concrete_function()
 

@@ -6,6 +6,7 @@ Splits that judge come last in `SPLITS`: of two copies the one that judges more 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,7 +36,9 @@ def drop_exact_duplicates(candidates: Sequence[Candidate]) -> tuple[list[Candida
 def carve_splits(candidates: Sequence[Candidate], fractions: Mapping[str, float]) -> list[Candidate]:
     """Take splits out of `train`, class by class, by the hash of the content.
 
-    A photo keeps its split when others are added. Each class gives at least one photo to each split.
+    Each class gives at least one photo to each split. A photo keeps its split when others are added, but in a class so
+    small that a split has the one photo it must have: that one may be replaced by a new photo. Then it goes on to
+    validation or train, so no photo that was ever trained on comes to validate or to test.
 
     Args:
         candidates: no file twice.
@@ -56,22 +59,53 @@ def carve_splits(candidates: Sequence[Candidate], fractions: Mapping[str, float]
     return [replace(c, split=moved[c.sha256]) if c.sha256 in moved else c for c in candidates]
 
 
-def drop_near_duplicates(candidates: Sequence[Candidate], *, max_bits: int) -> tuple[list[Candidate], list[Exclusion]]:
-    """Of photos that look the same in two splits, drop the one in the split that judges less: train, then validation.
+class NearDuplicates(NamedTuple):
+    """What is left without look-alikes; `conflicts` are photos of train that stay, and look like another class."""
+
+    kept: list[Candidate]
+    excluded: list[Exclusion]
+    conflicts: list[Exclusion]
+
+
+def drop_near_duplicates(candidates: Sequence[Candidate], *, max_bits: int) -> NearDuplicates:
+    """Drop photos that look the same as others, so that no two splits share a look-alike.
+
+    Of a pair in two splits the one is dropped that judges less: train, then validation. A pair with two labels judges
+    nothing, so whichever of it is in validation or test is dropped; in train both stay.
 
     Args:
         candidates: at least one.
-        max_bits: photos whose hashes differ in at most so many bits, 0 to 3, look the same.
+        max_bits: photos whose hashes differ in at most so many bits, 1 to 3, and of about the same colour, look the
+            same; with 0 nothing is compared.
     """
-    hashes = np.frombuffer(b"".join(c.hash for c in candidates), np.uint32).reshape(-1, 4)
+    if not max_bits:
+        return NearDuplicates(list(candidates), [], [])
+    looks = duplicates.Looks(
+        hashes=np.frombuffer(b"".join(c.hash for c in candidates), np.uint32).reshape(-1, 4),
+        colours=np.array([c.colour for c in candidates], np.int16),
+        contrasts=np.array([c.contrast for c in candidates]),
+    )
+    labels = np.array([c.label for c in candidates])
     ranks = np.array([SPLITS.index(c.split) for c in candidates])
-    winners = duplicates.find_shadowed(hashes, ranks, max_bits=max_bits)
-    kept = [candidate for row, candidate in enumerate(candidates) if row not in winners]
-    excluded = []
-    for row, winner in sorted(winners.items()):
-        reason = f"looks the same as {candidates[winner].name} in {candidates[winner].split}"
-        excluded.append(_exclude(candidates[row], "near_duplicate", reason))
-    return kept, excluded
+    others = duplicates.find_conflicts(looks, labels, ranks, max_bits=max_bits)
+    conflicting = {
+        row: _exclude(
+            candidates[row], "conflicting_label", f"looks the same as {candidates[other].name}, of another class"
+        )
+        for row, other in sorted(others.items())
+    }
+    left = [row for row in range(len(candidates)) if row not in conflicting or ranks[row] == 0]
+    winners = duplicates.find_shadowed(looks.take(left), ranks[left], max_bits=max_bits)
+    kept = [candidates[row] for position, row in enumerate(left) if position not in winners]
+    excluded = [exclusion for row, exclusion in conflicting.items() if ranks[row] > 0]
+    for position, winner in sorted(winners.items()):
+        first = candidates[left[winner]]
+        excluded.append(
+            _exclude(candidates[left[position]], "near_duplicate", f"looks the same as {first.name} in {first.split}")
+        )
+    names = {candidate.name for candidate in kept}
+    conflicts = [exclusion for row, exclusion in conflicting.items() if ranks[row] == 0 and exclusion["file"] in names]
+    return NearDuplicates(kept, excluded, conflicts)
 
 
 def _exclude(candidate: Candidate, rule: str, reason: str) -> Exclusion:

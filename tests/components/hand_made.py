@@ -39,6 +39,7 @@ def write(folder: Path, rows: Sequence[IndexRow], **changes: Any) -> Path:
         "class_names": class_names,
         "splits": splits,
         "excluded": [],
+        "label_conflicts": [],
     }
     folder.mkdir(exist_ok=True)
     write_examples(folder, Examples(**examples | changes))

@@ -1,13 +1,10 @@
 """Photos of a folder at a URL."""
 
-import logging
 from collections.abc import Iterable, Iterator
 
 from components.data.sources.layout import LabelledFile, read_layout
 from components.data.sources.source import Description, Photo, Source, describe_files
 from components.storage.bucket import Bucket
-
-log = logging.getLogger(__name__)
 
 
 def open_bucket(bucket: Bucket) -> Source:
@@ -19,7 +16,9 @@ def open_bucket(bucket: Bucket) -> Source:
     """
     layout = read_layout(bucket.files(), origin=str(bucket))
     photos = _read_photos(bucket, layout.files)
-    return Source(str(bucket), layout.class_names, layout.splits, len(layout.files), photos)
+    return Source(
+        str(bucket), layout.class_names, layout.splits, len(layout.files), photos, unlabelled=layout.unlabelled
+    )
 
 
 def describe_bucket(bucket: Bucket) -> Description:
@@ -31,13 +30,12 @@ def describe_bucket(bucket: Bucket) -> Description:
     """
     bucket.check_readable()
     files = bucket.files()
-    names = [file.name for file in read_layout(files, origin=str(bucket)).files]
+    layout = read_layout(files, origin=str(bucket))
+    names = (*(file.name for file in layout.files), *layout.unlabelled)
     return describe_files((name, files[name].size_bytes, files[name].version) for name in names)
 
 
 def _read_photos(bucket: Bucket, files: Iterable[LabelledFile]) -> Iterator[Photo]:
     contents = bucket.read_each(file.name for file in files)
     for file, encoded in zip(files, contents, strict=True):
-        if encoded is None:
-            log.warning("%s/%s is not there any more", bucket, file.name)
-        yield Photo(*file, encoded or b"")
+        yield Photo(*file, encoded or b"", "gone" if encoded is None else "")

@@ -1,5 +1,6 @@
 """Photos of a data set that TensorFlow Datasets knows: downloaded and written to disk once, and read from there."""
 
+import logging
 import re
 import urllib.parse
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from components.errors import DataError
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
+
+log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(/[\w.\-]+)?(:[\w.\-]+)?")
 _PROBE_TIMEOUT_S = 10
@@ -52,6 +55,8 @@ def open_dataset(name: str) -> Source:
         )
     _prepare(builder)
     splits = tuple(s for s in SPLITS if s in builder.info.splits)
+    if others := sorted(set(builder.info.splits) - set(splits)):
+        log.warning("examples: %s is read without its splits %s", builder.info.full_name, ", ".join(others))
     num_photos = sum(builder.info.splits[s].num_examples for s in splits)
     photos = _read_photos(builder, splits, image=image, label=label)
     return Source(builder.info.full_name, tuple(features[label].names), splits, num_photos, photos)

@@ -1,14 +1,13 @@
 """Photos of a folder on a disk."""
 
-import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from components.data.sources.layout import LabelledFile, Layout, is_partitioned, read_layout
+from components.data.sources.layout import LabelledFile, Layout, read_layout
 from components.data.sources.source import Description, Photo, Source, describe_files
-
-log = logging.getLogger(__name__)
+from components.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -20,13 +19,8 @@ class FolderPhotos:
 
     def __iter__(self) -> Iterator[Photo]:
         for file in self.files:
-            path = self.folder / file.name
-            try:
-                encoded = path.read_bytes()
-            except OSError as exc:
-                log.warning("%s cannot be read: %s", path, exc)
-                encoded = b""
-            yield Photo(*file, encoded)
+            encoded, reason = _read(self.folder / file.name)
+            yield Photo(*file, encoded, reason)
 
     def slices(self, size: int) -> Iterator["FolderPhotos"]:
         """Yield the photos in slices of a size."""
@@ -38,40 +32,74 @@ def open_folder(folder: Path) -> Source:
     """Open a folder.
 
     Raises:
-        DataError: it holds no classes or no files.
+        DataError: it holds no classes or no files, or a folder in it cannot be read.
     """
     layout = _read_layout(folder)
     photos = FolderPhotos(folder, layout.files)
-    return Source(str(folder), layout.class_names, layout.splits, len(layout.files), photos)
+    return Source(
+        str(folder), layout.class_names, layout.splits, len(layout.files), photos, unlabelled=layout.unlabelled
+    )
 
 
 def describe_folder(folder: Path) -> Description:
-    """Describe a folder by its files' names, sizes and times.
+    """Describe a folder by its files' names, sizes and times of change.
+
+    The time of change (`ctime`) also tells that a file may be read now, or was restored with its old date.
 
     Raises:
-        DataError: it holds no classes or no files.
+        DataError: see `open_folder`.
     """
-    stats = ((file.name, (folder / file.name).stat()) for file in _read_layout(folder).files)
-    return describe_files((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+    layout = _read_layout(folder)
+    names = (*(file.name for file in layout.files), *layout.unlabelled)
+    stats = ((name, _stat(folder / name)) for name in names)
+    return describe_files((name, stat.st_size, stat.st_ctime_ns) for name, stat in stats)
+
+
+def _read(path: Path) -> tuple[bytes, str]:
+    """Return the content of a file; where it cannot be read, none and the reason."""
+    try:
+        if not path.is_file():  # reading a pipe would wait for ever
+            return b"", "a link to nothing" if path.is_symlink() else "not a file" if path.exists() else "gone"
+        return path.read_bytes(), ""
+    except OSError as exc:
+        return b"", f"cannot be read: {exc.strerror}"
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError:  # a link to nothing
+        return path.lstat()
 
 
 def _read_layout(folder: Path) -> Layout:
-    return read_layout(_list_names(folder), origin=str(folder.absolute()))
+    return read_layout(_list_names(folder, ()), origin=str(folder.absolute()))
 
 
-def _list_names(folder: Path) -> Iterator[str]:
-    """Yield the path of each split and class, with a slash at its end, and of each file of the classes.
+def _list_names(folder: Path, above: tuple[tuple[int, int], ...], prefix: str = "") -> Iterator[str]:
+    """Yield the path of each file below a folder, and of each folder, with a slash at its end; hidden ones have none.
 
-    Splits and classes may be links to folders; what is below them may not.
+    Folders may be links; one that leads back to a folder above it is not followed.
     """
-    classes = folders = _subfolders(folder)
-    if is_partitioned(path.name for path in folders):
-        classes = [below for path in folders for below in _subfolders(path)]
-    for path in (*folders, *classes):
-        yield f"{path.relative_to(folder).as_posix()}/"
-    for path in classes:
-        yield from (file.relative_to(folder).as_posix() for file in path.rglob("*") if file.is_file())
+    try:
+        status = folder.stat()
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as exc:
+        raise DataError(
+            f"Every folder of the photos must be readable. {folder.absolute()} is not: {exc.strerror}. "
+            "Allow that, or move the folder out of there."
+        ) from exc
+    above = (*above, (status.st_dev, status.st_ino))
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if not entry.is_dir():
+            yield f"{prefix}{entry.name}"
+        elif _identity(entry) not in above:
+            yield f"{prefix}{entry.name}/"
+            yield from _list_names(Path(entry.path), above, f"{prefix}{entry.name}/")
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+def _identity(entry: "os.DirEntry[str]") -> tuple[int, int]:
+    status = entry.stat()
+    return status.st_dev, status.st_ino

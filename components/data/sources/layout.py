@@ -1,14 +1,26 @@
-"""Classes and splits, from the names of folders: `<class>/…`, or `{train,validation,test}/<class>/…`."""
+"""Classes and splits, from the names of folders: `<class>/…`, or `{train,validation,test}/<class>/…`.
 
+What lies in the folders decides. A folder named like a split that holds photos itself is a class (trains can be
+photographed); one that holds folders is a split. Where both readings are possible, the error shows both.
+"""
+
+import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from components.artifacts.examples import SPLITS
 from components.errors import DataError
 
-_SPLIT_FOLDERS = {**{s: s for s in SPLITS}, "val": "validation", "valid": "validation"}
+_SPLIT_NAMES = {
+    # As Hugging Face's `datasets` reads the names of folders; in any case.
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+_SPLIT_OF = {name: split for split, names in _SPLIT_NAMES.items() for name in names}
+_PHOTO = re.compile(r".*\.(jpe?g|jpe|jfif|mpo|png|gif|bmp|webp|tiff?|avif|hei[cf]|jxl|dng)", re.IGNORECASE | re.DOTALL)
 
 
 class LabelledFile(NamedTuple):
@@ -21,16 +33,34 @@ class LabelledFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """The classes and splits of a folder, sorted, and its files by split, class and name."""
+    """The classes and splits of a folder, sorted, and its files by split, class and name.
+
+    `unlabelled` are the photos, by their suffix, that lie in no class.
+    """
 
     class_names: tuple[str, ...]
     splits: tuple[str, ...]
     files: tuple[LabelledFile, ...]
+    unlabelled: tuple[str, ...] = ()
 
 
-def is_partitioned(folders: Iterable[str]) -> bool:
-    """Return whether the folders at the top are splits, and not classes."""
-    return "train" in folders
+class _Tree:
+    """The files below each folder of the first two levels, by the folder's path; `""` is the top."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.folders: dict[str, set[str]] = defaultdict(set)
+        self.files: dict[str, list[str]] = defaultdict(list)
+        self.loose: dict[str, list[str]] = defaultdict(list)
+        """Those directly in a folder."""
+        for path in sorted(name.split("/") for name in names):
+            if any(part.startswith(".") for part in path):
+                continue
+            for depth in range(min(len(path) - 1, 2)):
+                self.folders["/".join(path[:depth])].add(path[depth])
+                if path[-1]:
+                    self.files["/".join(path[: depth + 1])].append("/".join(path))
+            if path[-1]:
+                self.loose["/".join(path[:-1])].append("/".join(path))
 
 
 def read_layout(names: Iterable[str], *, origin: str) -> Layout:
@@ -41,48 +71,84 @@ def read_layout(names: Iterable[str], *, origin: str) -> Layout:
         origin: the source's path or URL, for messages.
 
     Raises:
-        DataError: there are no classes or no files, or two folders are the same split.
+        DataError: there are no classes or no files, two folders are the same split, the folders can be read in two
+            ways, or a class has no proper name.
 
-    >>> layout = read_layout(["train/rose/1.jpg", "train/tulip/2.jpg", "val/rose/3.jpg"], origin="flowers")
+    >>> layout = read_layout(["Train/rose/1.jpg", "Train/tulip/2.jpg", "val/rose/3.jpg"], origin="flowers")
     >>> layout.class_names, layout.splits
     (('rose', 'tulip'), ('train', 'validation'))
     >>> layout.files[-1]
     LabelledFile(name='val/rose/3.jpg', label=0, split='validation')
     """
-    subfolders: dict[str, set[str]] = defaultdict(set)
-    files: dict[str, list[str]] = defaultdict(list)
-    for path in sorted(name.split("/") for name in names):
-        if not any(part.startswith(".") for part in path):
-            for depth in range(min(len(path) - 1, 2)):
-                subfolders["/".join(path[:depth])].add(path[depth])
-                if path[-1]:
-                    files["/".join(path[: depth + 1])].append("/".join(path))
-
-    roots = _find_splits(subfolders[""], origin)
-    class_names = tuple(sorted({name for root in roots.values() for name in subfolders[root]}))
+    tree = _Tree(names)
+    roots = _find_splits(tree, origin)
+    class_names = tuple(sorted({name for root in roots.values() for name in tree.folders[root]}))
     if not class_names:
         raise DataError(
             f"A data folder needs one subfolder for each class, or train, validation and test with those inside. "
             f"Found none in {origin}."
         )
+    for name in class_names:
+        _check_class_name(name, origin)
     found = tuple(
         LabelledFile(file, label, split)
         for split, root in roots.items()
         for label, class_name in enumerate(class_names)
-        for file in files[f"{root}/{class_name}".removeprefix("/")]
+        for file in tree.files[f"{root}/{class_name}".removeprefix("/")]
     )
     if not found:
         raise DataError(f"The class folders hold no files: {origin}. Put photos into {', '.join(class_names)}.")
-    return Layout(class_names, tuple(s for s in SPLITS if s in roots), found)
+    loose = [file for folder in sorted({"", *roots.values()}) for file in tree.loose[folder]]
+    unlabelled = tuple(file for file in loose if _PHOTO.fullmatch(file))
+    return Layout(class_names, tuple(s for s in SPLITS if s in roots), found, unlabelled)
 
 
-def _find_splits(folders: Iterable[str], origin: str) -> dict[str, str]:
+def _find_splits(tree: _Tree, origin: str) -> Mapping[str, str]:
     """Return the folder of each split, in the order of their names; `train` is everything where there are no splits."""
-    split_folders = sorted(name for name in folders if name in _SPLIT_FOLDERS)
-    if not is_partitioned(split_folders):
+    folders = sorted(tree.folders[""])
+    named = [name for name in folders if name.casefold() in _SPLIT_OF]
+    others = [name for name in folders if name not in named]
+    # A split holds folders, a class may hold photos.
+    splits = [name for name in named if tree.folders[name]]
+    as_classes = f"as classes {', '.join(folders)}"
+    if not named or (others and not splits):
         return {"train": ""}
-    roots = {_SPLIT_FOLDERS[name]: name for name in split_folders}
-    if len(roots) < len(split_folders):
-        names = ", ".join(split_folders)
-        raise DataError(f"Each split has one folder. Found {names} in {origin}: put val and valid together.")
-    return roots
+    if not splits:
+        if all(not tree.files[name] for name in named):
+            return {"train": ""}
+        raise DataError(
+            f"A split holds one folder for each class. {origin} can be read {as_classes}, or as splits "
+            f"{', '.join(named)} whose photos have no class. Sort the photos of each split into class folders; if "
+            "these are classes, put all of them into a folder train."
+        )
+    roots = {_SPLIT_OF[name.casefold()]: name for name in splits}
+    if len(roots) < len(splits):
+        same = [name for name in splits if _is_twice(name, splits)]
+        raise DataError(
+            f"Each split has one folder. Found {', '.join(splits)} in {origin}: put {' and '.join(same)} together."
+        )
+    unclear = [name for name in (*others, *(n for n in named if n not in splits)) if tree.files[name]]
+    if unclear:
+        raise DataError(
+            f"Folders are classes or splits, not both. {origin} can be read {as_classes}; or as splits "
+            f"{', '.join(splits)}, and {', '.join(unclear)} would be left out. For classes, put all of them into a "
+            f"folder train; for splits, move {', '.join(unclear)} out of there, or into each split."
+        )
+    if "train" not in roots:
+        raise DataError(
+            f"Splits need a folder train to learn from. {origin} can be read as splits {', '.join(splits)} without it, "
+            f"or {as_classes}. For splits, add the folder train; for classes, put all of them into a folder train."
+        )
+    return {split: roots[split] for split in sorted(roots, key=roots.__getitem__)}
+
+
+def _is_twice(name: str, splits: Iterable[str]) -> bool:
+    return [_SPLIT_OF[other.casefold()] for other in splits].count(_SPLIT_OF[name.casefold()]) > 1
+
+
+def _check_class_name(name: str, origin: str) -> None:
+    if name != name.strip() or not name.isprintable():
+        raise DataError(
+            "A class is named by its folder: printable text in UTF-8, without a space at either end. "
+            f"Received: {name!r} in {origin}. Rename the folder."
+        )

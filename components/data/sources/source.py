@@ -20,12 +20,14 @@ class Photo:
         label: index into the source's class names.
         split: where the source itself puts it; `train` where the source has no splits.
         encoded: the bytes of the image file; empty where the file could not be read.
+        reason: why it could not be read.
     """
 
     name: str
     label: int
     split: str
     encoded: bytes
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Source:
         num_photos: the number of `photos`.
         photos: the photos, which can be read once.
         fallback: why it is not what the user may have hoped for, or `None`.
+        unlabelled: paths of photos that lie beside the class folders, and so have no label.
     """
 
     resolved: str
@@ -47,13 +50,14 @@ class Source:
     num_photos: int
     photos: Iterable[Photo]
     fallback: str | None = None
+    unlabelled: tuple[str, ...] = ()
 
 
 def describe_files(files: Iterable[tuple[str, int, str | int]]) -> Description:
-    """Describe files by their names, sizes and versions (or times)."""
+    """Describe files by their names, which need not be UTF-8, sizes and versions (or times)."""
     lines = [f"{name} {size_bytes} {version}" for name, size_bytes, version in files]
     return {
         "kind": "folder",
         "num_files": len(lines),
-        "digest": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+        "digest": hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest(),
     }

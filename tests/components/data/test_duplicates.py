@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from components.data import drawn_flowers, duplicates
+from components.data.duplicates import Looks
 
 
 def hash_image(image: Image.Image) -> NDArray[np.uint32]:
     tiny = image.convert("L").resize((9, 9), Image.Resampling.BOX)
     return duplicates.difference_hash(np.asarray(tiny))
+
+
+def looks(hashes: NDArray[np.uint32], colours: Any = None, contrast: float = 1.0) -> Looks:
+    """Return what photos of these hashes look like, all of one colour unless others are given."""
+    colours = np.zeros((len(hashes), 3), np.int16) if colours is None else np.array(colours, np.int16)
+    return Looks(hashes, colours, np.full(len(hashes), contrast))
 
 
 def count_bits(one: NDArray[np.uint32], other: NDArray[np.uint32]) -> int:
@@ -57,7 +65,7 @@ def test_pairs_are_those_of_brute_force(seed: int, max_bits: int, num_rows: int)
         hashes[row] = hashes[rng.integers(row)]
         for bit in rng.choice(128, rng.integers(6), replace=False):
             hashes[row, bit // 32] ^= np.uint32(1 << (bit % 32))
-    found = [tuple(pair) for pair in duplicates.find_near_pairs(hashes, max_bits=max_bits).tolist()]
+    found = [tuple(pair) for pair in duplicates.find_near_pairs(looks(hashes), max_bits=max_bits).tolist()]
     expected = {
         (a, b) for a, b in itertools.combinations(range(num_rows), 2) if count_bits(hashes[a], hashes[b]) <= max_bits
     }
@@ -83,9 +91,28 @@ def test_shadowed_rows_are_those_of_brute_force(seed: int, max_bits: int, num_ro
         }
         for row in range(num_rows)
     }
-    found = duplicates.find_shadowed(hashes, ranks, max_bits=max_bits)
+    found = duplicates.find_shadowed(looks(hashes), ranks, max_bits=max_bits)
     assert set(found) == {row for row, others in winners.items() if others}
     assert all(winner in winners[row] for row, winner in found.items())
+
+
+def test_photos_of_another_colour_do_not_look_the_same_and_plain_ones_only_where_they_are_equal() -> None:
+    hashes = np.zeros((3, 4), np.uint32)
+    colours = [[200, 10, 10], [208, 12, 9], [10, 200, 10]]
+    assert duplicates.find_near_pairs(looks(hashes, colours, contrast=0.2), max_bits=0).tolist() == [[0, 1]]
+    assert duplicates.find_near_pairs(looks(hashes, colours, contrast=0.01), max_bits=3).tolist() == []
+    assert duplicates.find_near_pairs(looks(hashes, [colours[0]] * 3, contrast=0.0), max_bits=3).tolist() == [
+        [0, 1],
+        [0, 2],
+        [1, 2],
+    ]
+
+
+def test_rows_that_look_the_same_under_two_labels_are_conflicts() -> None:
+    hashes = np.zeros((4, 4), np.uint32)
+    hashes[3] = ~hashes[3]
+    found = duplicates.find_conflicts(looks(hashes), np.array([0, 1, 0, 1]), np.array([0, 2, 0, 0]), max_bits=2)
+    assert found == {0: 1, 1: 0, 2: 1}
 
 
 @pytest.mark.parametrize("same", ["top", "everywhere"])
@@ -96,7 +123,7 @@ def test_many_photos_that_look_alike_in_part_or_as_a_whole_take_no_time(same: st
     hashes[:, : 1 if same == "top" else 4] = 0
     ranks = np.arange(num_rows) % 3
     started = time.perf_counter()
-    found = duplicates.find_shadowed(hashes, ranks, max_bits=2)
+    found = duplicates.find_shadowed(looks(hashes), ranks, max_bits=2)
     assert time.perf_counter() - started < 20
     assert found == ({} if same == "top" else {row: 1 if row % 3 == 0 else 2 for row in np.flatnonzero(ranks < 2)})
 
@@ -104,4 +131,4 @@ def test_many_photos_that_look_alike_in_part_or_as_a_whole_take_no_time(same: st
 @pytest.mark.parametrize("max_bits", [-1, 4])
 def test_distance_that_the_search_cannot_promise_is_an_error(max_bits: int) -> None:
     with pytest.raises(ValueError, match=f"max_bits must be 0 to 3. Received: {max_bits}"):
-        duplicates.find_near_pairs(np.zeros((2, 4), np.uint32), max_bits=max_bits)
+        duplicates.find_near_pairs(looks(np.zeros((2, 4), np.uint32)), max_bits=max_bits)

@@ -6,8 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+from components.artifacts.examples import SPLITS
 from components.data.examination import Candidate, examine
 from components.data.sources.source import Photo
 from components.data.splitting import carve_splits, drop_exact_duplicates, drop_near_duplicates
@@ -104,7 +107,9 @@ def test_rescaled_or_recompressed_copies_are_kept_out_of_the_split_that_judges_l
         photo("test/within", draw(8), "BMP"),
     ]
     candidates = [found for found, _ in examine(photos) if isinstance(found, Candidate)]
-    kept, excluded = drop_near_duplicates(candidates, max_bits=3)
+    kept, excluded, conflicts = drop_near_duplicates(candidates, max_bits=3)
+    assert conflicts == []
+    assert drop_near_duplicates(candidates, max_bits=0) == (candidates, [], [])
     assert {e["file"]: (e["rule"], e["split"], e["reason"]) for e in excluded} == {
         "train/rescaled": ("near_duplicate", "train", "looks the same as test/7 in test"),
         "train/recompressed": ("near_duplicate", "train", "looks the same as validation/5 in validation"),
@@ -116,4 +121,47 @@ def test_rescaled_or_recompressed_copies_are_kept_out_of_the_split_that_judges_l
 def test_images_without_any_detail_are_not_taken_for_copies_of_each_other_within_a_split(encode: Encode) -> None:
     plain = [encode(Image.new("RGB", (30, 30), (grey,) * 3), "PNG") for grey in (10, 200)]
     candidates = [found for found, _ in examine(Photo("1.png", 0, "train", content) for content in plain)]
-    assert drop_near_duplicates(candidates, max_bits=2) == (candidates, [])  # type: ignore[arg-type]
+    assert drop_near_duplicates(candidates, max_bits=2) == (candidates, [], [])  # type: ignore[arg-type]
+
+
+def test_plain_images_of_many_shades_are_no_copies(encode: Encode) -> None:
+    shades = [(255 - 3 * n, 0, 0) for n in range(40)] + [(0, 255 - 3 * n, 0) for n in range(40)]
+    photos = [
+        Photo(f"{n}", n // 40, "train", encode(Image.new("RGB", (30, 30), c), "PNG")) for n, c in enumerate(shades)
+    ]
+    candidates = carve_splits([found for found, _ in examine(photos) if isinstance(found, Candidate)], FRACTIONS)
+    assert drop_near_duplicates(candidates, max_bits=2) == (candidates, [], [])
+
+
+def test_look_alikes_of_two_classes_judge_nothing_and_are_reported(encode: Encode) -> None:
+    def photo(name: str, label: int, seed: int, kind: str = "PNG") -> Photo:
+        return Photo(name, label, name.split("/")[0], encode(draw(seed), kind))
+
+    photos = [
+        photo("train/a", 0, 1),
+        photo("test/b", 1, 1, "BMP"),
+        photo("train/c", 0, 2),
+        photo("train/d", 1, 2, "BMP"),
+        photo("test/e", 0, 3),
+        photo("validation/f", 1, 3, "BMP"),
+        photo("test/g", 0, 4),
+    ]
+    candidates = [found for found, _ in examine(photos) if isinstance(found, Candidate)]
+    kept, excluded, conflicts = drop_near_duplicates(candidates, max_bits=2)
+    assert [c.name for c in kept] == ["train/a", "train/c", "train/d", "test/g"]
+    assert {e["file"]: (e["rule"], e["reason"]) for e in excluded} == {
+        "test/b": ("conflicting_label", "looks the same as train/a, of another class"),
+        "test/e": ("conflicting_label", "looks the same as validation/f, of another class"),
+        "validation/f": ("conflicting_label", "looks the same as test/e, of another class"),
+    }
+    assert [c["file"] for c in conflicts] == ["train/a", "train/c", "train/d"]
+
+
+@given(st.sets(st.integers(0, 10**6), min_size=3, max_size=30), st.sets(st.integers(0, 10**6), max_size=10))
+def test_no_photo_that_was_trained_on_comes_to_judge_when_others_are_added(before: set[int], added: set[int]) -> None:
+    def ranks(numbers: set[int]) -> dict[str, int]:
+        carved = carve_splits([candidate(f"train/{number}") for number in numbers], FRACTIONS)
+        return {c.name: SPLITS.index(c.split) for c in carved}
+
+    first, then = ranks(before), ranks(before | added)
+    assert all(then[name] <= rank for name, rank in first.items())

@@ -1,5 +1,6 @@
 """Folders of small files, on disk and in a bucket."""
 
+import os
 from pathlib import Path
 
 from components.storage.bucket import Bucket
@@ -14,7 +15,7 @@ def fill(folder: Path, *names: str) -> Path:
         if name.endswith("/"):
             path.mkdir()
         else:
-            path.write_text(name)
+            path.write_bytes(os.fsencode(name))
     return folder
 
 

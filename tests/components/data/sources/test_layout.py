@@ -24,6 +24,15 @@ CASES: dict[str, tuple[list[str], dict[str, dict[str, list[str]]]]] = {
         },
     ),
     "train and test": (["train/a/1", "test/a/2"], {"test": {"a": ["test/a/2"]}, "train": {"a": ["train/a/1"]}}),
+    "splits in any case, by their other names": (
+        ["Train/a/1", "Testing/a/2", "DEV/a/3"],
+        {"validation": {"a": ["DEV/a/3"]}, "test": {"a": ["Testing/a/2"]}, "train": {"a": ["Train/a/1"]}},
+    ),
+    "a class called train": (
+        ["car/1", "plane/2", "train/3"],
+        {"train": {"car": ["car/1"], "plane": ["plane/2"], "train": ["train/3"]}},
+    ),
+    "names in other scripts": (["玫瑰/1", "ромашка/2"], {"train": {"ромашка": ["ромашка/2"], "玫瑰": ["玫瑰/1"]}}),
     "a class called test": (["test/1", "exam/2"], {"train": {"exam": ["exam/2"], "test": ["test/1"]}}),
     "nested files belong to their class, hidden and loose ones to none": (
         ["a/2019/may/1.jpg", "a/.hidden.jpg", "a/.cache/2.jpg", ".git/x", "readme.txt", "b/1.jpg"],
@@ -69,8 +78,28 @@ def test_layout_is_that_of_the_folders_names(case: str, s3: S3, tmp_path: Path) 
         (["rose/"], r"The class folders hold no files: .*/photos\. Put photos into rose\."),
         (
             ["train/a/1", "val/a/2", "validation/a/3"],
-            r"Each split has one folder\. Found train, val, validation in .*/photos: put val and valid together\.",
+            r"Each split has one folder\. Found train, val, validation in .*/photos: put val and validation together\.",
         ),
+        (
+            ["train/a/1", "train/b/2", "c/3"],
+            r"can be read as classes c, train; or as splits train, and c would be left out\. .* move c out of there",
+        ),
+        (["car/x/1", "train/x/2"], r"can be read as classes car, train; or as splits train, and car would be left out"),
+        (
+            ["val/a/1", "test/a/2"],
+            r"can be read as splits test, val without it, or as classes test, val\. .* add the folder",
+        ),
+        (
+            ["train/1", "test/2"],
+            r"can be read as classes test, train, or as splits test, train whose photos have no class",
+        ),
+        (
+            ["train/a/1", "test/2"],
+            r"can be read as classes test, train; or as splits train, and test would be left out",
+        ),
+        (["a\nb/1", "c/2"], r"named by its folder: printable text.*Received: 'a\\nb' in .*Rename the folder"),
+        ([" a/1", "c/2"], r"Received: ' a' in .*Rename the folder"),
+        (["ros\udce9/1", "c/2"], r"Received: 'ros\\udce9' in .*Rename the folder"),
     ],
     ids=str,
 )
@@ -83,3 +112,11 @@ def test_names_without_a_layout_are_an_error(names: list[str], message: str, tmp
         open_source(folder, num_synthetic_per_class=10, seed=0)
     with pytest.raises(DataError, match=message):
         describe_source(folder)
+
+
+def test_photos_that_lie_in_no_class_are_named(s3: S3, tmp_path: Path) -> None:
+    names = ["a/1.jpg", "b/2.jpg", "loose.JPG", "LICENSE.txt", ".hidden.jpg"]
+    for source in (str(fill(tmp_path / "classes", *names)), fill_bucket(s3, *names).url):
+        assert open_source(source, num_synthetic_per_class=10, seed=0).unlabelled == ("loose.JPG",)
+    source = str(fill(tmp_path / "splits", "train/a/1.jpg", "train/loose.png", "test/a/2.jpg", "top.webp"))
+    assert open_source(source, num_synthetic_per_class=10, seed=0).unlabelled == ("top.webp", "train/loose.png")
