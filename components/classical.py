@@ -25,6 +25,7 @@ from components.artifacts.features import read_features
 from components.artifacts.manifest import read_manifest
 from components.artifacts.summary import Summary
 from components.options import check_at_least
+from components.progress import Progress
 from components.reporting import metrics
 from components.storage.files import read_json, write_json
 
@@ -162,14 +163,12 @@ def rotate(train: Array, test: Array) -> tuple[Array, Array]:
 
 
 def _compare(examples_dir: Path, out_dir: Path, options: ClassicalOptions, read: Callable[[], _Data]) -> Summary:
-    from tqdm import tqdm
-
     class_names = read_examples(examples_dir)["class_names"]
     paths = {name: out_dir / f"{name.replace(' ', '_')}.json" for name in _MODELS}
     waiting = [name for name, path in paths.items() if not path.exists()]
     if waiting:
         data = read()
-        for name in tqdm(waiting, desc=data.learns_from, unit="model", disable=None, leave=False):
+        for name in Progress(waiting, desc=data.learns_from, unit="model"):
             write_json(paths[name], _fit(name, data, class_names, options))
     found: list[Row] = [read_json(path) for path in paths.values()]
     write_rows(out_dir, found)

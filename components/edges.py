@@ -14,6 +14,7 @@ from components.artifacts.edges import edges_path, read_edges, write_edges
 from components.artifacts.examples import shards
 from components.artifacts.summary import Summary
 from components.data import transform
+from components.progress import Progress
 
 SPLITS = ("train", "test")
 
@@ -52,10 +53,8 @@ def extract(
     options: EdgesOptions,
 ) -> Summary:
     """Find the edges of the photos to train on and to test with."""
-    from tqdm import tqdm
-
     found = [shard for split in SPLITS for shard in shards(examples_dir, split)]
-    for shard in tqdm(found, desc="edges", unit="file", disable=None, leave=False):
+    for shard in Progress(found, desc="edges", unit="file"):
         path = edges_path(out_dir, shard)
         if not path.exists():
             photos = transform.read([shard], image_size_px=options.image_size_px).as_numpy_iterator()

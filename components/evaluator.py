@@ -29,6 +29,7 @@ from components.artifacts.learned_photos import read_learned_photos, to_id
 from components.artifacts.summary import Summary
 from components.errors import EvaluationError
 from components.options import check_at_least, check_range
+from components.progress import Progress
 from components.reporting import metrics
 from components.storage.cache import fetch_folder
 from components.storage.models import MARKER
@@ -127,14 +128,13 @@ def evaluate(
 def _predict(model_dir: Path, examples_dir: Path, batch_size: int) -> NDArray[np.float32]:
     """Send the encoded test photos through a SavedModel's `serving_default`: `float32 [N, C]`."""
     import tensorflow as tf
-    from tqdm import tqdm
 
     features = {ENCODED: tf.io.FixedLenFeature([], tf.string)}
     records = tf.data.TFRecordDataset([str(shard) for shard in shards(examples_dir, "test")])
     photos = records.map(lambda record: tf.io.parse_single_example(record, features)[ENCODED])
     try:
         serve = tf.saved_model.load(str(model_dir)).signatures["serving_default"]
-        batches = tqdm(photos.batch(batch_size), desc="evaluating", unit="batch", delay=2, leave=False, disable=None)
+        batches = Progress(photos.batch(batch_size), desc="evaluating", unit="batch")
         return np.concatenate([serve(image_bytes=batch)["probabilities"].numpy() for batch in batches])
     except (OSError, KeyError, TypeError, tf.errors.OpError) as exc:
         raise EvaluationError(

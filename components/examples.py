@@ -10,8 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from components.artifacts.examples import (
     SPLITS,
     Examples,
@@ -30,6 +28,7 @@ from components.data.sources.source import Description, Source
 from components.data.splitting import carve_splits, drop_exact_duplicates, drop_near_duplicates
 from components.errors import DataError
 from components.options import check_above, check_at_least, check_choice, check_range
+from components.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +141,7 @@ def _collect(examined: Iterable[Examined], num_photos: int, pool: Path) -> tuple
     """Part the candidates from the exclusions, and keep the candidates' bytes in one file on disk."""
     candidates: list[Candidate] = []
     excluded: list[Exclusion] = []
-    progress = tqdm(total=num_photos, desc="reading photos", unit="photo", delay=2, leave=False, disable=None)
+    progress = Progress(total=num_photos, desc="reading photos", unit="photo")
     with pool.open("wb") as file, progress:
         for found, encoded in examined:
             progress.update()

@@ -22,6 +22,7 @@ from components.artifacts.summary import Summary
 from components.data import transform as transforms
 from components.data.transform import TransformOptions
 from components.options import check_at_least, check_choice
+from components.progress import Progress
 from components.training import hardware, networks
 
 if TYPE_CHECKING:
@@ -81,8 +82,6 @@ def _extract(
     options: FeaturesOptions,
     transform: TransformOptions,
 ) -> Summary:
-    from tqdm import tqdm
-
     precision = hardware.resolve_precision(options.precision)
     jobs = [
         (view, shard, features_path(out_dir, shard, view))
@@ -97,7 +96,7 @@ def _extract(
     if waiting:
         backbone = read_backbone(model_dir)
         run = _make_runner(backbone, model_dir / WEIGHTS_FILE, precision)
-        with tqdm(total=len(waiting), desc="features", unit="file", disable=None, leave=False) as progress:
+        with Progress(total=len(waiting), desc="features", unit="file") as progress:
             for view, group in groupby(waiting, key=lambda job: job[0]):
                 _, sources, paths = zip(*group, strict=True)
                 batches = _read(

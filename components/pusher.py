@@ -3,26 +3,31 @@
 Reads a candidate and its evaluations; writes to the store of models (`storage.models`) and `push.json`. The lineage of
 a pushed model travels with it, in `assets.extra/lineage.json`. A version number is used once in a store, whatever the
 model's name: `tflite` holds files of all of them.
+
+What is pushed is what was judged, byte by byte, and it was judged beside the model that it replaces. The pusher makes
+sure of both under the lock of the store. A bucket has no locks: of two pushes within the same seconds both may appear,
+the higher number last.
 """
 
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.artifacts.baseline import read_baseline
 from components.artifacts.blessing import find_objection
 from components.artifacts.litert_evaluation import LiteRTFile, read_passed_files
-from components.artifacts.manifest import MANIFEST, Lineage, read_manifest, trace
+from components.artifacts.manifest import Lineage, read_manifest, trace
 from components.artifacts.parity import read_parity
 from components.artifacts.push import Push, write_push
 from components.artifacts.summary import Summary
 from components.errors import PushError
-from components.storage.files import write_json
+from components.storage.files import sha256, write_json
 from components.storage.models import LINEAGE, LITERT, MARKER, WITHDRAWN, ModelStore
 from components.storage.store import Store
-from export.spec import read_spec, write_litert_spec
+from export.spec import ModelSpec, read_spec, write_litert_spec
 
 log = logging.getLogger(__name__)
 
@@ -42,14 +47,19 @@ class PusherOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class _Candidate:
-    """A SavedModel, its LiteRT files that passed their evaluation, and where they come from."""
+    """A SavedModel, its LiteRT files that passed their evaluation, their origin, and what it was compared with."""
 
-    name: str
+    spec: ModelSpec
     digest: str
+    baseline: int | None
     export_dir: Path
     litert_dir: Path
     litert_files: Mapping[str, LiteRTFile]
     origin: Mapping[str, Lineage]
+
+    @property
+    def name(self) -> str:
+        return self.spec["model_name"]
 
     @property
     def litert_digests(self) -> dict[str, str]:
@@ -59,6 +69,7 @@ class _Candidate:
 def push(
     *,
     export_dir: Path,
+    baseline_dir: Path,
     evaluation_dir: Path,
     infra_validation_dir: Path,
     litert_dir: Path,
@@ -70,19 +81,21 @@ def push(
 ) -> Summary:
     """Publish a model that both validators bless as the next version, once; writes `push.json`.
 
-    With it go the LiteRT files that passed their evaluation. A model that is not blessed, or that a rollback took back,
-    is not pushed: that is a result, with its reason. One that already is the newest version stays what it is.
+    With it go the LiteRT files that passed their evaluation. A model is not pushed, which is a result with its reason,
+    where it is not blessed, was taken back by a rollback, stands on a fallback while the pushed one does not, or was
+    not compared with the version that is the newest by now. One that already is the newest version stays what it is.
 
     Raises:
-        PushError: the model is blessed but not complete, or cannot be copied.
+        PushError: the model is blessed but not complete, is not what was judged, or cannot be copied.
     """
     objection = find_objection(evaluation_dir) or find_objection(infra_validation_dir) or _find_difference(parity_dir)
     if objection:
         return _refuse(out_dir, f"not blessed: {objection}")
     _check_complete(export_dir)
     candidate = _Candidate(
-        name=read_spec(export_dir)["model_name"],
+        spec=read_spec(export_dir),
         digest=read_manifest(export_dir)["digest"],
+        baseline=read_baseline(baseline_dir)["version"],
         export_dir=export_dir,
         litert_dir=litert_dir,
         litert_files=read_passed_files(litert_evaluation_dir),
@@ -97,9 +110,7 @@ def push(
     with models.lock():
         version = _find_pushed(models, candidate)
         if version is None:
-            withdrawn = _find_withdrawn(models, candidate)
-            if withdrawn and not options.push_withdrawn:
-                reason = f"withdrawn by a rollback as version {withdrawn}; pusher.push_withdrawn=true pushes it again"
+            if reason := _find_reason_against(models, candidate, options):
                 return _refuse(out_dir, reason)
             version = _publish(models, candidate)
         # Also where an earlier push of the same model was killed before its LiteRT files.
@@ -146,6 +157,32 @@ def _find_pushed(models: ModelStore, candidate: _Candidate) -> int | None:
     return pushed[-1] if newest.get("litert_files", {}) == candidate.litert_digests else None
 
 
+def _find_reason_against(models: ModelStore, candidate: _Candidate, options: PusherOptions) -> str | None:
+    """Return what in the store speaks against a push of the candidate; `None` if nothing does."""
+    withdrawn = _find_withdrawn(models, candidate)
+    if withdrawn and not options.push_withdrawn:
+        return f"withdrawn by a rollback as version {withdrawn}; pusher.push_withdrawn=true pushes it again"
+    newest = models.baseline(candidate.name, candidate.digest)
+    if newest != candidate.baseline:
+        now = "there is no other version" if newest is None else f"version {newest} is the newest"
+        then = "none" if candidate.baseline is None else f"version {candidate.baseline}"
+        return f"by now {now}, and the model was compared with {then}; run again to compare it"
+    if newest is not None and (fallback := _find_fallback(candidate.spec)):
+        pushed = models.spec(candidate.name, newest)
+        if pushed is None or not _find_fallback(pushed):
+            return (
+                f"it stands on a fallback, and version {newest} does not, which a fallback never replaces: {fallback} "
+                "Run again when the real one can be had; or name what you want (DATA=synthetic, WEIGHTS=none), or push "
+                "it under a name of its own, export.model_name"
+            )
+    return None
+
+
+def _find_fallback(spec: ModelSpec) -> str | None:
+    """Return why the data or the weights of a model are not what `auto` hoped for; `None` where they are."""
+    return spec["data"]["fallback"] or spec["weights"]["fallback"]
+
+
 def _find_withdrawn(models: ModelStore, candidate: _Candidate) -> int | None:
     """Return the last version as which a rollback took the candidate back."""
     name = f"{WITHDRAWN}/{candidate.name}"
@@ -157,7 +194,8 @@ def _publish(models: ModelStore, candidate: _Candidate) -> int:
     version = models.new_version(candidate.name, candidate.digest)
     pushed = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     with models.staged(candidate.name, version) as staging:
-        shutil.copytree(candidate.export_dir, staging, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True)
+        files = read_manifest(candidate.export_dir)["files"]
+        _copy(candidate.export_dir, ((name, file["sha256"]) for name, file in files.items()), staging, step="export")
         origin = {"version": version, "pushed": pushed, **candidate.origin, "litert_files": candidate.litert_digests}
         write_json(staging / LINEAGE, origin)
     return version
@@ -167,8 +205,7 @@ def _publish_litert(models: ModelStore, candidate: _Candidate, version: int) -> 
     """Publish the LiteRT files beside the SavedModel of that version."""
     files = candidate.litert_files
     with models.staged(LITERT, version) as staging:
-        for file in files.values():
-            shutil.copy2(candidate.litert_dir / file["name"], staging)
+        _copy(candidate.litert_dir, candidate.litert_digests.items(), staging, step="litert")
         write_litert_spec(
             staging,
             spec=read_spec(candidate.export_dir),
@@ -177,3 +214,22 @@ def _publish_litert(models: ModelStore, candidate: _Candidate, version: int) -> 
                 for kind, file in files.items()
             },
         )
+
+
+def _copy(source: Path, files: Iterable[tuple[str, str]], target: Path, *, step: str) -> None:
+    """Copy files, and make sure that the copies are what was judged, by their SHA-256.
+
+    Raises:
+        PushError: one is missing, or is not what it was.
+    """
+    for name, digest in files:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copy2(source / name, target / name)
+        except FileNotFoundError as exc:
+            raise PushError(f"{source / name} is missing. Make it again with --force {step}.") from exc
+        if sha256(target / name) != digest:
+            raise PushError(
+                f"What is pushed is what was judged. {source / name} has been damaged since then. Make it again with "
+                f"--force {step}."
+            )

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NONE, BALANCED = "none", "balanced"
+
 
 @dataclass(frozen=True)
 class TrainerOptions:
@@ -42,6 +44,7 @@ class TrainerOptions:
         num_heads: heads trained from seeds of their own; the one most accurate on validation is kept.
         dropout: share of a layer's outputs that are dropped while training, 0 to below 1.
         label_smoothing: share of the target spread over all classes, 0 to below 1.
+        class_weights: `none`, or `balanced`: every class counts as much, however few its examples are.
         epochs: passes over the training photos, at most.
         batch_size: photos a step.
         learning_rate: of Adam.
@@ -58,6 +61,7 @@ class TrainerOptions:
     num_heads: int = 4
     dropout: float = 0.5
     label_smoothing: float = 0.1
+    class_weights: str = NONE
     epochs: int = 10
     batch_size: int = 32
     learning_rate: float = 1e-3
@@ -76,6 +80,8 @@ class TrainerOptions:
         check_fraction(self, "dropout", "label_smoothing")
         check_rate(self, "learning_rate", "fine_tune_learning_rate")
         check_choice(self, hardware.PRECISIONS, "precision")
+        check_choice(self, (NONE, BALANCED), "class_weights")
+        check_at_least(self, 0, "seed")
         if any(units < 1 for units in self.hidden_units):
             raise ValueError(f"hidden_units must be at least 1 each. Received: {self.hidden_units}")
 
@@ -151,10 +157,17 @@ def train_here(
     networks.restart_names()
     backbone, examples = read_backbone(model_dir), read_examples(examples_dir)
     num_classes = len(examples["class_names"])
+    class_weights = None
+    if options.class_weights == BALANCED:
+        from components.training.losses import balance
+
+        class_weights = balance(examples["splits"]["train"]["per_class"])
 
     # The head, on features.
     histories = {}
-    head, histories["head"] = train_heads(features_dir, num_classes, options, replicas, out_dir)
+    head, histories["head"] = train_heads(
+        features_dir, num_classes, options, replicas, out_dir, class_weights=class_weights
+    )
     extractor = networks.build_extractor(
         backbone["backbone"], image_size_px=backbone["image_size_px"], weights=model_dir / WEIGHTS_FILE
     )
@@ -170,9 +183,18 @@ def train_here(
             seed=options.seed,
             replicas=replicas,
         )
-        histories["fine_tune"] = fine_tune(classifier, backbone, photos, options, replicas, out_dir)
+        histories["fine_tune"] = fine_tune(
+            classifier,
+            backbone,
+            photos,
+            options,
+            replicas,
+            out_dir,
+            before=histories["head"],
+            class_weights=class_weights,
+        )
 
-    *_, last = histories.values()
+    kept, best = fitting.find_best(histories)
     if replicas.is_chief:
         write_training(
             out_dir,
@@ -183,7 +205,7 @@ def train_here(
                 "num_parameters": classifier.count_params(),
                 "num_trainable": sum(int(np.prod(v.shape)) for v in head.trainable_variables),
                 "epochs": {phase: len(history["loss"]) for phase, history in histories.items()},
-                "best_epoch": fitting.best_epoch(last) + 1,
+                "best_epoch": best + 1 if kept == list(histories)[-1] else 0,
             },
             histories,
         )

@@ -177,7 +177,8 @@ def _check_train(train: SplitStatistics, options: ValidatorOptions) -> Iterator[
     if counts[largest] / counts[smallest] > options.max_imbalance:
         message = (
             f"train has {counts[largest]} examples of {largest} and {counts[smallest]} of {smallest}, a "
-            f"ratio above max_imbalance={options.max_imbalance:g}. The model will favour {largest}."
+            f"ratio above max_imbalance={options.max_imbalance:g}. The model will favour {largest}: set "
+            f"trainer.class_weights=balanced, or add photos of {smallest}."
         )
         yield _warning("imbalance", message)
 

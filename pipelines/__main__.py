@@ -21,7 +21,7 @@ from components import comparison
 from components.artifacts.push import read_push
 from components.errors import ClusterError, ComponentError
 from components.storage.bucket import is_url
-from components.storage.files import read_json
+from components.storage.files import describe_os_error, read_json
 from components.storage.models import open_models
 from components.training import cluster
 from pipelines import compare, kubeflow, local_runner, show
@@ -58,10 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ComponentError as exc:
         return _fail(str(exc))
     except OSError as exc:
-        where = f" {exc.filename}:" if exc.filename else ""
-        return _fail(
-            f"{where} {exc.strerror or exc}. Free some space or choose other folders: --runs-dir, --models-dir."
-        )
+        return _fail(describe_os_error(exc))
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on where this run was", status=130)
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.artifacts.manifest import Lineage, Origin, Output, Reference
+from components.errors import ComponentError, StorageError
+from components.storage.files import describe_os_error, find_disk_error
 from components.storage.store import Store
 from pipelines import fingerprint
 from pipelines.config import Config
@@ -70,10 +72,19 @@ def execute(
         state: what is kept between runs, a folder or a URL, by parameter.
         cluster: the workers of a step that is distributed.
         out_dir: the folder that the step writes to.
+
+    Raises:
+        StorageError: a disk is full.
     """
     started = time.monotonic()
     workers = {"cluster": cluster} if step.is_distributed else {}
-    summary = load(step.function)(**inputs, **options, **state, **workers, out_dir=out_dir)
+    try:
+        summary = load(step.function)(**inputs, **options, **state, **workers, out_dir=out_dir)
+    except Exception as exc:
+        # TensorFlow, Keras, HDF5 and Arrow each have their own way to say so.
+        if full := None if isinstance(exc, ComponentError) else find_disk_error(exc, path=out_dir):
+            raise StorageError(f"{step.name}: {describe_os_error(full, path=out_dir)}") from exc
+        raise
     seconds = round(time.monotonic() - started, 2)
     numbers = ", ".join(f"{name} {value}" for name, value in summary.items())
     log.info("%s: finished in %.1f s%s", step.name, seconds, f" ({numbers})" if numbers else "")

@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from components.storage.files import sha256
+
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ("tensorflow", "keras", "numpy", "pillow")
 
@@ -20,11 +22,7 @@ def of_value(value: Any) -> str:
 
 def of_file(path: Path) -> str:
     """Digest the bytes of a file: SHA-256, 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return sha256(path)
 
 
 @cache

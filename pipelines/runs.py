@@ -114,8 +114,8 @@ class Run:
     def fail(self, exc: BaseException) -> None:
         """Record why the run ended early."""
         self._record["error"] = f"{type(exc).__name__}: {exc}"
-        # The failure is what counts, also when its record cannot be uploaded.
-        with suppress(StorageError):
+        # The failure is what counts, also when its record cannot be written or uploaded.
+        with suppress(StorageError, OSError):
             self._end("failed")
 
     def _point_latest(self) -> None:

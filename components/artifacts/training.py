@@ -25,7 +25,7 @@ class Training(Backbone):
         class_names: in the order of the outputs.
         num_trainable: how many of the parameters the head (or the network without a backbone) has learned.
         epochs: how many each phase took.
-        best_epoch: which epoch of the last phase was kept, from 1.
+        best_epoch: which epoch of the last phase was kept, from 1; 0 where it changed nothing for the better.
     """
 
     class_names: list[str]

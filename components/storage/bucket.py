@@ -19,9 +19,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
 from components.errors import StorageError
+from components.progress import Progress
 from components.storage.files import FileInfo
 
 PROBE_TIMEOUT_S = 10
@@ -278,4 +277,4 @@ def _each(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator
 def _all(function: Callable[[Item], object], items: Sequence[Item], doing: str) -> None:
     """Call a function for many items in threads, with a progress bar."""
     results = _each(function, items)
-    deque(tqdm(results, doing, len(items), unit="file", delay=2, leave=False, disable=None), maxlen=0)
+    deque(Progress(results, total=len(items), desc=doing, unit="file"), maxlen=0)

@@ -69,7 +69,12 @@ class Folder:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with path.open("xb") as file:
-                file.write(content)
+                try:
+                    file.write(content)
+                    file.flush()
+                except OSError:
+                    path.unlink()  # nobody has it
+                    raise
         except FileExistsError:
             return False
         return True

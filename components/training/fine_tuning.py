@@ -1,5 +1,7 @@
 """The backbone's last stages are fine-tuned, and the head with them, on augmented photos."""
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
     from components.trainer import TrainerOptions
 
+log = logging.getLogger(__name__)
+
 
 def fine_tune(
     classifier: "keras.Model",
@@ -23,8 +27,22 @@ def fine_tune(
     options: "TrainerOptions",
     replicas: Replicas,
     out_dir: Path,
+    *,
+    before: History,
+    class_weights: Sequence[float] | None,
 ) -> History:
-    """Train the last stages and the head of a classifier, which takes their weights."""
+    """Train the last stages and the head of a classifier, which takes their weights if it is the better for them.
+
+    Args:
+        classifier: what is tuned.
+        backbone: of the classifier.
+        photos: to train on, and to validate on.
+        options: of the trainer.
+        replicas: that train together.
+        out_dir: for checkpoints and logs.
+        before: the history of the classifier's head, validated on the same photos by the same loss.
+        class_weights: see `compile_classifier`.
+    """
     import keras
 
     precision = hardware.resolve_precision(options.precision)
@@ -36,9 +54,19 @@ def fine_tune(
         tuned.set_weights(classifier.get_weights())
         networks.unfreeze(extractor, backbone["backbone"], num_stages=options.fine_tune)
         fitting.compile_classifier(
-            tuned, learning_rate=options.fine_tune_learning_rate, label_smoothing=options.label_smoothing
+            tuned,
+            learning_rate=options.fine_tune_learning_rate,
+            label_smoothing=options.label_smoothing,
+            class_weights=class_weights,
         )
     schedule = Schedule(options.fine_tune_epochs, options.early_stopping_patience, options.reduce_lr_patience)
     history = fitting.fit(tuned, photos, phase="fine_tune", schedule=schedule, replicas=replicas, out_dir=out_dir)
-    classifier.set_weights(tuned.get_weights())
+    if fitting.find_best({"head": before, "fine_tune": history})[0] == "fine_tune":
+        classifier.set_weights(tuned.get_weights())
+    else:
+        log.warning(
+            "trainer: FINE-TUNING DID NOT HELP, the model before it is kept: validation loss %.4f, after it %.4f",
+            min(before["val_loss"]),
+            min(history["val_loss"]),
+        )
     return history

@@ -1,7 +1,8 @@
 """Fitting a network: early stopping, a falling learning rate, and a checkpoint after each epoch."""
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from components.artifacts.summary import Summary
 from components.artifacts.training import CHECKPOINTS_DIR, LOGS_DIR, History
 from components.errors import ComponentError
+from components.progress import Progress
 from components.training.batches import Batches
 from components.training.hardware import Replicas
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     import keras
 
 log = logging.getLogger(__name__)
+
+_LONG_EPOCH_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -37,14 +41,32 @@ class Schedule:
 
 
 def compile_classifier(
-    network: "keras.Model", *, learning_rate: float, label_smoothing: float, steps_per_execution: int = 1
+    network: "keras.Model",
+    *,
+    learning_rate: float,
+    label_smoothing: float,
+    class_weights: Sequence[float] | None = None,
+    steps_per_execution: int = 1,
 ) -> None:
-    """Set the optimizer (Adam), the loss (cross-entropy) and the metric (accuracy)."""
+    """Set the optimizer (Adam), the loss (cross-entropy) and the metric (accuracy).
+
+    Args:
+        network: to compile.
+        learning_rate: of Adam.
+        label_smoothing: share of the target spread over all classes.
+        class_weights: how much an example of each class counts in the loss, of training and of validation; `None` for
+            all the same.
+        steps_per_execution: steps that go to TensorFlow at once.
+    """
     import keras
+
+    from components.training.losses import WeightedCrossentropy
 
     network.compile(
         optimizer=keras.optimizers.Adam(learning_rate),
-        loss=keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
+        if class_weights is None
+        else WeightedCrossentropy(class_weights, label_smoothing=label_smoothing),
         metrics=["accuracy"],
         steps_per_execution=steps_per_execution,
     )
@@ -60,7 +82,6 @@ def fit(
     """
     import keras
     import tensorflow as tf
-    from tqdm import tqdm
 
     from components.training.checkpoint import Checkpoint
 
@@ -85,9 +106,10 @@ def fit(
         run = partial(network.fit, shuffle=False, verbose=0)  # the batches are shuffled
     num_steps = batches.num_steps
     total = (schedule.epochs - first) * num_steps
-    with tqdm(total=total, desc=phase, unit="step", delay=2, leave=False, disable=None) as progress:
+    with Progress(total=total, desc=phase, unit="step") as progress:
         showing = keras.callbacks.LambdaCallback(
-            on_train_batch_end=lambda step, logs: progress.update(step + 1 - progress.n % num_steps)
+            on_train_batch_end=lambda step, logs: progress.update(step + 1 - progress.n % num_steps),
+            on_epoch_end=_make_epoch_logger(phase, schedule.epochs),
         )
         run(
             batches.of_epochs(first, schedule.epochs).prefetch(tf.data.AUTOTUNE),
@@ -106,20 +128,43 @@ def best_epoch(history: History) -> int:
     return int(np.argmin(history["val_loss"]))
 
 
+def find_best(histories: Mapping[str, History]) -> tuple[str, int]:
+    """Return the phase and the index of the epoch whose weights are kept; a phase that is no better changes nothing."""
+    kept, *later = histories
+    for phase in later:
+        if min(histories[phase]["val_loss"]) < min(histories[kept]["val_loss"]):
+            kept = phase
+    return kept, best_epoch(histories[kept])
+
+
 def summarize(histories: Mapping[str, History]) -> Summary:
     """Return the validation accuracy and loss of the epoch that is kept, and the epochs of all phases."""
-    last = list(histories.values())[-1]
-    best = best_epoch(last)
+    phase, best = find_best(histories)
     return {
-        "val_accuracy": round(last["val_accuracy"][best], 4),
-        "val_loss": round(last["val_loss"][best], 4),
+        "val_accuracy": round(histories[phase]["val_accuracy"][best], 4),
+        "val_loss": round(histories[phase]["val_loss"][best], 4),
         "num_epochs": sum(len(history["loss"]) for history in histories.values()),
     }
 
 
+def _make_epoch_logger(phase: str, epochs: int) -> Callable[[int, Mapping[str, float]], None]:
+    """Return a callback that logs each epoch which takes over a second; shorter ones are over before they are read."""
+    started = time.monotonic()
+
+    def log_epoch(epoch: int, logs: Mapping[str, float]) -> None:
+        nonlocal started
+        now = time.monotonic()
+        if now - started > _LONG_EPOCH_S:
+            numbers = ", ".join(f"{name} {value:.4f}" for name, value in logs.items() if name != "learning_rate")
+            log.info("trainer: %s, epoch %d of %d in %.1f s: %s", phase, epoch + 1, epochs, now - started, numbers)
+        started = now
+
+    return log_epoch
+
+
 def _check_finite(network: "keras.Model", history: History, phase: str) -> None:
     weights_are_finite = all(np.isfinite(weights).all() for weights in network.get_weights())
-    if not (weights_are_finite and np.isfinite(history["loss"]).all()):
+    if not (weights_are_finite and np.isfinite([*history["loss"], *history["val_loss"]]).all()):
         raise ComponentError(
             f"The loss and the weights must stay finite numbers; {phase} lost them by epoch {len(history['loss'])}. "
             "Lower the learning rate."

@@ -1,6 +1,7 @@
 """The head is trained: on the frozen backbone's features, from several seeds, and the best on validation is kept."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +23,19 @@ log = logging.getLogger(__name__)
 
 
 def train_heads(
-    features_dir: Path, num_classes: int, options: "TrainerOptions", replicas: Replicas, out_dir: Path
+    features_dir: Path,
+    num_classes: int,
+    options: "TrainerOptions",
+    replicas: Replicas,
+    out_dir: Path,
+    *,
+    class_weights: Sequence[float] | None = None,
 ) -> tuple["keras.Model", History]:
-    """Train heads from different seeds and return the one that is right most often on validation."""
+    """Train heads from different seeds and return the best on validation.
+
+    That is the one which is right most often; where classes have weights, the one of the least (weighted) loss: most
+    often right is who names the largest class.
+    """
     features, labels = read_features(features_dir, "train")
     clean, clean_labels = read_features(features_dir, "validation")
     # Each view is an example of its own; validation has the clean one alone.
@@ -33,7 +44,7 @@ def train_heads(
 
     trained = []
     for seed in range(options.seed, options.seed + options.num_heads):
-        head = _build_head(rows, num_classes, options, seed, replicas)
+        head = _build_head(rows, num_classes, options, seed, replicas, class_weights)
         examples = batches.of_rows(
             rows, targets, validation, batch_size=options.batch_size, seed=seed, replicas=replicas
         )
@@ -44,11 +55,17 @@ def train_heads(
         trained.append((head, history))
     accuracies = [history["val_accuracy"][fitting.best_epoch(history)] for _, history in trained]
     log.info("trainer: validation accuracy of each head: %s", ", ".join(f"{a:.4f}" for a in accuracies))
-    return trained[int(np.argmax(accuracies))]
+    scores = accuracies if class_weights is None else [-min(history["val_loss"]) for _, history in trained]
+    return trained[int(np.argmax(scores))]
 
 
 def _build_head(
-    features: NDArray[np.float32], num_classes: int, options: "TrainerOptions", seed: int, replicas: Replicas
+    features: NDArray[np.float32],
+    num_classes: int,
+    options: "TrainerOptions",
+    seed: int,
+    replicas: Replicas,
+    class_weights: Sequence[float] | None,
 ) -> "keras.Model":
     import keras
 
@@ -66,6 +83,7 @@ def _build_head(
             head,
             learning_rate=options.learning_rate,
             label_smoothing=options.label_smoothing,
+            class_weights=class_weights,
             # A step takes a millisecond: a whole epoch goes to TensorFlow at once.
             steps_per_execution=-(-len(features) // options.batch_size),
         )

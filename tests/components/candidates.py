@@ -14,7 +14,7 @@ from components.artifacts.manifest import Manifest, write_manifest
 from components.artifacts.parity import Parity, write_parity
 from components.artifacts.push import Push, read_push
 from components.pusher import PusherOptions
-from components.storage.files import write_json
+from components.storage.files import sha256, write_json
 from components.storage.models import ModelStore
 from components.storage.store import open_store
 
@@ -22,6 +22,7 @@ PASSED_CHECK = Check(name="finite", passed=True, message="every probability is a
 VALIDATORS = ("evaluator", "infra_validator")
 STEPS = {
     "export": "export_dir",
+    "baseline": "baseline_dir",
     "evaluator": "evaluation_dir",
     "infra_validator": "infra_validation_dir",
     "litert": "litert_dir",
@@ -53,6 +54,7 @@ class Candidates:
         name: str = "flowers",
         evaluator: Sequence[Check] = (PASSED_CHECK,),
         infra_validator: Sequence[Check] = (PASSED_CHECK,),
+        fallback: str | None = None,
         **litert: bool,
     ) -> None:
         """Add candidates of these digests, blessed when all checks are passed; see `convert` for their LiteRT files."""
@@ -65,12 +67,13 @@ class Candidates:
             }.items():
                 (export / file).parent.mkdir(parents=True, exist_ok=True)
                 (export / file).write_text(content)
-            write_json(export / "assets.extra" / "model_spec.json", {"model_name": name})
-            self._describe("trainer", key, {})
-            self._describe("export", key, {"training_dir": "trainer"})
+            spec = {"model_name": name, "data": {"fallback": fallback}, "weights": {"fallback": None}}
+            write_json(export / "assets.extra" / "model_spec.json", spec)
+            self.describe("trainer", key, {})
+            self.describe("export", key, {"training_dir": "trainer"})
             for validator, checks in zip(VALIDATORS, (evaluator, infra_validator), strict=True):
                 write_blessing(self.folder(validator, key), checks, validator=validator)
-                self._describe(validator, key, {"export_dir": "export"})
+                self.describe(validator, key, {"export_dir": "export"})
             self.convert(key, name=name, **litert)
             self.compare(key, passed=True)
 
@@ -93,9 +96,10 @@ class Candidates:
                 agreement=1.0,
                 passed=is_good,
                 objections=[],
+                notes=[],
             )
         write_litert_evaluation(self.folder("litert_evaluator", key), LiteRTEvaluation(saved_model=None, files=files))
-        self._describe("litert_evaluator", key, {})
+        self.describe("litert_evaluator", key, {})
 
     def compare(self, key: str, *, passed: bool) -> None:
         """Let the forms of a candidate predict the same, or not."""
@@ -112,24 +116,29 @@ class Candidates:
     def folder(self, step: str, key: str) -> Path:
         return self.artifacts / step / key
 
-    def push(self, key: str, **options: Any) -> Push:
+    def push(self, key: str, *, is_compared: bool = True, **options: Any) -> Push:
+        """Push a candidate that was compared with the newest version, or else with what an earlier call found."""
+        if is_compared:
+            self.baseline(key)
         folders = {parameter: self.folder(step, key) for step, parameter in STEPS.items()}
         pusher.push(**folders, models_dir=self.store, out_dir=self.out, options=PusherOptions(**options))
         return read_push(self.out)
 
     def baseline(self, key: str) -> Baseline:
-        baseline.find(export_dir=self.folder("export", key), models_dir=self.store, out_dir=self.out)
-        return read_baseline(self.out)
+        folder = self.folder("baseline", key)
+        baseline.find(export_dir=self.folder("export", key), models_dir=self.store, out_dir=folder)
+        return read_baseline(folder)
 
     def versions(self, name: str = "flowers") -> list[int]:
         return self.models.versions(name)
 
     def start(self, key: str, prepare: Callable[[], None]) -> Any:
-        """Push a candidate in a process of its own, after the given preparation."""
+        """Push a candidate in a process of its own, after the given preparation; it was compared before."""
+        self.baseline(key)
 
         def call() -> None:
             prepare()
-            self.push(key)
+            self.push(key, is_compared=False)
 
         process = multiprocessing.get_context("fork").Process(target=call)
         process.start()
@@ -142,7 +151,10 @@ class Candidates:
         for file in FILES:
             assert self.store.read(f"{pushed}/{file}") == (self.folder("export", key) / file).read_bytes()
 
-    def _describe(self, step: str, key: str, inputs: dict[str, str]) -> None:
+    def describe(self, step: str, key: str, inputs: dict[str, str]) -> None:
+        """Write the manifest of what a step has written."""
+        folder = self.folder(step, key)
+        paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"]
         manifest = Manifest(
             step=step,
             key=key,
@@ -155,6 +167,9 @@ class Candidates:
             created="2026-01-01T00:00:00+0000",
             seconds=0.0,
             summary={},
-            files={},
+            files={
+                path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
+                for path in paths
+            },
         )
-        write_manifest(self.folder(step, key), manifest)
+        write_manifest(folder, manifest)

@@ -16,6 +16,7 @@ import pytest
 
 from components import pusher
 from components.artifacts.blessing import Check
+from components.artifacts.push import read_push
 from components.errors import PushError
 from components.storage import folder as folder_module
 from components.storage.files import write_json
@@ -265,7 +266,7 @@ def die(*arguments: Any, **options: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def copy_some_and_die(source: Path, target: Path, **options: Any) -> None:
+def copy_one_and_die(source: Path, files: Any, target: Path, **options: Any) -> None:
     shutil.copy2(source / "saved_model.pb", target)
     die()
 
@@ -273,8 +274,8 @@ def copy_some_and_die(source: Path, target: Path, **options: Any) -> None:
 @on_disk
 @pytest.mark.parametrize(
     ("owner", "name", "replacement"),
-    [(shutil, "copytree", copy_some_and_die), (pusher, "write_json", die), (os, "fsync", die), (Path, "rename", die)],
-    ids=["copytree", "write_json", "fsync", "rename"],
+    [(pusher, "_copy", copy_one_and_die), (pusher, "write_json", die), (os, "fsync", die), (Path, "rename", die)],
+    ids=["copy", "write_json", "fsync", "rename"],
 )
 def test_a_killed_push_leaves_no_version_and_the_next_one_cleans_up(candidates, owner, name, replacement):
     candidates.add("a")
@@ -307,21 +308,21 @@ def wait_for(path: Path) -> None:
 
 
 @on_disk
-def test_two_pushes_at_once_give_two_complete_versions(candidates, tmp_path):
+def test_of_two_pushes_at_once_the_second_is_compared_with_the_first(candidates, tmp_path):
     candidates.add("a", "b")
-    copytree, file_lock = shutil.copytree, folder_module.file_lock
+    copy, file_lock = pusher._copy, folder_module.file_lock
 
     def copy_when_both_are_there(*arguments: Any, **options: Any) -> Any:
         (tmp_path / "copying").touch()
         wait_for(tmp_path / "waiting")
-        return copytree(*arguments, **options)
+        return copy(*arguments, **options)
 
     def announce(path: Path) -> Any:
         (tmp_path / "waiting").touch()
         return file_lock(path)
 
     # The first copies until the second has come to the lock.
-    processes = [candidates.start("a", lambda: setattr(shutil, "copytree", copy_when_both_are_there))]
+    processes = [candidates.start("a", lambda: setattr(pusher, "_copy", copy_when_both_are_there))]
     try:
         wait_for(tmp_path / "copying")
         processes.append(candidates.start("b", lambda: setattr(folder_module, "file_lock", announce)))
@@ -332,10 +333,61 @@ def test_two_pushes_at_once_give_two_complete_versions(candidates, tmp_path):
             process.kill()
             process.join()
     assert [process.exitcode for process in processes] == [0, 0]
-    assert candidates.versions() == [1, 2]
+    assert candidates.versions() == [1]
+    reason = "by now version 1 is the newest, and the model was compared with none; run again to compare it"
+    assert read_push(candidates.out) == refusal(reason)
+    assert candidates.push("b")["version"] == 2
     candidates.assert_complete(1, "a")
     candidates.assert_complete(2, "b")
     assert candidates.store.names(".staging") == []
+
+
+def test_a_model_that_was_compared_with_a_version_that_is_gone_is_not_pushed(candidates):
+    candidates.add("a", "b", "c")
+    candidates.push("a")
+    candidates.push("b")
+    assert candidates.baseline("c")["version"] == 2
+    candidates.models.rollback("flowers")
+    push = candidates.push("c", is_compared=False)
+    assert push["reason"].startswith("by now version 1 is the newest, and the model was compared with version 2")
+    assert candidates.push("c")["version"] == 3
+
+
+def test_a_fallback_never_replaces_a_real_model(candidates, caplog):
+    candidates.add("toy", "other_toy", fallback="no network. Trained on drawn flowers instead.")
+    candidates.add("real", "better")
+    assert candidates.push("toy")["version"] == 1
+    assert candidates.push("other_toy")["version"] == 2, "a fallback may replace one"
+    assert candidates.push("real")["version"] == 3
+    candidates.add("third_toy", fallback="no network. Trained on drawn flowers instead.")
+    refused = candidates.push("third_toy")
+    assert not refused["pushed"]
+    assert refused["reason"].startswith("it stands on a fallback, and version 3 does not, which a fallback never")
+    assert "DATA=synthetic" in refused["reason"]
+    assert "NOT PUSHED: it stands on a fallback" in caplog.text
+    assert candidates.push("better")["version"] == 4
+
+
+def test_a_model_that_others_pushed_is_taken_for_a_real_one(candidates):
+    candidates.store.write("flowers/7/saved_model.pb", b"somebody's")
+    candidates.add("toy", fallback="no network")
+    assert "version 7 does not" in candidates.push("toy")["reason"]
+
+
+@pytest.mark.parametrize("step", ["export", "litert"])
+def test_what_was_damaged_since_it_was_judged_is_not_pushed(candidates, step):
+    candidates.add("a", int8=True)
+    name = {"export": "variables/variables.data-00000-of-00001", "litert": "flowers_int8.tflite"}[step]
+    path = candidates.folder(step, "a") / name
+    content = path.read_bytes()
+    path.write_bytes(bytes(reversed(content)))  # of the same size
+    with pytest.raises(PushError, match=rf"What is pushed is what was judged\. .*{path.name} .*--force {step}"):
+        candidates.push("a")
+    assert candidates.versions("tflite") == []
+    assert candidates.versions() == ([] if step == "export" else [1])
+    path.write_bytes(content)
+    assert candidates.push("a")["version"] == 1
+    candidates.assert_complete(1, "a")
 
 
 @on_disk
@@ -343,6 +395,7 @@ def test_a_push_that_cannot_write_leaves_no_version(candidates, capfd):
     candidates.add("a")
     weights = candidates.folder("export", "a") / "variables" / "variables.data-00000-of-00001"
     weights.write_bytes(os.urandom(300_000))
+    candidates.describe("export", "a", {"training_dir": "trainer"})
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
     limit = (100_000, resource.RLIM_INFINITY)
     process = candidates.start("a", lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))

@@ -31,11 +31,12 @@ def export(*, out_dir: Path, options) -> dict:
     (out_dir / "assets.extra").mkdir()
     (out_dir / "saved_model.pb").write_text(f"graph {options.num_warmup_images}")
     (out_dir / "variables" / "variables.index").write_bytes(b"w" * MODEL_BYTES)
-    write_json(out_dir / "assets.extra" / "model_spec.json", {"model_name": options.model_name})
+    spec = {"model_name": options.model_name, "data": {"fallback": None}, "weights": {"fallback": None}}
+    write_json(out_dir / "assets.extra" / "model_spec.json", spec)
     return {"size_mb": 0.1}
 
 
-def evaluate(*, export_dir: Path, out_dir: Path, options) -> dict:
+def evaluate(*, export_dir: Path, baseline_dir: Path, out_dir: Path, options) -> dict:
     write_json(out_dir / "metrics.json", {"accuracy": 0.75})
     check = Check(name="min_accuracy", passed=options.min_accuracy <= 0.75, message="accuracy 0.75 is too low")
     write_blessing(out_dir, [check], validator="evaluator")
@@ -67,9 +68,15 @@ def interrupt(*, push_dir: Path, out_dir: Path) -> dict:
 STEPS = (
     Step(name="export", function=f"{MODULE}:export", options={"options": "export"}),
     Step(
+        name="baseline",
+        function="components.baseline:find",
+        inputs={"export_dir": "export"},
+        state={"models_dir": "models"},
+    ),
+    Step(
         name="evaluator",
         function=f"{MODULE}:evaluate",
-        inputs={"export_dir": "export"},
+        inputs={"export_dir": "export", "baseline_dir": "baseline"},
         options={"options": "evaluator"},
     ),
     Step(name="infra_validator", function=f"{MODULE}:serve", inputs={"export_dir": "export"}),
@@ -79,6 +86,7 @@ STEPS = (
         function="components.pusher:push",
         inputs={
             "export_dir": "export",
+            "baseline_dir": "baseline",
             "evaluation_dir": "evaluator",
             "infra_validation_dir": "infra_validator",
             "litert_dir": "litert",
@@ -231,7 +239,7 @@ def test_an_output_folder_that_cannot_be_written_is_named_before_anything_runs(t
     assert toy_terminal("run") == 1
     assert toy_terminal.err.startswith(f"error: {file / folder}")
     assert toy_terminal.err.endswith(
-        ": Not a directory. Free some space or choose other folders: --runs-dir, --models-dir.\n"
+        ": Not a directory. Move what is there out of the way, or choose another folder.\n"
     )
     assert toy_terminal.err.count("\n") == 1
 
@@ -263,7 +271,8 @@ def test_a_full_disk_for_models_leaves_no_version_and_a_clear_error(toy_terminal
     (error,) = [line for line in toy_terminal.err.splitlines() if line.startswith("error: ")]
     assert "A model is pushed whole or not at all" in error
     assert "No space left on device" in error
-    assert f"Free some space in {toy_terminal.models}; the same command goes on from here." in error
+    assert f"{toy_terminal.models}/.staging/flowers-1/" in error
+    assert "Free some space there, or choose another folder; the same command goes on from here." in error
     assert toy_terminal.versions() == []
     assert not (toy_terminal.models / ".staging").exists()
     subprocess.run(["mount", "-o", "remount,size=2m", str(toy_terminal.models)], check=True)
@@ -276,9 +285,7 @@ def test_a_full_disk_for_runs_ends_with_a_clear_error_and_goes_on_later(toy_term
     monkeypatch.setattr(sys.modules[MODULE], "MODEL_BYTES", 400_000)
     small_disk("runs")
     assert toy_terminal("run") == 1
-    assert toy_terminal.err.endswith(
-        "No space left on device. Free some space or choose other folders: --runs-dir, --models-dir.\n"
-    )
+    assert "No space left on device. Free some space there, or choose another folder; the same" in toy_terminal.err
     subprocess.run(["mount", "-o", "remount,size=2m", str(toy_terminal.runs)], check=True)
     assert toy_terminal("run") == 0
     assert (toy_terminal.models / "flowers" / "1" / "variables" / "variables.index").stat().st_size == 400_000
@@ -309,7 +316,7 @@ def test_show_draws_where_a_model_comes_from(toy_terminal):
     toy_terminal("run")
     toy_terminal("run", "--set", "export.num_warmup_images=1")
     assert toy_terminal("show") == 0
-    first, model, evaluation, _, served, above, converted, _ = toy_terminal.out.splitlines()
+    first, model, evaluation, *_, served, above, converted, _ = toy_terminal.out.splitlines()
     assert re.fullmatch(r"flowers version 2, pushed \S+", first)
     assert re.fullmatch(r"├─ export [0-9a-f]{8}  size_mb 0\.1", model)
     assert re.fullmatch(r"├─ evaluator [0-9a-f]{8}  accuracy 0\.75", evaluation)
