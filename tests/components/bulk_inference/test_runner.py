@@ -12,6 +12,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from components.bulk_inference import runner as infer
+from components.bulk_inference.images import ListedImage
 from components.bulk_inference.output import PredictionFolder
 from components.errors import BeamError
 from pipelines import __main__ as command_line
@@ -53,7 +54,7 @@ def test_the_command_writes_one_row_for_each_image(run, images, tmp_path, capsys
     assert run() == 0
     out, err = capsys.readouterr()
     assert out == f"Predictions: {tmp_path}/out ({NUM_IMAGES} images, 1 errors)\n"
-    assert f"infer: {NUM_IMAGES} images in {images}, {NUM_IMAGES} to do, with " in err
+    assert f"infer: {NUM_IMAGES} images in {images}, {NUM_IMAGES} to do\n" in err
     found = rows(tmp_path / "out")
     assert [row["image"] for row in found] == [f"{images}/{number:02d}.png" for number in range(NUM_IMAGES)]
     labels = [("red", "green", "blue")[number % 3] for number in range(NUM_IMAGES)]
@@ -69,7 +70,7 @@ def test_a_second_time_nothing_is_done(run, tmp_path, capsys):
     assert run("--part-size", "4") == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert f"{NUM_IMAGES} images in" in (err := capsys.readouterr().err)
-    assert ", 0 to do, " in err
+    assert ", 0 to do\n" in err
 
 
 def test_processes_and_a_beam_pipeline_write_the_same_rows(run, tmp_path):
@@ -107,7 +108,7 @@ def kill_and_start_again(tmp_path: Path, models: Path, *arguments: str) -> None:
         assert 0 < len(done) < NUM_LARGE, log.read()
     assert not (output / "_SUCCESS").exists()
     again = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=TIMEOUT_S)
-    assert f", {NUM_LARGE} to do, " not in again.stderr
+    assert f", {NUM_LARGE} to do\n" not in again.stderr
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert sorted(row["image"] for row in rows(output)) == [f"{images}/{number:02d}.png" for number in range(NUM_LARGE)]
     assert {row["label"] for row in rows(output)} == {"red"}
@@ -147,7 +148,7 @@ def test_beam_that_is_required_and_not_installed_is_named(run, capsys, monkeypat
 
 
 def test_a_part_that_fails_ends_the_pipeline_with_its_reason(run, capsys, monkeypatch):
-    monkeypatch.setattr(PredictionFolder, "images", lambda *_: ["s3fs://nowhere"])
+    monkeypatch.setattr(PredictionFolder, "images", lambda *_: [ListedImage("s3fs://nowhere")])
     for arguments in ((), IN_MEMORY):
         assert run(*arguments) == 1
         *_, last = capsys.readouterr().err.splitlines()
@@ -182,7 +183,7 @@ def test_an_output_of_other_images_is_kept_without_overwrite(run, images, tmp_pa
     assert run() == 0
     (images / "05.png").unlink()
     assert run() == 1
-    assert "was begun with another list of images." in capsys.readouterr().err
+    assert "was begun with another list of images (1 gone)." in capsys.readouterr().err
     assert len(rows(tmp_path / "out")) == NUM_IMAGES
     assert run("--overwrite") == 0
     assert len(rows(tmp_path / "out")) == NUM_IMAGES - 1
