@@ -12,6 +12,7 @@ from client.classifier_client import ImageError
 from components.bulk_inference.images import ListedImage
 from components.bulk_inference.output import Part, PredictionFolder
 from components.errors import InferenceError
+from components.storage.folder import Folder
 from components.storage.store import open_store
 
 IMAGES = [ListedImage(f"{number}.jpg", version=f"100 {number}") for number in range(5)]
@@ -123,6 +124,59 @@ def test_a_damaged_manifest_does_not_give_away_the_rows_of_something_else(output
         plan(output, changed(0))
     assert PredictionFolder(output).num_parts() == 3
     assert len(plan(output, changed(0), overwrite=True)) == 1
+
+
+class Killed(BaseException):
+    """No code may catch it, as none sees a kill."""
+
+
+def finish(output: str, images: list[ListedImage]) -> dict[str, bytes | None]:
+    """Do what the command does, and return the files."""
+    with PredictionFolder(output).lock():
+        write(output, *plan(output, images, overwrite=True))
+        PredictionFolder(output).complete()
+    store = open_store(output)
+    return {name: store.read(name) for name in store.names()}
+
+
+def finish_killed(output: str, images: list[ListedImage], patch: pytest.MonkeyPatch, *, num_done: int) -> bool:
+    """Do the same, be killed in the middle of the change after so many, and return whether there was one."""
+    changes = 0
+
+    def killed(real: Any) -> Any:
+        def change(folder: Folder, name: str, *content: bytes) -> None:
+            nonlocal changes
+            changes += 1
+            if changes > num_done:
+                for half in content:
+                    (folder.path / f".{name}.12.tmp").write_bytes(half[: len(half) // 2])
+                raise Killed
+            real(folder, name, *content)
+
+        return change
+
+    with patch.context() as during:
+        for method in ("write", "remove_file"):
+            during.setattr(Folder, method, killed(getattr(Folder, method)))
+        try:
+            finish(output, images)
+        except Killed:
+            return True
+    return False
+
+
+@pytest.mark.parametrize(("is_new", "num_changes"), [(True, 6), (False, 8)])
+def test_killed_at_any_change_to_the_folder_the_same_command_goes_on(tmp_path, monkeypatch, is_new, num_changes):
+    """A new output: list, manifest, three parts, mark. Or one of which two photos have changed: three removed too."""
+    images = changed(0, 3)
+    expected = finish(str(tmp_path / "undisturbed"), images)
+    assert len(expected) == 6
+    for num_done in range(num_changes + 1):
+        output = str(tmp_path / str(num_done))
+        if not is_new:
+            finish(output, IMAGES)
+        assert finish_killed(output, images, monkeypatch, num_done=num_done) == (num_done < num_changes)
+        assert finish(output, images) == expected
 
 
 @pytest.mark.parametrize(
