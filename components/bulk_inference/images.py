@@ -116,7 +116,7 @@ def _list_paths(pattern: str, left_out: Counter[str]) -> Iterator[ListedImage]:
     # Path's own glob takes no absolute patterns.
     paths = glob.glob(pattern, recursive=True) if is_pattern else [pattern]  # noqa: PTH207
     for path in paths:
-        if Path(path).is_dir():
+        if os.path.isdir(path):  # noqa: PTH112 (Path's raises behind a folder that cannot be read)
             yield from _walk(path, left_out)
         elif os.path.lexists(path):
             yield _describe(path)
@@ -124,7 +124,7 @@ def _list_paths(pattern: str, left_out: Counter[str]) -> Iterator[ListedImage]:
 
 def _walk(folder: str, left_out: Counter[str]) -> Iterator[ListedImage]:
     """Yield the images below a folder, and each folder below it that cannot be read."""
-    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
+    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(str(Path(folder)), frozenset())]
     while waiting:
         path, above = waiting.pop()
         try:
@@ -138,22 +138,23 @@ def _walk(folder: str, left_out: Counter[str]) -> Iterator[ListedImage]:
             left_out[_LOOP] += 1
             continue
         for entry in entries:
+            below = entry.name if path == os.curdir else entry.path
             if _is_folder(entry):
-                waiting.append((entry.path, above | {here}))
+                waiting.append((below, above | {here}))
             elif (label := _label(entry.name)) is None or (label == _NO_SUFFIX and _is_broken(entry)):
-                yield _describe(entry.path)
+                yield _describe(below)
             else:
                 left_out[label] += 1
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    # The entry's own method raises for some broken links.
-    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and Path(entry.path).is_dir())
+    # The entry's own method, and Path's, raise for some broken links.
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))  # noqa: PTH112
 
 
 def _is_broken(entry: os.DirEntry[str]) -> bool:
     """Return whether an entry is a link to what is not there: it may have been a folder."""
-    return entry.is_symlink() and not Path(entry.path).exists()
+    return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110
 
 
 def _label(name: str) -> str | None:

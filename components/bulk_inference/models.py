@@ -6,7 +6,7 @@ each number belongs to one name. Only files that passed their evaluation are the
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from components.errors import InferenceError
@@ -38,9 +38,10 @@ def find_model(model: str, models_dir: Path) -> str:
     if is_url(model) or path.is_file():
         return model
     if files := sorted(path.glob("*.tflite")):
-        return _choose_kind(_only_name(path, {_name_of(file): [file] for file in files}), files)
+        return _choose_kind(_only_name(path, {_name_of(file): str(file) for file in files}), files)
     if pushed := _read(path, path / LITERT) or _read(path.parent if path.name == LITERT else None, path):
-        name = _only_name(path, pushed)
+        root = path.parent if path.name == LITERT else path
+        name = _only_name(path, {name: str(root / name) for name in pushed})
         return _choose(name, max(pushed[name]), pushed[name], models_dir)
     if versions := _read(path.parent, path.parent / LITERT).get(path.name):
         return _choose(path.name, max(versions), versions, models_dir)
@@ -67,12 +68,15 @@ def _read(saved_models: Path | None, litert_files: Path) -> dict[str, _Versions]
     return found
 
 
-def _only_name(path: Path, names: dict[str, _Versions] | dict[str, list[Path]]) -> str:
-    if len(names) == 1 or _DEFAULT_NAME in names:
-        return _DEFAULT_NAME if _DEFAULT_NAME in names else next(iter(names))
+def _only_name(path: Path, names: Mapping[str, str]) -> str:
+    """Return the name that is meant, of names and what to give for each of them."""
+    if _DEFAULT_NAME in names:
+        return _DEFAULT_NAME
+    if len(names) == 1:
+        return next(iter(names))
     raise InferenceError(
         f"One model classifies. {path} holds several: {', '.join(sorted(names))}. Choose one with --model, as in "
-        f"--model {path / min(names)}."
+        f"--model {names[min(names)]}."
     )
 
 

@@ -287,7 +287,12 @@ class PredictionFolder:
 
 
 def _is_manifest(value: Any) -> TypeGuard[_Manifest]:
-    return isinstance(value, dict) and value.keys() == _Manifest.__required_keys__
+    return (
+        isinstance(value, dict)
+        and value.keys() == _Manifest.__required_keys__
+        and isinstance(value["list_of_images"], dict)
+        and value["list_of_images"].keys() == _ImageList.__required_keys__
+    )
 
 
 @contextmanager

@@ -50,6 +50,18 @@ def test_images_of_a_folder_are_listed_in_order(folder):
     assert paths(f"file://{folder}") == [f"file://{folder}/{name}" for name in names]
 
 
+def test_the_same_folder_gives_the_same_paths_however_it_is_written(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    assert (
+        paths("images")
+        == paths("./images")
+        == paths("images/")
+        == ["images/a.PNG", "images/b.jpg", "images/more/c.webp"]
+    )
+    monkeypatch.chdir(folder)
+    assert paths(".") == ["a.PNG", "b.jpg", "more/c.webp"]
+
+
 def test_a_pattern_lists_what_matches_once(folder):
     assert paths(f"{folder}/**/*.[jw]*") == [f"{folder}/b.jpg", f"{folder}/more/c.webp"]
     assert paths(f"file://{folder}/*.jpg") == [f"file://{folder}/b.jpg"]
@@ -144,15 +156,18 @@ def test_an_unreadable_folder_and_an_unreadable_photo_are_listed_with_the_reason
     (as_somebody / "closed").mkdir()
     for name in ("a.jpg", "b.jpg", "closed/c.jpg"):
         (as_somebody / name).touch()
+    (as_somebody / "link").symlink_to("closed/c.jpg")
     (as_somebody / "a.jpg").chmod(0)
     (as_somebody / "closed").chmod(0)
-    photo, readable, closed = list_images(str(as_somebody)).images
+    photo, readable, closed, link = list_images(str(as_somebody)).images
+    assert "Permission denied" in (link.error or "")
     assert "no permission" in (photo.error or "")
     assert readable.error is None
     assert closed.path == f"{as_somebody}/closed"
     assert "this folder cannot be read (Permission denied)" in (closed.error or "")
     with pytest.raises(InferenceError, match="this folder cannot be read"):
         list_images(closed.path)
+    (as_somebody / "link").unlink()
     (as_somebody / "a.jpg").chmod(0o600)
     (as_somebody / "closed").chmod(0o700)
     repaired = list_images(str(as_somebody)).images
