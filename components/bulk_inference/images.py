@@ -56,12 +56,7 @@ class Listing:
     left_out: Counter[str] = field(default_factory=Counter)
 
     def describe_left_out(self) -> str:
-        """Return one line about the files that are no images; empty without any.
-
-        Example:
-            >>> Listing(left_out=Counter({".json": 2, ".txt": 10})).describe_left_out()
-            '12 other files left out: .txt 10, .json 2'
-        """
+        """Return one line, as `12 other files left out: .txt 10, .json 2`; empty where there are none."""
         if not self.left_out:
             return ""
         most_first = sorted(self.left_out.items(), key=lambda item: (-item[1], item[0]))
