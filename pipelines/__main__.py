@@ -223,12 +223,12 @@ def _parser() -> argparse.ArgumentParser:
     infer.add_argument("--input", required=True, metavar="FOLDER|PATTERN|URL", help="the images")
     infer.add_argument("--output", required=True, metavar="FOLDER|URL", help="predictions.parquet, a folder")
     infer.add_argument(
-        "--model", metavar="FILE|FOLDER|URL", help="default: the newest int8 LiteRT file in --models-dir"
+        "--model", metavar="FILE|FOLDER|URL", help="default: the newest version's int8 LiteRT file in --models-dir"
     )
     infer.add_argument("--engine", choices=("auto", "local", "beam"), default="auto", help="default: Beam for many")
     infer.add_argument("--workers", dest="num_workers", type=int, default=0, metavar="N", help="default: one a core")
     infer.add_argument("--part-size", type=int, default=256, metavar="N", help="images in a file (default: 256)")
-    infer.add_argument("--overwrite", action="store_true", help="start again where the output is of something else")
+    infer.add_argument("--overwrite", action="store_true", help="make parts of something else again")
     infer.add_argument("beam_options", nargs="*", metavar="-- BEAM_OPTION", help="such as --runner=DataflowRunner")
     infer.set_defaults(command=_infer)
 

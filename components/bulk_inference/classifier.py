@@ -13,15 +13,12 @@ from itertools import islice
 from pathlib import Path
 
 from client.classifier_client import Client, ImageError, Prediction, Transport
-from components.bulk_inference.images import fetch_image
+from components.bulk_inference.images import ListedImage, fetch_image
 from components.bulk_inference.output import Part, PredictionFolder
 from components.errors import InferenceError, StorageError
-from components.storage.bucket import is_url
 from components.storage.cache import fetch_file
-from components.storage.models import LITERT
 
 _SERVERS = ("rest://", "grpc://")
-_INT8 = "_int8.tflite"
 _NUM_FETCHED = 32
 """Images that are fetched from a bucket at once: one after the other would take longer than classifying them."""
 
@@ -73,54 +70,19 @@ class Classifier:
             raise InferenceError(f"--model must be a file that is there. {exc}") from exc
 
 
-def find_model(model: str, models_dir: Path) -> str:
-    """Return the int8 LiteRT file, the fast one on a CPU, of the newest version in a folder; a file or a URL is itself.
-
-    Args:
-        model: besides these, a folder of models, of one model (`models/flowers`), or of a version (`models/flowers/2`).
-        models_dir: where pushed models are, to name those that there are.
-
-    Raises:
-        InferenceError: there is none.
-    """
-    path = Path(model)
-    if is_url(model) or path.is_file():
-        return model
-    # What is pushed as <models>/<name>/<version> has its LiteRT files in <models>/tflite/<version>.
-    patterns = (
-        path.glob(f"*{_INT8}"),
-        path.glob(f"*/*{_INT8}"),
-        path.glob(f"{LITERT}/*/*{_INT8}"),
-        path.parent.glob(f"{LITERT}/*/{path.name}{_INT8}"),
-        path.parent.parent.glob(f"{LITERT}/{path.name}/{path.parent.name}{_INT8}"),
-    )
-    for files in map(list, patterns):
-        if files:
-            return str(max(files, key=lambda file: (_version(file), file.name)))
-    there = sorted(map(str, models_dir.glob(f"{LITERT}/*/*.tflite"))) or ["none; train one with `make train`"]
-    raise InferenceError(
-        "--model is a LiteRT file, a folder of models with an int8 one, rest://host:port or grpc://host:port. Nothing "
-        f"is there: {model}. LiteRT files in {models_dir}: {', '.join(there)}."
-    )
-
-
-def _version(file: Path) -> int:
-    return int(file.parent.name) if file.parent.name.isdecimal() else 0
-
-
 def classify_part(client: Client, folder: PredictionFolder, part: Part) -> None:
     """Classify the images of a part and write their rows.
 
     Raises:
         ClassifierError: the model, or the server, cannot be used.
         StorageError: the bucket of an image, or of the rows, cannot be used.
-        OSError: the rows cannot be written.
+        InferenceError: the list of images is gone, or the rows cannot be written.
     """
     images = folder.images(part)
     folder.write_rows(part, images, list(_classify(client, images)))
 
 
-def _classify(client: Client, images: Sequence[str]) -> Iterator[Prediction | ImageError]:
+def _classify(client: Client, images: Sequence[ListedImage]) -> Iterator[Prediction | ImageError]:
     rest = iter(images)
     with ThreadPoolExecutor(_NUM_FETCHED) as threads:
         while batch := list(islice(rest, _NUM_FETCHED)):

@@ -1,58 +1,194 @@
-"""Which images are classified, and their content: in folders of this machine or at URLs."""
+"""Which images are classified, what each of them was when it was listed, and its content: in folders here or at URLs.
 
+No file that is meant to be an image is left out: one that cannot be read, or whose format the client does not know, is
+listed with or gets the reason. All other files are counted.
+"""
+
+import glob
+import os
 import re
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath, PurePosixPath
 
 from client.classifier_client import ImageError
-from client.classifier_client.command import SUFFIXES, expand
+from client.classifier_client.command import SUFFIXES
 from components.errors import InferenceError
 from components.storage.bucket import Bucket, is_url
+from components.storage.files import FileInfo
+
+# Named as images whether or not the client reads them: its reason why not goes into their row.
+_OTHER_SUFFIXES = """
+    .apng .arw .avif .cr2 .cr3 .dib .dng .heic .heif .hif .ico .j2k .jfif .jif .jp2 .jpe .jxl .nef .orf .pbm .pcx .pgm
+    .pnm .ppm .psd .raf .rw2 .svg .tga .tif .tiff
+"""
+_IMAGE_SUFFIXES = frozenset(SUFFIXES) | frozenset(_OTHER_SUFFIXES.split())
+_HIDDEN, _NO_SUFFIX, _LOOP = "hidden", "without a suffix", "a link to a folder above"
 
 
-def list_images(path_or_url: str) -> list[str]:
-    """Return the images of a folder, a pattern or a file, by path or URL: sorted, each once.
+@dataclass(frozen=True, slots=True)
+class ListedImage:
+    """An image as it was when it was listed.
+
+    Attributes:
+        path: or its URL.
+        version: size and time of change, or the version of the bucket; empty where there is an error.
+        error: why it cannot be read; the path may be a folder's.
+    """
+
+    path: str
+    version: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What is there.
+
+    Attributes:
+        images: sorted by their paths, each once.
+        left_out: how many other files there are, by their suffix.
+    """
+
+    images: list[ListedImage] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def describe_left_out(self) -> str:
+        """Return one line, as `12 other files left out: .txt 10, .json 2`; empty where there are none."""
+        if not self.left_out:
+            return ""
+        most_first = sorted(self.left_out.items(), key=lambda item: (-item[1], item[0]))
+        by_suffix = ", ".join(f"{suffix} {count}" for suffix, count in most_first)
+        return f"{self.left_out.total()} other files left out: {by_suffix}"
+
+
+def list_images(path_or_url: str) -> Listing:
+    """Return the images of a folder, a pattern or a file, by path or URL.
+
+    Links to folders are followed. What a pattern names is an image, whatever its suffix.
 
     Raises:
-        InferenceError: there are none.
+        InferenceError: there are none, or nothing can be read.
         StorageError: the URL cannot be read.
     """
-    images = _list_bucket(path_or_url) if is_url(path_or_url) else _list_paths(path_or_url)
-    if not images:
+    left_out: Counter[str] = Counter()
+    found = (_list_bucket if is_url(path_or_url) else _list_paths)(path_or_url, left_out)
+    by_path = {image.path: image for image in found}
+    listing = Listing([by_path[path] for path in sorted(by_path)], left_out)
+    if not listing.images:
+        others = listing.describe_left_out()
         raise InferenceError(
             f"--input is a folder with images ({', '.join(SUFFIXES)}), a pattern or a file. Nothing is there that "
-            f"matches {path_or_url}."
+            f"matches {path_or_url}{f' ({others})' if others else ''}. Choose another --input."
         )
-    return sorted(set(images))
+    first = listing.images[0]
+    if len(listing.images) == 1 and first.path == path_or_url and first.error:
+        raise InferenceError(f"--input must be readable. {path_or_url}: {first.error}. Choose another --input.")
+    return listing
 
 
-def fetch_image(path_or_url: str) -> str | bytes | ImageError:
+def fetch_image(image: ListedImage) -> str | bytes | ImageError:
     """Return what the client takes: a path as it is, of a URL the content, or the reason why there is none.
 
     Raises:
         StorageError: the bucket cannot be read.
     """
-    if not is_url(path_or_url):
-        return path_or_url
-    folder, _, name = path_or_url.rpartition("/")
+    if image.error:
+        return ImageError(image.path, image.error)
+    if not is_url(image.path):
+        return image.path
+    folder, _, name = image.path.rpartition("/")
     content = Bucket(folder).read(name)
     return (
-        ImageError(path_or_url, "cannot be read (there is no such file); check the URL") if content is None else content
+        ImageError(image.path, "cannot be read (there is no such file); check the URL") if content is None else content
     )
 
 
-def _list_paths(pattern: str) -> Sequence[str]:
+def _list_paths(pattern: str, left_out: Counter[str]) -> Iterator[ListedImage]:
+    is_pattern = glob.has_magic(pattern) and not os.path.lexists(pattern)
+    # Path's own glob takes no absolute patterns.
+    paths = glob.glob(pattern, recursive=True) if is_pattern else [pattern]  # noqa: PTH207
+    for path in paths:
+        if os.path.isdir(path):  # noqa: PTH112 (Path's raises behind a folder that cannot be read)
+            yield from _walk(path, left_out)
+        elif os.path.lexists(path):
+            yield _describe(path)
+
+
+def _walk(folder: str, left_out: Counter[str]) -> Iterator[ListedImage]:
+    """Yield the images below a folder, and each folder below it that cannot be read."""
+    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(str(Path(folder)), frozenset())]
+    while waiting:
+        path, above = waiting.pop()
+        try:
+            status = Path(path).stat()
+            entries = list(os.scandir(path))
+        except OSError as exc:
+            yield ListedImage(path, error=f"this folder cannot be read ({exc.strerror}): its images have no rows")
+            continue
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            left_out[_LOOP] += 1
+            continue
+        for entry in entries:
+            below = entry.name if path == os.curdir else entry.path
+            if _is_folder(entry):
+                waiting.append((below, above | {here}))
+            elif (label := _label(entry.name)) is None or (label == _NO_SUFFIX and _is_broken(entry)):
+                yield _describe(below)
+            else:
+                left_out[label] += 1
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # The entry's own method, and Path's, raise for some broken links.
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))  # noqa: PTH112
+
+
+def _is_broken(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a link to what is not there: it may have been a folder."""
+    return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110
+
+
+def _label(name: str) -> str | None:
+    """Return as what a file is left out; `None` for an image."""
+    if name.startswith("."):
+        return _HIDDEN
+    suffix = PurePath(name).suffix.lower()
+    return None if suffix in _IMAGE_SUFFIXES else suffix or _NO_SUFFIX
+
+
+def _describe(path: str) -> ListedImage:
     try:
-        return [image for image in expand(pattern) if isinstance(image, str) and Path(image).is_file()]
-    except ValueError as exc:
-        raise InferenceError(f"{exc} Choose another --input.") from exc
+        status = Path(path).stat()
+    except OSError as exc:
+        return ListedImage(path, error=f"cannot be read ({exc.strerror}); check the file or the link")
+    if not stat.S_ISREG(status.st_mode):
+        return ListedImage(path, error="is no regular file; give an image")
+    # Permissions are part of what is listed: a file that becomes readable has the same size and time.
+    if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+        return ListedImage(path, error="cannot be read (no permission); change its permissions")
+    return ListedImage(path, version=_version(FileInfo(status.st_size, str(status.st_mtime_ns))))
 
 
-def _list_bucket(pattern: str) -> Sequence[str]:
+def _version(info: FileInfo) -> str:
+    return f"{info.size_bytes} {info.version}".rstrip()
+
+
+def _list_bucket(pattern: str, left_out: Counter[str]) -> Iterator[ListedImage]:
     bucket = Bucket(pattern)
-    images = [name for name in bucket.files() if PurePosixPath(name).suffix.lower() in SUFFIXES]
-    if not images:
+    files = {}
+    for name, info in bucket.files().items():
+        if (label := _label(PurePosixPath(name).name)) is None:
+            files[name] = info
+        else:
+            left_out[label] += 1
+    if not files:
         folder = re.split(r"[*?[]", pattern)[0].rpartition("/")[0]
         bucket = Bucket(folder)
-        images = bucket.match(pattern.removeprefix(f"{folder}/"))
-    return [f"{bucket}/{name}" for name in images if not PurePosixPath(name).name.startswith(".")]
+        matches = bucket.match(pattern.removeprefix(f"{folder}/"))
+        files = {name: info for name, info in matches.items() if not PurePosixPath(name).name.startswith(".")}
+    for name, info in files.items():
+        yield ListedImage(f"{bucket}/{name}", version=_version(info))

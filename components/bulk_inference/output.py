@@ -1,27 +1,40 @@
 """The output of bulk inference: a folder on a disk or in a bucket that pandas, pyarrow and BigQuery read as one table.
 
     <output>/part-00003-of-00079.parquet   a row for each image of one slice of the list
-    <output>/_images.jsonl                 the list: every image once, sorted, a JSON string a line
+    <output>/_images.jsonl                 the list: an object a line, every image once, sorted, with its version
     <output>/_manifest.json                what the rows are made from
     <output>/_SUCCESS                      every part is there
 
 A part is written atomically and always holds the same slice, so whoever finishes the missing ones, however often it
-takes, leaves exactly one row for each image. Readers skip names that begin with an underscore or a dot.
+takes, leaves exactly one row for each image. It carries a key of the model and of its slice: a part that is damaged, or
+of images that have changed since, is recognized by its own footer, whatever happened to the other files. The version of
+an image is that of the listing: one that changes while it is classified is a changed image in the next run. Readers
+skip names that begin with an underscore or a dot.
 """
 
+import errno
 import hashlib
-import io
 import json
+import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, TypedDict
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, TypedDict, TypeGuard
 
 from client.classifier_client import ImageError, Prediction
+from components.bulk_inference.images import ListedImage
+from components.bulk_inference.rows import encode_rows, read_footer, to_text
 from components.errors import InferenceError
 from components.storage.store import open_store
 
+log = logging.getLogger(__name__)
+
 _IMAGES, _MANIFEST, _SUCCESS = "_images.jsonl", "_manifest.json", "_SUCCESS"
+_PART = re.compile(r"part-\d{5,}-of-\d{5,}\.parquet")
+# What a writer that was killed, or that found the disk full, leaves before there is a manifest.
+_LEFTOVER = re.compile(rf"{_IMAGES}|\.({_IMAGES}|{_MANIFEST}|{_SUCCESS}|{_PART.pattern})\.\d+\.tmp|\.probe-[0-9a-f]+")
+_NUM_NAMED = 3
 
 
 class _ImageList(TypedDict):
@@ -39,11 +52,15 @@ class _Manifest(TypedDict):
 
 @dataclass(frozen=True)
 class Part:
-    """A slice of the list of images: where its lines lie in `_images.jsonl`, and the file that its rows go to."""
+    """A slice of the list of images: where its lines lie in `_images.jsonl`, and the file that its rows go to.
+
+    The key is a digest of the model and of the slice.
+    """
 
     name: str
     offset: int
     num_bytes: int
+    key: str
 
 
 class PredictionFolder:
@@ -63,82 +80,85 @@ class PredictionFolder:
         Raises:
             InferenceError: the folder holds something else, or cannot be one.
         """
-        self._check(set(self._store.names()))
-        try:
-            self._store.check_writable()
-        except OSError as exc:
-            raise InferenceError(
-                f"The output must be a new folder, or one with predictions. {self._store} cannot be used: "
-                f"{exc.strerror}. Choose another --output."
-            ) from exc
-        with self._store.lock():
+        self._check()
+        with ExitStack() as lock:
+            with _advice(str(self._store)):
+                self._store.check_writable()
+                lock.enter_context(self._store.lock())
             yield
 
     def plan(
-        self, images: Sequence[str], *, model: Mapping[str, str], part_size: int, overwrite: bool = False
+        self, images: Sequence[ListedImage], *, model: Mapping[str, str], part_size: int, overwrite: bool = False
     ) -> list[Part]:
-        """Return the parts that are missing, by the plan of an earlier run or by a new one that is written.
+        """Return the parts that are missing, and write the list and the manifest where they are not as they must be.
 
         Args:
             images: sorted, each once.
             model: what identifies the model.
             part_size: images in a part.
-            overwrite: start again where the folder holds predictions of something else.
+            overwrite: make the parts again that were made from something else.
 
         Raises:
-            InferenceError: the folder holds something else.
+            InferenceError: the folder holds something else, or cannot be written.
         """
-        lines = [(json.dumps(image) + "\n").encode() for image in images]
+        lines = [_to_line(image) for image in images]
         listing = b"".join(lines)
         manifest = _Manifest(
             model=dict(model),
             list_of_images=_ImageList(num_images=len(images), sha256=hashlib.sha256(listing).hexdigest()),
             part_size=part_size,
         )
-        names = set(self._store.names())
-        if _MANIFEST in names and (before := self._read_manifest()) != manifest:
-            if not overwrite:
-                changed = " and ".join(
-                    key.replace("_", " ") for key, value in manifest.items() if before.get(key) != value
+        self._check()
+        parts = list(_slice(lines, part_size, json.dumps(model, sort_keys=True).encode()))
+        before, found = self._read_manifest(), self._read_keys()
+        keys = {part.name: part.key for part in parts}
+        if not overwrite and (
+            changes := self._find_changes(before, manifest, lines, {*found.values()} - {*keys.values()})
+        ):
+            raise InferenceError(
+                "An output goes on with the model, list of images and part size that it was begun with. "
+                f"{self._store} was begun with another {' and '.join(changes)}. Choose another --output, or "
+                "--overwrite, which makes the parts again that this changes."
+            )
+        missing = [part for part in parts if found.get(part.name) != part.key]
+        # Each step leaves a folder that this function goes on from: a part is valid by its own key alone.
+        unusable = {name for name, key in found.items() if key != keys.get(name)}
+        if before == manifest:
+            unusable &= keys.keys()
+            for name in sorted(unusable):
+                log.warning(
+                    "infer: %s in %s is damaged, or was written by something else; made again", name, self._store
                 )
-                raise InferenceError(
-                    "An output goes on with the model, list of images and part size that it was begun with. "
-                    f"{self._store} was begun with another {changed}. Choose another --output, or --overwrite."
-                )
-            # The manifest last: a folder without one is none of ours.
-            for name in (*sorted(names - {_MANIFEST}), _MANIFEST):
+        with _advice(str(self._store)):
+            if missing or unusable:
+                unusable |= {_SUCCESS} & {*self._store.names()}
+            for name in sorted(unusable):  # _SUCCESS first
                 self._store.remove_file(name)
-            names = set()
-        self._check(names)
-        if not {_IMAGES, _MANIFEST} <= names:
-            self._store.write(_IMAGES, listing)
-            self._store.write(_MANIFEST, json.dumps(manifest, indent=2).encode())
-        return [part for part in _slice(lines, part_size) if part.name not in names]
+            if self._store.read(_IMAGES) != listing:
+                self._store.write(_IMAGES, listing)
+            if before != manifest:
+                self._store.write(_MANIFEST, json.dumps(manifest, indent=2).encode())
+        return missing
 
-    def images(self, part: Part) -> list[str]:
-        """Read a part's slice of the list."""
-        lines = self._read(_IMAGES, part.offset, part.offset + part.num_bytes)
-        return [json.loads(line) for line in lines.splitlines()]
+    def images(self, part: Part) -> list[ListedImage]:
+        """Read a part's slice of the list.
 
-    def write_rows(self, part: Part, images: Sequence[str], results: Sequence[Prediction | ImageError]) -> None:
-        """Write the row of each image of a part: where it could not be read, `error` alone."""
-        import pyarrow as pa
-        from pyarrow import parquet
+        Raises:
+            InferenceError: the list is gone.
+        """
+        lines = self._store.read(_IMAGES, part.offset, part.offset + part.num_bytes)
+        if lines is None:
+            raise self._lost(_IMAGES)
+        return [ListedImage(**json.loads(line)) for line in lines.splitlines()]
 
-        schema = pa.schema(
-            {
-                "image": pa.string(),
-                "label": pa.string(),
-                "probability": pa.float32(),
-                "probabilities": pa.map_(pa.string(), pa.float32()),
-                "model_version": pa.string(),
-                "error": pa.string(),
-            }
-        )
-        rows = [_to_row(image, result) for image, result in zip(images, results, strict=True)]
-        buffer = io.BytesIO()
-        parquet.write_table(pa.Table.from_pylist(rows, schema), buffer)
-        self._store.write(part.name, buffer.getvalue())
+    def write_rows(self, part: Part, images: Sequence[ListedImage], results: Sequence[Prediction | ImageError]) -> None:
+        """Write the row of each image of a part: where it could not be read, `error` alone.
+
+        Raises:
+            InferenceError: the part cannot be written.
+        """
+        with _advice(f"{self._store}/{part.name}"):
+            self._store.write(part.name, encode_rows(images, results, key=part.key))
 
     def num_parts(self) -> int:
         """Return how many parts are there."""
@@ -150,67 +170,171 @@ class PredictionFolder:
         Raises:
             InferenceError: there are more or fewer rows than images.
         """
-        from pyarrow import parquet
-
         num_rows = num_errors = 0
-        for content in self._store.read_each(self._part_names()):
-            footer = parquet.read_metadata(io.BytesIO(content or b""))
-            groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
-            errors = [
-                g.column(c) for g in groups for c in range(g.num_columns) if g.column(c).path_in_schema == "error"
-            ]
+        names = self._part_names()
+        for name, content in zip(names, self._store.read_each(names), strict=True):
+            footer = read_footer(content)
+            if footer is None:
+                raise InferenceError(
+                    f"The output must keep its files until it is finished. {self._store}/{name} is damaged: something "
+                    "else wrote there. The same command makes it again."
+                )
             num_rows += footer.num_rows
-            num_errors += sum(column.num_values - column.statistics.null_count for column in errors)
-        num_images = self._read_manifest()["list_of_images"]["num_images"]
+            num_errors += footer.num_errors
+        manifest = self._read_manifest()
+        if manifest is None:
+            raise self._lost(_MANIFEST)
+        num_images = manifest["list_of_images"]["num_images"]
         if num_rows != num_images:
             raise InferenceError(
                 f"Every image has one row. {self._store} has {num_rows} rows for {num_images} images: something else "
                 "wrote there. Choose another --output."
             )
-        self._store.write(_SUCCESS, b"")
+        with _advice(f"{self._store}/{_SUCCESS}"):
+            if _SUCCESS not in self._store.names():
+                self._store.write(_SUCCESS, b"")
         return {"num_images": num_rows, "num_errors": num_errors}
 
-    def _check(self, names: set[str]) -> None:
-        if _MANIFEST not in names and (foreign := sorted(names - {_IMAGES})):
-            raise InferenceError(
-                f"The output must be a new folder, or one with predictions. {self._store} holds {foreign[0]}. "
-                "Choose another --output."
+    def _check(self) -> None:
+        """Raise if the folder holds what no run wrote. A damaged manifest is ours, where all else is known as well."""
+        if self._read_manifest() is not None:
+            return
+        names = set(self._store.names())
+        ours = {name for name in names if _LEFTOVER.fullmatch(name)}
+        if _MANIFEST in names:
+            ours |= {_MANIFEST, _SUCCESS} | {name for name in names if _PART.fullmatch(name)}
+        if foreign := sorted(names - ours):
+            raise self._foreign(foreign[0])
+
+    def _find_changes(
+        self, before: _Manifest | None, manifest: _Manifest, lines: Sequence[bytes], others: set[str | None]
+    ) -> list[str]:
+        """Return what the rows in the folder were made from that is another now.
+
+        Args:
+            before: the manifest in the folder.
+            manifest: the one of this run.
+            lines: the list of this run.
+            others: keys of parts in the folder that are none of this run's; `None` for a damaged one.
+        """
+        if before is None:
+            return ["model or list of images"] if others - {None} else []
+        changes = []
+        if before["model"] != manifest["model"]:
+            changes.append("model")
+        if before["list_of_images"] != manifest["list_of_images"]:
+            sha256 = before["list_of_images"]["sha256"]
+            changes.append(f"list of images{self._compare_lists(sha256, lines)}")
+        if before["part_size"] != manifest["part_size"]:
+            changes.append("part size")
+        return changes
+
+    def _compare_lists(self, sha256: str, lines: Sequence[bytes]) -> str:
+        """Return in brackets how the list in the folder differs; nothing where it is gone or damaged."""
+        content = self._store.read(_IMAGES) or b""
+        if hashlib.sha256(content).hexdigest() != sha256:
+            return ""
+        try:
+            before, now = (
+                {image["path"]: image for image in map(json.loads, some)} for some in (content.splitlines(), lines)
             )
+        except TypeError:  # the paths alone, as they were listed before
+            return ""
+        changed = [path for path in now if path in before and before[path] != now[path]]
+        counts = {
+            "new": len(now.keys() - before.keys()),
+            "gone": len(before.keys() - now.keys()),
+            "changed": len(changed),
+        }
+        counted = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+        named = ", ".join(map(to_text, changed[:_NUM_NAMED])) + (", …" if len(changed) > _NUM_NAMED else "")
+        return f" ({counted}{': ' if named else ''}{named})"
 
     def _part_names(self) -> list[str]:
         return [name for name in self._store.names() if name.startswith("part-")]
 
-    def _read_manifest(self) -> _Manifest:
-        return json.loads(self._read(_MANIFEST))
+    def _read_keys(self) -> dict[str, str | None]:
+        """Return the key of each part that is there: `None` for a damaged one, empty for one without."""
+        names = [name for name in self._store.names() if _PART.fullmatch(name)]
+        footers = map(read_footer, self._store.read_each(names))
+        return {name: footer.key if footer else None for name, footer in zip(names, footers, strict=True)}
 
-    def _read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
-        content = self._store.read(name, start, end)
-        if content is None:
-            raise InferenceError(f"The output must keep its files until it is finished. {self._store} has lost {name}.")
-        return content
+    def _read_manifest(self) -> _Manifest | None:
+        """Return the manifest; `None` where there is none, or one that is cut short.
+
+        Raises:
+            InferenceError: something else wrote it.
+        """
+        try:
+            found = json.loads(self._store.read(_MANIFEST) or b"")
+        except ValueError:
+            return None
+        if _is_manifest(found):
+            return found
+        raise self._foreign(_MANIFEST)
+
+    def _foreign(self, name: str) -> InferenceError:
+        return InferenceError(
+            f"The output must be a new folder, or one with predictions. {self._store} holds {to_text(name)}. "
+            "Choose another --output."
+        )
+
+    def _lost(self, name: str) -> InferenceError:
+        return InferenceError(
+            f"The output must keep its files until it is finished. {self._store} has lost {name}. The same command "
+            "goes on."
+        )
 
 
-def _slice(lines: Sequence[bytes], part_size: int) -> Iterator[Part]:
+def _is_manifest(value: Any) -> TypeGuard[_Manifest]:
+    return (
+        isinstance(value, dict)
+        and value.keys() == _Manifest.__required_keys__
+        and isinstance(value["list_of_images"], dict)
+        and value["list_of_images"].keys() == _ImageList.__required_keys__
+    )
+
+
+@contextmanager
+def _advice(path: str) -> Iterator[None]:
+    """Raise an `InferenceError` with advice that fits for what the system refuses.
+
+    Args:
+        path: of what is written, where the system names none.
+    """
+    try:
+        yield
+    except OSError as exc:
+        raise InferenceError(describe_os_error(exc, path)) from exc
+
+
+def describe_os_error(exc: OSError, path: str) -> str:
+    """Return what the system refuses, and what to do."""
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        advice = "Free some space there, or choose another --output"
+    elif exc.errno in (errno.EACCES, errno.EPERM):
+        advice = "Change its permissions, or choose another --output"
+    elif exc.errno == errno.EROFS:
+        advice = "Choose an --output that can be written"
+    elif exc.errno in (errno.EEXIST, errno.ENOTDIR):
+        advice = "The output must be a new folder, or one with predictions. Choose another --output"
+    else:
+        advice = "Check it, or choose another --output"
+    return (
+        f"{exc.filename or path} cannot be used: {exc.strerror or exc}. {advice}; what is done is kept: the same "
+        "command goes on."
+    )
+
+
+def _to_line(image: ListedImage) -> bytes:
+    return (json.dumps({key: value for key, value in asdict(image).items() if value}) + "\n").encode()
+
+
+def _slice(lines: Sequence[bytes], part_size: int, model: bytes) -> Iterator[Part]:
     num_parts = -(-len(lines) // part_size)
     offset = 0
     for number in range(num_parts):
-        num_bytes = sum(map(len, lines[number * part_size : (number + 1) * part_size]))
-        yield Part(f"part-{number:05d}-of-{num_parts:05d}.parquet", offset, num_bytes)
-        offset += num_bytes
-
-
-def _to_row(image: str, result: Prediction | ImageError) -> dict[str, Any]:
-    if isinstance(result, ImageError):
-        return {"image": _to_text(image), "error": _to_text(result.reason)}
-    return {
-        "image": _to_text(image),
-        "label": result.label,
-        "probability": result.probability,
-        "probabilities": list(result.probabilities.items()),
-        "model_version": result.model_version,
-    }
-
-
-def _to_text(name: str) -> str:
-    """Return a file's name as text, which it need not be."""
-    return name.encode(errors="backslashreplace").decode()
+        content = b"".join(lines[number * part_size : (number + 1) * part_size])
+        key = hashlib.sha256(model + b"\n" + content).hexdigest()
+        yield Part(f"part-{number:05d}-of-{num_parts:05d}.parquet", offset, len(content), key)
+        offset += len(content)

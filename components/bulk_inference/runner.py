@@ -23,9 +23,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from client.classifier_client import ClassifierError, Client
-from components.bulk_inference.classifier import Classifier, classify_part, find_model
+from components.bulk_inference.classifier import Classifier, classify_part
 from components.bulk_inference.images import list_images
-from components.bulk_inference.output import Part, PredictionFolder
+from components.bulk_inference.models import find_model
+from components.bulk_inference.output import Part, PredictionFolder, describe_os_error
 from components.data import beam
 from components.errors import InferenceError
 
@@ -45,7 +46,7 @@ class InferOptions:
         engine: processes here (`local`), a Beam pipeline (`beam`), or Beam where it pays, if it is there (`auto`).
         num_workers: processes, here or of Beam's direct runner; 0 is one for each core.
         beam_options: options of Beam, such as `--runner=DataflowRunner`; with any, `auto` takes Beam.
-        overwrite: start again where the output holds predictions of other images or of another model.
+        overwrite: make the parts again that the output holds of other or changed images, or of another model.
     """
 
     part_size: int = 256
@@ -64,7 +65,7 @@ class InferOptions:
 
 
 def infer(images: str, model: str, output: str, *, models_dir: Path, options: InferOptions) -> dict[str, int]:
-    """Classify the images that have no row yet.
+    """Classify the images that have no row yet, as they are now.
 
     Args:
         images: a folder, a pattern or a file; a path or a URL.
@@ -84,7 +85,11 @@ def infer(images: str, model: str, output: str, *, models_dir: Path, options: In
     """
     started = time.monotonic()
     model = find_model(model, models_dir)
-    found = list_images(images)
+    log.info("infer: started with %s", model)
+    listing = list_images(images)
+    if others := listing.describe_left_out():
+        log.info("infer: %s", others)
+    found = listing.images
     num_workers = options.num_workers or _count_cores()
     classifier = Classifier(model, num_threads=max(1, _count_cores() // num_workers))
     try:
@@ -95,17 +100,14 @@ def infer(images: str, model: str, output: str, *, models_dir: Path, options: In
                 found, model=classifier.identify(), part_size=options.part_size, overwrite=options.overwrite
             )
             num_missing = min(len(found), len(parts) * options.part_size)
-            log.info("infer: %d images in %s, %d to do, with %s", len(found), images, num_missing, model)
+            log.info("infer: %d images in %s, %d to do", len(found), images, num_missing)
             if parts:
                 _run(classifier, folder, parts, num_workers, options)
             summary = folder.complete()
     except ClassifierError as exc:
         raise InferenceError(f"{exc} What is done is kept: the same command goes on.") from exc
     except OSError as exc:
-        raise InferenceError(
-            f"{exc.filename or output} cannot be read or written: {exc.strerror or exc}. Mend that, or choose another "
-            "--output; what is done is kept: the same command goes on."
-        ) from exc
+        raise InferenceError(describe_os_error(exc, output)) from exc
     seconds = time.monotonic() - started
     speed = f", {num_missing / seconds:.0f} images/s" if parts else ""
     log.info("infer: finished in %.1f s (%d images, %d errors%s)", seconds, *summary.values(), speed)

@@ -85,10 +85,11 @@ class Bucket:
         paths = sorted(path for path in found if path != root and not path.endswith("/"))
         return {path[len(root) + 1 :]: _describe(found[path]) for path in paths}
 
-    def match(self, pattern: str) -> list[str]:
+    def match(self, pattern: str) -> dict[str, FileInfo]:
         """Return the files whose names match a pattern of `*`, `**`, `?` and `[…]`, sorted; a name matches itself."""
         found = self._do("glob", self._path(pattern), detail=True, absent={})
-        return sorted(path[len(self._root) + 1 :] for path, info in found.items() if info["type"] == "file")
+        paths = sorted(path for path, info in found.items() if info["type"] == "file")
+        return {path[len(self._root) + 1 :]: _describe(found[path]) for path in paths}
 
     def find(self, name: str) -> FileInfo | None:
         """Return what is known of a file; `None` where there is none."""

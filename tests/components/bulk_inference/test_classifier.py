@@ -1,4 +1,4 @@
-"""Which images are listed, which model is taken, and a row for every image, whatever is wrong with it."""
+"""A row for every image, whatever is wrong with it, by a file or a server."""
 
 import io
 import os
@@ -12,10 +12,9 @@ from PIL import Image
 from pyarrow import parquet
 
 from client.classifier_client import UnavailableError
-from components.bulk_inference.classifier import Classifier, classify_part, find_model
-from components.bulk_inference.images import list_images
+from components.bulk_inference.classifier import Classifier, classify_part
+from components.bulk_inference.images import ListedImage, list_images
 from components.bulk_inference.output import PredictionFolder
-from components.errors import InferenceError
 from tests.client.fakes import FakeRest, free_port
 
 
@@ -36,7 +35,7 @@ def folder(tmp_path: Path, encode: Any) -> Path:
     return images
 
 
-def classify(model: str, images: list[str], out: Path) -> dict[str, dict[str, Any]]:
+def classify(model: str, images: list[ListedImage], out: Path) -> dict[str, dict[str, Any]]:
     predictions = PredictionFolder(str(out))
     (part,) = predictions.plan(images, model={}, part_size=100)
     with Classifier(model).open() as client:
@@ -44,55 +43,6 @@ def classify(model: str, images: list[str], out: Path) -> dict[str, dict[str, An
     rows = parquet.read_table(out).to_pylist()
     assert len(rows) == len(images)
     return {row["image"]: row for row in rows}
-
-
-# Which images.
-
-
-def test_images_of_a_folder_are_listed_in_order(folder):
-    names = ["a.PNG", "b.jpg", "more/c.webp"]
-    assert list_images(str(folder)) == [f"{folder}/{name}" for name in names]
-    assert list_images(f"file://{folder}") == [f"file://{folder}/{name}" for name in names]
-
-
-def test_a_pattern_lists_what_matches_once(folder):
-    assert list_images(f"{folder}/**/*.[jw]*") == [f"{folder}/b.jpg", f"{folder}/more/c.webp"]
-    assert list_images(f"file://{folder}/*.jpg") == [f"file://{folder}/b.jpg"]
-    assert list_images(f"{folder}/b.jpg") == [f"{folder}/b.jpg"]
-
-
-@pytest.mark.parametrize("name", ["nowhere", "*.gif", "empty", "b.jpeg"])
-@pytest.mark.parametrize("kind", ["", "file://"])
-def test_no_image_is_an_error_that_says_what_is_looked_for(folder, name, kind):
-    (folder / "empty").mkdir()
-    with pytest.raises(InferenceError, match=rf"{name.replace('*', '.')}"):
-        list_images(f"{kind}{folder}/{name}")
-
-
-# Which model.
-
-
-def test_the_newest_int8_file_is_found_from_any_folder_of_models(tmp_path):
-    for name in ("flowers/9", "flowers/10", "tflite/9", "tflite/10"):
-        (tmp_path / name).mkdir(parents=True)
-    for version in ("9", "10"):
-        for kind in ("int8", "float32"):
-            (tmp_path / "tflite" / version / f"flowers_{kind}.tflite").touch()
-    newest, older = (str(tmp_path / "tflite" / version / "flowers_int8.tflite") for version in ("10", "9"))
-    for name in ("", "tflite", "tflite/10", "flowers", "flowers/10"):
-        assert find_model(str(tmp_path / name), tmp_path) == newest
-    for name in ("tflite/9", "flowers/9", "tflite/9/flowers_int8.tflite"):
-        assert find_model(str(tmp_path / name), tmp_path) == older
-    chosen = str(tmp_path / "tflite" / "9" / "flowers_float32.tflite")
-    for model in (chosen, "rest://localhost:8501", "s3://bucket/flowers_int8.tflite"):
-        assert find_model(model, tmp_path) == model
-
-
-def test_a_model_that_is_not_there_is_an_error_that_says_what_is(tmp_path, colour_models, file):
-    with pytest.raises(InferenceError, match=rf"Nothing is there: {tmp_path}/flowers\. LiteRT files in .*: {file}\."):
-        find_model(str(tmp_path / "flowers"), colour_models)
-    with pytest.raises(InferenceError, match="none; train one with `make train`"):
-        find_model(str(tmp_path), tmp_path)
 
 
 def test_a_model_is_known_by_its_content(file, tmp_path, monkeypatch):
@@ -118,7 +68,7 @@ def test_every_image_has_a_row_whatever_is_wrong_with_it(file, folder, tmp_path,
     }
     for name, (content, _) in bad.items():
         (folder / name).write_bytes(content)
-    images = [*list_images(str(folder)), f"{folder}/gone.jpg"]
+    images = [*list_images(str(folder)).images, ListedImage(f"{folder}/gone.jpg")]
     rows = classify(str(file), images, tmp_path / "out")
     for name, reason in {**{name: reason for name, (_, reason) in bad.items()}, "gone.jpg": "cannot be read"}.items():
         row = rows.pop(f"{folder}/{name}")
@@ -144,24 +94,25 @@ def test_images_and_a_model_at_urls_are_fetched(file, tmp_path, monkeypatch):
     Image.new("RGB", (20, 20), "blue").save(buffer, "PNG")
     for number in range(40):
         memory.pipe_file(f"{bucket}/images/{number:02d}.png", buffer.getvalue())
-    images = list_images(f"{bucket}/images")
+    images = list_images(f"{bucket}/images").images
     assert len(images) == 40
-    memory.rm(images[7])
+    memory.rm(images[7].path)
     rows = classify(f"{bucket}/models/3/colours_int8.tflite", images, tmp_path / "out")
-    assert "cannot be read" in rows.pop(images[7])["error"]
+    assert "cannot be read" in rows.pop(images[7].path)["error"]
     assert {(row["label"], row["model_version"]) for row in rows.values()} == {("blue", "3")}
 
 
 def test_a_file_name_that_is_no_text_has_a_row(file, folder, tmp_path):
     name = os.fsdecode(os.fsencode(folder) + b"/\xff.png")
     Path(name).write_bytes((folder / "a.PNG").read_bytes())
-    rows = classify(str(file), [image for image in list_images(str(folder)) if image.endswith(".png")], tmp_path / "o")
+    images = [image for image in list_images(str(folder)).images if image.path.endswith(".png")]
+    rows = classify(str(file), images, tmp_path / "o")
     assert [(row["image"], row["label"]) for row in rows.values()] == [(f"{folder}/\\udcff.png", "red")]
 
 
 def test_a_server_is_a_model_too(folder, tmp_path):
     with FakeRest() as server:
-        rows = classify(f"rest://{server.target}/flowers", list_images(str(folder)), tmp_path / "out")
+        rows = classify(f"rest://{server.target}/flowers", list_images(str(folder)).images, tmp_path / "out")
     assert {row["label"] for row in rows.values()} == {"tulip"}
 
 

@@ -1,9 +1,11 @@
 """`python -m pipelines infer`: one row for each image, whichever engine runs it and however often it is stopped."""
 
+import random
+import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from components.bulk_inference import runner as infer
+from components.bulk_inference.images import ListedImage
 from components.bulk_inference.output import PredictionFolder
 from components.errors import BeamError
 from pipelines import __main__ as command_line
@@ -44,6 +47,26 @@ def run(images: Path, tmp_path: Path, colour_models: Path, own_logging: None) ->
     return run
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[..., None]]:
+    """Mount a small disk on the folder of that name in `tmp_path`."""
+    mounted = []
+
+    def mount(name: str, *, size: str) -> None:
+        folder = tmp_path / name
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as exc:
+            pytest.skip(f"no small disk can be mounted here: {exc}")
+        mounted.append(folder)
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
 def rows(output: Path) -> list[dict[str, Any]]:
     return parquet.read_table(output).to_pylist()
 
@@ -53,7 +76,7 @@ def test_the_command_writes_one_row_for_each_image(run, images, tmp_path, capsys
     assert run() == 0
     out, err = capsys.readouterr()
     assert out == f"Predictions: {tmp_path}/out ({NUM_IMAGES} images, 1 errors)\n"
-    assert f"infer: {NUM_IMAGES} images in {images}, {NUM_IMAGES} to do, with " in err
+    assert f"infer: {NUM_IMAGES} images in {images}, {NUM_IMAGES} to do\n" in err
     found = rows(tmp_path / "out")
     assert [row["image"] for row in found] == [f"{images}/{number:02d}.png" for number in range(NUM_IMAGES)]
     labels = [("red", "green", "blue")[number % 3] for number in range(NUM_IMAGES)]
@@ -69,7 +92,7 @@ def test_a_second_time_nothing_is_done(run, tmp_path, capsys):
     assert run("--part-size", "4") == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert f"{NUM_IMAGES} images in" in (err := capsys.readouterr().err)
-    assert ", 0 to do, " in err
+    assert ", 0 to do\n" in err
 
 
 def test_processes_and_a_beam_pipeline_write_the_same_rows(run, tmp_path):
@@ -107,7 +130,7 @@ def kill_and_start_again(tmp_path: Path, models: Path, *arguments: str) -> None:
         assert 0 < len(done) < NUM_LARGE, log.read()
     assert not (output / "_SUCCESS").exists()
     again = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=TIMEOUT_S)
-    assert f", {NUM_LARGE} to do, " not in again.stderr
+    assert f", {NUM_LARGE} to do\n" not in again.stderr
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert sorted(row["image"] for row in rows(output)) == [f"{images}/{number:02d}.png" for number in range(NUM_LARGE)]
     assert {row["label"] for row in rows(output)} == {"red"}
@@ -121,6 +144,103 @@ def test_killed_and_started_again_every_image_has_one_row(tmp_path, colour_model
 @pytest.mark.slow
 def test_a_killed_beam_pipeline_started_again_leaves_one_row_for_every_image(tmp_path, colour_models):
     kill_and_start_again(tmp_path, colour_models, "--engine", "beam", "--workers", "2")
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_and_started_again_the_rows_are_those_of_an_undisturbed_run(
+    images, tmp_path, colour_models, run
+):
+    assert run("--part-size", "2", output="undisturbed") == 0
+    moments = random.Random(5)
+    command = [sys.executable, "-m", "pipelines", "infer", "--input", str(images), "--models-dir", str(colour_models)]
+    command += ["--part-size", "2", "--workers", "1"]
+    started = time.monotonic()
+    subprocess.run([*command, "--output", str(tmp_path / "timed")], cwd=ROOT, check=True, capture_output=True)
+    seconds = time.monotonic() - started
+    for number in range(10):
+        output = tmp_path / f"killed {number}"
+        for _ in range(2):
+            process = subprocess.Popen(
+                [*command, "--output", str(output)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            try:
+                process.wait(seconds * moments.uniform(0.5, 1))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        assert run("--part-size", "2", output=output.name) == 0
+        assert rows(output) == rows(tmp_path / "undisturbed")
+
+
+# The disk is full.
+
+
+def limit_files(num_bytes: int) -> int:
+    """Let no file of this process grow beyond a size, and return the limit before."""
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, most))
+    return before
+
+
+@pytest.mark.parametrize("num_bytes", [100, 2000])
+def test_where_nothing_more_can_be_written_the_same_command_goes_on_later(run, tmp_path, capsys, num_bytes):
+    before = limit_files(num_bytes)  # the list of images does not fit, or no part does
+    try:
+        assert run("--workers", "1") == 1
+    finally:
+        limit_files(before)
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.startswith(f"error: {tmp_path}/out")
+    assert "cannot be used: File too large. Free some space there, or choose another --output; what is done " in last
+    assert run("--workers", "1") == 0
+    assert len(rows(tmp_path / "out")) == NUM_IMAGES
+
+
+@pytest.mark.parametrize("engine", [(), IN_MEMORY])
+def test_on_a_full_disk_the_error_names_the_folder_and_the_same_command_goes_on_later(
+    run, tmp_path, capsys, small_disk, engine
+):
+    small_disk("out", size="16k")  # of pages of 4 KB: the lock is none, the list and the manifest are one each
+    arguments = ("--workers", "1", "--part-size", "3", *engine)
+    assert run(*arguments) == 1
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.startswith("error: ")
+    assert f"{tmp_path}/out/part-" in last
+    assert "No space left on device. Free some space there, or choose another --output" in last
+    subprocess.run(["mount", "-o", "remount,size=1m", str(tmp_path / "out")], check=True)
+    assert run(*arguments) == 0
+    assert len(rows(tmp_path / "out")) == NUM_IMAGES
+
+
+# The photos are others.
+
+
+def test_the_rows_of_changed_photos_are_never_kept(run, images, tmp_path, capsys):
+    assert run("--part-size", "4", "--workers", "1") == 0
+    Image.new("RGB", (20, 20), "blue").save(images / "00.png")
+    Image.new("RGB", (20, 20), "blue").save(images / "05.png")
+    assert run("--part-size", "4", "--workers", "1") == 1
+    assert f"(2 changed: {images}/00.png, {images}/05.png). Choose another --output" in capsys.readouterr().err
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("part-*")}
+    assert run("--part-size", "4", "--workers", "1", "--overwrite") == 0
+    assert f"infer: {NUM_IMAGES} images in {images}, 8 to do\n" in capsys.readouterr().err
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("part-*")}
+    assert [name for name in sorted(after) if after[name] == before[name]] == ["part-00002-of-00003.parquet"]
+    found = rows(tmp_path / "out")
+    assert [found[0]["label"], found[5]["label"]] == ["blue", "blue"]
+    assert [row["error"] for row in found] == [None] * NUM_IMAGES
+
+
+def test_every_image_file_has_a_row_and_all_else_a_line(run, images, tmp_path, capsys):
+    (images / "notes.txt").touch()
+    (images / "z.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (images / "more").symlink_to(tmp_path / "gone")
+    assert run("--workers", "1") == 0
+    out, err = capsys.readouterr()
+    assert f"({NUM_IMAGES + 2} images, 3 errors)" in out
+    assert "infer: 1 other files left out: .txt 1\n" in err
+    errors = {Path(row["image"]).name for row in rows(tmp_path / "out") if row["error"]}
+    assert errors == {"05.png", "z.heic", "more"}
 
 
 def test_many_images_take_beam_where_it_is_installed(run, capsys, monkeypatch):
@@ -147,7 +267,7 @@ def test_beam_that_is_required_and_not_installed_is_named(run, capsys, monkeypat
 
 
 def test_a_part_that_fails_ends_the_pipeline_with_its_reason(run, capsys, monkeypatch):
-    monkeypatch.setattr(PredictionFolder, "images", lambda *_: ["s3fs://nowhere"])
+    monkeypatch.setattr(PredictionFolder, "images", lambda *_: [ListedImage("s3fs://nowhere")])
     for arguments in ((), IN_MEMORY):
         assert run(*arguments) == 1
         *_, last = capsys.readouterr().err.splitlines()
@@ -182,7 +302,7 @@ def test_an_output_of_other_images_is_kept_without_overwrite(run, images, tmp_pa
     assert run() == 0
     (images / "05.png").unlink()
     assert run() == 1
-    assert "was begun with another list of images." in capsys.readouterr().err
+    assert "was begun with another list of images (1 gone)." in capsys.readouterr().err
     assert len(rows(tmp_path / "out")) == NUM_IMAGES
     assert run("--overwrite") == 0
     assert len(rows(tmp_path / "out")) == NUM_IMAGES - 1

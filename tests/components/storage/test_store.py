@@ -186,10 +186,11 @@ def test_another_content_is_another_version(store):
 @bucket
 def test_files_are_found_by_a_pattern(store, folder):
     store.upload(folder, "model", marker=MARKER)
-    assert store.match("model/*") == ["model/saved_model.pb"]
-    assert store.match("model/**/*.[ij]*") == ["model/assets.extra/a b+ü.json", "model/variables/variables.index"]
-    assert store.match("model/saved_model.pb") == ["model/saved_model.pb"]
-    assert store.match("none/*") == store.match("none") == store.match("model") == []
+    files = {f"model/{name}": info for name, info in store.files("model").items()}
+    assert store.match("model/*") == {name: files[name] for name in ("model/saved_model.pb",)}
+    assert list(store.match("model/**/*.[ij]*")) == ["model/assets.extra/a b+ü.json", "model/variables/variables.index"]
+    assert list(store.match("model/saved_model.pb")) == ["model/saved_model.pb"]
+    assert store.match("none/*") == store.match("none") == store.match("model") == {}
 
 
 @bucket
