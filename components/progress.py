@@ -48,8 +48,9 @@ class Progress(tqdm):  # type: ignore[type-arg]
 
     def _log(self, elapsed_s: float) -> None:
         desc, unit = self._words
+        units = f"{unit}es" if unit.endswith("ch") else f"{unit}s"
         if self.total:
             left_s = elapsed_s * (self.total - self.n) / max(self.n, 1)
-            log.info("%s: %d of %d %ss, %.0f s, some %.0f s left", desc, self.n, self.total, unit, elapsed_s, left_s)
+            log.info("%s: %d of %d %s, %.0f s, some %.0f s left", desc, self.n, self.total, units, elapsed_s, left_s)
         else:
-            log.info("%s: %d %ss, %.0f s", desc, self.n, unit, elapsed_s)
+            log.info("%s: %d %s, %.0f s", desc, self.n, units, elapsed_s)

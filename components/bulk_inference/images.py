@@ -170,7 +170,7 @@ def _describe(path: str) -> ListedImage:
     # Permissions are part of what is listed: a file that becomes readable has the same size and time.
     if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
         return ListedImage(path, error="cannot be read (no permission); change its permissions")
-    return ListedImage(path, version=_version(FileInfo(status.st_size, str(status.st_mtime_ns))))
+    return ListedImage(path, version=_version(FileInfo(status.st_size, str(status.st_ctime_ns))))
 
 
 def _version(info: FileInfo) -> str:

@@ -12,7 +12,6 @@ an image is that of the listing: one that changes while it is classified is a ch
 skip names that begin with an underscore or a dot.
 """
 
-import errno
 import hashlib
 import json
 import logging
@@ -26,6 +25,7 @@ from client.classifier_client import ImageError, Prediction
 from components.bulk_inference.images import ListedImage
 from components.bulk_inference.rows import encode_rows, read_footer, to_text
 from components.errors import InferenceError
+from components.storage.files import describe_os_error
 from components.storage.store import open_store
 
 log = logging.getLogger(__name__)
@@ -305,25 +305,12 @@ def _advice(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        raise InferenceError(describe_os_error(exc, path)) from exc
+        raise to_inference_error(exc, path) from exc
 
 
-def describe_os_error(exc: OSError, path: str) -> str:
-    """Return what the system refuses, and what to do."""
-    if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        advice = "Free some space there, or choose another --output"
-    elif exc.errno in (errno.EACCES, errno.EPERM):
-        advice = "Change its permissions, or choose another --output"
-    elif exc.errno == errno.EROFS:
-        advice = "Choose an --output that can be written"
-    elif exc.errno in (errno.EEXIST, errno.ENOTDIR):
-        advice = "The output must be a new folder, or one with predictions. Choose another --output"
-    else:
-        advice = "Check it, or choose another --output"
-    return (
-        f"{exc.filename or path} cannot be used: {exc.strerror or exc}. {advice}; what is done is kept: the same "
-        "command goes on."
-    )
+def to_inference_error(exc: OSError, path: str) -> InferenceError:
+    """Return what the system refuses, what to do, and that nothing is lost."""
+    return InferenceError(f"{describe_os_error(exc, path=path)} What is done is kept: the same command goes on.")
 
 
 def _to_line(image: ListedImage) -> bytes:

@@ -26,7 +26,7 @@ from client.classifier_client import ClassifierError, Client
 from components.bulk_inference.classifier import Classifier, classify_part
 from components.bulk_inference.images import list_images
 from components.bulk_inference.models import find_model
-from components.bulk_inference.output import Part, PredictionFolder, describe_os_error
+from components.bulk_inference.output import Part, PredictionFolder, to_inference_error
 from components.data import beam
 from components.errors import InferenceError
 
@@ -107,7 +107,7 @@ def infer(images: str, model: str, output: str, *, models_dir: Path, options: In
     except ClassifierError as exc:
         raise InferenceError(f"{exc} What is done is kept: the same command goes on.") from exc
     except OSError as exc:
-        raise InferenceError(describe_os_error(exc, output)) from exc
+        raise to_inference_error(exc, output) from exc
     seconds = time.monotonic() - started
     speed = f", {num_missing / seconds:.0f} images/s" if parts else ""
     log.info("infer: finished in %.1f s (%d images, %d errors%s)", seconds, *summary.values(), speed)

@@ -6,12 +6,17 @@ nothing global changes and drawing works in any thread. The same numbers give th
 
 import io
 import itertools
+import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, fontManager
+from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -20,6 +25,8 @@ from components.artifacts.evaluation import CalibrationBin, ClassMetrics
 from components.artifacts.litert_evaluation import Measured
 from components.artifacts.statistics import SplitStatistics
 from components.artifacts.training import History
+
+log = logging.getLogger(__name__)
 
 BLUE, ORANGE, GREEN, GREY = "#2a6fbb", "#d9822b", "#3a9a6b", "#777777"
 COLORS = (BLUE, ORANGE, GREEN, "#9a5fb0", "#b8524f")
@@ -191,9 +198,10 @@ def photos(images: Sequence[NDArray[np.uint8]], titles: Sequence[str], *, num_co
     figure = Figure(figsize=(1.15 * num_columns, 1.35 * num_rows), layout="constrained")
     for axes in (grid := figure.subplots(num_rows, num_columns, squeeze=False)).flat:
         axes.set_axis_off()
+    titles, fonts = _to_readable(titles)
     for axes, image, title in zip(grid.flat, images, titles):  # noqa: B905 (the last row may end early)
         axes.imshow(image)
-        axes.set_title(title, fontsize=8, parse_math=False)
+        axes.set_title(title, fontsize=8, parse_math=False, fontfamily=fonts)
     return _png(figure)
 
 
@@ -243,12 +251,36 @@ def _draw_confusion(axes: Axes, matrix: Sequence[Sequence[int]], class_names: Se
 
 def _name_ticks(axes: Axes, axis: str, class_names: Sequence[str]) -> None:
     """Name the ticks of `"x"` or `"y"` after the classes; a dollar sign in a name is no mathematics."""
-    names = [name.replace("$", r"\$") for name in class_names]
-    size = min(max(200 / max(len(names), 1), 5), 10)  # points
+    readable, fonts = _to_readable(class_names)
+    names = [name.replace("$", r"\$") for name in readable]
+    style: dict[str, Any] = {"fontsize": min(max(200 / max(len(names), 1), 5), 10), "fontfamily": fonts}  # points
     if axis == "x":
-        axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=size)
+        axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor", **style)
     else:
-        axes.set_yticks(range(len(names)), names, fontsize=size)
+        axes.set_yticks(range(len(names)), names, **style)
+
+
+def _to_readable(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the names and the fonts to draw them with; a name that no installed font can draw becomes its number."""
+    fonts = ["DejaVu Sans"]  # comes with matplotlib
+    missing = set(map(ord, "".join(names))) - _letters(findfont("DejaVu Sans"))
+    for font in sorted(fontManager.ttflist, key=lambda font: (font.name, font.fname)) if missing else ():
+        if missing & _letters(font.fname):
+            fonts.append(font.name)
+            missing -= _letters(font.fname)
+    numbers = {
+        name: f"# {number}" for number, name in enumerate(names, start=1) if not missing.isdisjoint(map(ord, name))
+    }
+    if numbers:
+        shown = ", ".join(f"{number} for {name}" for name, number in numbers.items())
+        log.warning("report: no installed font can draw some names; the plots show %s", shown)
+    return [numbers.get(name, name) for name in names], fonts
+
+
+@cache
+def _letters(font_file: str) -> frozenset[int]:
+    """Return the code points that a font can draw."""
+    return frozenset(FT2Font(font_file).get_charmap())
 
 
 def _side(num_classes: int) -> float:

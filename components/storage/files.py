@@ -79,6 +79,7 @@ def sha256(path: Path) -> str:
 
 _ADVICE = {
     errno.ENOSPC: "Free some space there, or choose another folder; the same command goes on from here",
+    errno.EFBIG: "Allow larger files, or choose another folder; the same command goes on from here",
     errno.EDQUOT: "Free some of your quota, or choose another folder; the same command goes on from here",
     errno.EACCES: "Allow it, or choose another folder",
     errno.EPERM: "Allow it, or choose another folder",

@@ -108,7 +108,7 @@ class Folder:
 
 def _describe(path: Path) -> FileInfo:
     status = path.stat()
-    return FileInfo(status.st_size, str(status.st_mtime_ns))
+    return FileInfo(status.st_size, str(status.st_ctime_ns))
 
 
 def _flush_to_disk(path: Path) -> None:

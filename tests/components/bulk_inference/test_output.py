@@ -278,14 +278,14 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
 
 @pytest.mark.parametrize("error", [28, 13, 30])
 def test_the_advice_fits_what_the_system_refuses(tmp_path, monkeypatch, error):
-    advice = {28: "Free some space", 13: "Change its permissions", 30: "Choose an --output that can be written"}[error]
+    advice = {28: "Free some space", 13: "Allow it", 30: "Choose a folder that can be written to"}[error]
     first, *_ = plan(str(tmp_path))
 
     def refuse(*_: Any) -> None:
         raise OSError(error, "refused")
 
     monkeypatch.setattr(Path, "write_bytes", refuse)
-    with pytest.raises(InferenceError, match=rf"{tmp_path}/{first.name} cannot be used: refused\. {advice}"):
+    with pytest.raises(InferenceError, match=rf"{tmp_path}/{first.name}: refused\. {advice}"):
         write(str(tmp_path), first)
 
 

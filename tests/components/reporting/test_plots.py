@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.font_manager import FontEntry
 from PIL import Image
 
 from components.reporting import plots
@@ -82,6 +83,20 @@ def test_confusion_matrix_stays_within_bounds(num_classes: int) -> None:
     names = [f"class {index}" for index in range(num_classes)]
     image = Image.open(io.BytesIO(plots.confusion_matrix(np.eye(num_classes, dtype=int).tolist(), names)))
     assert max(image.size) < 2000  # px
+
+
+def test_names_are_drawn_with_any_font_that_has_their_letters(monkeypatch, caplog) -> None:
+    names = ["daisy", "ромашка", "玫瑰"]
+    monkeypatch.setattr(plots.fontManager, "ttflist", [])
+    assert plots._to_readable(names) == (["daisy", "ромашка", "# 3"], ["DejaVu Sans"])
+    assert "no installed font can draw some names; the plots show # 3 for 玫瑰" in caplog.text
+    assert plots.confusion_matrix(np.eye(3, dtype=int).tolist(), names).startswith(b"\x89PNG")
+
+    monkeypatch.setattr(plots.fontManager, "ttflist", [FontEntry("gothic.ttf", "Some Gothic")])
+    letters = plots._letters
+    chinese = frozenset(map(ord, "玫瑰"))
+    monkeypatch.setattr(plots, "_letters", lambda file: chinese if file == "gothic.ttf" else letters(file))
+    assert plots._to_readable(names) == (names, ["DejaVu Sans", "Some Gothic"])
 
 
 def test_plots_leave_pyplot_alone() -> None:
