@@ -54,7 +54,8 @@ _UNREADABLE = (
 )
 """Position, bytes and name of formats that are often taken for photos."""
 
-_DNG_VERSION, _SUBFILE_TYPE, _BITS_PER_SAMPLE, _PHOTOMETRIC = 50706, 254, 258, 262  # TIFF 6.0, 8; DNG 1.4, 4
+# TIFF 6.0, sections 8 and 15; DNG 1.4, 4.
+_SUBFILE_TYPE, _BITS_PER_SAMPLE, _PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH, _DNG_VERSION = 254, 258, 262, 322, 323, 50706
 _DAMAGED = (
     OSError,
     RuntimeError,
@@ -105,9 +106,12 @@ def open_encoded(encoded: bytes, name: str) -> Image.Image:
         is_reducible = image.format == "JPEG" and _is_in_one_scan(encoded)
         check_size(image, name, is_reducible=is_reducible)
         tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
-        if _DNG_VERSION in tags or tags.get(_SUBFILE_TYPE, 0) & 1:
-            # Its first image is a small preview.
+        if _DNG_VERSION in tags:
             raise _not_readable(name, _RAW)
+        if tags.get(_SUBFILE_TYPE, 0) & 1:
+            raise _not_readable(name, "a TIFF whose first image is a small preview, as in a camera's RAW file")
+        if tags.get(_TILE_WIDTH, 0) * tags.get(_TILE_LENGTH, 0) > MAX_PIXELS:
+            raise _too_many_pixels(name, "more in a tile")
     return image
 
 
@@ -235,7 +239,7 @@ def _name_unreadable(encoded: bytes) -> str | None:
 
 
 def _not_readable(name: str, what: str) -> ImageError:
-    reason = f"{what}, not an image that can be read ({READABLE}); save it as JPEG"
+    reason = f"{what}, not an image that can be read ({READABLE}); convert it to JPEG"
     return ImageError(name, reason, code="not_an_image")
 
 

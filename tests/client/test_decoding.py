@@ -127,16 +127,21 @@ def tiff_with(tag: int, value: int) -> bytes:
         (b"II*\0\x10\0\0\0CR\2\0", "a camera's RAW file"),
         (b"FUJIFILMCCD-RAW 0201", "a camera's RAW file"),
         (tiff_with(50706, 1), "a camera's RAW file"),
-        (tiff_with(254, 1), "a camera's RAW file"),
+        (tiff_with(254, 1), "a TIFF whose first image is a small preview, as in a camera's RAW file"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_is_not_read_is_named(encoded: bytes, what: str) -> None:
     error = refuse(encoded)
     assert (error.reason, error.code) == (
-        f"{what}, not an image that can be read ({decoding.READABLE}); save it as JPEG",
+        f"{what}, not an image that can be read ({decoding.READABLE}); convert it to JPEG",
         "not_an_image",
     )
+
+
+def test_tile_of_a_tiff_that_is_larger_than_any_image_is_refused() -> None:
+    """It would be decoded as a whole."""
+    assert refuse(write_tiff(HIGH, more={322: 20000, 323: 20000})).code == "too_many_pixels"
 
 
 # --- large JPEGs
