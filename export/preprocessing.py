@@ -1,6 +1,6 @@
 """Decode and resize an encoded image to the pixels that the model sees, in TensorFlow: the one definition.
 
-The training pipeline and the served graph both call it. An image is turned upright by its EXIF orientation,
+The training pipeline and the served graph both call it. A JPEG and a PNG are turned upright by their EXIF orientation,
 transparency is laid over white (in a GIF over black), 16-bit samples keep their high byte, of an animation the first
 frame counts, and the whole image is resized (bilinear, antialiased, aspect ratio not kept) to a square.
 """
@@ -86,7 +86,7 @@ def load(encoded: tf.Tensor, size_px: int) -> tf.Tensor:
 def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     # The accurate DCT is the one that Pillow uses: with it both decoders give the same pixels.
     image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
-    return _upright(image, _orientation(encoded))
+    return _upright(image, _jpeg_orientation(encoded))
 
 
 def _decode_png(encoded: tf.Tensor) -> tf.Tensor:
@@ -94,7 +94,8 @@ def _decode_png(encoded: tf.Tensor) -> tf.Tensor:
     depth, kind = tf.unstack(_bytes(encoded, 24, 2), num=2)
     # TensorFlow decodes grey of fewer than 8 bits with a wrong alpha.
     alpha = tf.where((kind == 0) & (depth < 8), 1.0, rgba[..., 3:] / 255.0)
-    return tf.cast(tf.round(rgba[..., :3] * alpha + 255.0 * (1.0 - alpha)), tf.uint8)
+    rgb = tf.cast(tf.round(rgba[..., :3] * alpha + 255.0 * (1.0 - alpha)), tf.uint8)
+    return _upright(rgb, _png_orientation(encoded))
 
 
 def _decode_palette_bmp(encoded: tf.Tensor) -> tf.Tensor:
@@ -141,7 +142,7 @@ def _integers(head: tf.Tensor, position: int, dtype: tf.DType, *, little_endian:
     return tf.cast(tf.io.decode_raw(raw, dtype, little_endian=little_endian), tf.int32)
 
 
-def _orientation(encoded: tf.Tensor) -> tf.Tensor:
+def _jpeg_orientation(encoded: tf.Tensor) -> tf.Tensor:
     """Read the EXIF orientation of a JPEG, `int32 []`, 1–8; 1 where there is none or it is invalid.
 
     Walks the segments before the image data to APP1 "Exif" and looks the tag up in the first image file directory
@@ -163,6 +164,29 @@ def _orientation(encoded: tf.Tensor) -> tf.Tensor:
 
     (segment,) = tf.while_loop(is_other, next_segment, (tf.constant(2),))
     return tf.cond(is_exif(segment), lambda: _orientation_tag(encoded, segment + 10), lambda: tf.constant(1))
+
+
+def _png_orientation(encoded: tf.Tensor) -> tf.Tensor:
+    """Read the EXIF orientation of a PNG, `int32 []`, 1–8; 1 where there is none or it is invalid.
+
+    Walks the chunks to the first eXIf or to the image data: what stands behind it does not count, as in browsers
+    (PNG, third edition, 5.3 and 11.3.4.5).
+    """
+    size = tf.strings.length(encoded)
+
+    def is_chunk(position: tf.Tensor, name: bytes) -> tf.Tensor:
+        return tf.reduce_all(_bytes(encoded, position + 4, 4) == list(name))
+
+    def is_other(position: tf.Tensor) -> tf.Tensor:
+        return (position < size) & ~is_chunk(position, b"eXIf") & ~is_chunk(position, b"IDAT")
+
+    def next_chunk(position: tf.Tensor) -> tuple[tf.Tensor]:
+        length = tf.reduce_sum(_bytes(encoded, position, 4) * [1 << 24, 1 << 16, 1 << 8, 1])
+        # A damaged length may be negative, or more than there is.
+        return (tf.where((length < 0) | (length > size - position), size, position + length + 12),)
+
+    (chunk,) = tf.while_loop(is_other, next_chunk, (tf.constant(8),))
+    return tf.cond(is_chunk(chunk, b"eXIf"), lambda: _orientation_tag(encoded, chunk + 8), lambda: tf.constant(1))
 
 
 def _orientation_tag(encoded: tf.Tensor, tiff: tf.Tensor) -> tf.Tensor:

@@ -28,7 +28,7 @@ def save(
     """Write a classifier as a SavedModel.
 
     Both signatures return `probabilities` `float32 [N, C]` and `classes` `string [N, C]`, in the order of the spec's
-    `class_names`:
+    `class_names`; N may be 0:
 
     - `serving_default` takes `image_bytes`, `string [N]`: JPEG, PNG, GIF or BMP files;
     - `images` takes `images`, `uint8 [N, size, size, 3]`, RGB, 0–255.
@@ -43,7 +43,10 @@ def save(
     labels = tf.constant(spec["class_names"])
 
     def classify_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        probabilities = classifier(images, training=False)
+        # Layers such as a convolution refuse a batch of none: it gets an image, whose result is dropped.
+        num_images = tf.shape(images)[0]
+        images = tf.pad(images, [[0, tf.cast(num_images == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
+        probabilities = classifier(images, training=False)[:num_images]
         classes = tf.tile(labels[tf.newaxis], [tf.shape(probabilities)[0], 1])
         return {"probabilities": probabilities, "classes": classes}
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import BinaryIO, TextIO, TypeAlias
 
 from .client import Client, Prediction
+from .decoding import READABLE
+from .decoding import SUFFIXES as SUFFIXES
 from .errors import ClassifierError, DeadlineError, ImageError, UnavailableError
 from .transports import Transport
 from .transports.connection import ConnectionOptions
@@ -22,7 +24,6 @@ OK, SOME_UNREADABLE, WRONG_USE, NO_RESPONSE, UNUSABLE, INTERRUPTED = 0, 1, 2, 3,
 Results: TypeAlias = Iterator[Prediction | ImageError]
 
 _TOKEN = "CLASSIFIER_TOKEN"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 _TABLE_TOP_K = 3
 _MANY = 16
 _BAR_CHARS = 30
@@ -99,7 +100,7 @@ def expand(name: str) -> Iterator[str | BinaryIO]:
     elif path.is_dir():
         found = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
         if not found:
-            raise ValueError(f"A folder must hold images ({', '.join(SUFFIXES)}). There are none in {name}.")
+            raise ValueError(f"A folder must hold images ({READABLE}). There are none in {name}.")
         yield from found
     elif glob.has_magic(name) and not path.exists():
         found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 (Path's takes no absolute patterns)

@@ -1,57 +1,28 @@
 """Decode and resize an image to the pixels that the model sees, with Pillow: the same as the model was trained with.
 
 An image is turned upright by its EXIF orientation, transparency is laid over white (in a GIF over black), 16-bit
-samples keep their high byte, of an animation the first frame counts, and the whole image is resized (bilinear,
-antialiased, aspect ratio not kept) to a square. The definition is TensorFlow's, in `export/preprocessing.py`; a test
-holds this one against it, to two grey levels.
+samples keep their high byte, of an animation and of several pages the first counts, and the whole image is resized
+(bilinear, antialiased, aspect ratio not kept) to a square; `decoding.py` decodes. The definition is TensorFlow's, in
+`export/preprocessing.py`; a test holds this one against it, to two grey levels.
 """
 
-import io
 import os
-import struct
-import warnings
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from .decoding import MAX_PIXELS as MAX_PIXELS
+from .decoding import check_size, failures, find_turn, open_encoded, reduce_jpeg, to_rgb
 from .errors import ImageError
 from .sources import File, Source, is_array, is_file
-
-MAX_PIXELS = 25_000_000
-"""Larger images are refused before they are decoded: a 17 KB PNG can claim 12000 × 12000 pixels."""
 
 MAX_BYTES = 80_000_000
 """Larger files are refused unread: 25 megapixels without any compression are 75 MB."""
 
-_DRAFT = 6
+_REDUCED = 6
 """A JPEG is decoded at a half, a quarter or an eighth of its size while that is this many times what is needed: a
 quarter of the memory, in half the time, and one grey level of difference."""
-
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
-_DAMAGED = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    EOFError,
-    struct.error,
-    zlib.error,
-)
-_EXIF_ORIENTATION = 0x0112  # Exif 2.3, 4.6.4 A
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def load(source: Source, *, name: str, size_px: int) -> Image.Image:
@@ -72,47 +43,24 @@ def load(source: Source, *, name: str, size_px: int) -> Image.Image:
         >>> load(Image.new("RGB", (400, 300), "red"), name="red", size_px=224).size
         (224, 224)
     """
-    try:
-        with warnings.catch_warnings():
-            # What Pillow warns of is either refused here or harmless.
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-            with _open(source, name) as image:
-                if not image.width * image.height:
-                    raise ImageError(name, "it has no pixels; send an image", code="empty")
-                if image.width * image.height > MAX_PIXELS:
-                    raise _too_many_pixels(name, f"{image.width} × {image.height}")
-                draft = None if image is source else image.draft(None, (_DRAFT * size_px, _DRAFT * size_px))
-                box = draft[1] if draft else None  # Half a pixel less than all, where a side was odd.
-                # Turning the small image gives the same as turning the large one, and costs nothing.
-                small = _to_rgb(image, name).resize((size_px, size_px), Image.Resampling.BILINEAR, box)
-                turn = _TURNS.get(_orientation(image))
-                return small if turn is None else small.transpose(turn)
-    except Image.DecompressionBombError as exc:
-        raise _too_many_pixels(name, "many times that") from exc
-    except _DAMAGED as exc:
-        raise ImageError(name, f"damaged or cut short ({exc}); send a sound copy", code="damaged") from exc
+    with failures(name), _open(source, name) as image:
+        box = None if image is source else reduce_jpeg(image, least_px=_REDUCED * size_px)
+        turn = find_turn(image)
+        # Turning the small image gives the same as turning the large one, and costs nothing.
+        small = to_rgb(image, name).resize((size_px, size_px), Image.Resampling.BILINEAR, box)
+        return small if turn is None else small.transpose(turn)
 
 
-@contextmanager
-def _open(source: Any, name: str) -> Iterator[Image.Image]:
-    """Read the header of an image, and no pixels yet."""
+def _open(source: Any, name: str) -> AbstractContextManager[Image.Image]:
+    """Open an image, and decode no pixels yet; what is the caller's stays open."""
     if isinstance(source, Image.Image):
-        yield source
-    elif is_array(source):
-        yield _from_array(source, name)
-    else:
-        encoded = _read(source, name)
-        try:
-            image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
-        except UnidentifiedImageError as exc:
-            begin = encoded[:16].decode("ascii", "replace").replace("\ufffd", "?")
-            raise ImageError(
-                name,
-                f"not a JPEG, PNG, GIF, BMP or WebP image, or damaged: it begins with {begin!r}",
-                code="not_an_image",
-            ) from exc
-        with image:
-            yield image
+        check_size(source, name)
+        return nullcontext(source)
+    if is_array(source):
+        image = _from_array(source, name)
+        check_size(image, name)
+        return image
+    return open_encoded(_read(source, name), name)
 
 
 def _from_array(array: Any, name: str) -> Image.Image:
@@ -149,38 +97,3 @@ def _read_file(file: File, name: str) -> bytes:
     if not isinstance(encoded, bytes):
         raise ImageError(name, "the file gives text; open it for reading bytes")
     return encoded
-
-
-def _too_many_pixels(name: str, received: str) -> ImageError:
-    reason = f"an image may have at most {MAX_PIXELS:,} pixels, and it claims {received}; send a smaller copy"
-    return ImageError(name, reason, code="too_many_pixels")
-
-
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        # The high bytes. Pillow's own conversion takes every value above 255 for white.
-        image = Image.frombytes("L", image.size, image.tobytes("raw", "I;16B")[::2])
-    if image.mode in ("I", "F"):
-        raise ImageError(name, f"nothing says which value of mode {image.mode} is white; convert it to RGB yourself")
-    if image.has_transparency_data:
-        ground = Image.new("RGBA", image.size, "black" if image.format == "GIF" else "white")
-        ground.alpha_composite(image.convert("RGBA"))
-        image = ground
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _orientation(image: Image.Image) -> int:
-    """Read the EXIF orientation, 1–8; 1 where there is none or it is invalid (Exif 2.3, 4.5.2 and 4.6.2)."""
-    # The model was trained on PNGs as they lie.
-    exif = b"" if image.format == "PNG" else image.info.get("exif", b"").removeprefix(b"Exif\0\0")
-    order = "<" if exif.startswith(b"II") else ">"
-    try:
-        (directory,) = struct.unpack_from(order + "I", exif, 4)
-        (num_entries,) = struct.unpack_from(order + "H", exif, directory)
-        for position in range(directory + 2, directory + 2 + 12 * num_entries, 12):
-            tag, _, _, value = struct.unpack_from(order + "HHIH", exif, position)
-            if tag == _EXIF_ORIENTATION and 1 <= value <= 8:
-                return int(value)
-    except struct.error:
-        return 1
-    return 1

@@ -12,8 +12,7 @@ from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageOps, UnidentifiedImageError
-
+from client.classifier_client import ImageError, decoding
 from components.artifacts.examples import Exclusion, IndexRow
 from components.data import duplicates
 from components.data.sources.source import Photo
@@ -21,7 +20,8 @@ from components.data.sources.source import Photo
 if TYPE_CHECKING:
     import tensorflow as tf
 
-_SERVED_FORMATS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "GIF": "gif", "BMP": "bmp"}
+_SERVED_FORMATS = {"JPEG": "jpeg", "PNG": "png", "GIF": "gif", "BMP": "bmp"}
+_REDUCED_QUALITY = 95
 _BATCH_SIZE = 64
 _SMALL_SIZE_PX = 32
 
@@ -102,17 +102,13 @@ def make_examiner() -> Callable[[Photo], Examined]:
         if not photo.encoded:
             return exclude("unreadable", photo.reason or "empty")
         try:
-            encoded, format_name = _to_served_format(photo.encoded)
+            encoded, format_name = _to_served_format(photo)
             shape, grey, tiny, colour = measure(tf.constant(encoded))
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
-            return exclude("too_large", str(exc))
-        except UnidentifiedImageError:
-            return exclude("unreadable", "not an image")
+        except ImageError as exc:
+            return exclude("too_large" if exc.code == "too_many_pixels" else "unreadable", exc.reason)
         except tf.errors.InvalidArgumentError as exc:
             # A traceback and the node's name surround the message.
             return exclude("unreadable", exc.message.split("\n\t [[")[0].splitlines()[-1][:200])
-        except (OSError, SyntaxError, ValueError) as exc:
-            return exclude("unreadable", str(exc).splitlines()[0][:200])
         height, width, _ = shape.numpy().tolist()
         candidate = Candidate(
             name=photo.name,
@@ -150,21 +146,24 @@ def _trace_measurement() -> "Callable[[tf.Tensor], tuple[tf.Tensor, ...]]":
     return measure.get_concrete_function()
 
 
-def _to_served_format(encoded: bytes) -> tuple[bytes, str]:
-    """Return a photo in a format that is served: as it is, or (WebP, TIFF, AVIF) as a PNG, upright and without loss.
+def _to_served_format(photo: Photo) -> tuple[bytes, str]:
+    """Return a photo in a format that is served: as it is, or as the client decodes it.
+
+    Any other format (TIFF, WebP, AVIF …) becomes a PNG without loss, a JPEG of more than
+    `decoding.MAX_PIXELS` a smaller JPEG; both upright.
 
     Raises:
-        Image.DecompressionBombError: the header claims more pixels than are decoded.
+        ImageError: it cannot be read.
     """
-    from export import preprocessing
-
-    with Image.open(io.BytesIO(encoded)) as image:
-        width, height = image.size
-        if width * height > preprocessing.MAX_PIXELS:
-            raise Image.DecompressionBombError(f"{width}×{height} is over {preprocessing.MAX_PIXELS:,} pixels")
-        if image.format in _SERVED_FORMATS:
-            return encoded, _SERVED_FORMATS[image.format]
-        upright = ImageOps.exif_transpose(image)
-        buffer = io.BytesIO()
-        upright.convert("RGBA" if upright.has_transparency_data else "RGB").save(buffer, "PNG")
-        return buffer.getvalue(), "png"
+    with decoding.open_encoded(photo.encoded, photo.name) as image:
+        kind = image.format
+        if kind in _SERVED_FORMATS and image.width * image.height <= decoding.MAX_PIXELS:
+            return photo.encoded, _SERVED_FORMATS[kind]
+    rgb = decoding.decode(photo.encoded, photo.name)
+    rgb.info.clear()  # Its colour profile, say, is of other colours.
+    buffer = io.BytesIO()
+    if kind == "JPEG":
+        rgb.save(buffer, "JPEG", quality=_REDUCED_QUALITY, subsampling="4:4:4")
+        return buffer.getvalue(), "jpeg"
+    rgb.save(buffer, "PNG")
+    return buffer.getvalue(), "png"

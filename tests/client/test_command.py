@@ -120,7 +120,7 @@ def test_name_of_a_file_need_not_be_text(fake_rest: FakeRest, photo: Path) -> No
 
 
 def test_folder_means_the_images_in_it_and_below(tmp_path: Path) -> None:
-    for name in ("b.PNG", "a.jpg", "notes.txt", "deep/er/c.webp", "._a.jpg"):
+    for name in ("b.PNG", "a.jpg", "notes.txt", "film.mp4", "deep/er/c.webp", "._a.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     expected = [str(tmp_path / name) for name in ("a.jpg", "b.PNG", "deep/er/c.webp")]
@@ -128,6 +128,12 @@ def test_folder_means_the_images_in_it_and_below(tmp_path: Path) -> None:
     assert list(command.expand(f"{tmp_path}/[ab].*")) == expected[:2]
     assert list(command.expand(f"{tmp_path}/**/*.webp")) == expected[2:]
     assert list(command.expand(f"{tmp_path}/dee*")) == expected[2:]
+
+
+@pytest.mark.parametrize("suffix", ["tif", "TIFF", "avif", "heic", "jxl", "svg", "dng", "jp2", "pgm", "jfif"])
+def test_no_image_of_a_folder_is_passed_over_for_its_format(suffix: str, tmp_path: Path) -> None:
+    (tmp_path / f"photo.{suffix}").touch()
+    assert list(command.expand(str(tmp_path))) == [str(tmp_path / f"photo.{suffix}")]
 
 
 def test_file_whose_name_looks_like_a_pattern_is_itself(tmp_path: Path) -> None:
@@ -230,7 +236,7 @@ def test_server_that_dies_leaves_the_predictions_before(
         (["nothing*.jpg"], "Nothing is there that matches nothing*.jpg"),
         (["--tflite", "a.tflite", "--target", "localhost:8501"], "--tflite is without one"),
         (["--tflite", "a.tflite", "--tls"], "--tflite is without one"),
-        (["."], "A folder must hold images (.jpg, .jpeg, .png, .gif, .bmp, .webp). There are none in ."),
+        (["."], "TIFF, AVIF, JPEG 2000 or PPM). There are none in ."),
     ],
 )
 def test_wrong_use_is_one_line(

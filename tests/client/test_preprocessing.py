@@ -21,6 +21,7 @@ from tests.export.encoded_images import KINDS, Encode, assert_close, draw, noise
 ROOT = Path(__file__).resolve().parents[2]
 PHOTOS = ROOT.parent / "shared" / "data" / "photos_fullsize"
 SIZE_PX = 224
+FORMATS = ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM"]
 
 
 def load(source: Any, size_px: int = SIZE_PX) -> NDArray[np.uint8]:
@@ -143,7 +144,7 @@ def refuse(source: Any) -> str:
     return failure.value.reason
 
 
-NOT_AN_IMAGE = "not a JPEG, PNG, GIF, BMP or WebP image, or damaged: it begins with"
+NOT_AN_IMAGE = r"not an image that can be read \(JPEG, PNG, .* or PPM\), or damaged: it begins with"
 WRONG_ARRAY = r"an array must be uint8 \[height, width, 3\].*; received "
 
 
@@ -154,8 +155,6 @@ WRONG_ARRAY = r"an array must be uint8 \[height, width, 3\].*; received "
         (b"\xff\xd8\xff", NOT_AN_IMAGE),
         (b"\x89PNG\r\n\x1a\n", NOT_AN_IMAGE),
         (bytes(100), NOT_AN_IMAGE),
-        (b"<svg/>", NOT_AN_IMAGE),
-        (b"%!PS-Adobe", NOT_AN_IMAGE),
         (b"", "^empty; send an image$"),
         ("a\0b", "damaged"),
         (io.StringIO("text"), "open it for reading bytes"),
@@ -174,9 +173,9 @@ def test_source_that_is_no_image_is_refused_with_the_reason(source: Any, reason:
     assert re.search(reason, refuse(source))
 
 
-@pytest.mark.parametrize("kind", ["TIFF", "ICO", "PPM"])
-def test_format_beyond_the_five_is_refused(kind: str, encode: Encode) -> None:
-    assert NOT_AN_IMAGE in refuse(encode(draw(), kind))
+@pytest.mark.parametrize("kind", ["TGA", "PCX", "SGI"])
+def test_format_beyond_the_known_is_refused(kind: str, encode: Encode) -> None:
+    assert re.match(NOT_AN_IMAGE, refuse(encode(draw(), kind)))
 
 
 def test_path_that_is_missing_empty_or_a_folder_is_refused_with_what_to_do(tmp_path: Path) -> None:
@@ -225,14 +224,14 @@ def test_small_file_that_unpacks_to_144_million_pixels_costs_no_memory(tmp_path:
     assert int(printed.split()[1]) < 80_000  # kB; decoded it would take 432 MB
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
+@pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_file_that_is_cut_short_is_refused(kind: str, share: float, encode: Encode) -> None:
     encoded = encode(palette() if kind == "GIF" else draw(), kind)
     assert "damaged" in refuse(encoded[: int(len(encoded) * share)])
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
+@pytest.mark.parametrize("kind", FORMATS)
 def test_damaged_file_gives_an_error_or_an_image(kind: str, encode: Encode) -> None:
     encoded = encode(draw(40, 30).quantize(32) if kind == "GIF" else draw(40, 30), kind, exif=oriented(6))
     rng = np.random.default_rng(2)

@@ -21,6 +21,7 @@ from tests.export.encoded_images import (
     draw,
     load,
     noise,
+    png_chunk,
     png_head,
     write_16_bit_png,
     write_png,
@@ -182,6 +183,32 @@ def test_exif_is_found_behind_other_segments(others: list[tuple[int, bytes]], en
     np.testing.assert_array_equal(decode(encoded), np.asarray(decode_with_pillow(encoded)))
 
 
+def with_chunk(png: bytes, name: bytes, content: bytes) -> bytes:
+    """Insert a chunk behind a PNG's header."""
+    return png[:33] + png_chunk(name, content) + png[33:]
+
+
+@pytest.mark.parametrize("order", ["<", ">"], ids=["little endian", "big endian"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_of_a_png_is_undone_as_pillow_does(orientation: int, order: str, encode: Encode) -> None:
+    encoded = with_chunk(encode(draw(), "PNG"), b"eXIf", make_exif(orientation, order)[6:])
+    encoded = with_chunk(encoded, b"tEXt", b"Comment\0eXIf IDAT")
+    np.testing.assert_array_equal(decode(encoded), np.asarray(decode_with_pillow(encoded)))
+    assert decode(encoded).shape == ((180, 250, 3) if orientation < 5 else (250, 180, 3))
+
+
+def test_orientation_behind_the_pixels_of_a_png_does_not_count(encode: Encode) -> None:
+    plain = encode(draw(), "PNG")
+    encoded = plain[:-12] + png_chunk(b"eXIf", make_exif(6)[6:]) + plain[-12:]
+    np.testing.assert_array_equal(decode(encoded), decode(plain))
+
+
+@pytest.mark.parametrize("length", [b"\xff\xff\xff\xf4", b"\x7f\xff\xff\xff", b"\x80\0\0\0"])
+def test_absurd_length_of_a_chunk_of_a_png_is_refused(length: bytes, encode: Encode) -> None:
+    plain = encode(draw(), "PNG")
+    assert_refused(plain[:33] + length + b"tEXt" + plain[33:])
+
+
 SOUND = make_exif(6)
 MALFORMED = {
     "empty": b"Exif\0\0",
@@ -202,6 +229,8 @@ MALFORMED = {
 def test_malformed_exif_turns_nothing(malformed: str, encode: Encode) -> None:
     plain = encode(draw(), "JPEG")
     np.testing.assert_array_equal(decode(with_segments(plain, (APP1, MALFORMED[malformed]))), decode(plain))
+    plain = encode(draw(), "PNG")
+    np.testing.assert_array_equal(decode(with_chunk(plain, b"eXIf", MALFORMED[malformed][6:])), decode(plain))
 
 
 # --- what is refused

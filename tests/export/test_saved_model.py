@@ -26,7 +26,8 @@ def classifier() -> keras.Model:
     keras.utils.set_random_seed(4)
     images = keras.Input((SIZE_PX, SIZE_PX, 3), dtype="uint8")
     pixels = keras.layers.Rescaling(1 / 32)(keras.ops.cast(images, "float32"))
-    features = keras.layers.Flatten()(pixels)
+    # It keeps the pixels, and refuses a batch of none.
+    features = keras.layers.Flatten()(keras.layers.BatchNormalization()(pixels))
     return keras.Model(images, keras.layers.Dense(len(CLASS_NAMES), activation="softmax")(features))
 
 
@@ -84,6 +85,15 @@ def test_classes_come_in_their_one_order_for_every_photo(signatures: Any, photos
     outputs = signatures["serving_default"](image_bytes=tf.constant(photos[:num_photos], tf.string))
     assert outputs["probabilities"].shape == (num_photos, 3)
     assert outputs["classes"].numpy().tolist() == [[name.encode() for name in CLASS_NAMES]] * num_photos
+
+
+def test_no_images_have_no_predictions(signatures: Any) -> None:
+    for name, none in (
+        ("serving_default", {"image_bytes": tf.zeros([0], tf.string)}),
+        ("images", {"images": tf.zeros([0, SIZE_PX, SIZE_PX, 3], tf.uint8)}),
+    ):
+        outputs = signatures[name](**none)
+        assert outputs["probabilities"].shape == outputs["classes"].shape == (0, 3)
 
 
 def test_one_broken_photo_fails_the_call_with_a_reason(signatures: Any, photos: list[bytes]) -> None:
