@@ -92,7 +92,7 @@ def test_names_are_drawn_with_any_font_that_has_their_letters(monkeypatch, caplo
     assert "no installed font can draw some names; the plots show # 3 for 玫瑰" in caplog.text
     assert plots.confusion_matrix(np.eye(3, dtype=int).tolist(), names).startswith(b"\x89PNG")
 
-    monkeypatch.setattr(plots.fontManager, "ttflist", [FontEntry("gothic.ttf", "Some Gothic")])
+    monkeypatch.setattr(plots.fontManager, "ttflist", [FontEntry(fname="gothic.ttf", name="Some Gothic")])
     letters = plots._letters
     chinese = frozenset(map(ord, "玫瑰"))
     monkeypatch.setattr(plots, "_letters", lambda file: chinese if file == "gothic.ttf" else letters(file))
