@@ -8,6 +8,7 @@ STEPS = (
         function="components.examples:build",
         options={"options": "examples"},
         source="components.examples:describe_source",
+        fallback_option="examples.source=synthetic",
         kind="Dataset",
     ),
     Step(name="statistics", function="components.statistics:compute", inputs={"examples_dir": "examples"}),
@@ -23,6 +24,7 @@ STEPS = (
         function="components.model:fetch",
         options={"options": "model"},
         source="components.model:describe_source",
+        fallback_option="model.weights=none",
         kind="Model",
     ),
     Step(
