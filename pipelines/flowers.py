@@ -9,6 +9,7 @@ STEPS = (
         options={"options": "examples"},
         source="components.examples:describe_source",
         fallback_option="examples.source=synthetic",
+        fallback_probe="components.examples:find_fallback",
         kind="Dataset",
     ),
     Step(name="statistics", function="components.statistics:compute", inputs={"examples_dir": "examples"}),

@@ -167,6 +167,9 @@ class _Runner:
                 log.info("%s: cached (another run has just made it)", step.name)
                 return cached, "cached"
             before = store.find(step.name, key) if is_reusable else None
+            if before and before.fallback and step.fallback_probe and load(step.fallback_probe)(**options):
+                log.info("%s: cached (tried again, and only the fallback can be had)", step.name)
+                return before, "cached: the fallback still stands"
             reason = "forced" if is_forced else _find_reason(step, origin, before or store.newest(step.name))
             log.info("%s: started (%s)", step.name, reason)
             partial = store.start(step.name, key, keep=step.resumable and not is_forced)

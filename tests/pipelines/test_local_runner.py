@@ -493,6 +493,21 @@ def test_a_fallback_gives_way_to_what_was_wanted_as_soon_as_that_is_there(toy_pi
     assert toy_pipeline.executed() == []
 
 
+def test_a_probe_spares_the_step_as_long_as_the_fallback_stands(toy_pipeline, lent, caplog):
+    steps = (toy.WISH_PROBED, toy.MULTIPLY_WISH)
+    first = toy_pipeline.run(steps)
+    assert toy_pipeline.executed() == ["wish", "multiply"]
+    assert toy_pipeline.run(steps) == first
+    assert toy_pipeline.executed() == ["probe"]
+    assert reasons(toy_pipeline.record())["wish"] == "cached: the fallback still stands"
+    assert caplog.text.count("wish: FALLBACK, tried again in every run") == 2
+    lent.touch()
+    assert result_of(toy_pipeline.run(steps)) == 10
+    assert toy_pipeline.executed() == ["probe", "wish", "multiply"]
+    toy_pipeline.run(steps)
+    assert toy_pipeline.executed() == []
+
+
 def test_a_run_from_a_later_step_says_what_fallback_it_stands_on(toy_pipeline, lent, caplog):
     reason = toy_pipeline.run(WISHING)["wish"].fallback
     caplog.clear()

@@ -362,7 +362,7 @@ def test_a_run_on_a_fallback_ends_with_it_every_time(toy_terminal, monkeypatch):
 
 
 def test_prune_says_what_it_would_remove_removes_it_and_the_next_run_is_cached(toy_terminal):
-    toy_terminal("run", "--set", "export.num_warmup_images=1", "--to", "litert")
+    toy_terminal("run", "--set", "export.num_warmup_images=3", "--to", "litert")
     toy_terminal("run")
     files = sorted(toy_terminal.runs.rglob("*"))
     assert toy_terminal("prune", "--keep", "1", "--dry-run") == 0

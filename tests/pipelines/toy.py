@@ -101,6 +101,11 @@ def wish(*, out_dir: Path) -> dict[str, Any]:
     return {"num_words": 3, "fallback": fallback} if fallback else {"num_words": 5}
 
 
+def find_fallback() -> str | None:
+    note("probe")
+    return None if Path(os.environ["TOY_LENT"]).exists() else "still not there"
+
+
 def gather(*, mine: Path, lent: Path, out_dir: Path) -> dict[str, Any]:
     """Take two results, or the reason why one is missing."""
     note("gather")
@@ -141,6 +146,7 @@ GO_ON = Step(name="stumble", function=f"{MODULE}:stumble", inputs={"count_dir": 
 LINGER = Step(name="linger", function=f"{MODULE}:linger", inputs={"count_dir": "count"})
 BORROW = Step(name="borrow", function=f"{MODULE}:borrow", inputs={"count_dir": "count"})
 WISH = Step(name="wish", function=f"{MODULE}:wish", fallback_option="model.weights=none")
+WISH_PROBED = replace(WISH, fallback_probe=f"{MODULE}:find_fallback")
 MULTIPLY_WISH = replace(MULTIPLY, inputs={"count_dir": "wish"})
 MULTIPLY_BORROWED = replace(MULTIPLY, name="multiply_borrowed", inputs={"count_dir": "borrow"})
 GATHER = Step(
