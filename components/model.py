@@ -3,6 +3,7 @@
 Reads weights from wherever the options say; writes `backbone.weights.h5` and `model.json`.
 """
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -57,6 +58,17 @@ def describe_source(options: ModelOptions) -> dict[str, str]:
         StorageError: it cannot be fetched from its URL.
     """
     return describe_weights(options.weights)
+
+
+def find_fallback(options: ModelOptions) -> str | None:
+    """Return why random weights are sure to stand for ImageNet's now, or `None`; TensorFlow is not loaded for it."""
+    if options.weights != AUTO:
+        return None
+    if BACKBONES[options.backbone].application is None:
+        return f"No ImageNet weights are published for {options.backbone}."
+    downloads = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
+    may_be_here = downloads.is_dir() and any(downloads.iterdir())
+    return None if may_be_here or is_reachable(_PUBLISHER) else f"{_PUBLISHER} does not respond."
 
 
 def fetch(*, out_dir: Path, options: ModelOptions) -> Summary:

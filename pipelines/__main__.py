@@ -1,7 +1,7 @@
 """The command line: `python -m pipelines run | compare | infer | show | list | prune | rollback | fetch | compile`.
 
 Exit status: 0 when the model is pushed (or nothing had to be done), 1 when something failed, 2 for a wrong command,
-3 when the run finished and the model was not pushed, 130 when it was interrupted, 141 when nobody reads what is printed.
+3 when the run finished and the model was not pushed, 130 when it was interrupted, 141 when nobody reads what it prints.
 
 Where `TF_CONFIG` describes several workers, each gets the same `run`: the chief runs the pipeline, and the others
 wait for its training and take part in it.

@@ -26,6 +26,7 @@ STEPS = (
         options={"options": "model"},
         source="components.model:describe_source",
         fallback_option="model.weights=none",
+        fallback_probe="components.model:find_fallback",
         kind="Model",
     ),
     Step(

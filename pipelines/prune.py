@@ -7,9 +7,10 @@ has left goes on being useful as long as it is younger than the oldest kept run.
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from components.errors import ComponentError
 from components.storage.files import size_bytes
@@ -67,14 +68,14 @@ def _find_unneeded(folders: Folders, keep: int) -> Iterator[Path]:
     records = [record for record in list_runs(folders.runs) if record["status"] != "damaged"]
     newest = {record["run"] for record in records[-keep:]} if keep else set()
     kept = [record for record in records if record["run"] in linked | newest]
-    needed = {(output["step"], output["digest"]) for record in kept for output in record["steps"].values()}
+    needed = {_identity(output) for record in kept for output in record["steps"].values()}
     needed |= set(_pushed(folders))
     found = {path: read_artifact(path) for path in sorted(folders.artifacts.glob("*/*")) if path.is_dir()}
-    by_content = {(a.manifest["step"], a.digest): a for a in found.values() if a}
+    by_identity = {_identity(a.manifest): a for a in found.values() if a}
     waiting = list(needed)
     while waiting:
-        artifact = by_content.get(waiting.pop())
-        inputs = {(r["step"], r["digest"]) for r in artifact.manifest["inputs"].values()} if artifact else set()
+        artifact = by_identity.get(waiting.pop())
+        inputs = set(map(_identity, artifact.manifest["inputs"].values())) if artifact else set()
         waiting += inputs - needed
         needed |= inputs
     oldest_s = min((_started_s(record["run"]) for record in kept), default=float("inf"))
@@ -82,12 +83,17 @@ def _find_unneeded(folders: Folders, keep: int) -> Iterator[Path]:
         if path.suffix == ".partial":
             if path.stat().st_mtime < oldest_s:
                 yield path
-        elif artifact is None or (artifact.manifest["step"], artifact.digest) not in needed:
+        elif artifact is None or _identity(artifact.manifest) not in needed:
             yield path
 
 
-def _pushed(folders: Folders) -> Iterator[tuple[str, str]]:
-    """Yield the step and the digest of every artifact in the lineage of a pushed model."""
+def _identity(artifact: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return what a reference and a manifest have in common: the name of a folder is its key, and maybe a suffix."""
+    return artifact["step"], artifact["key"].partition("-")[0], artifact["digest"]
+
+
+def _pushed(folders: Folders) -> Iterator[tuple[str, str, str]]:
+    """Yield the identity of every artifact in the lineage of a pushed model."""
     models = open_models(folders.models)
     for name in open_store(folders.models).names():
         for version in models.versions(name):
@@ -101,7 +107,7 @@ def _pushed(folders: Folders) -> Iterator[tuple[str, str]]:
             waiting = [node for node in origin.values() if isinstance(node, dict) and "step" in node]
             while waiting:
                 node = waiting.pop()
-                yield node["step"], node["digest"]
+                yield _identity(node)
                 waiting += node.get("inputs", {}).values()
 
 

@@ -154,6 +154,20 @@ def test_auto_does_not_wait_long_for_a_host_that_does_not_respond(
     assert socket.getdefaulttimeout() is None
 
 
+def test_a_fallback_is_foreseen_only_where_it_is_sure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(model, "is_reachable", lambda url: False)
+    assert model.find_fallback(ModelOptions(weights="none")) is None
+    assert model.find_fallback(ModelOptions(backbone="small_cnn")) == "No ImageNet weights are published for small_cnn."
+    assert model.find_fallback(ModelOptions()) == "https://storage.googleapis.com does not respond."
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "resnet50.h5").touch()
+    assert model.find_fallback(ModelOptions()) is None
+    (tmp_path / "models" / "resnet50.h5").unlink()
+    monkeypatch.setattr(model, "is_reachable", lambda url: True)
+    assert model.find_fallback(ModelOptions()) is None
+
+
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_a_seed_that_no_generator_takes_is_refused(seed: int) -> None:
     with pytest.raises(ValueError, match=f"seed must be 0 to 4294967295. Received: {seed}"):
