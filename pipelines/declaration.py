@@ -32,8 +32,8 @@ class Step:
             any other step is skipped, and its output is missing, too.
         fallback_option: the option by which a user chooses the step's fallback; `None` for a step without one. An
             output that stands on a fallback says why in its summary, `fallback`, and is tried again in every run.
-        fallback_probe: `package.module:function` that returns, given the step's options, why it is sure to fall back now,
-            or `None`, sooner than the step itself. Without one the step is run.
+        fallback_probe: `package.module:function` that returns, given the step's options, why it is sure to fall back
+            now, or `None`, sooner than the step itself. Without one the step is run.
         kind: what comes out, in the words of Kubeflow Pipelines: `Dataset`, `Model`, `Metrics`, `HTML` (a folder with a
             page to show) or any `Artifact`.
     """
