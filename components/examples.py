@@ -82,6 +82,17 @@ def describe_source(options: ExamplesOptions) -> Description:
     return factory.describe_source(options.source)
 
 
+def find_fallback(options: ExamplesOptions) -> str | None:
+    """Return why drawn flowers would stand for the source now, or `None`; a data set that can be had is downloaded.
+
+    Raises:
+        DataError: a named source cannot be had.
+    """
+    return factory.open_source(
+        options.source, num_synthetic_per_class=options.num_synthetic_per_class, seed=options.seed
+    ).fallback
+
+
 def build(*, out_dir: Path, options: ExamplesOptions) -> Summary:
     """Read a source, leave out what cannot or must not be learned from, and write the rest as examples.
 

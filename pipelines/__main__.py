@@ -1,7 +1,7 @@
-"""The command line: `python -m pipelines run | compare | infer | show | list | rollback | fetch | compile`.
+"""The command line: `python -m pipelines run | compare | infer | show | list | prune | rollback | fetch | compile`.
 
 Exit status: 0 when the model is pushed (or nothing had to be done), 1 when something failed, 2 for a wrong command,
-3 when the run finished and the model was not pushed, 130 when it was interrupted.
+3 when the run finished and the model was not pushed, 130 when it was interrupted, 141 when nobody reads what it prints.
 
 Where `TF_CONFIG` describes several workers, each gets the same `run`: the chief runs the pipeline, and the others
 wait for its training and take part in it.
@@ -24,7 +24,7 @@ from components.storage.bucket import is_url
 from components.storage.files import describe_os_error, read_json
 from components.storage.models import open_models
 from components.training import cluster
-from pipelines import compare, kubeflow, local_runner, show
+from pipelines import compare, kubeflow, local_runner, prune, show
 from pipelines.artifact_store import Artifact
 from pipelines.config import Config, override
 from pipelines.declaration import Step
@@ -34,7 +34,9 @@ from pipelines.kubeflow import KubeflowOptions
 from pipelines.local_runner import Selection
 from pipelines.runs import list_runs
 
-NOT_PUSHED = 3
+NOT_PUSHED, BROKEN_PIPE = 3, 141
+MAKE_VARIABLES = {"examples.source": "DATA", "model.weights": "WEIGHTS"}
+"""The options that have a variable of their own in the Makefile."""
 
 
 class _WrongCommandError(Exception):
@@ -52,11 +54,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         folders = Folders.at(options.runs_dir, options.models_dir)
-        return options.command(options, folders)
+        status = options.command(options, folders)
+        sys.stdout.flush()
+        return status
     except _WrongCommandError as exc:
         return _fail(str(exc), status=2)
     except ComponentError as exc:
         return _fail(str(exc))
+    except BrokenPipeError:
+        # As Python's documentation of `signal` has it: what is still to be flushed at the end must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except OSError as exc:
         return _fail(describe_os_error(exc))
     except KeyboardInterrupt:
@@ -99,6 +107,7 @@ def _run(options: argparse.Namespace, folders: Folders) -> int:
         cluster.release_workers(trainings_dir)
     if "report" in artifacts:
         print(f"Report: {run_dir / 'report.html'}")
+    _print_fallbacks(STEPS, artifacts)
     if "pusher" not in artifacts:
         return 0
     push = read_push(artifacts["pusher"].path)
@@ -117,7 +126,20 @@ def _compare(options: argparse.Namespace, folders: Folders) -> int:
     if "comparison" in artifacts:
         print(comparison.as_table(read_json(artifacts["comparison"].path / "comparison.json")["rows"]))
         print(f"Comparison: {run_dir / 'comparison.html'}")
+    _print_fallbacks(compare.STEPS, artifacts)
     return 0
+
+
+def _print_fallbacks(steps: Sequence[Step], artifacts: Mapping[str, Artifact]) -> None:
+    """Say what a run stands on that is not what was wanted first, and how to choose it."""
+    for step in steps:
+        artifact = artifacts.get(step.name)
+        if artifact and artifact.fallback and artifact.manifest["step"] == step.name:
+            print(f"FALLBACK: {step.name}: {artifact.fallback}")
+            if step.fallback_option:
+                option, _, value = step.fallback_option.partition("=")
+                variable = f"{MAKE_VARIABLES[option]}={value} or " if option in MAKE_VARIABLES else ""
+                print(f"  The next run tries again. To choose it instead: {variable}--set {step.fallback_option}")
 
 
 def _infer(options: argparse.Namespace, folders: Folders) -> int:
@@ -152,6 +174,25 @@ def _show(options: argparse.Namespace, folders: Folders) -> int:
 def _list(options: argparse.Namespace, folders: Folders) -> int:
     folders.fetch_records()
     print(show.as_table(list_runs(folders.runs), folders.runs))
+    return 0
+
+
+def _prune(options: argparse.Namespace, folders: Folders) -> int:
+    if folders.remote_runs:
+        raise _WrongCommandError(
+            f"prune removes artifacts of this machine. Received: {options.runs_dir}. Give a folder."
+        )
+    if options.keep < 0:
+        raise _WrongCommandError(f"--keep takes a number of runs, 0 or more. Received: {options.keep}")
+    removals = prune.prune(folders, keep=options.keep, is_dry=options.dry_run)
+    for removal in removals:
+        print(f"{removal.path}  {removal.size_bytes / 1e6:.1f} MB")
+    total = sum(removal.size_bytes for removal in removals) / 1e6
+    done = "Would remove" if options.dry_run else "Removed"
+    print(
+        f"{done}: {len(removals)} artifacts, {total:.1f} MB. Kept: those of the newest runs ({options.keep}), of the "
+        "runs that links point to, and of every pushed model."
+    )
     return 0
 
 
@@ -202,7 +243,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--models-dir", default="models", help="pushed models, a folder or a URL (default: models)")
     named = argparse.ArgumentParser(add_help=False)
     named.add_argument("--model-name", default="flowers", help="default: flowers")
-    commands = parser.add_subparsers(required=True, metavar="run|compare|infer|show|list|rollback|fetch|compile")
+    commands = parser.add_subparsers(required=True, metavar="run|compare|infer|show|list|prune|rollback|fetch|compile")
 
     overrides = argparse.ArgumentParser(add_help=False)
     overrides.add_argument("--set", nargs="+", action="extend", default=[], metavar="SECTION.OPTION=VALUE")
@@ -239,6 +280,13 @@ def _parser() -> argparse.ArgumentParser:
 
     list_ = commands.add_parser("list", parents=[common], help="all runs")
     list_.set_defaults(command=_list)
+
+    prune_ = commands.add_parser("prune", parents=[common], help="remove artifacts that no run or model stands on")
+    prune_.add_argument(
+        "--keep", type=int, default=prune.KEEP, metavar="N", help=f"the newest runs that count (default: {prune.KEEP})"
+    )
+    prune_.add_argument("--dry-run", action="store_true", help="say what would be removed, and remove nothing")
+    prune_.set_defaults(command=_prune)
 
     rollback = commands.add_parser("rollback", parents=[common, named], help="withdraw the newest pushed model")
     rollback.set_defaults(command=_rollback)

@@ -5,7 +5,8 @@
 
 The key says what the output was made from, the manifest's digest what came out. A step that is run again and makes the
 same files does not make its followers run. An artifact is never changed or replaced: a forced step adds another one
-under the same key. Files under `logs/` are kept but are not content: they may hold clock times.
+under the same key. Files under `logs/` are kept but are not content: they may hold clock times. A search compares sizes
+alone; before a step reads an artifact, `verify` compares digests, and removes a file that is damaged.
 
 The store may be mirrored at a URL: <url>/<step>/<key>-<digest of all files>/, its manifest.json written last. What is
 made here is uploaded; what others made is found by its manifest, and its files are downloaded when a step needs them.
@@ -17,6 +18,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from components.artifacts.manifest import (
@@ -26,6 +28,7 @@ from components.artifacts.manifest import (
     Manifest,
     Output,
     Reference,
+    read_fallback,
     read_manifest,
     write_manifest,
 )
@@ -35,6 +38,9 @@ from components.storage.files import TEMPORARY_FILES, file_lock, write_json
 from pipelines import fingerprint
 
 log = logging.getLogger(__name__)
+
+_ALWAYS_THERE = {"step", "key", "created", "digest", "files"}
+"""What the store itself reads of a manifest."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,11 @@ class Artifact:
     def is_missing(self) -> bool:
         """Whether it only says why something is not available."""
         return MISSING in self.manifest["files"]
+
+    @property
+    def fallback(self) -> str | None:
+        """Why it holds something else than what was wanted first, if it does."""
+        return read_fallback(self.manifest)
 
     @property
     def reference(self) -> Reference:
@@ -78,7 +89,7 @@ class ArtifactStore:
     def get(self, reference: Reference) -> Artifact | None:
         """Return the artifact that a manifest refers to, if it is intact."""
         self._learn(reference["step"], reference["key"])
-        artifact = _read(self.root / reference["step"] / reference["key"])
+        artifact = read_artifact(self.root / reference["step"] / reference["key"])
         return artifact if artifact and self._is_kept(artifact) else None
 
     def fetch(self, artifact: Artifact) -> Artifact:
@@ -91,10 +102,22 @@ class ArtifactStore:
             log.info("%s: fetching its output from %s", artifact.manifest["step"], self._bucket)
             mirror = _mirror(self._bucket, artifact)
             mirror.download(artifact.manifest["files"], artifact.path)
-            if not _is_intact(artifact):
+            if not self._remove_damaged(artifact):
                 step = artifact.manifest["step"]
                 raise StorageError(f"Files at {mirror} are not as they were written. Run with --force {step}.")
         return artifact
+
+    def verify(self, artifact: Artifact) -> bool:
+        """Return whether an artifact is available with the files as they were written, by their digests.
+
+        A damaged file is removed. So the artifact is no longer found, or the file is fetched from the URL again.
+        """
+        self._remove_damaged(artifact)
+        return self._is_kept(artifact)
+
+    def discard(self, partial: Path) -> None:
+        """Remove what a step has written, unpublished."""
+        shutil.rmtree(partial)
 
     @contextmanager
     def lock(self, step: str, key: str) -> Iterator[None]:
@@ -119,7 +142,7 @@ class ArtifactStore:
         """
         manifest = complete(partial, output)
         existing = self.find(manifest["step"], manifest["key"])
-        if existing and existing.digest == manifest["digest"]:
+        if existing and existing.digest == manifest["digest"] and self.verify(existing):
             with suppress(StorageError):  # lost at the URL: this one stands beside it
                 existing = self.fetch(existing)
                 shutil.rmtree(partial)
@@ -161,8 +184,19 @@ class ArtifactStore:
             mirror.upload(artifact.path, marker=MANIFEST)
         return is_here or is_there
 
+    def _remove_damaged(self, artifact: Artifact) -> bool:
+        """Remove the damaged files of an artifact that are here, and return whether all its files are here, intact."""
+        for name, file in artifact.manifest["files"].items():
+            path = artifact.path / name
+            if path.exists() and not _is_as_written(path, file):
+                log.warning("%s: its output is damaged: %s", artifact.manifest["step"], path)
+                path.unlink()
+        return _is_intact(artifact)
+
     def _newest_first(self, step: str) -> list[Artifact]:
-        found = [_read(p.parent) for p in (self.root / step).glob(f"*/{MANIFEST}") if p.parent.suffix != ".partial"]
+        found = [
+            read_artifact(p.parent) for p in (self.root / step).glob(f"*/{MANIFEST}") if p.parent.suffix != ".partial"
+        ]
         return sorted((a for a in found if a), key=lambda a: (a.manifest["created"], a.path.name), reverse=True)
 
 
@@ -181,15 +215,31 @@ def _mirror(bucket: Bucket, artifact: Artifact) -> Bucket:
     return bucket / f"{artifact.manifest['step']}/{artifact.path.name}"
 
 
-def _read(path: Path) -> Artifact | None:
+def read_artifact(path: Path) -> Artifact | None:
+    """Return the artifact in a folder, unless its manifest cannot be read or is not complete."""
     try:
-        return Artifact(path, read_manifest(path))
-    except (FileNotFoundError, json.JSONDecodeError):
+        manifest = read_manifest(path)
+        return Artifact(path, manifest) if manifest.keys() >= _ALWAYS_THERE else None
+    except (OSError, ValueError, AttributeError):
         return None
+
+
+def _is_as_written(path: Path, file: File) -> bool:
+    try:
+        status = path.stat()
+        return status.st_size == file["size"] and _sha256(path, status.st_size, status.st_ctime_ns) == file["sha256"]
+    except OSError:
+        return False
+
+
+@cache
+def _sha256(path: Path, size: int, changed_ns: int) -> str:
+    """Digest a file, once in a process as long as nothing changes its inode: several steps read the same artifact."""
+    return fingerprint.of_file(path)
 
 
 def _is_intact(artifact: Artifact) -> bool:
     try:
         return all((artifact.path / n).stat().st_size == f["size"] for n, f in artifact.manifest["files"].items())
-    except FileNotFoundError:
+    except OSError:
         return False

@@ -30,6 +30,10 @@ class Step:
         is_distributed: whether the step can use several workers: it is passed `cluster`, the workers or `None`.
         accepts_missing: whether the step does without an input that is not available (it holds `missing.json`);
             any other step is skipped, and its output is missing, too.
+        fallback_option: the option by which a user chooses the step's fallback; `None` for a step without one. An
+            output that stands on a fallback says why in its summary, `fallback`, and is tried again in every run.
+        fallback_probe: `package.module:function` that returns, given the step's options, why it is sure to fall back
+            now, or `None`, sooner than the step itself. Without one the step is run.
         kind: what comes out, in the words of Kubeflow Pipelines: `Dataset`, `Model`, `Metrics`, `HTML` (a folder with a
             page to show) or any `Artifact`.
     """
@@ -45,6 +49,8 @@ class Step:
     resumable: bool = False
     is_distributed: bool = False
     accepts_missing: bool = False
+    fallback_option: str | None = None
+    fallback_probe: str | None = None
     kind: str = "Artifact"
 
 

@@ -8,6 +8,8 @@ STEPS = (
         function="components.examples:build",
         options={"options": "examples"},
         source="components.examples:describe_source",
+        fallback_option="examples.source=synthetic",
+        fallback_probe="components.examples:find_fallback",
         kind="Dataset",
     ),
     Step(name="statistics", function="components.statistics:compute", inputs={"examples_dir": "examples"}),
@@ -23,6 +25,8 @@ STEPS = (
         function="components.model:fetch",
         options={"options": "model"},
         source="components.model:describe_source",
+        fallback_option="model.weights=none",
+        fallback_probe="components.model:find_fallback",
         kind="Model",
     ),
     Step(

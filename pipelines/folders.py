@@ -1,7 +1,8 @@
 """Where runs, artifacts, schemas and pushed models are kept: in folders of this machine, or at URLs.
 
     <runs>/<run id>/      run.json, metrics.json, report.html, plots/ and more
-    <runs>/latest         the newest run: a link, or at a URL a file with its id
+    <runs>/latest         the newest run with a report: a link, or at a URL a file with its id
+    <runs>/.newest        the same for the newest run that finished, also one that ended before its report
     <runs>/artifacts/     see `pipelines.artifact_store`
     <runs>/schemas/       kept from run to run
 
@@ -9,6 +10,7 @@ Where the runs are at a URL, steps and the runner work in a local folder all the
 needs is uploaded as soon as it is complete, each file atomically.
 """
 
+import fcntl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from pathlib import Path
 
 from components.storage.bucket import Bucket
 from components.storage.cache import cache_of
+from components.storage.files import file_lock
 from components.storage.store import Store, open_store
 from pipelines.artifact_store import ArtifactStore
 from pipelines.declaration import Step
@@ -30,7 +33,7 @@ class Folders:
     Attributes:
         runs: holds runs, artifacts and schemas; where they are at a URL, the local folder for what is here of them.
         models: the path or the URL that models are pushed to.
-        latest: the link in `runs` to the newest run of the pipeline.
+        latest: the link in `runs` to the newest run of the pipeline that has a report.
         remote_runs: the URL of the runs.
     """
 
@@ -52,6 +55,11 @@ class Folders:
         return cls(runs=Path(runs), models=models)
 
     @property
+    def newest(self) -> str:
+        """The link in `runs` to the newest run of the pipeline that finished, with a report or without."""
+        return f".{self.latest.replace('latest', 'newest')}"
+
+    @property
     def artifacts(self) -> Path:
         return self.runs / "artifacts"
 
@@ -64,14 +72,13 @@ class Folders:
         return open_store(self.models) if name == MODELS else (self.remote_runs or open_store(self.runs)) / name
 
     def prepare(self, states: Iterable[str]) -> None:
-        """Check that the runs at a URL and these states can be written to.
+        """Check that the runs and these states can be written to.
 
         Raises:
             StorageError: a URL cannot.
             OSError: a folder cannot.
         """
-        if self.remote_runs:
-            self.remote_runs.check_writable()
+        (self.remote_runs or open_store(self.runs)).check_writable()
         for name in set(states):
             self.state(name).check_writable()
 
@@ -81,19 +88,49 @@ class Folders:
             for path in paths:
                 self.remote_runs.write(path.relative_to(self.runs).as_posix(), path.read_bytes())
 
-    def share_latest(self, run: str) -> None:
-        """Write to the URL which run is the newest."""
+    def point(self, link: str, run: str) -> None:
+        """Let a link point to a run, here and at the URL."""
+        with file_lock(self.runs / f".{self.latest}.lock"):
+            temporary = self.runs / f"{link}.tmp"
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(run)
+            temporary.replace(self.runs / link)
         if self.remote_runs:
-            self.remote_runs.write(self.latest, run.encode())
+            self.remote_runs.write(link, run.encode())
 
-    def fetch_latest(self) -> Path:
-        """Return the path of the record of the newest run; the file need not exist."""
-        run = self.remote_runs.read(self.latest) if self.remote_runs else None
+    def fetch_newest(self) -> Path:
+        """Return the path of the record of the newest run that finished; the file need not exist."""
+        links = (self.newest, self.latest)
+        run = next(filter(None, map(self.remote_runs.read, links)), None) if self.remote_runs else None
         if self.remote_runs and run:
             record = f"{run.decode()}/run.json"
             self.remote_runs.download([record], self.runs)
             return self.runs / record
-        return self.runs / self.latest / "run.json"
+        records = [self.runs / link / "run.json" for link in links]
+        return next((record for record in records if record.exists()), records[0])
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep artifacts from being removed during the block, or until the process ends, however it ends."""
+        with self._lock(fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def unused(self) -> Iterator[None]:
+        """Keep runs from starting during the block.
+
+        Raises:
+            BlockingIOError: one is going on.
+        """
+        with self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
+            yield
+
+    @contextmanager
+    def _lock(self, kind: int) -> Iterator[None]:
+        self.runs.mkdir(parents=True, exist_ok=True)
+        with (self.runs / ".in_use.lock").open("w") as file:
+            fcntl.flock(file, kind)
+            yield
 
     def fetch_records(self) -> None:
         """Fetch the record and the metrics of every run."""

@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol, get_type_hints
 
-from components.artifacts.manifest import trace, write_manifest
+from components.artifacts.manifest import read_fallback, trace, write_manifest
 from components.storage.files import TEMPORARY_FILES
 from components.storage.store import open_store
 from components.training import cluster
@@ -96,6 +96,8 @@ def run(name: str, *, output: KubeflowArtifact, page: KubeflowArtifact | None = 
         )
     write_manifest(out_dir, complete(out_dir, manifest))
     output.metadata.update(manifest["summary"])
+    if fallback := read_fallback(manifest):
+        log.warning("%s: FALLBACK: %s To choose it instead: %s.", name, fallback, step.fallback_option)
     if page:
         shutil.copyfile(next(out_dir.glob("*.html")), page.path)
 

@@ -3,18 +3,19 @@
 Reads a declaration and a configuration; writes artifacts below `<runs>/artifacts` and a folder for each run beside
 them. A step whose code, options and inputs are those of an earlier artifact is not run again. A run that was killed is
 started again with the same command: finished steps are cached, the one it was in starts again or goes on, as declared.
+An output that stands on a fallback is never reused unasked, and one that is damaged is made again before it is read.
 Where the runs are kept at a URL, steps work in a local folder, and what they make is uploaded.
 """
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.artifacts.manifest import Origin
-from components.errors import ComponentError
+from components.artifacts.manifest import Origin, Reference, read_fallback
+from components.errors import ComponentError, StorageError
 from components.storage.files import read_json
 from pipelines import fingerprint
 from pipelines.artifact_store import Artifact, ArtifactStore
@@ -22,7 +23,8 @@ from pipelines.config import Config
 from pipelines.declaration import Step, load
 from pipelines.execution import describe_origin, execute, resolve_options
 from pipelines.folders import Folders, open_state
-from pipelines.runs import Run
+from pipelines.heartbeat import heartbeat
+from pipelines.runs import SHOWN, Run
 
 if TYPE_CHECKING:
     from components.training.cluster import Cluster
@@ -71,79 +73,136 @@ def run(
     selected = _select(steps, selection)
     sources = {s.name: load(s.source)(**resolve_options(s, config)) for s in selected if s.source}
     folders.prepare(name for step in selected for name in step.state.values())
-    artifacts = _reuse(steps, selection, folders)
-    run = Run(folders, config, sources=sources, reused=artifacts)
-    try:
-        for step in selected:
-            started = time.monotonic()
-            artifact, reason = _run_step(
-                step,
-                config,
-                inputs={parameter: artifacts[name] for parameter, name in step.inputs.items()},
-                source=sources.get(step.name),
-                folders=folders,
-                is_forced=step.name in selection.forced,
-                cluster=cluster,
-            )
-            artifacts[step.name] = artifact
-            run.add(step.name, artifact, reason=reason, seconds=round(time.monotonic() - started, 2))
-        run.finish(artifacts)
-    except BaseException as exc:
-        run.fail(exc)
-        raise
-    return run.path, artifacts
+    with folders.in_use():
+        reused = _reuse(steps, config, selection, folders)
+        record = Run(folders, config, sources=sources, reused=reused)
+        try:
+            runner = _Runner(steps, config, folders, selection.forced, sources, cluster, reused, record)
+            for step in selected:
+                runner.run_step(step)
+            runner.mend(SHOWN.keys() & runner.artifacts.keys())
+            record.finish(runner.artifacts, has_report=steps[-1].name in runner.artifacts)
+        except BaseException as exc:
+            record.fail(exc)
+            raise
+    return record.path, runner.artifacts
 
 
-def _run_step(
-    step: Step,
-    config: Config,
-    *,
-    inputs: Mapping[str, Artifact],
-    source: Any,
-    folders: Folders,
-    is_forced: bool,
-    cluster: "Cluster | None",
-) -> tuple[Artifact, str]:
-    """Return the output of a step, from the store or made now, and the reason."""
-    missing = next((i for i in inputs.values() if i.is_missing and not step.accepts_missing), None)
-    if missing:
-        reason = f"passed over: {missing.manifest['step']} could not be had"
-        log.warning("%s: %s", step.name, reason)
-        return missing, reason
-    store = folders.store
-    options = resolve_options(step, config)
-    digests = {parameter: artifact.digest for parameter, artifact in inputs.items()}
-    origin = describe_origin(step, options, source=source, inputs=digests)
-    key = fingerprint.of_value(origin)
-    is_reusable = not step.state and not is_forced
-    if is_reusable and (cached := _find_cached(store, step, key)):
-        log.info("%s: cached (same code, options and inputs as on %s)", step.name, cached.manifest["created"])
-        return cached, "cached"
-    with store.lock(step.name, key):
+@dataclass
+class _Runner:
+    """A run that is going on, and the output of each step so far."""
+
+    steps: Sequence[Step]
+    config: Config
+    folders: Folders
+    forced: Sequence[str]
+    sources: Mapping[str, Any]
+    cluster: "Cluster | None"
+    reused: Mapping[str, Artifact]
+    record: Run
+    artifacts: dict[str, Artifact] = field(init=False)
+    remade: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.artifacts = dict(self.reused)
+
+    def run_step(self, step: Step) -> Artifact:
+        """Take the output of a step from the store or make it, and record it."""
+        started = time.monotonic()
+        artifact, reason = self._find_or_make(step)
+        self.artifacts[step.name] = artifact
+        _warn_of_fallback(step, artifact)
+        self.record.add(step.name, artifact, reason=reason, seconds=round(time.monotonic() - started, 2))
+        return artifact
+
+    def mend(self, names: Iterable[str]) -> bool:
+        """Make the outputs of these steps again that are damaged, and return whether there were any.
+
+        Raises:
+            ComponentError: the step is not one of this run.
+            StorageError: the new output is damaged, too.
+        """
+        used = {artifact.path: artifact for artifact in map(self.artifacts.__getitem__, names)}
+        damaged = [artifact for artifact in used.values() if not self.folders.store.verify(artifact)]
+        for artifact in damaged:
+            name = artifact.manifest["step"]
+            if name in self.reused:
+                raise ComponentError(
+                    f"--from takes the output of {name!r} as it is, and it is damaged: {artifact.path}. "
+                    "Run without --from, which makes it again."
+                )
+            if name in self.remade:
+                raise StorageError(
+                    f"The output of {name!r} is damaged just after it was made: {artifact.path}. Check the disk, or "
+                    "choose another folder: --runs-dir."
+                )
+            self.remade.add(name)
+            again = self.run_step(next(step for step in self.steps if step.name == name))
+            # Steps that were passed over share the output of the one that could not be had.
+            self.artifacts.update({n: again for n, a in self.artifacts.items() if a.path == artifact.path})
+        return bool(damaged)
+
+    def _find_or_make(self, step: Step) -> tuple[Artifact, str]:
+        """Return the output of a step and the reason why it was made, or was not."""
+        inputs = {parameter: self.artifacts[name] for parameter, name in step.inputs.items()}
+        missing = next((i for i in inputs.values() if i.is_missing and not step.accepts_missing), None)
+        if missing:
+            reason = f"passed over: {missing.manifest['step']} could not be had"
+            log.warning("%s: %s", step.name, reason)
+            return missing, reason
+        store = self.folders.store
+        options = resolve_options(step, self.config)
+        digests = {parameter: artifact.digest for parameter, artifact in inputs.items()}
+        origin = describe_origin(step, options, source=self.sources.get(step.name), inputs=digests)
+        key = fingerprint.of_value(origin)
+        is_forced = step.name in self.forced
+        is_reusable = not step.state and not is_forced
         if is_reusable and (cached := _find_cached(store, step, key)):
-            log.info("%s: cached (another run has just made it)", step.name)
+            log.info("%s: cached (same code, options and inputs as on %s)", step.name, cached.manifest["created"])
             return cached, "cached"
-        reason = "forced" if is_forced else _find_reason(step, origin, store.newest(step.name))
-        log.info("%s: started (%s)", step.name, reason)
-        partial = store.start(step.name, key, keep=step.resumable and not is_forced)
-        with open_state(step, {name: folders.state(name) for name in step.state.values()}) as state:
-            output = execute(
-                step,
-                options,
-                origin,
-                inputs={parameter: store.fetch(artifact).path for parameter, artifact in inputs.items()},
-                references={parameter: artifact.reference for parameter, artifact in inputs.items()},
-                state=state,
-                cluster=cluster,
-                out_dir=partial,
-            )
-        return store.publish(partial, output), reason
+        if self.mend(step.inputs.values()):
+            return self._find_or_make(step)
+        with store.lock(step.name, key):
+            if is_reusable and (cached := _find_cached(store, step, key)):
+                log.info("%s: cached (another run has just made it)", step.name)
+                return cached, "cached"
+            before = store.find(step.name, key) if is_reusable else None
+            if before and before.fallback and step.fallback_probe and load(step.fallback_probe)(**options):
+                log.info("%s: cached (tried again, and only the fallback can be had)", step.name)
+                return before, "cached: the fallback still stands"
+            reason = "forced" if is_forced else _find_reason(step, origin, before or store.newest(step.name))
+            log.info("%s: started (%s)", step.name, reason)
+            partial = store.start(step.name, key, keep=step.resumable and not is_forced)
+            states = {name: self.folders.state(name) for name in step.state.values()}
+            with open_state(step, states) as state, heartbeat(step.name):
+                output = execute(
+                    step,
+                    options,
+                    origin,
+                    inputs={parameter: store.fetch(artifact).path for parameter, artifact in inputs.items()},
+                    references={parameter: artifact.reference for parameter, artifact in inputs.items()},
+                    state=state,
+                    cluster=self.cluster,
+                    out_dir=partial,
+                )
+            if before and before.fallback and read_fallback(output) and store.verify(before):
+                # The same fallback, though the failure may be worded in another way: what follows stays cached.
+                store.discard(partial)
+                return before, reason
+            return store.publish(partial, output), reason
+
+
+def _warn_of_fallback(step: Step, artifact: Artifact) -> None:
+    """Log the fallback that a step's own output stands on."""
+    if artifact.fallback and artifact.manifest["step"] == step.name:
+        choice = f" To choose it instead: {step.fallback_option}." if step.fallback_option else ""
+        log.warning("%s: FALLBACK, tried again in every run: %s%s", step.name, artifact.fallback, choice)
 
 
 def _find_cached(store: ArtifactStore, step: Step, key: str) -> Artifact | None:
-    """Return the artifact of a key; what was missing when it was made may be available by now."""
+    """Return the artifact of a key; what was missing, or a fallback, when it was made may be available by now."""
     cached = store.find(step.name, key)
-    return None if cached is None or cached.is_missing else cached
+    return None if cached is None or cached.is_missing or cached.fallback else cached
 
 
 def _find_reason(step: Step, origin: Origin, last: Artifact | None) -> str:
@@ -154,6 +213,8 @@ def _find_reason(step: Step, origin: Origin, last: Artifact | None) -> str:
         return "looks at what is there"
     if last.is_missing:
         return "could not be had before"
+    if last.fallback and last.manifest["key"] == fingerprint.of_value(origin):
+        return "stood on a fallback before"
     before: dict[str, Any] = {**last.manifest, "inputs": {p: r["digest"] for p, r in last.manifest["inputs"].items()}}
     changed = [name for name, value in origin.items() if before.get(name) != value]
     if changed == ["options"]:
@@ -174,21 +235,75 @@ def _select(steps: Sequence[Step], selection: Selection) -> Sequence[Step]:
     return steps[first : last + 1]
 
 
-def _reuse(steps: Sequence[Step], selection: Selection, folders: Folders) -> dict[str, Artifact]:
-    """Return the artifacts of the steps before `--from` as the newest run left them."""
+def _reuse(steps: Sequence[Step], config: Config, selection: Selection, folders: Folders) -> dict[str, Artifact]:
+    """Return the artifacts of the steps before `--from` as the newest run left them.
+
+    Raises:
+        ComponentError: one is not there, is damaged, or was made with other options.
+    """
     before = steps[: [s.name for s in steps].index(selection.first)] if selection.first else ()
     if not before:
         return {}
-    latest = folders.fetch_latest()
-    references = read_json(latest)["steps"] if latest.exists() else {}
+    newest = folders.fetch_newest()
+    references = _read_references(newest)
     artifacts = {}
     for step in before:
         artifact = folders.store.get(references[step.name]) if step.name in references else None
         if artifact is None:
             raise ComponentError(
                 f"--from {selection.first} takes what the newest run made before it, and there is no output of "
-                f"{step.name!r} in {latest}. Run once without --from."
+                f"{step.name!r} in {newest}. Run once without --from."
             )
-        log.info("%s: reused from the newest run", step.name)
         artifacts[step.name] = artifact
+    differences = [d for step in before for d in _compare_options(step, config, artifacts[step.name])]
+    if differences:
+        then = ", ".join(f"{name}={value}" for name, value, _ in differences)
+        now = ", ".join(f"{name}={value}" for name, _, value in differences)
+        raise ComponentError(
+            f"--from {selection.first} reuses what the newest run made with {then}. Received: {now}. "
+            "Run without --from, or with the options of that run."
+        )
+    for step in before:
+        changed = _find_changes(step, config, artifacts)
+        log.info("%s: reused from the newest run", step.name)
+        if changed:
+            log.warning("%s: reused, though changed since: %s. Run without --from to follow.", step.name, changed)
+        _warn_of_fallback(step, artifacts[step.name])
     return artifacts
+
+
+def _read_references(record: Path) -> dict[str, Reference]:
+    """Return the outputs that the record of a run names; none where it is not there or damaged."""
+    try:
+        return read_json(record)["steps"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _compare_options(step: Step, config: Config, artifact: Artifact) -> Iterator[tuple[str, Any, Any]]:
+    """Yield each option that an artifact was made with another value of: `section.name`, the value then and now."""
+    if artifact.manifest["step"] != step.name:  # passed over
+        return
+    now = describe_origin(step, resolve_options(step, config), source=None, inputs={})["options"]
+    for parameter, section in step.options.items():
+        then = artifact.manifest["options"].get(parameter, {})
+        for name in then.keys() & now[parameter].keys():
+            if then[name] != now[parameter][name]:
+                yield f"{section}.{name}", then[name], now[parameter][name]
+
+
+def _find_changes(step: Step, config: Config, artifacts: Mapping[str, Artifact]) -> str:
+    """Return what a reused output would now be made from otherwise, in words."""
+    manifest = artifacts[step.name].manifest
+    if manifest["step"] != step.name:
+        return ""
+    options = resolve_options(step, config)
+    try:
+        source = load(step.source)(**options) if step.source else None
+    except ComponentError as exc:
+        log.warning("%s: reused, and its source is not there now: %s", step.name, exc)
+        source = manifest["source"]
+    inputs = {parameter: artifacts[name].digest for parameter, name in step.inputs.items()}
+    now: dict[str, Any] = {**describe_origin(step, options, source=source, inputs=inputs)}
+    then: dict[str, Any] = {**manifest, "inputs": {p: r["digest"] for p, r in manifest["inputs"].items()}}
+    return ", ".join(name for name in ("code", "source", "inputs", "versions") if now[name] != then.get(name))

@@ -4,7 +4,6 @@ Where the runs are kept at a URL, what is written here is uploaded.
 """
 
 import os
-import secrets
 import shutil
 import socket
 import time
@@ -16,14 +15,14 @@ from typing import Any, TypedDict
 
 from components.artifacts.manifest import Reference
 from components.errors import StorageError
-from components.storage.files import file_lock, read_json, write_json
+from components.storage.files import read_json, write_json
 from pipelines import fingerprint
 from pipelines.artifact_store import Artifact
 from pipelines.config import Config
 from pipelines.folders import Folders
 
 _RECORD = "run.json"
-_SHOWN = {
+SHOWN = {
     "evaluator": ("metrics.json",),
     "report": ("report.html", "plots"),
     "comparison": ("comparison.html", "comparison.json", "plots"),
@@ -51,10 +50,11 @@ class _End(TypedDict, total=False):
 
 
 class RunRecord(_End):
-    """`run.json`: `seconds` and `error` come with the end of the run."""
+    """`run.json`: `seconds` and `error` come with the end of the run; `fallbacks` are reasons, by step."""
 
     run: str
     status: str
+    fallbacks: dict[str, str]
     process: int
     host: str
     started: str
@@ -73,7 +73,10 @@ class Run:
     ) -> None:
         self._folders = folders
         self._started = time.monotonic()
-        self.path = folders.runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+        now_s = time.time()
+        # The fraction of the second at the end, so that runs sort by their names.
+        fraction = f"{int(now_s % 1 * 0x10000):04x}"
+        self.path = folders.runs / f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now_s))}-{fraction}"
         self.path.mkdir(parents=True)
         options = asdict(config)
         self._record = RunRecord(
@@ -86,29 +89,33 @@ class Run:
             seeds={f"{section}.seed": values["seed"] for section, values in options.items() if "seed" in values},
             versions=fingerprint.versions(),
             sources=sources,
+            fallbacks={name: artifact.fallback for name, artifact in reused.items() if artifact.fallback},
             steps={name: {**artifact.reference, "reused": True} for name, artifact in reused.items()},
         )
         self._write()
 
     def add(self, step: str, artifact: Artifact, *, reason: str, seconds: float) -> None:
-        """Record the output of a step."""
+        """Record the output of a step, and the fallback that it stands on."""
+        if artifact.fallback:
+            self._record["fallbacks"][step] = artifact.fallback
         code = artifact.manifest["code"]
         self._record["steps"][step] = {**artifact.reference, "code": code, "seconds": seconds, "reason": reason}
         self._write()
 
-    def finish(self, artifacts: Mapping[str, Artifact]) -> None:
-        """Copy what a person looks for into the run's folder, and let the link `latest` point to it."""
+    def finish(self, artifacts: Mapping[str, Artifact], *, has_report: bool) -> None:
+        """Copy what a person looks for into the run's folder, and let the links point to it: `latest` to a report."""
         links = self.path / "steps"
         links.mkdir()
         for name, artifact in artifacts.items():
             (links / name).symlink_to(os.path.relpath(artifact.path, links))
-        for step in _SHOWN.keys() & artifacts.keys():
+        for step in SHOWN.keys() & artifacts.keys():
             artifact = self._folders.store.fetch(artifacts[step])
-            for source in (artifact.path / name for name in _SHOWN[step]):
+            for source in (artifact.path / name for name in SHOWN[step]):
                 copy = shutil.copytree if source.is_dir() else shutil.copy2
                 copy(source, self.path / source.name)
         self._folders.share(*(path for path in self.path.rglob("*") if path.is_file()))
-        self._point_latest()
+        for link in (self._folders.newest, *([self._folders.latest] if has_report else [])):
+            self._folders.point(link, self.path.name)
         self._end("finished")
 
     def fail(self, exc: BaseException) -> None:
@@ -117,15 +124,6 @@ class Run:
         # The failure is what counts, also when its record cannot be written or uploaded.
         with suppress(StorageError, OSError):
             self._end("failed")
-
-    def _point_latest(self) -> None:
-        runs, latest = self._folders.runs, self._folders.latest
-        with file_lock(runs / f".{latest}.lock"):
-            temporary = runs / f".{latest}"
-            temporary.unlink(missing_ok=True)
-            temporary.symlink_to(self.path.name)
-            temporary.replace(runs / latest)
-        self._folders.share_latest(self.path.name)
 
     def _end(self, status: str) -> None:
         self._record["status"] = status
@@ -138,12 +136,18 @@ class Run:
 
 
 def list_runs(folder: Path) -> Iterator[RunRecord]:
-    """Yield the record of every run in a folder, the oldest first; one whose process is gone is `killed`."""
+    """Yield the record of every run in a folder, the oldest first.
+
+    One whose process is gone is `killed`; one whose record cannot be read is `damaged`, and has nothing but its name.
+    """
     for path in sorted(folder.glob(f"*-*/{_RECORD}")):
-        record: RunRecord = read_json(path)
-        is_ours = record.get("host", socket.gethostname()) == socket.gethostname()
-        if record["status"] == "running" and is_ours and not _is_alive(record["process"]):
-            record["status"] = "killed"
+        try:
+            record: RunRecord = read_json(path)
+            is_ours = record.get("host", socket.gethostname()) == socket.gethostname()
+            if record["status"] == "running" and is_ours and not _is_alive(record["process"]):
+                record["status"] = "killed"
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            record = {"run": path.parent.name, "status": "damaged"}  # type: ignore[typeddict-item]
         yield record
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from components.artifacts.manifest import Lineage
+from components.artifacts.manifest import Lineage, read_fallback
 from components.artifacts.push import PushedOrigin
 from components.errors import PushError
 from components.storage.files import read_json
@@ -33,14 +33,19 @@ def read_lineage(models: ModelStore, model_name: str, version: int | None = None
 
 
 def as_tree(model_name: str, origin: PushedOrigin) -> str:
-    """Draw a pushed model's lineage, each artifact once, its inputs below it."""
-    lines = [f"{model_name} version {origin['version']}, pushed {origin['pushed']}"]
+    """Draw a pushed model's lineage, each artifact once, its inputs below it; above it the fallbacks it stands on."""
+    title = f"{model_name} version {origin['version']}, pushed {origin['pushed']}"
+    lines: list[str] = []
+    fallbacks: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()
 
     def draw(node: Lineage, indent: str, is_last: bool) -> None:
         branch, below = ("└─ ", "   ") if is_last else ("├─ ", "│  ")
         identity = (node["step"], node["key"])
-        numbers = ", ".join(f"{name} {value}" for name, value in (node.get("summary") or {}).items())
+        if fallback := read_fallback(node):
+            fallbacks[node["step"]] = fallback
+        summary = {name: value for name, value in (node.get("summary") or {}).items() if name != "fallback"}
+        numbers = ", ".join(f"{name} {value}" for name, value in summary.items())
         again = " (above)" if identity in seen and node.get("inputs") else ""
         line = f"{indent}{branch}{node['step']} {node['key'][:8]}{again}{'' if again else f'  {numbers}'}"
         lines.append(line.rstrip())
@@ -54,18 +59,26 @@ def as_tree(model_name: str, origin: PushedOrigin) -> str:
     parts = [origin[name] for name in ("model", "evaluation", "infra_validation", "litert") if name in origin]
     for number, part in enumerate(parts):
         draw(part, "", number == len(parts) - 1)
-    return "\n".join(lines)
+    return "\n".join([title, *(f"FALLBACK: {step}: {reason}" for step, reason in fallbacks.items()), *lines])
+
+
+def _accuracy(run_dir: Path) -> str:
+    try:
+        return f"{read_json(run_dir / 'metrics.json')['accuracy']:.4f}"
+    except FileNotFoundError:
+        return "–"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "damaged"
 
 
 def as_table(records: Iterable[RunRecord], runs_dir: Path) -> str:
-    """List runs, a line each: when, how they ended, how long they took, how accurate and whether pushed."""
+    """List runs, a line each: when, how they ended, how long they took, how accurate, on which data or fallback."""
     rows = [("run", "status", "seconds", "accuracy", "data")]
     for record in records:
-        metrics = runs_dir / record["run"] / "metrics.json"
-        accuracy = f"{read_json(metrics)['accuracy']:.4f}" if metrics.exists() else "–"
         seconds = f"{record['seconds']:.0f}" if "seconds" in record else "–"
-        data = record["config"]["examples"]["source"]
-        rows.append((record["run"], record["status"], seconds, accuracy, data))
+        data = record.get("config", {}).get("examples", {}).get("source", "–")
+        fallbacks = f" (fallback: {', '.join(record['fallbacks'])})" if record.get("fallbacks") else ""
+        rows.append((record["run"], record["status"], seconds, _accuracy(runs_dir / record["run"]), data + fallbacks))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -3,6 +3,7 @@
 Or `missing.json`: the artifact stands for something that is not available, with the reason.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -104,15 +105,31 @@ def write_missing(out_dir: Path, *, what: str, reason: str) -> None:
     write_json(out_dir / MISSING, Missing(what=what, reason=reason))
 
 
+def read_fallback(output: Mapping[str, Any]) -> str | None:
+    """Return why a step's output holds something else than what was wanted first, by its summary; else `None`."""
+    return (output.get("summary") or {}).get("fallback")
+
+
 def trace(artifact_dir: Path) -> Lineage:
     """Return an artifact's manifest, without its files, with the same of each artifact it was made from under `inputs`.
 
-    Artifacts lie side by side in `<root>/<step>/<key>`. One that is gone is named without its own inputs.
+    Artifacts lie side by side in `<root>/<step>/<key>`. For one that is gone or damaged another with the same digest is
+    taken, made again under the same key; where there is none, it is named without its own inputs.
     """
     manifest = read_manifest(artifact_dir)
     root = artifact_dir.parent.parent
-    inputs = {
-        parameter: trace(path) if (path := root / r["step"] / r["key"]).joinpath(MANIFEST).exists() else r
-        for parameter, r in manifest["inputs"].items()
-    }
+    inputs = {p: trace(found) if (found := _find(root, r)) else r for p, r in manifest["inputs"].items()}
     return {**{name: manifest.get(name) for name in Lineage.__annotations__}, "inputs": inputs}  # type: ignore[return-value, typeddict-item]
+
+
+def _find(root: Path, reference: Reference) -> Path | None:
+    """Return the folder of an artifact, or of another with the same digest under its key."""
+    named = root / reference["step"] / reference["key"]
+    base = reference["key"].partition("-")[0]
+    for path in [named, *sorted(p for p in named.parent.glob(f"{base}*") if p.suffix not in (".partial", ".lock"))]:
+        try:
+            if read_manifest(path)["digest"] == reference["digest"]:
+                return path
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None

@@ -4,7 +4,11 @@ Everything in it can be fetched again: it may be removed whenever no pipeline ru
 """
 
 import hashlib
+import http.client
 import os
+import threading
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 from components.errors import StorageError
@@ -16,6 +20,26 @@ FOLDER = "PIPELINE_CACHE"
 def cache_of(url: str) -> Path:
     """Return the local folder for what is fetched from a URL."""
     return Path(os.environ.get(FOLDER, ".cache")) / hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
+def is_reachable(url: str, *, timeout_s: float = 5) -> bool:
+    """Return whether a web server responds at a URL, whatever it says; a dead name server counts as no."""
+    responses: list[bool] = []
+
+    def request() -> None:
+        try:
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout_s).close()
+        except urllib.error.HTTPError as response:
+            response.close()
+        except (OSError, http.client.HTTPException):
+            return
+        responses.append(True)
+
+    # The search for an address knows no timeout, so the thread may outlive the call.
+    thread = threading.Thread(target=request, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return bool(responses)
 
 
 def fetch_file(path_or_url: str) -> Path:

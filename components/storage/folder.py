@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,12 @@ class Folder:
 
     def check_writable(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            # Nobody sees it: a file without a name, where the system has such.
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as exc:
+            raise OSError(exc.errno, exc.strerror, str(self.path)) from exc
 
     @contextmanager
     def lock(self) -> Iterator[None]:

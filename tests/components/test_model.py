@@ -1,5 +1,6 @@
 """Fetching a backbone's weights."""
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -132,12 +133,45 @@ def test_auto_takes_random_weights_offline_and_says_why(
 ) -> None:
     summary = fetch(tmp_path, backbone="resnet50", weights="auto")
     assert summary["weights"] == "none"
+    assert summary["fallback"] == read_backbone(tmp_path)["weights"]["fallback"]
     origin = read_backbone(tmp_path)["weights"]
     assert origin["source"] == "none"
     assert origin["fallback"] is not None
     assert "no network" in origin["fallback"]
     assert "Random weights instead" in origin["fallback"]
     assert "WEIGHTS FELL BACK TO RANDOM ONES" in caplog.text
+
+
+@pytest.mark.parametrize(("is_online", "timeout_s"), [(True, 60), (False, 1)])
+def test_auto_does_not_wait_long_for_a_host_that_does_not_respond(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_online: bool, timeout_s: int
+) -> None:
+    timeouts = []
+    monkeypatch.setattr(model, "is_reachable", lambda url: is_online)
+    monkeypatch.setattr(model, "load_weights", lambda *_: timeouts.append(socket.getdefaulttimeout()))
+    fetch(tmp_path, weights="auto")
+    assert timeouts == [timeout_s]
+    assert socket.getdefaulttimeout() is None
+
+
+def test_a_fallback_is_foreseen_only_where_it_is_sure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(model, "is_reachable", lambda url: False)
+    assert model.find_fallback(ModelOptions(weights="none")) is None
+    assert model.find_fallback(ModelOptions(backbone="small_cnn")) == "No ImageNet weights are published for small_cnn."
+    assert model.find_fallback(ModelOptions()) == "https://storage.googleapis.com does not respond."
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "resnet50.h5").touch()
+    assert model.find_fallback(ModelOptions()) is None
+    (tmp_path / "models" / "resnet50.h5").unlink()
+    monkeypatch.setattr(model, "is_reachable", lambda url: True)
+    assert model.find_fallback(ModelOptions()) is None
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_no_generator_takes_is_refused(seed: int) -> None:
+    with pytest.raises(ValueError, match=f"seed must be 0 to 4294967295. Received: {seed}"):
+        ModelOptions(seed=seed)
 
 
 def test_real_resnet50_weights_fit(tmp_path: Path) -> None:

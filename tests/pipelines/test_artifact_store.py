@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from components.artifacts.manifest import trace
 from components.storage.files import read_json
 from pipelines import artifact_store
 from pipelines.artifact_store import Artifact, ArtifactStore
@@ -22,7 +23,7 @@ def publish(store: ArtifactStore, *, content: str = "text", key: str = "abc", cr
     (partial / "sub" / "text.txt").write_text(content)
     (partial / "logs").mkdir()
     (partial / "logs" / "clock.txt").write_text(created)
-    return store.publish(partial, {"step": "read", "key": key, "created": created})
+    return store.publish(partial, {"step": "read", "key": key, "created": created, "inputs": {}})
 
 
 def test_an_artifact_appears_complete_by_a_rename(store, monkeypatch):
@@ -76,7 +77,7 @@ def test_a_damaged_artifact_is_not_found(store, damage):
     assert store.get(artifact.reference) is None
 
 
-@pytest.mark.parametrize("manifest", [None, "", '{"step": "read"'])
+@pytest.mark.parametrize("manifest", [None, "", '{"step": "read"', "{}", "[]", "null"])
 def test_a_folder_without_a_readable_manifest_is_no_artifact(store, manifest):
     artifact = publish(store)
     path = artifact.path / "manifest.json"
@@ -160,3 +161,47 @@ def test_the_newest_artifact_of_a_step_is_the_last_made_of_any_key(store):
 def test_a_manifest_is_json_that_people_can_read(store):
     text = (publish(store).path / "manifest.json").read_text()
     assert text == json.dumps(json.loads(text), indent=2) + "\n"
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(b"X" + path.read_bytes()[1:])
+
+
+def test_damage_of_equal_size_is_found_by_the_digest_and_is_damage_for_all_from_then_on(store):
+    artifact = publish(store)
+    assert store.verify(artifact)
+    damage(artifact.path / "sub" / "text.txt")
+    assert store.find("read", "abc") == artifact
+    assert not store.verify(artifact)
+    assert store.find("read", "abc") is None
+    assert store.get(artifact.reference) is None
+
+
+def test_the_same_content_replaces_a_damaged_artifact(store):
+    damaged = publish(store)
+    damage(damaged.path / "sub" / "text.txt")
+    again = publish(store)
+    assert again.digest == damaged.digest
+    assert store.find("read", "abc") == again != damaged
+
+
+def test_a_file_is_digested_once_in_a_process_as_long_as_it_does_not_change(store, monkeypatch):
+    artifact = publish(store)
+    assert store.verify(artifact)
+    with monkeypatch.context() as patch:
+        patch.setattr(artifact_store.fingerprint, "of_file", lambda path: pytest.fail("digested again"))
+        assert store.verify(artifact)
+    (artifact.path / "sub" / "text.txt").write_text("TEXT")
+    assert not store.verify(artifact)
+
+
+def test_the_lineage_goes_on_through_what_was_made_again(store):
+    first = publish(store)
+    partial = store.start("count", "fed", keep=False)
+    inputs = {"text_dir": first.reference}
+    counted = store.publish(partial, {"step": "count", "key": "fed", "created": "", "inputs": inputs})
+    (first.path / "manifest.json").write_text('{"step": ')
+    assert trace(counted.path)["inputs"] == {"text_dir": first.reference}
+    again = publish(store)
+    assert again.path != first.path
+    assert trace(counted.path)["inputs"]["text_dir"]["created"] == again.manifest["created"]

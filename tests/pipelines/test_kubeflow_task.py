@@ -16,6 +16,7 @@ from pipelines import kubeflow_task, local_runner
 from pipelines.config import Config
 from pipelines.declaration import Step
 from pipelines.folders import Folders
+from tests.pipelines import toy
 
 MODULE = __name__
 # As KFP carries them: every number a float, a tuple a list.
@@ -99,6 +100,15 @@ def test_a_task_leaves_the_manifest_of_the_local_runner(tmp_path):
 
 def test_the_summary_is_the_metadata_that_kubeflow_shows(tmp_path):
     assert run_note(tmp_path).metadata == {"num_epochs": 10}
+
+
+def test_a_task_says_that_it_stands_on_a_fallback(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(kubeflow_task, "STEPS", (toy.WISH,))
+    monkeypatch.setenv("TOY_LENT", str(tmp_path / "lent"))
+    output = artifact(tmp_path / "wish")
+    kubeflow_task.run("wish", output=output)
+    reason = output.metadata["fallback"]
+    assert f"wish: FALLBACK: {reason} To choose it instead: model.weights=none." in caplog.messages
 
 
 def test_the_page_is_copied_to_where_kubeflow_shows_it(tmp_path):

@@ -1,17 +1,20 @@
 """The runner runs what has to be run, once, with the reason; a run that ends badly can be started again."""
 
 import dataclasses
+import errno
 import json
 import logging
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from components.errors import ComponentError, DataError
+from components.errors import ComponentError, DataError, StorageError
 from components.storage.files import read_json
 from pipelines import fingerprint
 from pipelines.artifact_store import ArtifactStore
@@ -141,17 +144,56 @@ def test_a_step_with_state_runs_every_time(toy_pipeline):
 # Parts of a pipeline.
 
 
-def test_from_begins_with_what_the_newest_run_made(toy_pipeline):
+def test_from_begins_with_what_the_newest_run_made_and_says_what_has_changed_since(toy_pipeline, caplog):
     toy_pipeline.run()
     toy_pipeline.executed()
     toy_pipeline.text.write_text("a rose")
     toy_pipeline.set("multiply", factor=3)
     assert result_of(toy_pipeline.run(first="count")) == 15
+    assert "read: reused, though changed since: source. Run without --from to follow." in caplog.messages
     assert toy_pipeline.executed() == ["multiply"]
     record = toy_pipeline.record()
     assert record["steps"]["read"]["reused"]
     assert set(record["steps"]) == {"read", "count", "multiply"}
     assert "read" not in record["sources"]
+
+
+def test_from_refuses_other_options_than_those_of_what_it_reuses(toy_pipeline):
+    toy_pipeline.run()
+    toy_pipeline.executed()
+    toy_pipeline.set("read", shout=True)
+    with pytest.raises(ComponentError) as refused:
+        toy_pipeline.run(first="count")
+    assert str(refused.value) == (
+        "--from count reuses what the newest run made with read.shout=False. Received: read.shout=True. "
+        "Run without --from, or with the options of that run."
+    )
+    assert toy_pipeline.executed() == []
+    assert len(toy_pipeline.records()) == 1
+
+
+def test_from_goes_on_even_where_the_earlier_source_is_gone(toy_pipeline, caplog):
+    toy_pipeline.run()
+    toy_pipeline.text.unlink()
+    assert result_of(toy_pipeline.run(first="count")) == 10
+    assert "read: reused, and its source is not there now: The text does not exist" in caplog.text
+
+
+def test_to_leaves_the_latest_run_alone_and_from_sees_its_output(toy_pipeline):
+    toy_pipeline.run()
+    whole = (toy_pipeline.folders.runs / "latest").readlink()
+    toy_pipeline.set("read", shout=True)
+    shouted = toy_pipeline.run(last="count")
+    assert (toy_pipeline.folders.runs / "latest").readlink() == whole
+    assert toy_pipeline.run(first="multiply")["read"] == shouted["read"]
+    assert (toy_pipeline.folders.runs / "latest").readlink() != whole
+
+
+def test_from_after_a_damaged_record_says_what_to_do(toy_pipeline):
+    toy_pipeline.run()
+    (toy_pipeline.folders.runs / "latest" / "run.json").write_text('{"steps": ')
+    with pytest.raises(ComponentError, match=r"no output of 'read' in .*run\.json\. Run once without --from\."):
+        toy_pipeline.run(first="count")
 
 
 def test_to_ends_after_a_step(toy_pipeline):
@@ -202,6 +244,21 @@ def test_sources_are_checked_before_any_step_runs(toy_pipeline):
         toy_pipeline.run((toy.COUNT, toy.READ))
     assert toy_pipeline.executed() == []
     assert not toy_pipeline.folders.runs.exists()
+
+
+@pytest.mark.parametrize("name", ["runs", "models"])
+def test_folders_that_cannot_be_written_are_found_before_any_step_runs(toy_pipeline, monkeypatch, name):
+    # The tests may run as root, whom no permission stops.
+    def refuse(*, dir: Path) -> None:
+        if dir == getattr(toy_pipeline.folders, name):
+            raise PermissionError(errno.EACCES, "Permission denied", f"{dir}/tmp123")
+        return nullcontext()
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(PermissionError, match="Permission denied") as refused:
+        toy_pipeline.run((toy.READ, toy.COUNT, toy.VISIT))
+    assert refused.value.filename == str(getattr(toy_pipeline.folders, name))
+    assert toy_pipeline.executed() == []
 
 
 def test_folders_of_state_are_made_before_any_step_runs(toy_pipeline):
@@ -401,3 +458,157 @@ def test_what_was_missing_is_looked_for_again_and_made_once_it_is_there(toy_pipe
     artifacts = toy_pipeline.run(LENDING)
     assert toy_pipeline.executed() == ["borrow", "multiply", "gather"]
     assert read_json(artifacts["gather"].path / "gathered.json") == [10, 10]
+
+
+# What stands on a fallback.
+
+WISHING = (toy.WISH, toy.MULTIPLY_WISH)
+
+
+def test_a_fallback_is_tried_again_in_every_run_and_what_follows_stays_cached(toy_pipeline, lent, caplog):
+    first = toy_pipeline.run(WISHING)
+    toy_pipeline.executed()
+    caplog.clear()
+    again = toy_pipeline.run(WISHING)
+    assert toy_pipeline.executed() == ["wish"]
+    assert again == first
+    record = toy_pipeline.record()
+    assert reasons(record) == {"wish": "stood on a fallback before", "multiply": "cached"}
+    reason = first["wish"].fallback
+    assert record["fallbacks"] == {"wish": reason}
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert warning == (f"wish: FALLBACK, tried again in every run: {reason} To choose it instead: model.weights=none.")
+    assert not list(toy_pipeline.folders.artifacts.glob("*/*.partial"))
+
+
+def test_a_fallback_gives_way_to_what_was_wanted_as_soon_as_that_is_there(toy_pipeline, lent):
+    toy_pipeline.run(WISHING)
+    lent.touch()
+    assert result_of(toy_pipeline.run(WISHING)) == 10
+    assert toy_pipeline.record()["fallbacks"] == {}
+    toy_pipeline.executed()
+    lent.unlink()
+    # What was had once is no fallback, so it is reused as ever.
+    assert result_of(toy_pipeline.run(WISHING)) == 10
+    assert toy_pipeline.executed() == []
+
+
+def test_a_probe_spares_the_step_as_long_as_the_fallback_stands(toy_pipeline, lent, caplog):
+    steps = (toy.WISH_PROBED, toy.MULTIPLY_WISH)
+    first = toy_pipeline.run(steps)
+    assert toy_pipeline.executed() == ["wish", "multiply"]
+    assert toy_pipeline.run(steps) == first
+    assert toy_pipeline.executed() == ["probe"]
+    assert reasons(toy_pipeline.record())["wish"] == "cached: the fallback still stands"
+    assert caplog.text.count("wish: FALLBACK, tried again in every run") == 2
+    lent.touch()
+    assert result_of(toy_pipeline.run(steps)) == 10
+    assert toy_pipeline.executed() == ["probe", "wish", "multiply"]
+    toy_pipeline.run(steps)
+    assert toy_pipeline.executed() == []
+
+
+def test_a_run_from_a_later_step_says_what_fallback_it_stands_on(toy_pipeline, lent, caplog):
+    reason = toy_pipeline.run(WISHING)["wish"].fallback
+    caplog.clear()
+    toy_pipeline.run(WISHING, first="multiply")
+    assert toy_pipeline.record()["fallbacks"] == {"wish": reason}
+    assert f"wish: FALLBACK, tried again in every run: {reason}" in caplog.text
+    toy_pipeline.run(WISHING, last="wish")
+    assert toy_pipeline.records()[-1]["fallbacks"].keys() == {"wish"}
+
+
+# What is damaged.
+
+
+def damage(path: Path) -> None:
+    """Change a byte of a file, but not its size."""
+    content = bytearray(path.read_bytes())
+    content[0] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_input_of_the_same_size_is_made_again_before_a_step_reads_it(toy_pipeline, caplog):
+    first = toy_pipeline.run()
+    toy_pipeline.executed()
+    damaged = first["count"].path / "count.json"
+    damage(damaged)
+    toy_pipeline.set("multiply", factor=3)
+    again = toy_pipeline.run()
+    assert result_of(again) == 15
+    assert toy_pipeline.executed() == ["count", "multiply"]
+    assert again["count"].digest == first["count"].digest
+    assert again["count"].path != first["count"].path
+    assert f"count: its output is damaged: {damaged}" in caplog.messages
+    record = toy_pipeline.record()
+    assert record["steps"]["count"]["reason"] == "the earlier output is damaged"
+    assert record["steps"]["count"]["key"] == again["count"].path.name
+    toy_pipeline.run()
+    assert toy_pipeline.executed() == []
+
+
+def test_damage_further_up_is_mended_as_well(toy_pipeline):
+    first = toy_pipeline.run()
+    toy_pipeline.executed()
+    damage(first["read"].path / "text.txt")
+    damage(first["count"].path / "count.json")
+    toy_pipeline.set("multiply", factor=3)
+    assert result_of(toy_pipeline.run()) == 15
+    assert toy_pipeline.executed() == ["read", "count", "multiply"]
+
+
+def test_damage_that_nobody_reads_costs_nothing(toy_pipeline):
+    first = toy_pipeline.run()
+    damage(first["read"].path / "text.txt")
+    toy_pipeline.executed()
+    toy_pipeline.run()
+    assert toy_pipeline.executed() == []
+
+
+@pytest.mark.parametrize("content", [b"", b'{"step": "cou', b"{}", b"[1]", b"\xff\xfe"])
+def test_a_damaged_manifest_is_made_again(toy_pipeline, content):
+    first = toy_pipeline.run()
+    toy_pipeline.executed()
+    (first["count"].path / "manifest.json").write_bytes(content)
+    assert result_of(toy_pipeline.run()) == 10
+    assert toy_pipeline.executed() == ["count"]
+
+
+def test_forcing_a_step_replaces_its_damaged_output(toy_pipeline):
+    first = toy_pipeline.run()
+    damage(first["multiply"].path / "result.json")
+    assert result_of(toy_pipeline.run(forced=["multiply"])) == 10
+
+
+def test_from_refuses_a_damaged_input_and_a_run_without_it_mends_that(toy_pipeline):
+    first = toy_pipeline.run()
+    damage(first["count"].path / "count.json")
+    toy_pipeline.set("multiply", factor=3)
+    with pytest.raises(
+        ComponentError, match=r"takes the output of 'count' as it is, and it is damaged: .* Run without"
+    ):
+        toy_pipeline.run(first="multiply")
+    assert result_of(toy_pipeline.run()) == 15
+
+
+def test_an_output_that_is_damaged_at_once_again_ends_the_run(toy_pipeline, monkeypatch):
+    first = toy_pipeline.run()
+    monkeypatch.setattr(ArtifactStore, "verify", lambda store, artifact: artifact.manifest["step"] != "count")
+    (first["multiply"].path / "result.json").unlink()
+    with pytest.raises(StorageError, match=r"The output of 'count' is damaged just after it was made: .* --runs-dir\."):
+        toy_pipeline.run()
+
+
+def test_a_missing_output_that_is_damaged_is_looked_for_again(toy_pipeline, lent):
+    first = toy_pipeline.run(LENDING)
+    toy_pipeline.executed()
+    damage(first["borrow"].path / "missing.json")
+    toy_pipeline.run(LENDING, forced=["gather"])
+    assert toy_pipeline.executed() == ["borrow", "gather"]
+
+
+def test_a_damaged_record_is_listed_as_damaged(toy_pipeline):
+    toy_pipeline.run()
+    toy_pipeline.run(last="read")
+    (toy_pipeline.folders.runs / "latest" / "run.json").write_bytes(b"\xff{")
+    assert sorted(record["status"] for record in toy_pipeline.records()) == ["damaged", "finished"]

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from components.artifacts.parity import Parity, write_parity
 from components.storage.files import read_json, write_json
 from components.storage.models import LINEAGE, open_models
 from pipelines import __main__ as command_line
+from pipelines import fingerprint
 from pipelines.declaration import Step
 from pipelines.runs import RunRecord, list_runs
 from tests.s3 import S3
@@ -98,6 +100,7 @@ STEPS = (
     ),
     Step(name="report", function=f"{MODULE}:report", inputs={"push_dir": "pusher"}),
 )
+export_alone = export
 INTERRUPTED = (*STEPS[:-1], Step(name="report", function=f"{MODULE}:interrupt", inputs={"push_dir": "pusher"}))
 
 
@@ -305,6 +308,93 @@ def test_list_shows_every_run(toy_terminal):
     for record in toy_terminal.records():
         accuracy, data = ("0.7500", "auto") if "pusher" in record["steps"] else ("–", "synthetic")
         assert rows[record["run"]] == ["finished", f"{record['seconds']:.0f}", accuracy, data]
+
+
+def test_list_marks_damaged_records_and_metrics_and_goes_on(toy_terminal):
+    for _ in range(3):
+        toy_terminal("run")
+    first, second, third = toy_terminal.records()
+    (toy_terminal.runs / first["run"] / "run.json").write_text('{"run": ')
+    (toy_terminal.runs / second["run"] / "metrics.json").write_text("")
+    assert toy_terminal("list") == 0
+    rows = {line.split()[0]: line.split()[1:] for line in toy_terminal.out.splitlines()[1:]}
+    assert rows[first["run"]] == ["damaged", "–", "0.7500", "–"]
+    assert rows[second["run"]][2:] == ["damaged", "auto"]
+    assert rows[third["run"]][2:] == ["0.7500", "auto"]
+
+
+def test_a_reader_that_has_seen_enough_ends_the_command_quietly(toy_terminal):
+    toy_terminal("run")
+    folders = ["--runs-dir", str(toy_terminal.runs), "--models-dir", str(toy_terminal.models)]
+    command = [sys.executable, "-m", "pipelines", "show", *folders]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=fingerprint.ROOT)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (command_line.BROKEN_PIPE, b"")
+
+
+# What stands on a fallback.
+
+
+def fetch(*, out_dir: Path) -> dict:
+    (out_dir / "weights").touch()
+    return {"weights": "none", "fallback": "No network. Random weights instead."}
+
+
+WITH_FALLBACK = (
+    Step(name="model", function=f"{MODULE}:fetch", fallback_option="model.weights=none"),
+    *(replace(step, inputs={**step.inputs, "model_dir": "model"}) if step.name == "export" else step for step in STEPS),
+)
+
+
+def test_a_run_on_a_fallback_ends_with_it_every_time(toy_terminal, monkeypatch):
+    monkeypatch.setattr(command_line, "STEPS", WITH_FALLBACK)
+    monkeypatch.setattr(sys.modules[MODULE], "export", lambda model_dir, **arguments: export_alone(**arguments))
+    for arguments in ([], [], ["--from", "export"], ["--to", "litert"]):
+        assert toy_terminal("run", *arguments) == 0
+        lines = toy_terminal.out.splitlines()[1:] if "--to" not in arguments else toy_terminal.out.splitlines()
+        assert lines[:2] == [
+            "FALLBACK: model: No network. Random weights instead.",
+            "  The next run tries again. To choose it instead: WEIGHTS=none or --set model.weights=none",
+        ]
+        assert toy_terminal.err.count("model: FALLBACK, tried again in every run: No network.") == 1
+    assert toy_terminal("list") == 0
+    assert all(line.endswith("auto (fallback: model)") for line in toy_terminal.out.splitlines()[1:])
+    assert toy_terminal("show") == 0
+    assert toy_terminal.out.splitlines()[1] == "FALLBACK: model: No network. Random weights instead."
+
+
+# What nobody needs.
+
+
+def test_prune_says_what_it_would_remove_removes_it_and_the_next_run_is_cached(toy_terminal):
+    toy_terminal("run", "--set", "export.num_warmup_images=3", "--to", "litert")
+    toy_terminal("run")
+    files = sorted(toy_terminal.runs.rglob("*"))
+    assert toy_terminal("prune", "--keep", "1", "--dry-run") == 0
+    dry = toy_terminal.out
+    assert "Would remove: 4 artifacts, 0.0 MB. Kept: those of the newest runs (1)" in dry
+    assert sorted(toy_terminal.runs.rglob("*")) == sorted({*files, toy_terminal.runs / ".in_use.lock"})
+    assert toy_terminal("prune", "--keep", "1") == 0
+    assert toy_terminal.out == dry.replace("Would remove", "Removed")
+    assert toy_terminal("prune", "--keep", "1") == 0
+    assert toy_terminal.out.startswith("Removed: 0 artifacts")
+    assert toy_terminal("run") == 0
+    assert "report: cached" in toy_terminal.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [(["--keep", "-1"], "--keep takes a number of runs, 0 or more. Received: -1")]
+)
+def test_prune_refuses_a_wrong_number(toy_terminal, arguments, message):
+    assert toy_terminal("prune", *arguments) == 2
+    assert toy_terminal.err == f"error: {message}\n"
+
+
+def test_prune_of_runs_at_a_url_ends_with_2(remote_terminal):
+    assert remote_terminal("prune") == 2
+    assert "prune removes artifacts of this machine" in remote_terminal.err
 
 
 def test_list_of_no_runs_is_an_empty_table(terminal):

@@ -29,3 +29,20 @@ def test_an_artifact_that_is_gone_is_drawn_by_its_name():
     evaluation = {"step": "evaluator", "key": "eeeeeeeeee", "summary": {}, "inputs": {"data": gone}}
     origin = {"version": 4, "pushed": "today", "model": model, "evaluation": evaluation}
     assert show.as_tree("flowers", origin).count("data dddddddd") == 2
+
+
+def test_the_fallbacks_that_a_model_stands_on_are_shown_first():
+    data = {
+        "step": "examples",
+        "key": "dddddddddd",
+        "summary": {"num_train": 3, "fallback": "No network."},
+        "inputs": {},
+    }
+    model = {"step": "export", "key": "mmmmmmmmmm", "summary": {}, "inputs": {"data": data}}
+    tree = show.as_tree("flowers", {"version": 4, "pushed": "today", "model": model, "evaluation": model})
+    assert tree.splitlines()[:4] == [
+        "flowers version 4, pushed today",
+        "FALLBACK: examples: No network.",
+        "├─ export mmmmmmmm",
+        "│  └─ examples dddddddd  num_train 3",
+    ]

@@ -91,6 +91,21 @@ def borrow(*, count_dir: Path, out_dir: Path) -> dict[str, Any]:
     return {}
 
 
+def wish(*, out_dir: Path) -> dict[str, Any]:
+    """Write what `TOY_LENT` names, or a fallback for a reason that is worded differently each time."""
+    note("wish")
+    lent = Path(os.environ["TOY_LENT"])
+    fallback = None if lent.exists() else f"{lent.name} is not there ({time.monotonic_ns()})"
+    write_json(out_dir / "count.json", 3 if fallback else 5)
+    write_json(out_dir / "reason.json", fallback)
+    return {"num_words": 3, "fallback": fallback} if fallback else {"num_words": 5}
+
+
+def find_fallback() -> str | None:
+    note("probe")
+    return None if Path(os.environ["TOY_LENT"]).exists() else "still not there"
+
+
 def gather(*, mine: Path, lent: Path, out_dir: Path) -> dict[str, Any]:
     """Take two results, or the reason why one is missing."""
     note("gather")
@@ -130,6 +145,9 @@ STUMBLE = Step(name="stumble", function=f"{MODULE}:stumble", inputs={"count_dir"
 GO_ON = Step(name="stumble", function=f"{MODULE}:stumble", inputs={"count_dir": "count"}, resumable=True)
 LINGER = Step(name="linger", function=f"{MODULE}:linger", inputs={"count_dir": "count"})
 BORROW = Step(name="borrow", function=f"{MODULE}:borrow", inputs={"count_dir": "count"})
+WISH = Step(name="wish", function=f"{MODULE}:wish", fallback_option="model.weights=none")
+WISH_PROBED = replace(WISH, fallback_probe=f"{MODULE}:find_fallback")
+MULTIPLY_WISH = replace(MULTIPLY, inputs={"count_dir": "wish"})
 MULTIPLY_BORROWED = replace(MULTIPLY, name="multiply_borrowed", inputs={"count_dir": "borrow"})
 GATHER = Step(
     name="gather",

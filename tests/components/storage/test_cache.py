@@ -1,5 +1,9 @@
 """What is at a URL is fetched once, and again when it has changed; what is on this machine is taken as it is."""
 
+import http.server
+import socket
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -7,6 +11,7 @@ import pytest
 from components.errors import StorageError
 from components.storage import cache
 from components.storage.bucket import Bucket
+from components.storage.cache import is_reachable
 from tests.s3 import S3
 
 
@@ -42,3 +47,25 @@ def test_a_folder_is_fetched_once_and_only_when_it_is_complete(s3: S3, tmp_path,
     assert cache.fetch_folder(f"{s3.url}/flowers/1", marker="saved_model.pb") == local
     with pytest.raises(StorageError):
         cache.fetch_folder(f"{s3.url}/flowers/2", marker="saved_model.pb")
+
+
+def test_a_host_that_responds_is_reachable_whatever_it_says():
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("localhost", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert is_reachable(f"http://localhost:{server.server_port}")
+        server.shutdown()
+    assert not is_reachable(f"http://localhost:{server.server_port}")
+
+
+def test_a_host_that_does_not_respond_costs_no_more_than_the_timeout():
+    with socket.create_server(("localhost", 0)) as silent:
+        started = time.monotonic()
+        assert not is_reachable(f"http://localhost:{silent.getsockname()[1]}", timeout_s=0.1)
+        assert time.monotonic() - started < 5
