@@ -3,6 +3,9 @@
 Reads a candidate and its evaluations; writes to the store of models (`storage.models`) and `push.json`. The lineage of
 a pushed model travels with it, in `assets.extra/lineage.json`. A version number is used once in a store, whatever the
 model's name: `tflite` holds files of all of them.
+
+What other runs have pushed meanwhile is looked at under the store's lock. A bucket has no locks: there, two runs that
+push within the seconds of an upload may both be published, with the higher number served.
 """
 
 import logging
@@ -13,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.artifacts.blessing import find_objection
+from components.artifacts.evaluation import read_metrics
 from components.artifacts.litert_evaluation import LiteRTFile, read_passed_files
 from components.artifacts.manifest import MANIFEST, Lineage, read_manifest, trace
 from components.artifacts.parity import read_parity
 from components.artifacts.push import Push, write_push
 from components.artifacts.summary import Summary
 from components.errors import PushError
-from components.storage.files import write_json
+from components.storage.files import sha256, write_json
 from components.storage.models import LINEAGE, LITERT, MARKER, WITHDRAWN, ModelStore
 from components.storage.store import Store
 from export.spec import read_spec, write_litert_spec
@@ -49,7 +53,13 @@ class _Candidate:
     export_dir: Path
     litert_dir: Path
     litert_files: Mapping[str, LiteRTFile]
+    baseline: int | None
     origin: Mapping[str, Lineage]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Return the SHA-256 of each file as the export wrote it."""
+        return {name: file["sha256"] for name, file in read_manifest(self.export_dir)["files"].items()}
 
     @property
     def litert_digests(self) -> dict[str, str]:
@@ -70,11 +80,13 @@ def push(
 ) -> Summary:
     """Publish a model that both validators bless as the next version, once; writes `push.json`.
 
-    With it go the LiteRT files that passed their evaluation. A model that is not blessed, or that a rollback took back,
-    is not pushed: that is a result, with its reason. One that already is the newest version stays what it is.
+    With it go the LiteRT files that passed their evaluation. A model is not pushed, which is a result with its reason,
+    where it is not blessed, where a rollback took it back, where the newest version is not the one that it was compared
+    with, or where it stands on a fallback and the newest version does not. One that already is the newest version stays
+    what it is.
 
     Raises:
-        PushError: the model is blessed but not complete, or cannot be copied.
+        PushError: the model is blessed but not complete, is not what was evaluated, or cannot be copied.
     """
     objection = find_objection(evaluation_dir) or find_objection(infra_validation_dir) or _find_difference(parity_dir)
     if objection:
@@ -86,6 +98,7 @@ def push(
         export_dir=export_dir,
         litert_dir=litert_dir,
         litert_files=read_passed_files(litert_evaluation_dir),
+        baseline=baseline["version"] if (baseline := read_metrics(evaluation_dir)["baseline"]) else None,
         origin={
             "model": trace(export_dir),
             "evaluation": trace(evaluation_dir),
@@ -97,9 +110,8 @@ def push(
     with models.lock():
         version = _find_pushed(models, candidate)
         if version is None:
-            withdrawn = _find_withdrawn(models, candidate)
-            if withdrawn and not options.push_withdrawn:
-                reason = f"withdrawn by a rollback as version {withdrawn}; pusher.push_withdrawn=true pushes it again"
+            reason = _find_reason_against(models, candidate, options)
+            if reason:
                 return _refuse(out_dir, reason)
             version = _publish(models, candidate)
         # Also where an earlier push of the same model was killed before its LiteRT files.
@@ -146,6 +158,42 @@ def _find_pushed(models: ModelStore, candidate: _Candidate) -> int | None:
     return pushed[-1] if newest.get("litert_files", {}) == candidate.litert_digests else None
 
 
+def _find_reason_against(models: ModelStore, candidate: _Candidate, options: PusherOptions) -> str | None:
+    """Return why a blessed candidate may not become the newest version, if it may not."""
+    withdrawn = _find_withdrawn(models, candidate)
+    if withdrawn and not options.push_withdrawn:
+        return f"withdrawn by a rollback as version {withdrawn}; pusher.push_withdrawn=true pushes it again"
+    newest = models.newest_other(candidate.name, candidate.digest)
+    if newest != candidate.baseline:
+        if newest is None or newest < (candidate.baseline or 0):
+            meanwhile = f"version {candidate.baseline}, with which it was compared, was withdrawn meanwhile"
+        else:
+            meanwhile = f"version {newest} was pushed meanwhile"
+        newest_name = "what is the newest now" if newest is None else f"version {newest}"
+        return f"{meanwhile}; run again, without --from, to compare it with {newest_name}"
+    return _find_fallback(models, candidate, newest)
+
+
+def _find_fallback(models: ModelStore, candidate: _Candidate, newest: int | None) -> str | None:
+    """Return on which fallback a candidate stands that the newest version does not stand on."""
+    spec = read_spec(candidate.export_dir)
+    pushed = None if newest is None else models.spec(candidate.name, newest)
+    for part, option, origin, pushed_origin in (
+        ("photos", "examples.source", spec["data"], pushed and pushed.get("data")),
+        ("weights", "model.weights", spec["weights"], pushed and pushed.get("weights")),
+    ):
+        if not origin["fallback"]:
+            continue
+        # What is not known of a pushed model may be real.
+        if newest is not None and not (pushed_origin and pushed_origin["fallback"]):
+            return (
+                f"its {part} are a fallback ({origin['fallback'].rstrip('.')}), and those of version {newest} are not; "
+                f"run again when they can be had, or name others with {option}"
+            )
+        log.warning("pusher: the model stands on a fallback: its %s: %s", part, origin["fallback"])
+    return None
+
+
 def _find_withdrawn(models: ModelStore, candidate: _Candidate) -> int | None:
     """Return the last version as which a rollback took the candidate back."""
     name = f"{WITHDRAWN}/{candidate.name}"
@@ -158,6 +206,7 @@ def _publish(models: ModelStore, candidate: _Candidate) -> int:
     pushed = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     with models.staged(candidate.name, version) as staging:
         shutil.copytree(candidate.export_dir, staging, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True)
+        _check_copies(staging, candidate.digests, source=candidate.export_dir, step="export")
         origin = {"version": version, "pushed": pushed, **candidate.origin, "litert_files": candidate.litert_digests}
         write_json(staging / LINEAGE, origin)
     return version
@@ -169,6 +218,7 @@ def _publish_litert(models: ModelStore, candidate: _Candidate, version: int) -> 
     with models.staged(LITERT, version) as staging:
         for file in files.values():
             shutil.copy2(candidate.litert_dir / file["name"], staging)
+        _check_copies(staging, candidate.litert_digests, source=candidate.litert_dir, step="litert")
         write_litert_spec(
             staging,
             spec=read_spec(candidate.export_dir),
@@ -177,3 +227,14 @@ def _publish_litert(models: ModelStore, candidate: _Candidate, version: int) -> 
                 for kind, file in files.items()
             },
         )
+
+
+def _check_copies(staging: Path, digests: Mapping[str, str], *, source: Path, step: str) -> None:
+    """Raise `PushError` unless a folder holds the files of these SHA-256 digests and no others."""
+    copies = {path.relative_to(staging).as_posix(): path for path in staging.rglob("*") if path.is_file()}
+    for name in sorted({*copies, *digests}):
+        if name not in copies or name not in digests or sha256(copies[name]) != digests[name]:
+            raise PushError(
+                f"What is pushed must be what was evaluated, and {source / name} is not as the step {step} wrote it: "
+                f"its content has changed. Run with --force {step}."
+            )

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from components import comparison
 from components.artifacts.push import read_push
 from components.errors import ClusterError, ComponentError
 from components.storage.bucket import is_url
+from components.storage.disk import explain
 from components.storage.files import read_json
 from components.storage.models import open_models
 from components.training import cluster
@@ -58,10 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ComponentError as exc:
         return _fail(str(exc))
     except OSError as exc:
-        where = f" {exc.filename}:" if exc.filename else ""
-        return _fail(
-            f"{where} {exc.strerror or exc}. Free some space or choose other folders: --runs-dir, --models-dir."
-        )
+        return _fail(explain(exc, (options.runs_dir, options.models_dir, tempfile.gettempdir())))
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on where this run was", status=130)
 

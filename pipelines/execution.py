@@ -5,6 +5,7 @@ Every runner writes the same manifest, so that steps, reports and lineage do not
 
 import json
 import logging
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.artifacts.manifest import Lineage, Origin, Output, Reference
+from components.storage.bucket import is_url
+from components.storage.disk import find_problem
 from components.storage.store import Store
 from pipelines import fingerprint
 from pipelines.config import Config
@@ -70,10 +73,21 @@ def execute(
         state: what is kept between runs, a folder or a URL, by parameter.
         cluster: the workers of a step that is distributed.
         out_dir: the folder that the step writes to.
+
+    Raises:
+        ComponentError: the step cannot go on; a `StorageError` where a disk is full or cannot be written to, whichever
+            library found that out.
     """
     started = time.monotonic()
     workers = {"cluster": cluster} if step.is_distributed else {}
-    summary = load(step.function)(**inputs, **options, **state, **workers, out_dir=out_dir)
+    try:
+        summary = load(step.function)(**inputs, **options, **state, **workers, out_dir=out_dir)
+    except Exception as exc:
+        states = [str(store) for store in state.values()]
+        folders = [out_dir, *(folder for folder in states if not is_url(folder)), Path(tempfile.gettempdir())]
+        if problem := find_problem(exc, folders):
+            raise problem from exc
+        raise
     seconds = round(time.monotonic() - started, 2)
     numbers = ", ".join(f"{name} {value}" for name, value in summary.items())
     log.info("%s: finished in %.1f s%s", step.name, seconds, f" ({numbers})" if numbers else "")

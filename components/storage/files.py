@@ -1,6 +1,7 @@
 """Files that other processes look at: atomic writes, file locks, and JSON."""
 
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -38,6 +39,12 @@ def read_jsonl(path: Path) -> list[Any]:
         return [json.loads(line) for line in lines]
 
 
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def size_bytes(folder: Path) -> int:
     """Return the size of all files below a folder together."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -48,8 +55,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary file that replaces `path` when the block ends: a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    yield temporary
-    temporary.replace(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException as exc:
+        if isinstance(exc, OSError) and exc.filename is None:
+            # A write that fails does not say where.
+            exc.filename = str(path)
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

@@ -13,7 +13,6 @@ version before meanwhile, and tries again five times, a minute apart (its flags 
 """
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -21,8 +20,10 @@ from typing import Any
 
 from components.errors import PushError
 from components.storage.bucket import Bucket
+from components.storage.disk import explain
 from components.storage.folder import Folder
 from components.storage.store import Store, open_store
+from export.spec import SPEC, ModelSpec
 
 LINEAGE = Path("assets.extra") / "lineage.json"
 LITERT, WITHDRAWN = "tflite", ".withdrawn"
@@ -63,6 +64,15 @@ class ModelStore:
         origin = self.lineage(name, version)
         return origin["model"]["digest"] if origin else None
 
+    def newest_other(self, name: str, digest: str) -> int | None:
+        """Return the newest version that is not the candidate of that digest; `None` where there is none."""
+        return next((v for v in reversed(self.versions(name)) if self.digest(name, v) != digest), None)
+
+    def spec(self, name: str, version: int) -> ModelSpec | None:
+        """Return the `model_spec.json` inside a version; `None` for one that has none."""
+        content = self._store.read(f"{name}/{version}/{SPEC.as_posix()}")
+        return None if content is None else json.loads(content)
+
     def new_version(self, name: str, digest: str) -> int:
         """Claim a number above all that were ever used, whatever the model's name, for a candidate of that digest.
 
@@ -85,18 +95,14 @@ class ModelStore:
         """Yield a folder to fill that is the version after the block, as a whole or not at all.
 
         Raises:
-            PushError: a disk is full, or cannot be written.
+            PushError: the disk is full, or cannot be written.
         """
         try:
             with self._store.staged(f"{name}/{version}", marker=_marker(name)) as folder:
                 yield folder
         except OSError as exc:
-            # shutil.Error holds source, target and reason of every file that could not be copied.
-            is_many = isinstance(exc, shutil.Error)
-            path, reason = exc.args[0][0][1:] if is_many else (exc.filename or self.path(name, version), exc.strerror)
             raise PushError(
-                f"A model is pushed whole or not at all, and {path} cannot be written: {reason}. "
-                f"Free some space in {self}; the same command goes on from here."
+                f"A model is pushed whole or not at all, and it cannot be written. {explain(exc, [str(self)])}"
             ) from exc
 
     def rollback(self, name: str) -> tuple[int, int]:

@@ -10,11 +10,11 @@ from components import baseline, pusher
 from components.artifacts.baseline import Baseline, read_baseline
 from components.artifacts.blessing import Check, write_blessing
 from components.artifacts.litert_evaluation import LiteRTEvaluation, LiteRTFile, write_litert_evaluation
-from components.artifacts.manifest import Manifest, write_manifest
+from components.artifacts.manifest import MANIFEST, Manifest, write_manifest
 from components.artifacts.parity import Parity, write_parity
 from components.artifacts.push import Push, read_push
 from components.pusher import PusherOptions
-from components.storage.files import write_json
+from components.storage.files import sha256, write_json
 from components.storage.models import ModelStore
 from components.storage.store import open_store
 
@@ -53,6 +53,8 @@ class Candidates:
         name: str = "flowers",
         evaluator: Sequence[Check] = (PASSED_CHECK,),
         infra_validator: Sequence[Check] = (PASSED_CHECK,),
+        data_fallback: str | None = None,
+        weights_fallback: str | None = None,
         **litert: bool,
     ) -> None:
         """Add candidates of these digests, blessed when all checks are passed; see `convert` for their LiteRT files."""
@@ -65,12 +67,17 @@ class Candidates:
             }.items():
                 (export / file).parent.mkdir(parents=True, exist_ok=True)
                 (export / file).write_text(content)
-            write_json(export / "assets.extra" / "model_spec.json", {"model_name": name})
-            self._describe("trainer", key, {})
-            self._describe("export", key, {"training_dir": "trainer"})
+            spec = {
+                "model_name": name,
+                "data": {"source": "photos", "resolved": "photos", "fallback": data_fallback},
+                "weights": {"source": "imagenet", "fallback": weights_fallback},
+            }
+            write_json(export / "assets.extra" / "model_spec.json", spec)
+            self.describe("trainer", key, {})
+            self.describe("export", key, {"training_dir": "trainer"})
             for validator, checks in zip(VALIDATORS, (evaluator, infra_validator), strict=True):
                 write_blessing(self.folder(validator, key), checks, validator=validator)
-                self._describe(validator, key, {"export_dir": "export"})
+                self.describe(validator, key, {"export_dir": "export"})
             self.convert(key, name=name, **litert)
             self.compare(key, passed=True)
 
@@ -95,7 +102,7 @@ class Candidates:
                 objections=[],
             )
         write_litert_evaluation(self.folder("litert_evaluator", key), LiteRTEvaluation(saved_model=None, files=files))
-        self._describe("litert_evaluator", key, {})
+        self.describe("litert_evaluator", key, {})
 
     def compare(self, key: str, *, passed: bool) -> None:
         """Let the forms of a candidate predict the same, or not."""
@@ -112,7 +119,16 @@ class Candidates:
     def folder(self, step: str, key: str) -> Path:
         return self.artifacts / step / key
 
-    def push(self, key: str, **options: Any) -> Push:
+    def evaluate(self, key: str) -> None:
+        """Compare a candidate with the baseline of this moment."""
+        version = self.baseline(key)["version"]
+        compared = None if version is None else {"version": version, "accuracy": 0.5, "num_examples": 100}
+        write_json(self.folder("evaluator", key) / "metrics.json", {"baseline": compared})
+
+    def push(self, key: str, *, is_evaluated: bool = False, **options: Any) -> Push:
+        """Push a candidate, compared with the baseline of this moment unless it has been evaluated before."""
+        if not is_evaluated:
+            self.evaluate(key)
         folders = {parameter: self.folder(step, key) for step, parameter in STEPS.items()}
         pusher.push(**folders, models_dir=self.store, out_dir=self.out, options=PusherOptions(**options))
         return read_push(self.out)
@@ -142,7 +158,8 @@ class Candidates:
         for file in FILES:
             assert self.store.read(f"{pushed}/{file}") == (self.folder("export", key) / file).read_bytes()
 
-    def _describe(self, step: str, key: str, inputs: dict[str, str]) -> None:
+    def describe(self, step: str, key: str, inputs: dict[str, str]) -> None:
+        """Write the manifest of what a step has left of a candidate."""
         manifest = Manifest(
             step=step,
             key=key,
@@ -155,6 +172,11 @@ class Candidates:
             created="2026-01-01T00:00:00+0000",
             seconds=0.0,
             summary={},
-            files={},
+            files={
+                path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
+                for folder in [self.folder(step, key)]
+                for path in folder.rglob("*")
+                if path.is_file() and path.name != MANIFEST
+            },
         )
         write_manifest(self.folder(step, key), manifest)

@@ -16,6 +16,7 @@ import pytest
 
 from components import pusher
 from components.artifacts.blessing import Check
+from components.artifacts.push import read_push
 from components.errors import PushError
 from components.storage import folder as folder_module
 from components.storage.files import write_json
@@ -174,6 +175,103 @@ def test_other_files_of_the_same_model_are_a_new_version(candidates):
     assert candidates.versions("tflite") == candidates.versions() == [1, 2]
 
 
+@pytest.mark.parametrize("file", ["variables/variables.data-00000-of-00001", "saved_model.pb"])
+def test_a_model_damaged_at_equal_size_is_not_pushed(candidates, file):
+    candidates.add("a", int8=True)
+    path = candidates.folder("export", "a") / file
+    intact = path.read_bytes()
+    path.write_bytes(bytes([intact[0] ^ 1]) + intact[1:])
+    with pytest.raises(PushError, match=rf"{path} is not as the step export wrote it.* --force export"):
+        candidates.push("a")
+    assert candidates.versions() == candidates.versions("tflite") == []
+    assert candidates.store.files(".staging") == {}
+    path.write_bytes(intact)
+    assert candidates.push("a")["version"] == 1
+
+
+def test_a_model_that_lost_a_file_is_not_pushed(candidates):
+    candidates.add("a")
+    path = candidates.folder("export", "a") / "variables" / "variables.data-00000-of-00001"
+    path.unlink()
+    with pytest.raises(PushError, match=f"{path} is not as"):
+        candidates.push("a")
+    assert candidates.versions() == []
+
+
+def test_a_litert_file_damaged_at_equal_size_is_not_pushed(candidates):
+    candidates.add("a", int8=True)
+    path = candidates.folder("litert", "a") / "flowers_int8.tflite"
+    path.write_text("int8 of b")
+    with pytest.raises(PushError, match=rf"{path} is not as the step litert wrote it.* --force litert"):
+        candidates.push("a")
+    assert candidates.versions("tflite") == []
+    path.write_text("int8 of a")
+    candidates.push("a")
+    assert candidates.versions("tflite") == candidates.versions() == [1]
+
+
+# Fallbacks.
+
+
+@pytest.mark.parametrize(("fallback", "part"), [("data_fallback", "photos"), ("weights_fallback", "weights")])
+def test_a_model_on_a_fallback_never_replaces_a_real_one(candidates, fallback, part):
+    candidates.add("real")
+    candidates.push("real")
+    candidates.add("drawn", **{fallback: "no network."})
+    push = candidates.push("drawn")
+    assert not push["pushed"]
+    assert push["reason"].startswith(
+        f"its {part} are a fallback (no network), and those of version 1 are not; run again"
+    )
+    assert candidates.versions() == [1]
+
+
+def test_a_model_on_a_fallback_is_pushed_first_or_over_another_and_said(candidates, caplog):
+    candidates.add("a", "b", data_fallback="no network")
+    for version, key in enumerate("ab", 1):
+        caplog.clear()
+        assert candidates.push(key)["version"] == version
+        assert "pusher: the model stands on a fallback: its photos: no network" in caplog.text
+    candidates.add("c", data_fallback="no network", weights_fallback="no network")
+    assert "its weights are a fallback" in candidates.push("c")["reason"]
+    candidates.add("real")
+    assert candidates.push("real")["version"] == 3
+
+
+def test_a_model_on_a_fallback_does_not_replace_one_of_unknown_origin(candidates):
+    candidates.store.write("flowers/7/saved_model.pb", b"graph")
+    candidates.add("a", data_fallback="no network")
+    assert "those of version 7 are not" in candidates.push("a")["reason"]
+
+
+# Other runs, between the evaluation and the push.
+
+
+def test_a_model_is_not_pushed_over_one_that_it_was_not_compared_with(candidates):
+    candidates.add("a", "b")
+    candidates.evaluate("a")
+    candidates.push("b")
+    reason = "version 1 was pushed meanwhile; run again, without --from, to compare it with version 1"
+    assert candidates.push("a", is_evaluated=True) == refusal(reason)
+    assert candidates.versions() == [1]
+    assert candidates.push("a")["version"] == 2
+    assert candidates.push("a", is_evaluated=True)["version"] == 2
+
+
+def test_a_model_is_not_pushed_when_its_baseline_was_withdrawn(candidates):
+    candidates.add("a", "b", "c")
+    candidates.push("a")
+    candidates.push("b")
+    candidates.evaluate("c")
+    candidates.models.rollback("flowers")
+    reason = (
+        "version 2, with which it was compared, was withdrawn meanwhile; run again, without --from, to compare it "
+        "with version 1"
+    )
+    assert candidates.push("c", is_evaluated=True) == refusal(reason)
+    assert candidates.push("c")["version"] == 3
+
+
 # Taking a model back.
 
 
@@ -307,7 +405,7 @@ def wait_for(path: Path) -> None:
 
 
 @on_disk
-def test_two_pushes_at_once_give_two_complete_versions(candidates, tmp_path):
+def test_of_two_pushes_at_once_the_second_is_to_be_compared_with_the_first(candidates, tmp_path):
     candidates.add("a", "b")
     copytree, file_lock = shutil.copytree, folder_module.file_lock
 
@@ -332,8 +430,10 @@ def test_two_pushes_at_once_give_two_complete_versions(candidates, tmp_path):
             process.kill()
             process.join()
     assert [process.exitcode for process in processes] == [0, 0]
-    assert candidates.versions() == [1, 2]
+    assert candidates.versions() == [1]
     candidates.assert_complete(1, "a")
+    assert read_push(candidates.out)["reason"].startswith("version 1 was pushed meanwhile")
+    assert candidates.push("b")["version"] == 2
     candidates.assert_complete(2, "b")
     assert candidates.store.names(".staging") == []
 
@@ -343,6 +443,7 @@ def test_a_push_that_cannot_write_leaves_no_version(candidates, capfd):
     candidates.add("a")
     weights = candidates.folder("export", "a") / "variables" / "variables.data-00000-of-00001"
     weights.write_bytes(os.urandom(300_000))
+    candidates.describe("export", "a", {"training_dir": "trainer"})
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
     limit = (100_000, resource.RLIM_INFINITY)
     process = candidates.start("a", lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
