@@ -8,6 +8,7 @@ What other runs have pushed meanwhile is looked at under the store's lock. A buc
 push within the seconds of an upload may both be published, with the higher number served.
 """
 
+import json
 import logging
 import shutil
 import time
@@ -26,7 +27,7 @@ from components.errors import PushError
 from components.storage.files import sha256, write_json
 from components.storage.models import LINEAGE, LITERT, MARKER, WITHDRAWN, ModelStore
 from components.storage.store import Store
-from export.spec import read_spec, write_litert_spec
+from export.spec import SPEC, ModelSpec, read_spec, write_litert_spec
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +178,8 @@ def _find_reason_against(models: ModelStore, candidate: _Candidate, options: Pus
 def _find_fallback(models: ModelStore, candidate: _Candidate, newest: int | None) -> str | None:
     """Return on which fallback a candidate stands that the newest version does not stand on."""
     spec = read_spec(candidate.export_dir)
-    pushed = None if newest is None else models.spec(candidate.name, newest)
+    content = None if newest is None else models.read(candidate.name, newest, SPEC)
+    pushed: ModelSpec | None = None if content is None else json.loads(content)
     for part, option, origin, pushed_origin in (
         ("photos", "examples.source", spec["data"], pushed and pushed.get("data")),
         ("weights", "model.weights", spec["weights"], pushed and pushed.get("weights")),
@@ -207,7 +209,13 @@ def _publish(models: ModelStore, candidate: _Candidate) -> int:
     with models.staged(candidate.name, version) as staging:
         shutil.copytree(candidate.export_dir, staging, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True)
         _check_copies(staging, candidate.digests, source=candidate.export_dir, step="export")
-        origin = {"version": version, "pushed": pushed, **candidate.origin, "litert_files": candidate.litert_digests}
+        origin = {
+            "version": version,
+            "pushed": pushed,
+            **candidate.origin,
+            "files": candidate.digests,
+            "litert_files": candidate.litert_digests,
+        }
         write_json(staging / LINEAGE, origin)
     return version
 

@@ -84,7 +84,11 @@ def execute(
         summary = load(step.function)(**inputs, **options, **state, **workers, out_dir=out_dir)
     except Exception as exc:
         states = [str(store) for store in state.values()]
-        folders = [out_dir, *(folder for folder in states if not is_url(folder)), Path(tempfile.gettempdir())]
+        folders: list[str | Path] = [
+            out_dir,
+            *(folder for folder in states if not is_url(folder)),
+            Path(tempfile.gettempdir()),
+        ]
         if problem := find_problem(exc, folders):
             raise problem from exc
         raise

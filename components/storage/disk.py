@@ -38,11 +38,11 @@ def explain(exc: OSError, folders: Sequence[str | Path] = ()) -> str:
     """
     number, path, reason = _unpack(exc)
     if number in _FULL:
-        folder = _find_fullest([path]) if path else _find_fullest(folders)
+        folder = _find_fullest([path] if path else folders)
         advice = f"Free some space in {folder or 'its folder'}; the same command goes on from here."
-        path = path or folder
+        path = path or (folder and str(folder))
     else:
-        advice = _ADVICE.get(number, "")
+        advice = _ADVICE.get(number or 0, "")
     return f"{path}: {reason}. {advice}".strip() if path else f"{reason}. {advice}".strip()
 
 
@@ -106,9 +106,9 @@ def _chain(exc: BaseException) -> Iterator[BaseException]:
         link = link.__cause__ or link.__context__
 
 
-def _find_fullest(folders: Sequence[str | Path | None]) -> Path | None:
+def _find_fullest(folders: Sequence[str | Path]) -> Path | None:
     """Return the folder, or the nearest one above it, whose disk has the least space left."""
-    existing = [_existing(Path(folder)) for folder in folders if folder is not None]
+    existing = [_existing(Path(folder)) for folder in folders]
     return min(existing, key=_free_bytes, default=None)
 
 

@@ -21,9 +21,9 @@ from typing import Any
 from components.errors import PushError
 from components.storage.bucket import Bucket
 from components.storage.disk import explain
+from components.storage.files import sha256
 from components.storage.folder import Folder
 from components.storage.store import Store, open_store
-from export.spec import SPEC, ModelSpec
 
 LINEAGE = Path("assets.extra") / "lineage.json"
 LITERT, WITHDRAWN = "tflite", ".withdrawn"
@@ -56,7 +56,7 @@ class ModelStore:
 
     def lineage(self, name: str, version: int) -> Any:
         """Return what a version was made from; `None` for one that was not pushed by this pipeline."""
-        content = self._store.read(f"{name}/{version}/{LINEAGE.as_posix()}")
+        content = self.read(name, version, LINEAGE)
         return None if content is None else json.loads(content)
 
     def digest(self, name: str, version: int) -> str | None:
@@ -68,10 +68,9 @@ class ModelStore:
         """Return the newest version that is not the candidate of that digest; `None` where there is none."""
         return next((v for v in reversed(self.versions(name)) if self.digest(name, v) != digest), None)
 
-    def spec(self, name: str, version: int) -> ModelSpec | None:
-        """Return the `model_spec.json` inside a version; `None` for one that has none."""
-        content = self._store.read(f"{name}/{version}/{SPEC.as_posix()}")
-        return None if content is None else json.loads(content)
+    def read(self, name: str, version: int, file: Path) -> bytes | None:
+        """Return the content of a file of a version; `None` where there is none."""
+        return self._store.read(f"{name}/{version}/{file.as_posix()}")
 
     def new_version(self, name: str, digest: str) -> int:
         """Claim a number above all that were ever used, whatever the model's name, for a candidate of that digest.
@@ -161,6 +160,14 @@ class ModelStore:
                     with target.staged(fetched, newest) as staging:
                         # The marker by its name: what is being withdrawn has none, and is an error.
                         source.download({*source.files(), _marker(fetched)}, staging)
+                        origin = self.lineage(name, newest) or {}
+                        digests = origin.get("litert_files" if fetched == LITERT else "files", {})
+                        damaged = next((file for file in digests if sha256(staging / file) != digests[file]), None)
+                        if damaged:
+                            raise PushError(
+                                f"What is fetched must be what was pushed, and {source}/{damaged} has another content "
+                                "than then. Run rollback, or train and push again."
+                            )
                 for withdrawn in (v for v in target.versions(fetched) if v > newest):
                     target._withdraw(fetched, withdrawn)
         return newest

@@ -95,8 +95,12 @@ def test_an_error_that_is_explained_stays_what_it_is(tmp_path):
 
 
 def test_a_write_that_fails_names_its_file_and_leaves_nothing(tmp_path):
-    with pytest.raises(OSError, match="No space left") as info, atomic_write(tmp_path / "a.json") as temporary:
-        temporary.touch()
-        raise error(errno.ENOSPC)
+    def write() -> None:
+        with atomic_write(tmp_path / "a.json") as temporary:
+            temporary.touch()
+            raise error(errno.ENOSPC)
+
+    with pytest.raises(OSError, match="No space left") as info:
+        write()
     assert info.value.filename == str(tmp_path / "a.json")
     assert list(tmp_path.iterdir()) == []
