@@ -20,6 +20,6 @@ def find(*, export_dir: Path, models_dir: Store, out_dir: Path) -> Summary:
     """
     name, digest = read_spec(export_dir)["model_name"], read_manifest(export_dir)["digest"]
     models = ModelStore(models_dir.absolute())
-    version = models.baseline(name, digest)
+    version = models.newest_other(name, digest)
     write_baseline(out_dir, Baseline(version=version, path=None if version is None else models.path(name, version)))
     return {"version": "none" if version is None else version}

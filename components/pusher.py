@@ -4,22 +4,22 @@ Reads a candidate and its evaluations; writes to the store of models (`storage.m
 a pushed model travels with it, in `assets.extra/lineage.json`. A version number is used once in a store, whatever the
 model's name: `tflite` holds files of all of them.
 
-What is pushed is what was judged, byte by byte, and it was judged beside the model that it replaces. The pusher makes
-sure of both under the lock of the store. A bucket has no locks: of two pushes within the same seconds both may appear,
-the higher number last.
+What other runs have pushed meanwhile is looked at under the store's lock. A bucket has no locks: there, two runs that
+push within the seconds of an upload may both be published, with the higher number served.
 """
 
+import json
 import logging
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.artifacts.baseline import read_baseline
 from components.artifacts.blessing import find_objection
+from components.artifacts.evaluation import read_metrics
 from components.artifacts.litert_evaluation import LiteRTFile, read_passed_files
-from components.artifacts.manifest import Lineage, read_manifest, trace
+from components.artifacts.manifest import MANIFEST, Lineage, read_manifest, trace
 from components.artifacts.parity import read_parity
 from components.artifacts.push import Push, write_push
 from components.artifacts.summary import Summary
@@ -27,7 +27,7 @@ from components.errors import PushError
 from components.storage.files import sha256, write_json
 from components.storage.models import LINEAGE, LITERT, MARKER, WITHDRAWN, ModelStore
 from components.storage.store import Store
-from export.spec import ModelSpec, read_spec, write_litert_spec
+from export.spec import SPEC, ModelSpec, read_spec, write_litert_spec
 
 log = logging.getLogger(__name__)
 
@@ -47,19 +47,20 @@ class PusherOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class _Candidate:
-    """A SavedModel, its LiteRT files that passed their evaluation, their origin, and what it was compared with."""
+    """A SavedModel, its LiteRT files that passed their evaluation, and where they come from."""
 
-    spec: ModelSpec
+    name: str
     digest: str
-    baseline: int | None
     export_dir: Path
     litert_dir: Path
     litert_files: Mapping[str, LiteRTFile]
+    baseline: int | None
     origin: Mapping[str, Lineage]
 
     @property
-    def name(self) -> str:
-        return self.spec["model_name"]
+    def digests(self) -> dict[str, str]:
+        """Return the SHA-256 of each file as the export wrote it."""
+        return {name: file["sha256"] for name, file in read_manifest(self.export_dir)["files"].items()}
 
     @property
     def litert_digests(self) -> dict[str, str]:
@@ -69,7 +70,6 @@ class _Candidate:
 def push(
     *,
     export_dir: Path,
-    baseline_dir: Path,
     evaluation_dir: Path,
     infra_validation_dir: Path,
     litert_dir: Path,
@@ -82,23 +82,24 @@ def push(
     """Publish a model that both validators bless as the next version, once; writes `push.json`.
 
     With it go the LiteRT files that passed their evaluation. A model is not pushed, which is a result with its reason,
-    where it is not blessed, was taken back by a rollback, stands on a fallback while the pushed one does not, or was
-    not compared with the version that is the newest by now. One that already is the newest version stays what it is.
+    where it is not blessed, where a rollback took it back, where the newest version is not the one that it was compared
+    with, or where it stands on a fallback and the newest version does not. One that already is the newest version stays
+    what it is.
 
     Raises:
-        PushError: the model is blessed but not complete, is not what was judged, or cannot be copied.
+        PushError: the model is blessed but not complete, is not what was evaluated, or cannot be copied.
     """
     objection = find_objection(evaluation_dir) or find_objection(infra_validation_dir) or _find_difference(parity_dir)
     if objection:
         return _refuse(out_dir, f"not blessed: {objection}")
     _check_complete(export_dir)
     candidate = _Candidate(
-        spec=read_spec(export_dir),
+        name=read_spec(export_dir)["model_name"],
         digest=read_manifest(export_dir)["digest"],
-        baseline=read_baseline(baseline_dir)["version"],
         export_dir=export_dir,
         litert_dir=litert_dir,
         litert_files=read_passed_files(litert_evaluation_dir),
+        baseline=baseline["version"] if (baseline := read_metrics(evaluation_dir)["baseline"]) else None,
         origin={
             "model": trace(export_dir),
             "evaluation": trace(evaluation_dir),
@@ -110,7 +111,8 @@ def push(
     with models.lock():
         version = _find_pushed(models, candidate)
         if version is None:
-            if reason := _find_reason_against(models, candidate, options):
+            reason = _find_reason_against(models, candidate, options)
+            if reason:
                 return _refuse(out_dir, reason)
             version = _publish(models, candidate)
         # Also where an earlier push of the same model was killed before its LiteRT files.
@@ -158,29 +160,40 @@ def _find_pushed(models: ModelStore, candidate: _Candidate) -> int | None:
 
 
 def _find_reason_against(models: ModelStore, candidate: _Candidate, options: PusherOptions) -> str | None:
-    """Return what in the store speaks against a push of the candidate; `None` if nothing does."""
+    """Return why a blessed candidate may not become the newest version, if it may not."""
     withdrawn = _find_withdrawn(models, candidate)
     if withdrawn and not options.push_withdrawn:
         return f"withdrawn by a rollback as version {withdrawn}; pusher.push_withdrawn=true pushes it again"
-    newest = models.baseline(candidate.name, candidate.digest)
+    newest = models.newest_other(candidate.name, candidate.digest)
     if newest != candidate.baseline:
-        now = "there is no other version" if newest is None else f"version {newest} is the newest"
-        then = "none" if candidate.baseline is None else f"version {candidate.baseline}"
-        return f"by now {now}, and the model was compared with {then}; run again to compare it"
-    if newest is not None and (fallback := _find_fallback(candidate.spec)):
-        pushed = models.spec(candidate.name, newest)
-        if pushed is None or not _find_fallback(pushed):
+        if newest is None or newest < (candidate.baseline or 0):
+            meanwhile = f"version {candidate.baseline}, with which it was compared, was withdrawn meanwhile"
+        else:
+            meanwhile = f"version {newest} was pushed meanwhile"
+        newest_name = "what is the newest now" if newest is None else f"version {newest}"
+        return f"{meanwhile}; run again, without --from, to compare it with {newest_name}"
+    return _find_fallback(models, candidate, newest)
+
+
+def _find_fallback(models: ModelStore, candidate: _Candidate, newest: int | None) -> str | None:
+    """Return on which fallback a candidate stands that the newest version does not stand on."""
+    spec = read_spec(candidate.export_dir)
+    content = None if newest is None else models.read(candidate.name, newest, SPEC)
+    pushed: ModelSpec | None = None if content is None else json.loads(content)
+    for part, option, origin, pushed_origin in (
+        ("photos", "examples.source", spec["data"], pushed and pushed.get("data")),
+        ("weights", "model.weights", spec["weights"], pushed and pushed.get("weights")),
+    ):
+        if not origin["fallback"]:
+            continue
+        # What is not known of a pushed model may be real.
+        if newest is not None and not (pushed_origin and pushed_origin["fallback"]):
             return (
-                f"it stands on a fallback, and version {newest} does not, which a fallback never replaces: {fallback} "
-                "Run again when the real one can be had; or name what you want (DATA=synthetic, WEIGHTS=none), or push "
-                "it under a name of its own, export.model_name"
+                f"its {part} are a fallback ({origin['fallback'].rstrip('.')}), and those of version {newest} are not; "
+                f"run again when they can be had, or name others with {option}"
             )
+        log.warning("pusher: the model stands on a fallback: its %s: %s", part, origin["fallback"])
     return None
-
-
-def _find_fallback(spec: ModelSpec) -> str | None:
-    """Return why the data or the weights of a model are not what `auto` hoped for; `None` where they are."""
-    return spec["data"]["fallback"] or spec["weights"]["fallback"]
 
 
 def _find_withdrawn(models: ModelStore, candidate: _Candidate) -> int | None:
@@ -194,9 +207,15 @@ def _publish(models: ModelStore, candidate: _Candidate) -> int:
     version = models.new_version(candidate.name, candidate.digest)
     pushed = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     with models.staged(candidate.name, version) as staging:
-        files = read_manifest(candidate.export_dir)["files"]
-        _copy(candidate.export_dir, ((name, file["sha256"]) for name, file in files.items()), staging, step="export")
-        origin = {"version": version, "pushed": pushed, **candidate.origin, "litert_files": candidate.litert_digests}
+        shutil.copytree(candidate.export_dir, staging, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True)
+        _check_copies(staging, candidate.digests, source=candidate.export_dir, step="export")
+        origin = {
+            "version": version,
+            "pushed": pushed,
+            **candidate.origin,
+            "files": candidate.digests,
+            "litert_files": candidate.litert_digests,
+        }
         write_json(staging / LINEAGE, origin)
     return version
 
@@ -205,7 +224,9 @@ def _publish_litert(models: ModelStore, candidate: _Candidate, version: int) -> 
     """Publish the LiteRT files beside the SavedModel of that version."""
     files = candidate.litert_files
     with models.staged(LITERT, version) as staging:
-        _copy(candidate.litert_dir, candidate.litert_digests.items(), staging, step="litert")
+        for file in files.values():
+            shutil.copy2(candidate.litert_dir / file["name"], staging)
+        _check_copies(staging, candidate.litert_digests, source=candidate.litert_dir, step="litert")
         write_litert_spec(
             staging,
             spec=read_spec(candidate.export_dir),
@@ -216,20 +237,12 @@ def _publish_litert(models: ModelStore, candidate: _Candidate, version: int) -> 
         )
 
 
-def _copy(source: Path, files: Iterable[tuple[str, str]], target: Path, *, step: str) -> None:
-    """Copy files, and make sure that the copies are what was judged, by their SHA-256.
-
-    Raises:
-        PushError: one is missing, or is not what it was.
-    """
-    for name, digest in files:
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            shutil.copy2(source / name, target / name)
-        except FileNotFoundError as exc:
-            raise PushError(f"{source / name} is missing. Make it again with --force {step}.") from exc
-        if sha256(target / name) != digest:
+def _check_copies(staging: Path, digests: Mapping[str, str], *, source: Path, step: str) -> None:
+    """Raise `PushError` unless a folder holds the files of these SHA-256 digests and no others."""
+    copies = {path.relative_to(staging).as_posix(): path for path in staging.rglob("*") if path.is_file()}
+    for name in sorted({*copies, *digests}):
+        if name not in copies or name not in digests or sha256(copies[name]) != digests[name]:
             raise PushError(
-                f"What is pushed is what was judged. {source / name} has been damaged since then. Make it again with "
-                f"--force {step}."
+                f"What is pushed must be what was evaluated, and {source / name} is not as the step {step} wrote it: "
+                f"its content has changed. Run with --force {step}."
             )

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -21,7 +22,8 @@ from components import comparison
 from components.artifacts.push import read_push
 from components.errors import ClusterError, ComponentError
 from components.storage.bucket import is_url
-from components.storage.files import describe_os_error, read_json
+from components.storage.disk import explain
+from components.storage.files import read_json
 from components.storage.models import open_models
 from components.training import cluster
 from pipelines import compare, kubeflow, local_runner, prune, show
@@ -66,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except OSError as exc:
-        return _fail(describe_os_error(exc))
+        return _fail(explain(exc, (options.runs_dir, options.models_dir, tempfile.gettempdir())))
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on where this run was", status=130)
 

@@ -5,6 +5,7 @@ Every runner writes the same manifest, so that steps, reports and lineage do not
 
 import json
 import logging
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.artifacts.manifest import Lineage, Origin, Output, Reference
-from components.errors import ComponentError, StorageError
-from components.storage.files import describe_os_error, find_disk_error
+from components.storage.bucket import is_url
+from components.storage.disk import find_problem
 from components.storage.store import Store
 from pipelines import fingerprint
 from pipelines.config import Config
@@ -74,16 +75,22 @@ def execute(
         out_dir: the folder that the step writes to.
 
     Raises:
-        StorageError: a disk is full.
+        ComponentError: the step cannot go on; a `StorageError` where a disk is full or cannot be written to, whichever
+            library found that out.
     """
     started = time.monotonic()
     workers = {"cluster": cluster} if step.is_distributed else {}
     try:
         summary = load(step.function)(**inputs, **options, **state, **workers, out_dir=out_dir)
     except Exception as exc:
-        # TensorFlow, Keras, HDF5 and Arrow each have their own way to say so.
-        if full := None if isinstance(exc, ComponentError) else find_disk_error(exc, path=out_dir):
-            raise StorageError(f"{step.name}: {describe_os_error(full, path=out_dir)}") from exc
+        states = [str(store) for store in state.values()]
+        folders: list[str | Path] = [
+            out_dir,
+            *(folder for folder in states if not is_url(folder)),
+            Path(tempfile.gettempdir()),
+        ]
+        if problem := find_problem(exc, folders):
+            raise problem from exc
         raise
     seconds = round(time.monotonic() - started, 2)
     numbers = ", ".join(f"{name} {value}" for name, value in summary.items())

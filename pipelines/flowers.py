@@ -119,7 +119,6 @@ STEPS = (
         function="components.pusher:push",
         inputs={
             "export_dir": "export",
-            "baseline_dir": "baseline",
             "evaluation_dir": "evaluator",
             "infra_validation_dir": "infra_validator",
             "litert_dir": "litert",

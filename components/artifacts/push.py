@@ -19,7 +19,7 @@ class Push(TypedDict):
 
 
 class PushedOrigin(TypedDict):
-    """What a pushed model was made from, as it is kept with it; `litert_files` are SHA-256 digests by file name."""
+    """What a pushed model was made from, as it is kept with it; the files of both kinds are SHA-256 digests by name."""
 
     version: int
     pushed: str
@@ -27,6 +27,7 @@ class PushedOrigin(TypedDict):
     evaluation: Lineage
     infra_validation: Lineage
     litert: Lineage
+    files: dict[str, str]
     litert_files: dict[str, str]
 
 

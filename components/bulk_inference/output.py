@@ -25,7 +25,7 @@ from client.classifier_client import ImageError, Prediction
 from components.bulk_inference.images import ListedImage
 from components.bulk_inference.rows import encode_rows, read_footer, to_text
 from components.errors import InferenceError
-from components.storage.files import describe_os_error
+from components.storage.disk import explain
 from components.storage.store import open_store
 
 log = logging.getLogger(__name__)
@@ -310,7 +310,7 @@ def _advice(path: str) -> Iterator[None]:
 
 def to_inference_error(exc: OSError, path: str) -> InferenceError:
     """Return what the system refuses, what to do, and that nothing is lost."""
-    return InferenceError(f"{describe_os_error(exc, path=path)} What is done is kept: the same command goes on.")
+    return InferenceError(f"{explain(exc, [path])} What is done is kept: the same command goes on.")
 
 
 def _to_line(image: ListedImage) -> bytes:

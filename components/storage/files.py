@@ -1,6 +1,5 @@
-"""Files that other processes look at: atomic writes, file locks, checksums, JSON, and what to do where a disk fails."""
+"""Files that other processes look at: atomic writes, file locks, and JSON."""
 
-import errno
 import fcntl
 import hashlib
 import json
@@ -41,6 +40,15 @@ def read_jsonl(path: Path) -> list[Any]:
         return [json.loads(line) for line in lines]
 
 
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def size_bytes(folder: Path) -> int:
     """Return the size of all files below a folder together."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -54,7 +62,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
-    except BaseException:
+    except BaseException as exc:
+        if isinstance(exc, OSError) and exc.filename is None:
+            # A write that fails does not say where.
+            exc.filename = str(path)
         temporary.unlink(missing_ok=True)
         raise
 
@@ -66,59 +77,3 @@ def file_lock(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-_ADVICE = {
-    errno.ENOSPC: "Free some space there, or choose another folder; the same command goes on from here",
-    errno.EFBIG: "Allow larger files, or choose another folder; the same command goes on from here",
-    errno.EDQUOT: "Free some of your quota, or choose another folder; the same command goes on from here",
-    errno.EACCES: "Allow it, or choose another folder",
-    errno.EPERM: "Allow it, or choose another folder",
-    errno.EROFS: "Choose a folder that can be written to",
-    errno.EEXIST: "Move what is there out of the way, or choose another folder",
-    errno.ENOTDIR: "Move what is there out of the way, or choose another folder",
-    errno.EMFILE: "Allow more open files: ulimit -n 4096",
-    errno.EIO: "Look after the disk",
-}
-
-
-def describe_os_error(exc: OSError, *, path: object = None) -> str:
-    """Return which file could not be used, why, and what to do about it.
-
-    Args:
-        exc: the error.
-        path: of what was being written, where the error does not say.
-
-    >>> describe_os_error(OSError(errno.ENOSPC, "No space left on device", "runs/1/run.json"))[:67]
-    'runs/1/run.json: No space left on device. Free some space there, or'
-    """
-    name = exc.filename or path
-    reason = exc.strerror or str(exc)
-    advice = _ADVICE.get(exc.errno or 0)
-    return f"{f'{name}: ' if name else ''}{reason}.{f' {advice}.' if advice else ''}"
-
-
-def find_disk_error(exc: BaseException, *, path: Path) -> OSError | None:
-    """Return the full disk that is behind an exception of a library, which may hide it; `None` for any other.
-
-    Args:
-        exc: what a library raised while it wrote below `path`.
-        path: a folder.
-    """
-    found: BaseException | None = exc
-    while found:
-        if isinstance(found, OSError) and found.errno in (errno.ENOSPC, errno.EDQUOT):
-            return found
-        if os.strerror(errno.ENOSPC) in str(found):
-            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        found = found.__cause__ or found.__context__
-    return None

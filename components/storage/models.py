@@ -20,15 +20,15 @@ from typing import Any
 
 from components.errors import PushError
 from components.storage.bucket import Bucket
-from components.storage.files import describe_os_error
+from components.storage.disk import explain
+from components.storage.files import sha256
 from components.storage.folder import Folder
 from components.storage.store import Store, open_store
 
 LINEAGE = Path("assets.extra") / "lineage.json"
-SPEC = Path("assets.extra") / "model_spec.json"
 LITERT, WITHDRAWN = "tflite", ".withdrawn"
 MARKER = "saved_model.pb"
-_LITERT_MARKER = SPEC.name
+_LITERT_MARKER = "model_spec.json"
 _CLAIMS = ".versions"
 
 
@@ -56,7 +56,7 @@ class ModelStore:
 
     def lineage(self, name: str, version: int) -> Any:
         """Return what a version was made from; `None` for one that was not pushed by this pipeline."""
-        content = self._store.read(f"{name}/{version}/{LINEAGE.as_posix()}")
+        content = self.read(name, version, LINEAGE)
         return None if content is None else json.loads(content)
 
     def digest(self, name: str, version: int) -> str | None:
@@ -64,14 +64,13 @@ class ModelStore:
         origin = self.lineage(name, version)
         return origin["model"]["digest"] if origin else None
 
-    def spec(self, name: str, version: int) -> Any:
-        """Return the `model_spec.json` of a model's version; `None` for one that has none."""
-        content = self._store.read(f"{name}/{version}/{SPEC.as_posix()}")
-        return None if content is None else json.loads(content)
-
-    def baseline(self, name: str, digest: str) -> int | None:
-        """Return the newest version of a model that is not the candidate of this digest; `None` where there is none."""
+    def newest_other(self, name: str, digest: str) -> int | None:
+        """Return the newest version that is not the candidate of that digest; `None` where there is none."""
         return next((v for v in reversed(self.versions(name)) if self.digest(name, v) != digest), None)
+
+    def read(self, name: str, version: int, file: Path) -> bytes | None:
+        """Return the content of a file of a version; `None` where there is none."""
+        return self._store.read(f"{name}/{version}/{file.as_posix()}")
 
     def new_version(self, name: str, digest: str) -> int:
         """Claim a number above all that were ever used, whatever the model's name, for a candidate of that digest.
@@ -95,14 +94,15 @@ class ModelStore:
         """Yield a folder to fill that is the version after the block, as a whole or not at all.
 
         Raises:
-            PushError: it cannot be written, as on a full disk.
+            PushError: the disk is full, or cannot be written.
         """
         try:
             with self._store.staged(f"{name}/{version}", marker=_marker(name)) as folder:
                 yield folder
         except OSError as exc:
-            described = describe_os_error(exc, path=self.path(name, version))
-            raise PushError(f"A model is pushed whole or not at all. {described}") from exc
+            raise PushError(
+                f"A model is pushed whole or not at all, and it cannot be written. {explain(exc, [str(self)])}"
+            ) from exc
 
     def rollback(self, name: str) -> tuple[int, int]:
         """Withdraw the newest version, so that servers go back to the one before it.
@@ -160,6 +160,14 @@ class ModelStore:
                     with target.staged(fetched, newest) as staging:
                         # The marker by its name: what is being withdrawn has none, and is an error.
                         source.download({*source.files(), _marker(fetched)}, staging)
+                        origin = self.lineage(name, newest) or {}
+                        digests = origin.get("litert_files" if fetched == LITERT else "files", {})
+                        damaged = next((file for file in digests if sha256(staging / file) != digests[file]), None)
+                        if damaged:
+                            raise PushError(
+                                f"What is fetched must be what was pushed, and {source}/{damaged} has another content "
+                                "than then. Run rollback, or train and push again."
+                            )
                 for withdrawn in (v for v in target.versions(fetched) if v > newest):
                     target._withdraw(fetched, withdrawn)
         return newest

@@ -13,6 +13,7 @@ from serving.web.model_info import SPEC, ModelInfo, read_spec, read_spec_of
 
 log = logging.getLogger(__name__)
 
+MARKER = "saved_model.pb"
 KINDS = ("int8", "dynamic", "float16", "float32")
 """A pushed version's files, the fastest first."""
 
@@ -76,29 +77,29 @@ class FileModel:
 class PushedModel:
     """The newest version of a model below `<models_dir>/tflite/`: a newer one takes over as soon as it is there.
 
-    A version that cannot be used is logged once, and the one before goes on, or is taken at the start.
+    An older version is never taken instead. While the page is shown, a newer version that has no file, or one that
+    cannot be used, is logged once, and the version in use goes on.
 
     Args:
         models_dir: the folder that models are pushed to.
         name: of the model.
 
     Raises:
-        StartError: no version was pushed.
-        ModelFileError: none can be used.
+        StartError: no version was pushed, or the newest has no LiteRT file or one that cannot be used.
     """
 
     def __init__(self, models_dir: Path, name: str) -> None:
-        self._folder = models_dir / "tflite"
+        self._models_dir = models_dir
         self._name = name
-        files = find_files(self._folder, name)
-        if not files:
+        file = find_newest_file(models_dir, name)
+        self._seen = _identify(file)
+        try:
+            self._model = FileModel(file)
+        except ModelFileError as exc:
             raise StartError(
-                f"The web page needs a model, and {self._folder} holds no version with a file {name}_int8.tflite or "
-                f"{name}_float32.tflite. Run `make train` first, name another model with --model-name or --models-dir, "
-                "or query a running server with --rest localhost:8501."
-            )
-        self._seen = _identify(files[0])
-        self._model = _open_first(files)
+                f"The web page takes the newest version, and its file cannot be used: {exc} "
+                f"{_name_files(find_files(models_dir / 'tflite', name)[1:])}"
+            ) from exc
 
     @property
     def info(self) -> ModelInfo:
@@ -112,11 +113,19 @@ class PushedModel:
     def refresh(self) -> None:
         """Load the newest version, if it changed."""
         try:
-            files = find_files(self._folder, self._name)
-            if not files or (seen := _identify(files[0])) == self._seen:
-                return
-            self._seen = seen
-            self._model = FileModel(files[0])
+            file = find_newest_file(self._models_dir, self._name)
+            seen = _identify(file)
+        except (StartError, OSError) as exc:
+            # The LiteRT files of a version come a moment after its SavedModel.
+            if self._seen != str(exc):
+                log.warning("version %s goes on: %s", self.info.version, exc)
+            self._seen = str(exc)
+            return
+        if seen == self._seen:
+            return
+        self._seen = seen
+        try:
+            self._model = FileModel(file)
         except (ModelFileError, OSError) as exc:
             log.error("version %s goes on: %s", self.info.version, exc)
         else:
@@ -167,6 +176,31 @@ class ServerModel:
         return ModelInfo(name, self.info.origin, version, class_names, spec)
 
 
+def find_newest_file(models_dir: Path, name: str) -> Path:
+    """Return the preferred LiteRT file of the newest pushed version of a model.
+
+    Raises:
+        StartError: no version was pushed, or the newest has no LiteRT file.
+    """
+    folder = models_dir / "tflite"
+    files = find_files(folder, name)
+    newest = max(
+        (int(path.parent.name) for path in (models_dir / name).glob(f"*/{MARKER}") if _is_version(path)), default=0
+    )
+    if not files and not newest:
+        raise StartError(
+            f"The web page needs a model, and {folder} holds no version with a file {name}_int8.tflite or "
+            f"{name}_float32.tflite. Run `make train` first, name another model with --model-name or --models-dir, "
+            "or query a running server with --rest localhost:8501."
+        )
+    if not files or int(files[0].parent.name) < newest:
+        raise StartError(
+            f"The web page takes the newest version, and version {newest} of {name} has no LiteRT file in {folder}. "
+            f"{_name_files(files)}"
+        )
+    return files[0]
+
+
 def find_files(folder: Path, name: str) -> list[Path]:
     """Return the preferred file of each version of a model, the newest first."""
     versions = sorted((path for path in folder.glob("*") if path.name.isdecimal()), key=lambda path: -int(path.name))
@@ -174,18 +208,14 @@ def find_files(folder: Path, name: str) -> list[Path]:
     return [file for files in choices if (file := next(filter(Path.is_file, files), None))]
 
 
-def _open_first(files: Sequence[Path]) -> FileModel:
-    """Open the first file that can be used.
+def _is_version(marker: Path) -> bool:
+    return marker.parent.name.isdecimal()
 
-    Raises:
-        ModelFileError: none can.
-    """
-    for file in files[:-1]:
-        try:
-            return FileModel(file)
-        except ModelFileError as exc:
-            log.error("an older version is taken: %s", exc)
-    return FileModel(files[-1])
+
+def _name_files(older: Sequence[Path]) -> str:
+    """Return how to choose what is there instead."""
+    choice = f"Choose an older one yourself, --tflite {older[0]}, or query" if older else "Query"
+    return f"{choice} a server of the newest with --rest localhost:8501."
 
 
 def _identify(path: Path) -> tuple[Path, int]:

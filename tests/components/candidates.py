@@ -10,7 +10,7 @@ from components import baseline, pusher
 from components.artifacts.baseline import Baseline, read_baseline
 from components.artifacts.blessing import Check, write_blessing
 from components.artifacts.litert_evaluation import LiteRTEvaluation, LiteRTFile, write_litert_evaluation
-from components.artifacts.manifest import Manifest, write_manifest
+from components.artifacts.manifest import MANIFEST, Manifest, write_manifest
 from components.artifacts.parity import Parity, write_parity
 from components.artifacts.push import Push, read_push
 from components.pusher import PusherOptions
@@ -22,7 +22,6 @@ PASSED_CHECK = Check(name="finite", passed=True, message="every probability is a
 VALIDATORS = ("evaluator", "infra_validator")
 STEPS = {
     "export": "export_dir",
-    "baseline": "baseline_dir",
     "evaluator": "evaluation_dir",
     "infra_validator": "infra_validation_dir",
     "litert": "litert_dir",
@@ -54,7 +53,8 @@ class Candidates:
         name: str = "flowers",
         evaluator: Sequence[Check] = (PASSED_CHECK,),
         infra_validator: Sequence[Check] = (PASSED_CHECK,),
-        fallback: str | None = None,
+        data_fallback: str | None = None,
+        weights_fallback: str | None = None,
         **litert: bool,
     ) -> None:
         """Add candidates of these digests, blessed when all checks are passed; see `convert` for their LiteRT files."""
@@ -67,7 +67,11 @@ class Candidates:
             }.items():
                 (export / file).parent.mkdir(parents=True, exist_ok=True)
                 (export / file).write_text(content)
-            spec = {"model_name": name, "data": {"fallback": fallback}, "weights": {"fallback": None}}
+            spec = {
+                "model_name": name,
+                "data": {"source": "photos", "resolved": "photos", "fallback": data_fallback},
+                "weights": {"source": "imagenet", "fallback": weights_fallback},
+            }
             write_json(export / "assets.extra" / "model_spec.json", spec)
             self.describe("trainer", key, {})
             self.describe("export", key, {"training_dir": "trainer"})
@@ -116,29 +120,33 @@ class Candidates:
     def folder(self, step: str, key: str) -> Path:
         return self.artifacts / step / key
 
-    def push(self, key: str, *, is_compared: bool = True, **options: Any) -> Push:
-        """Push a candidate that was compared with the newest version, or else with what an earlier call found."""
-        if is_compared:
-            self.baseline(key)
+    def evaluate(self, key: str) -> None:
+        """Compare a candidate with the baseline of this moment."""
+        version = self.baseline(key)["version"]
+        compared = None if version is None else {"version": version, "accuracy": 0.5, "num_examples": 100}
+        write_json(self.folder("evaluator", key) / "metrics.json", {"baseline": compared})
+
+    def push(self, key: str, *, is_evaluated: bool = False, **options: Any) -> Push:
+        """Push a candidate, compared with the baseline of this moment unless it has been evaluated before."""
+        if not is_evaluated:
+            self.evaluate(key)
         folders = {parameter: self.folder(step, key) for step, parameter in STEPS.items()}
         pusher.push(**folders, models_dir=self.store, out_dir=self.out, options=PusherOptions(**options))
         return read_push(self.out)
 
     def baseline(self, key: str) -> Baseline:
-        folder = self.folder("baseline", key)
-        baseline.find(export_dir=self.folder("export", key), models_dir=self.store, out_dir=folder)
-        return read_baseline(folder)
+        baseline.find(export_dir=self.folder("export", key), models_dir=self.store, out_dir=self.out)
+        return read_baseline(self.out)
 
     def versions(self, name: str = "flowers") -> list[int]:
         return self.models.versions(name)
 
     def start(self, key: str, prepare: Callable[[], None]) -> Any:
-        """Push a candidate in a process of its own, after the given preparation; it was compared before."""
-        self.baseline(key)
+        """Push a candidate in a process of its own, after the given preparation."""
 
         def call() -> None:
             prepare()
-            self.push(key, is_compared=False)
+            self.push(key)
 
         process = multiprocessing.get_context("fork").Process(target=call)
         process.start()
@@ -152,9 +160,7 @@ class Candidates:
             assert self.store.read(f"{pushed}/{file}") == (self.folder("export", key) / file).read_bytes()
 
     def describe(self, step: str, key: str, inputs: dict[str, str]) -> None:
-        """Write the manifest of what a step has written."""
-        folder = self.folder(step, key)
-        paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"]
+        """Write the manifest of what a step has left of a candidate."""
         manifest = Manifest(
             step=step,
             key=key,
@@ -169,7 +175,9 @@ class Candidates:
             summary={},
             files={
                 path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
-                for path in paths
+                for folder in [self.folder(step, key)]
+                for path in folder.rglob("*")
+                if path.is_file() and path.name != MANIFEST
             },
         )
-        write_manifest(folder, manifest)
+        write_manifest(self.folder(step, key), manifest)

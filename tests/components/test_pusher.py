@@ -175,6 +175,103 @@ def test_other_files_of_the_same_model_are_a_new_version(candidates):
     assert candidates.versions("tflite") == candidates.versions() == [1, 2]
 
 
+@pytest.mark.parametrize("file", ["variables/variables.data-00000-of-00001", "saved_model.pb"])
+def test_a_model_damaged_at_equal_size_is_not_pushed(candidates, file):
+    candidates.add("a", int8=True)
+    path = candidates.folder("export", "a") / file
+    intact = path.read_bytes()
+    path.write_bytes(bytes([intact[0] ^ 1]) + intact[1:])
+    with pytest.raises(PushError, match=rf"{path} is not as the step export wrote it.* --force export"):
+        candidates.push("a")
+    assert candidates.versions() == candidates.versions("tflite") == []
+    assert candidates.store.files(".staging") == {}
+    path.write_bytes(intact)
+    assert candidates.push("a")["version"] == 1
+
+
+def test_a_model_that_lost_a_file_is_not_pushed(candidates):
+    candidates.add("a")
+    path = candidates.folder("export", "a") / "variables" / "variables.data-00000-of-00001"
+    path.unlink()
+    with pytest.raises(PushError, match=f"{path} is not as"):
+        candidates.push("a")
+    assert candidates.versions() == []
+
+
+def test_a_litert_file_damaged_at_equal_size_is_not_pushed(candidates):
+    candidates.add("a", int8=True)
+    path = candidates.folder("litert", "a") / "flowers_int8.tflite"
+    path.write_text("int8 of b")
+    with pytest.raises(PushError, match=rf"{path} is not as the step litert wrote it.* --force litert"):
+        candidates.push("a")
+    assert candidates.versions("tflite") == []
+    path.write_text("int8 of a")
+    candidates.push("a")
+    assert candidates.versions("tflite") == candidates.versions() == [1]
+
+
+# Fallbacks.
+
+
+@pytest.mark.parametrize(("fallback", "part"), [("data_fallback", "photos"), ("weights_fallback", "weights")])
+def test_a_model_on_a_fallback_never_replaces_a_real_one(candidates, fallback, part):
+    candidates.add("real")
+    candidates.push("real")
+    candidates.add("drawn", **{fallback: "no network."})
+    push = candidates.push("drawn")
+    assert not push["pushed"]
+    assert push["reason"].startswith(
+        f"its {part} are a fallback (no network), and those of version 1 are not; run again"
+    )
+    assert candidates.versions() == [1]
+
+
+def test_a_model_on_a_fallback_is_pushed_first_or_over_another_and_said(candidates, caplog):
+    candidates.add("a", "b", data_fallback="no network")
+    for version, key in enumerate("ab", 1):
+        caplog.clear()
+        assert candidates.push(key)["version"] == version
+        assert "pusher: the model stands on a fallback: its photos: no network" in caplog.text
+    candidates.add("c", data_fallback="no network", weights_fallback="no network")
+    assert "its weights are a fallback" in candidates.push("c")["reason"]
+    candidates.add("real")
+    assert candidates.push("real")["version"] == 3
+
+
+def test_a_model_on_a_fallback_does_not_replace_one_of_unknown_origin(candidates):
+    candidates.store.write("flowers/7/saved_model.pb", b"graph")
+    candidates.add("a", data_fallback="no network")
+    assert "those of version 7 are not" in candidates.push("a")["reason"]
+
+
+# Other runs, between the evaluation and the push.
+
+
+def test_a_model_is_not_pushed_over_one_that_it_was_not_compared_with(candidates):
+    candidates.add("a", "b")
+    candidates.evaluate("a")
+    candidates.push("b")
+    reason = "version 1 was pushed meanwhile; run again, without --from, to compare it with version 1"
+    assert candidates.push("a", is_evaluated=True) == refusal(reason)
+    assert candidates.versions() == [1]
+    assert candidates.push("a")["version"] == 2
+    assert candidates.push("a", is_evaluated=True)["version"] == 2
+
+
+def test_a_model_is_not_pushed_when_its_baseline_was_withdrawn(candidates):
+    candidates.add("a", "b", "c")
+    candidates.push("a")
+    candidates.push("b")
+    candidates.evaluate("c")
+    candidates.models.rollback("flowers")
+    reason = (
+        "version 2, with which it was compared, was withdrawn meanwhile; run again, without --from, to compare it "
+        "with version 1"
+    )
+    assert candidates.push("c", is_evaluated=True) == refusal(reason)
+    assert candidates.push("c")["version"] == 3
+
+
 # Taking a model back.
 
 
@@ -266,7 +363,7 @@ def die(*arguments: Any, **options: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def copy_one_and_die(source: Path, files: Any, target: Path, **options: Any) -> None:
+def copy_some_and_die(source: Path, target: Path, **options: Any) -> None:
     shutil.copy2(source / "saved_model.pb", target)
     die()
 
@@ -274,8 +371,8 @@ def copy_one_and_die(source: Path, files: Any, target: Path, **options: Any) -> 
 @on_disk
 @pytest.mark.parametrize(
     ("owner", "name", "replacement"),
-    [(pusher, "_copy", copy_one_and_die), (pusher, "write_json", die), (os, "fsync", die), (Path, "rename", die)],
-    ids=["copy", "write_json", "fsync", "rename"],
+    [(shutil, "copytree", copy_some_and_die), (pusher, "write_json", die), (os, "fsync", die), (Path, "rename", die)],
+    ids=["copytree", "write_json", "fsync", "rename"],
 )
 def test_a_killed_push_leaves_no_version_and_the_next_one_cleans_up(candidates, owner, name, replacement):
     candidates.add("a")
@@ -308,21 +405,21 @@ def wait_for(path: Path) -> None:
 
 
 @on_disk
-def test_of_two_pushes_at_once_the_second_is_compared_with_the_first(candidates, tmp_path):
+def test_of_two_pushes_at_once_the_second_is_to_be_compared_with_the_first(candidates, tmp_path):
     candidates.add("a", "b")
-    copy, file_lock = pusher._copy, folder_module.file_lock
+    copytree, file_lock = shutil.copytree, folder_module.file_lock
 
     def copy_when_both_are_there(*arguments: Any, **options: Any) -> Any:
         (tmp_path / "copying").touch()
         wait_for(tmp_path / "waiting")
-        return copy(*arguments, **options)
+        return copytree(*arguments, **options)
 
     def announce(path: Path) -> Any:
         (tmp_path / "waiting").touch()
         return file_lock(path)
 
     # The first copies until the second has come to the lock.
-    processes = [candidates.start("a", lambda: setattr(pusher, "_copy", copy_when_both_are_there))]
+    processes = [candidates.start("a", lambda: setattr(shutil, "copytree", copy_when_both_are_there))]
     try:
         wait_for(tmp_path / "copying")
         processes.append(candidates.start("b", lambda: setattr(folder_module, "file_lock", announce)))
@@ -334,60 +431,11 @@ def test_of_two_pushes_at_once_the_second_is_compared_with_the_first(candidates,
             process.join()
     assert [process.exitcode for process in processes] == [0, 0]
     assert candidates.versions() == [1]
-    reason = "by now version 1 is the newest, and the model was compared with none; run again to compare it"
-    assert read_push(candidates.out) == refusal(reason)
-    assert candidates.push("b")["version"] == 2
     candidates.assert_complete(1, "a")
+    assert read_push(candidates.out)["reason"].startswith("version 1 was pushed meanwhile")
+    assert candidates.push("b")["version"] == 2
     candidates.assert_complete(2, "b")
     assert candidates.store.names(".staging") == []
-
-
-def test_a_model_that_was_compared_with_a_version_that_is_gone_is_not_pushed(candidates):
-    candidates.add("a", "b", "c")
-    candidates.push("a")
-    candidates.push("b")
-    assert candidates.baseline("c")["version"] == 2
-    candidates.models.rollback("flowers")
-    push = candidates.push("c", is_compared=False)
-    assert push["reason"].startswith("by now version 1 is the newest, and the model was compared with version 2")
-    assert candidates.push("c")["version"] == 3
-
-
-def test_a_fallback_never_replaces_a_real_model(candidates, caplog):
-    candidates.add("toy", "other_toy", fallback="no network. Trained on drawn flowers instead.")
-    candidates.add("real", "better")
-    assert candidates.push("toy")["version"] == 1
-    assert candidates.push("other_toy")["version"] == 2, "a fallback may replace one"
-    assert candidates.push("real")["version"] == 3
-    candidates.add("third_toy", fallback="no network. Trained on drawn flowers instead.")
-    refused = candidates.push("third_toy")
-    assert not refused["pushed"]
-    assert refused["reason"].startswith("it stands on a fallback, and version 3 does not, which a fallback never")
-    assert "DATA=synthetic" in refused["reason"]
-    assert "NOT PUSHED: it stands on a fallback" in caplog.text
-    assert candidates.push("better")["version"] == 4
-
-
-def test_a_model_that_others_pushed_is_taken_for_a_real_one(candidates):
-    candidates.store.write("flowers/7/saved_model.pb", b"somebody's")
-    candidates.add("toy", fallback="no network")
-    assert "version 7 does not" in candidates.push("toy")["reason"]
-
-
-@pytest.mark.parametrize("step", ["export", "litert"])
-def test_what_was_damaged_since_it_was_judged_is_not_pushed(candidates, step):
-    candidates.add("a", int8=True)
-    name = {"export": "variables/variables.data-00000-of-00001", "litert": "flowers_int8.tflite"}[step]
-    path = candidates.folder(step, "a") / name
-    content = path.read_bytes()
-    path.write_bytes(bytes(reversed(content)))  # of the same size
-    with pytest.raises(PushError, match=rf"What is pushed is what was judged\. .*{path.name} .*--force {step}"):
-        candidates.push("a")
-    assert candidates.versions("tflite") == []
-    assert candidates.versions() == ([] if step == "export" else [1])
-    path.write_bytes(content)
-    assert candidates.push("a")["version"] == 1
-    candidates.assert_complete(1, "a")
 
 
 @on_disk

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from components.artifacts.baseline import read_baseline
 from components.artifacts.blessing import Check, write_blessing
 from components.artifacts.litert_evaluation import LiteRTEvaluation, write_litert_evaluation
 from components.artifacts.parity import Parity, write_parity
@@ -33,13 +34,19 @@ def export(*, out_dir: Path, options) -> dict:
     (out_dir / "assets.extra").mkdir()
     (out_dir / "saved_model.pb").write_text(f"graph {options.num_warmup_images}")
     (out_dir / "variables" / "variables.index").write_bytes(b"w" * MODEL_BYTES)
-    spec = {"model_name": options.model_name, "data": {"fallback": None}, "weights": {"fallback": None}}
+    spec = {
+        "model_name": options.model_name,
+        "data": {"source": "photos", "resolved": "photos", "fallback": None},
+        "weights": {"source": "none", "fallback": None},
+    }
     write_json(out_dir / "assets.extra" / "model_spec.json", spec)
     return {"size_mb": 0.1}
 
 
 def evaluate(*, export_dir: Path, baseline_dir: Path, out_dir: Path, options) -> dict:
-    write_json(out_dir / "metrics.json", {"accuracy": 0.75})
+    version = read_baseline(baseline_dir)["version"]
+    baseline = None if version is None else {"version": version, "accuracy": 0.75, "num_examples": 4}
+    write_json(out_dir / "metrics.json", {"accuracy": 0.75, "baseline": baseline})
     check = Check(name="min_accuracy", passed=options.min_accuracy <= 0.75, message="accuracy 0.75 is too low")
     write_blessing(out_dir, [check], validator="evaluator")
     return {"accuracy": 0.75}
@@ -88,7 +95,6 @@ STEPS = (
         function="components.pusher:push",
         inputs={
             "export_dir": "export",
-            "baseline_dir": "baseline",
             "evaluation_dir": "evaluator",
             "infra_validation_dir": "infra_validator",
             "litert_dir": "litert",
@@ -146,7 +152,7 @@ def test_run_prints_where_the_model_and_the_report_are(toy_terminal):
     (record,) = toy_terminal.records()
     run_dir = toy_terminal.runs / record["run"]
     assert toy_terminal.out == f"Report: {run_dir}/report.html\nPushed: {toy_terminal.models}/flowers/1\n"
-    assert read_json(run_dir / "metrics.json") == {"accuracy": 0.75}
+    assert read_json(run_dir / "metrics.json") == {"accuracy": 0.75, "baseline": None}
     assert (run_dir / "plots" / "accuracy.png").exists()
     assert "export: finished in" in toy_terminal.err
     # A second run does nothing and ends well.
@@ -234,6 +240,22 @@ def test_from_without_an_earlier_run_ends_with_1_and_says_what_to_do(terminal):
     assert terminal.err.endswith("Run once without --from.\n")
 
 
+def test_of_two_interleaved_runs_the_later_one_is_compared_with_what_the_other_pushed(toy_terminal):
+    runs = toy_terminal.runs
+    mine = ["--set", "export.num_warmup_images=2"]
+    assert toy_terminal("run", *mine, "--to", "litert") == 0
+    toy_terminal.runs = runs.with_name("others")
+    assert toy_terminal("run") == 0
+    toy_terminal.runs = runs
+    assert toy_terminal("run", *mine, "--from", "pusher") == 3
+    assert "Not pushed: version 1 was pushed meanwhile; run again, without --from, to compare" in toy_terminal.out
+    assert toy_terminal.versions() == [1]
+    assert toy_terminal("run", *mine) == 0
+    assert "evaluator: started (changed: inputs)" in toy_terminal.err
+    assert read_json(runs / "latest" / "metrics.json")["baseline"]["version"] == 1
+    assert toy_terminal.versions() == [1, 2]
+
+
 @pytest.mark.parametrize("folder", ["runs", "models"])
 def test_an_output_folder_that_cannot_be_written_is_named_before_anything_runs(toy_terminal, folder):
     file = toy_terminal.runs.with_name("file")
@@ -242,7 +264,7 @@ def test_an_output_folder_that_cannot_be_written_is_named_before_anything_runs(t
     assert toy_terminal("run") == 1
     assert toy_terminal.err.startswith(f"error: {file / folder}")
     assert toy_terminal.err.endswith(
-        ": Not a directory. Move what is there out of the way, or choose another folder.\n"
+        ": Not a directory. A file is where a folder must be: move it away, or choose another folder.\n"
     )
     assert toy_terminal.err.count("\n") == 1
 
@@ -274,8 +296,8 @@ def test_a_full_disk_for_models_leaves_no_version_and_a_clear_error(toy_terminal
     (error,) = [line for line in toy_terminal.err.splitlines() if line.startswith("error: ")]
     assert "A model is pushed whole or not at all" in error
     assert "No space left on device" in error
-    assert f"{toy_terminal.models}/.staging/flowers-1/" in error
-    assert "Free some space there, or choose another folder; the same command goes on from here." in error
+    assert f"Free some space in {toy_terminal.models}" in error
+    assert error.endswith("; the same command goes on from here.")
     assert toy_terminal.versions() == []
     assert not (toy_terminal.models / ".staging").exists()
     subprocess.run(["mount", "-o", "remount,size=2m", str(toy_terminal.models)], check=True)
@@ -288,7 +310,7 @@ def test_a_full_disk_for_runs_ends_with_a_clear_error_and_goes_on_later(toy_term
     monkeypatch.setattr(sys.modules[MODULE], "MODEL_BYTES", 400_000)
     small_disk("runs")
     assert toy_terminal("run") == 1
-    assert "No space left on device. Free some space there, or choose another folder; the same" in toy_terminal.err
+    assert f"No space left on device. Free some space in {toy_terminal.runs}" in toy_terminal.err
     subprocess.run(["mount", "-o", "remount,size=2m", str(toy_terminal.runs)], check=True)
     assert toy_terminal("run") == 0
     assert (toy_terminal.models / "flowers" / "1" / "variables" / "variables.index").stat().st_size == 400_000
@@ -406,7 +428,7 @@ def test_show_draws_where_a_model_comes_from(toy_terminal):
     toy_terminal("run")
     toy_terminal("run", "--set", "export.num_warmup_images=1")
     assert toy_terminal("show") == 0
-    first, model, evaluation, *_, served, above, converted, _ = toy_terminal.out.splitlines()
+    first, model, evaluation, _, _, _, served, above, converted, *_ = toy_terminal.out.splitlines()
     assert re.fullmatch(r"flowers version 2, pushed \S+", first)
     assert re.fullmatch(r"├─ export [0-9a-f]{8}  size_mb 0\.1", model)
     assert re.fullmatch(r"├─ evaluator [0-9a-f]{8}  accuracy 0\.75", evaluation)

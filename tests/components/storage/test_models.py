@@ -217,6 +217,16 @@ def test_a_version_withdrawn_while_it_is_fetched_is_an_error(candidates, tmp_pat
     assert open_models(tmp_path / "served").versions("flowers") == []
 
 
+@pytest.mark.parametrize("file", ["flowers/1/variables/variables.index", "tflite/1/flowers_int8.tflite"])
+def test_a_model_damaged_at_its_url_is_not_fetched(candidates, tmp_path, file):
+    candidates.add("a", int8=True)
+    candidates.push("a")
+    candidates.store.write(file, b"other")
+    with pytest.raises(PushError, match=f"What is fetched must be what was pushed, and .*{file} has another content"):
+        candidates.models.fetch("flowers", tmp_path / "served")
+    assert open_models(tmp_path / "served").versions("flowers") == []
+
+
 def test_a_folder_with_models_of_its_own_is_left_alone(candidates, tmp_path):
     candidates.add("a")
     candidates.push("a")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from client.classifier_client import ModelFileError, Prediction
+from client.classifier_client import Prediction
 from serving.web.errors import StartError
 from serving.web.model_info import ModelInfo
 from serving.web.models import FileModel, PushedModel, find_files
@@ -82,16 +82,39 @@ def test_a_broken_version_is_logged_once_and_the_one_before_goes_on(
     assert classify(pushed) == ("red", "3")
 
 
-def test_at_the_start_the_newest_version_that_works_is_taken(
-    tmp_path: Path, model: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_at_the_start_an_older_version_is_never_taken_for_the_newest(tmp_path: Path, model: bytes) -> None:
     push(tmp_path, model, 1)
     touch(tmp_path / "tflite", "2/flowers_int8.tflite")
-    assert classify(PushedModel(tmp_path, "flowers")) == ("red", "1")
-    assert "an older version is taken" in caplog.text
-    shutil.rmtree(tmp_path / "tflite" / "1")
-    with pytest.raises(ModelFileError, match="empty file"):
+    older = tmp_path / "tflite" / "1" / "flowers_int8.tflite"
+    with pytest.raises(StartError, match=rf"the newest version, .*empty file.* --tflite {older}, or query"):
         PushedModel(tmp_path, "flowers")
+    shutil.rmtree(tmp_path / "tflite" / "1")
+    with pytest.raises(StartError, match="empty file"):
+        PushedModel(tmp_path, "flowers")
+
+
+def test_a_newest_version_without_a_file_is_said_and_no_older_one_is_taken(tmp_path: Path, model: bytes) -> None:
+    push(tmp_path, model, 1)
+    touch(tmp_path, "flowers/1/saved_model.pb", "flowers/2/saved_model.pb")
+    older = tmp_path / "tflite" / "1" / "flowers_int8.tflite"
+    with pytest.raises(StartError, match=rf"version 2 of flowers has no LiteRT file in .* --tflite {older}, or query"):
+        PushedModel(tmp_path, "flowers")
+    push(tmp_path, model, 2)
+    assert classify(PushedModel(tmp_path, "flowers")) == ("red", "2")
+
+
+def test_a_newer_version_without_a_file_is_logged_once_and_taken_when_it_has_one(
+    tmp_path: Path, model: bytes, pushed: PushedModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path, "flowers/2/saved_model.pb")
+    pushed.refresh()
+    pushed.refresh()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "version 1 goes on: " in caplog.text
+    assert "version 2 of flowers has no LiteRT file" in caplog.text
+    push(tmp_path, model, 2)
+    pushed.refresh()
+    assert classify(pushed) == ("red", "2")
 
 
 def test_all_versions_gone_is_no_reason_to_stop(tmp_path: Path, pushed: PushedModel) -> None:
