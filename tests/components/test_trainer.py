@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from components import trainer
 from components.artifacts.backbone import WEIGHTS_FILE
 from components.artifacts.examples import shards
-from components.artifacts.features import read_features
+from components.artifacts.features import features_path, read_features, write_features
 from components.artifacts.training import (
     CHECKPOINTS_DIR,
     LOGS_DIR,
@@ -26,7 +26,7 @@ from components.data import transform
 from components.data.transform import TransformOptions
 from components.errors import ComponentError
 from components.trainer import TrainerOptions
-from components.training import head
+from components.training import hardware, head, losses
 from components.training.backbones import build_backbone
 from components.training.checkpoint import Checkpoint
 
@@ -95,6 +95,65 @@ def test_of_several_heads_the_best_on_validation_is_kept(train: Train, tmp_path:
     alone = [train(tmp_path / str(seed), seed=seed, **WILD)["val_accuracy"] for seed in (0, 1, 2)]
     assert len(set(alone)) > 1, "the heads must differ for the choice to matter"
     assert train(tmp_path / "together", num_heads=3, **WILD)["val_accuracy"] == max(alone)
+
+
+def test_fine_tuning_that_does_not_help_changes_nothing(
+    train: Train, training_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Far too fast: it forgets everything.
+    found = train(tmp_path / "wild", fine_tune=1, fine_tune_epochs=2, fine_tune_learning_rate=1.0)
+    before = read_history(training_dir)["head"]
+    history = read_history(tmp_path / "wild")
+    assert history["head"] == before
+    assert min(history["fine_tune"]["val_loss"]) > min(before["val_loss"])
+    assert found["val_loss"] == round(min(before["val_loss"]), 4)
+    assert read_training(tmp_path / "wild")["best_epoch"] == 0
+    head, kept = read_classifier(training_dir).get_weights(), read_classifier(tmp_path / "wild").get_weights()
+    assert all(np.array_equal(one, other) for one, other in zip(head, kept, strict=True))
+    assert "FINE-TUNING DID NOT HELP, the model before it is kept" in caplog.text
+
+    train(tmp_path / "gentle", fine_tune=1, fine_tune_epochs=2, fine_tune_learning_rate=1e-3)
+    history = read_history(tmp_path / "gentle")
+    assert min(history["fine_tune"]["val_loss"]) < min(before["val_loss"])
+    assert read_training(tmp_path / "gentle")["best_epoch"] in (1, 2)
+
+
+def test_a_rare_class_counts_as_much_where_classes_are_balanced(tmp_path: Path, model_dir: Path) -> None:
+    rng = np.random.default_rng(0)
+
+    def recall(class_weights: str) -> float:
+        labels = np.array([0] * 190 + [1] * 10)
+        features = rng.normal(size=(200, 1, 8)).astype(np.float32) + 0.7 * labels[:, None, None]
+        options = TrainerOptions(num_heads=2, epochs=15, hidden_units=(8,), batch_size=32)
+        weights = losses.balance({"many": 190, "few": 10}) if class_weights == "balanced" else None
+        network, _ = head.train_heads(
+            write(tmp_path / class_weights, features, labels),
+            2,
+            options,
+            hardware.local_replicas(),
+            tmp_path / class_weights,
+            class_weights=weights,
+        )
+        predicted = network.predict(features[:, 0], verbose=0).argmax(axis=1)
+        return float((predicted[labels == 1] == 1).mean())
+
+    assert recall("none") < 0.5 < recall("balanced")
+
+
+def write(folder: Path, features: NDArray[np.float32], labels: NDArray[np.int64]) -> Path:
+    """Write the same features for training and validation."""
+    folder.mkdir()
+    for split in ("train", "validation"):
+        write_features(features_path(folder, Path(f"{split}-00000-of-00001.tfrecord"), 0), features[:, 0], labels)
+    return folder
+
+
+def test_class_weights_are_for_head_and_fine_tuning(train: Train, training_dir: Path, tmp_path: Path) -> None:
+    # Drawn flowers are as many of each kind: every weight is 1.
+    train(tmp_path / "balanced", class_weights="balanced")
+    balanced, plain = (read_history(folder)["head"] for folder in (tmp_path / "balanced", training_dir))
+    np.testing.assert_allclose(balanced["val_loss"], plain["val_loss"], rtol=1e-5)
+    train(tmp_path / "tuned", class_weights="balanced", fine_tune=1, fine_tune_epochs=1)
 
 
 @pytest.mark.parametrize("fine_tune", [{}, {"fine_tune": 1, "fine_tune_epochs": 2}], ids=["head", "fine-tuning"])
