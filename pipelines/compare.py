@@ -88,7 +88,9 @@ def _other_backbone(name: str) -> Iterator[Step]:
     """Declare all steps of another backbone, which are skipped where its weights are not available."""
     for step in _repeat(name, ("model", "features", "trainer", *_JUDGING), sections={"model": name}):
         is_first = step.name == f"{name}_model"
-        yield replace(step, function="components.model:fetch_or_explain") if is_first else step
+        if is_first:
+            step = replace(step, function="components.model:fetch_or_explain", fallback_option=f"{name}.weights=none")
+        yield step
     yield _row(f"{name}_", features=f"{name}_features")
 
 

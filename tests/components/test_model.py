@@ -30,6 +30,7 @@ def unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
         return keras.Model(images, keras.layers.Conv2D(4, 3)(images))
 
     monkeypatch.setattr(keras.applications, "ResNet50", build)
+    monkeypatch.setattr(model, "is_reachable", lambda url: False)
 
 
 def fetch(out_dir: Path, **options: Any) -> dict[str, Any]:
