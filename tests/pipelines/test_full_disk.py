@@ -58,7 +58,6 @@ def test_a_disk_too_small_at_any_moment_of_a_run_loses_nothing(folders, tmp_path
         size_kb = int(size_kb * GROWTH)
         subprocess.run(["mount", "-o", f"remount,size={size_kb}k", str(small)], check=True)
     assert status == 0, messages
-    print(f"{name}: {len(messages)} of {len(messages)} clear", *messages, sep="\n")
     status, printed = run(tmp_path / "undisturbed", tmp_path / "its_models")
     assert status == 0, printed
     steps, others = (
