@@ -32,5 +32,5 @@ def test_a_library_s_error_of_a_full_disk_names_the_folder(monkeypatch, tmp_path
 
 
 def test_an_error_that_no_disk_caused_stays_what_it_is(monkeypatch, tmp_path):
-    with pytest.raises(UnknownError, match="^a shape$"):
+    with pytest.raises(UnknownError, match=r"^a shape$"):
         execute(monkeypatch, tmp_path, UnknownError("a shape"))
