@@ -114,6 +114,9 @@ def push(
             reason = _find_reason_against(models, candidate, options)
             if reason:
                 return _refuse(out_dir, reason)
+            # Before the SavedModel is visible, which is of no use to a device.
+            for name, digest in candidate.litert_digests.items():
+                _check_file(litert_dir / name, digest, source=litert_dir / name, step="litert")
             version = _publish(models, candidate)
         # Also where an earlier push of the same model was killed before its LiteRT files.
         if candidate.litert_files and version not in models.versions(LITERT):
@@ -239,10 +242,15 @@ def _publish_litert(models: ModelStore, candidate: _Candidate, version: int) -> 
 
 def _check_copies(staging: Path, digests: Mapping[str, str], *, source: Path, step: str) -> None:
     """Raise `PushError` unless a folder holds the files of these SHA-256 digests and no others."""
-    copies = {path.relative_to(staging).as_posix(): path for path in staging.rglob("*") if path.is_file()}
+    copies = {path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file()}
     for name in sorted({*copies, *digests}):
-        if name not in copies or name not in digests or sha256(copies[name]) != digests[name]:
-            raise PushError(
-                f"What is pushed must be what was evaluated, and {source / name} is not as the step {step} wrote it: "
-                f"its content has changed. Run with --force {step}."
-            )
+        _check_file(staging / name, digests.get(name), source=source / name, step=step)
+
+
+def _check_file(path: Path, digest: str | None, *, source: Path, step: str) -> None:
+    """Raise `PushError` unless a file has that SHA-256; `source` is what the message names."""
+    if not path.is_file() or sha256(path) != digest:
+        raise PushError(
+            f"What is pushed must be what was evaluated, and {source} is not as the step {step} wrote it: its content "
+            f"has changed. Run with --force {step}."
+        )

@@ -40,7 +40,7 @@ def explain(exc: OSError, folders: Sequence[str | Path] = ()) -> str:
     if number in _FULL:
         folder = _find_fullest([path] if path else folders)
         advice = f"Free some space in {folder or 'its folder'}; the same command goes on from here."
-        path = path or (folder and str(folder))
+        path = path or (str(folder) if folder else None)
     else:
         advice = _ADVICE.get(number or 0, "")
     return f"{path}: {reason}. {advice}".strip() if path else f"{reason}. {advice}".strip()
@@ -55,9 +55,10 @@ def find_problem(exc: Exception, folders: Sequence[str | Path]) -> StorageError 
     """
     chain = list(_chain(exc))
     for link in chain:
+        # A step's own error explains its cause.
+        if isinstance(exc, ComponentError):
+            break
         if isinstance(link, OSError) and _unpack(link)[0] in {*_ADVICE, *_FULL}:
-            if isinstance(exc, ComponentError):
-                return None  # It was known, and is explained.
             return StorageError(explain(link, folders))
     text = "\n".join(str(link) for link in chain)
     for number in _TOLD_BY_WORDS:
@@ -106,7 +107,7 @@ def _chain(exc: BaseException) -> Iterator[BaseException]:
         link = link.__cause__ or link.__context__
 
 
-def _find_fullest(folders: Sequence[str | Path]) -> Path | None:
+def _find_fullest(folders: Sequence[str] | Sequence[str | Path]) -> Path | None:
     """Return the folder, or the nearest one above it, whose disk has the least space left."""
     existing = [_existing(Path(folder)) for folder in folders]
     return min(existing, key=_free_bytes, default=None)

@@ -92,7 +92,7 @@ class PushedModel:
         self._models_dir = models_dir
         self._name = name
         file = find_newest_file(models_dir, name)
-        self._seen = _identify(file)
+        self._seen: tuple[Path, int] | str = _identify(file)
         try:
             self._model = FileModel(file)
         except ModelFileError as exc:

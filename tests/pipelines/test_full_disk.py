@@ -54,11 +54,10 @@ def test_a_disk_too_small_at_any_moment_of_a_run_loses_nothing(folders, tmp_path
         assert status == 1, printed
         assert message.startswith("error: "), printed
         assert f"Free some space in {small}" in message, printed
-        assert not list(folders["models"].glob("flowers/*/*")) or name != "models"
+        assert not (folders["models"] / ".staging").exists()
         size_kb = int(size_kb * GROWTH)
         subprocess.run(["mount", "-o", f"remount,size={size_kb}k", str(small)], check=True)
     assert status == 0, messages
-    print(f"{name}: {len(messages)} of {len(messages)} clear", *messages, sep="\n")
     status, printed = run(tmp_path / "undisturbed", tmp_path / "its_models")
     assert status == 0, printed
     steps, others = (
