@@ -57,7 +57,7 @@ def before(tree: Path) -> dict[str, str]:
         ("components/training/worker.py", "", NEITHER),
         ("components/training/weights.py", "", NEITHER),
         # … and all other steps.
-        ("components/*.py", "features trainer errors options __init__", NEITHER),
+        ("components/*.py", "features trainer errors options progress __init__", NEITHER),
     ],
     ids=lambda value: value if "/" in value else "",
 )

@@ -396,7 +396,7 @@ def test_prune_says_what_it_would_remove_removes_it_and_the_next_run_is_cached(t
     files = sorted(toy_terminal.runs.rglob("*"))
     assert toy_terminal("prune", "--keep", "1", "--dry-run") == 0
     dry = toy_terminal.out
-    assert "Would remove: 4 artifacts, 0.0 MB. Kept: those of the newest runs (1)" in dry
+    assert "Would remove: 5 artifacts, 0.0 MB. Kept: those of the newest runs (1)" in dry
     assert sorted(toy_terminal.runs.rglob("*")) == sorted({*files, toy_terminal.runs / ".in_use.lock"})
     assert toy_terminal("prune", "--keep", "1") == 0
     assert toy_terminal.out == dry.replace("Would remove", "Removed")

@@ -278,7 +278,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
 
 @pytest.mark.parametrize("error", [28, 13, 30])
 def test_the_advice_fits_what_the_system_refuses(tmp_path, monkeypatch, error):
-    advice = {28: "Free some space", 13: "Allow it", 30: "Choose a folder that can be written to"}[error]
+    advice = {28: "Free some space", 13: "Nothing may be written there", 30: "The disk is read-only"}[error]
     first, *_ = plan(str(tmp_path))
 
     def refuse(*_: Any) -> None:

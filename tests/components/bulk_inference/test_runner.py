@@ -191,7 +191,7 @@ def test_where_nothing_more_can_be_written_the_same_command_goes_on_later(run, t
         limit_files(before)
     *_, last = capsys.readouterr().err.splitlines()
     assert last.startswith(f"error: {tmp_path}/out")
-    assert "File too large. Allow larger files, or choose another folder; the same command goes on" in last
+    assert "File too large. The size of files is limited: raise the limit, ulimit -f. What is done is kept" in last
     assert run("--workers", "1") == 0
     assert len(rows(tmp_path / "out")) == NUM_IMAGES
 
@@ -206,7 +206,7 @@ def test_on_a_full_disk_the_error_names_the_folder_and_the_same_command_goes_on_
     *_, last = capsys.readouterr().err.splitlines()
     assert last.startswith("error: ")
     assert f"{tmp_path}/out/part-" in last
-    assert "No space left on device. Free some space there, or choose another folder" in last
+    assert "No space left on device. Free some space in " in last
     subprocess.run(["mount", "-o", "remount,size=1m", str(tmp_path / "out")], check=True)
     assert run(*arguments) == 0
     assert len(rows(tmp_path / "out")) == NUM_IMAGES
@@ -286,9 +286,9 @@ def test_a_part_that_fails_ends_the_pipeline_with_its_reason(run, capsys, monkey
         (
             ["--output", f"{__file__}/out"],
             1,
-            "Not a directory. Move what is there out of the way, or choose another folder",
+            "Not a directory. A file is where a folder must be: move it away, or choose another folder.",
         ),
-        (["--output", __file__], 1, "Not a directory. Move what is there out of the way"),
+        (["--output", __file__], 1, "Not a directory. A file is where a folder must be"),
         (["--output", str(ROOT)], 1, "The output must be a new folder, or one with predictions."),
         (["--part-size", "0"], 2, "--part-size must be at least 1. Received: 0"),
         (["--workers", "-1"], 2, "--workers must be at least 1, or 0 for one a core. Received: -1"),
