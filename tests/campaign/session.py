@@ -1,0 +1,175 @@
+"""A person at the command line, in a folder of their own: every command, what it printed and how it ended."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from random import Random
+
+from components.storage.files import read_json
+from pipelines import __main__ as command_line
+from pipelines.flowers import STEPS
+from pipelines.runs import RunRecord
+from tests import tiny_pipeline
+from tests.campaign.situations import Situation
+from tests.campaign.warm_python import WarmPython
+
+ORDER = [step.name for step in STEPS]
+TIMEOUT_S = 300
+TINY = (
+    *(assignment for assignment in tiny_pipeline.assignments() if not assignment.startswith("examples.")),
+    "trainer.epochs=12",
+    "validator.min_examples_per_class=1",
+    "validator.max_excluded_fraction=0.5",
+)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When to kill: some seconds after a step has started; at once when a later step has."""
+
+    step: str
+    delay_s: float = 0.0
+
+    def has_come(self, log: str, now_s: float, seen_s: dict[str, float]) -> bool:
+        """Return whether it has; `seen_s` remembers when the start of the step was first seen."""
+        later = ORDER[ORDER.index(self.step) + 1 :]
+        if any(f" {step}: started" in log for step in later):
+            return True
+        if f" {self.step}: started" not in log:
+            return False
+        return now_s >= seen_s.setdefault(self.step, now_s) + self.delay_s
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended; the status is negative where a signal ended it."""
+
+    arguments: tuple[str, ...]
+    status: int
+    out: str
+    err: str
+
+    @property
+    def is_whole_run(self) -> bool:
+        return self.arguments[0] == "run" and "--to" not in self.arguments
+
+    @property
+    def error(self) -> str:
+        """The text after `error:`, with what follows it."""
+        return self.err.partition("error: ")[2]
+
+    def __str__(self) -> str:
+        err = "\n".join(line for line in self.err.splitlines() if not line.startswith(("E0000", "I0000", "W0000")))
+        return f"$ pipelines {' '.join(self.arguments)}\n{self.out}{err}\nexit status {self.status}"
+
+
+@dataclass
+class Session:
+    """Runs commands on a folder. Without a warm Python they run in this process, and cannot be killed.
+
+    Attributes:
+        folder: holds `data`, `runs` and `models`.
+        situation: whose options are set.
+        python: starts the commands.
+        last_step: `--to` of every run.
+        outcomes: of every command so far.
+        check: is called with every outcome of a command that nobody killed.
+        damaged: artifacts that a fault has damaged.
+        is_disk_full: whether a disk is full on purpose.
+    """
+
+    folder: Path
+    situation: Situation
+    python: WarmPython | None = None
+    last_step: str | None = None
+    outcomes: list[Outcome] = field(default_factory=list)
+    check: "Callable[[Session, Outcome], None]" = lambda _session, _outcome: None
+    damaged: set[Path] = field(default_factory=set)
+    is_disk_full: bool = False
+
+    def __post_init__(self) -> None:
+        self.random = Random(self.situation.seed + self.situation.fault)
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def runs(self) -> Path:
+        return self.folder / "runs"
+
+    @property
+    def models(self) -> Path:
+        return self.folder / "models"
+
+    def run(self, *arguments: str, options: Sequence[str] = ()) -> Outcome:
+        """Run the pipeline on the photos, with more arguments or other options."""
+        return self.command(*self.run_arguments(*arguments, options=options))
+
+    def run_arguments(self, *arguments: str, options: Sequence[str] = ()) -> list[str]:
+        to = ("--to", self.last_step) if self.last_step else ()
+        source = f"examples.source={self.data}"
+        return ["run", *to, *arguments, "--set", source, *TINY, *self.situation.options, *options]
+
+    def command(self, *arguments: str, kill_at: Moment | None = None) -> Outcome:
+        """Run a command to its end, or to the moment when it is killed."""
+        (outcome,) = self.commands(arguments, kill_at=kill_at)
+        return outcome
+
+    def commands(self, *several: Sequence[str], kill_at: Moment | None = None) -> list[Outcome]:
+        """Run commands at the same time, and check each outcome when all have ended."""
+        folders = ("--runs-dir", str(self.runs), "--models-dir", str(self.models))
+        complete = [(*arguments, *folders) for arguments in several]
+        if self.python:
+            outcomes = self._run_warm(complete, kill_at)
+        else:
+            outcomes = [self._run_here(arguments) for arguments in complete]
+        self.outcomes += outcomes
+        for outcome in outcomes:
+            if outcome.status >= 0:
+                self.check(self, outcome)
+        return outcomes
+
+    def record(self) -> RunRecord:
+        """Read the record of the newest run."""
+        return read_json(max(self.runs.glob("*-*/run.json"), key=lambda path: path.stat().st_ctime_ns))
+
+    def artifact(self, step: str, record: RunRecord | None = None) -> Path:
+        """Return the output of a step in the newest run."""
+        return self.runs / "artifacts" / step / (record or self.record())["steps"][step]["key"]
+
+    def log(self) -> str:
+        return "\n".join(outcome.err for outcome in self.outcomes)
+
+    def _run_here(self, arguments: tuple[str, ...]) -> Outcome:
+        out, err = StringIO(), StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                status = command_line.main(arguments)
+            except SystemExit as exc:
+                status = int(exc.code or 0)
+        return Outcome(arguments, status, out.getvalue(), err.getvalue())
+
+    def _run_warm(self, several: Sequence[tuple[str, ...]], kill_at: Moment | None) -> list[Outcome]:
+        assert self.python
+        processes = []
+        for number, arguments in enumerate(several):
+            out, err = self.folder / f"out{number}.txt", self.folder / f"err{number}.txt"
+            with out.open("w") as stdout, err.open("w") as stderr:
+                process = self.python.start("pipelines", *arguments, stdout=stdout.fileno(), stderr=stderr.fileno())
+            processes.append((process, arguments, out, err))
+        end_s, seen_s = time.monotonic() + TIMEOUT_S, {}
+        while any(process.poll() is None for process, *_ in processes):
+            now_s = time.monotonic()
+            log = processes[0][3].read_text(errors="replace") if kill_at else ""
+            if now_s > end_s or (kill_at and kill_at.has_come(log, now_s, seen_s)):
+                for process, *_ in processes:
+                    process.kill()
+            time.sleep(0.005 if kill_at else 0.05)
+        return [
+            Outcome(arguments, process.wait(), out.read_text(errors="replace"), err.read_text(errors="replace"))
+            for process, arguments, out, err in processes
+        ]
