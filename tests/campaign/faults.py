@@ -29,7 +29,7 @@ def fault(function: Callable[[Session], None]) -> Callable[[Session], None]:
 def killed(session: Session) -> None:
     """The run is killed, at one moment or at three."""
     for _ in range(session.random.choice((1, 3))):
-        moment = Moment(session.random.choice(ORDER), session.random.uniform(0, 2))
+        moment = Moment(session.random.choice(ORDER), delay_s=session.random.uniform(0, 2))
         session.command(*session.run_arguments(), kill_at=moment)
 
 
@@ -145,11 +145,9 @@ def inference(session: Session) -> None:
         return {row["image"]: (row["label"], row.get("error")) for row in rows}
 
     table("predictions")
-    changed = session.random.choice([path for path in photos(session.data) if path.suffix in (".png", ".jpeg")])
+    changed, other = session.random.sample(photos(session.data), 2)
     content = changed.read_bytes()
-    changed.write_bytes(
-        session.random.choice([p for p in photos(session.data) if p.suffix == changed.suffix]).read_bytes()
-    )
+    changed.write_bytes(other.read_bytes())
     again, anew = table("predictions"), table("anew")
     assert again == anew, f"infer must not reuse rows of photos that changed: {changed}"
     missing = {str(path.relative_to(session.data)) for path in photos(session.data)} - {

@@ -1,5 +1,6 @@
 """A person at the command line, in a folder of their own: every command, what it printed and how it ended."""
 
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -14,7 +15,7 @@ from pipelines.flowers import STEPS
 from pipelines.runs import RunRecord
 from tests import tiny_pipeline
 from tests.campaign.situations import Situation
-from tests.campaign.warm_python import WarmPython
+from tests.campaign.warm_python import WarmProcess, WarmPython
 
 ORDER = [step.name for step in STEPS]
 TIMEOUT_S = 300
@@ -28,19 +29,37 @@ TINY = (
 
 @dataclass(frozen=True)
 class Moment:
-    """When to kill: some seconds after a step has started; at once when a later step has."""
+    """When to kill: as soon as a step has started and, with a `sign`, a file of that pattern exists; or some later.
+
+    A step that is gone before it was seen (a push takes milliseconds) counts as started when a later one has.
+    """
 
     step: str
+    sign: str | None = None
     delay_s: float = 0.0
 
-    def has_come(self, log: str, now_s: float, seen_s: dict[str, float]) -> bool:
-        """Return whether it has; `seen_s` remembers when the start of the step was first seen."""
+    def has_come(self, log: str, folder: Path) -> bool:
+        """Return whether it has, by the log of the command and the files below a folder; the delay is not counted."""
         later = ORDER[ORDER.index(self.step) + 1 :]
         if any(f" {step}: started" in log for step in later):
             return True
-        if f" {self.step}: started" not in log:
-            return False
-        return now_s >= seen_s.setdefault(self.step, now_s) + self.delay_s
+        started = f" {self.step}: started" in log
+        return started and (self.sign is None or any(folder.glob(self.sign)))
+
+
+def wait_or_kill(
+    processes: Sequence["subprocess.Popen[bytes] | WarmProcess"], log: Path, *, kill_at: Moment | None = None
+) -> None:
+    """Wait until processes have ended, or kill them at a moment, or after five minutes."""
+    end_s, kill_s = time.monotonic() + TIMEOUT_S, float("inf")
+    while any(process.poll() is None for process in processes):
+        now_s = time.monotonic()
+        if kill_at and kill_s > end_s and kill_at.has_come(log.read_text(errors="replace"), log.parent):
+            kill_s = now_s + kill_at.delay_s
+        if now_s >= min(kill_s, end_s):
+            for process in processes:
+                process.kill()
+        time.sleep(0.002 if kill_at else 0.05)
 
 
 @dataclass(frozen=True)
@@ -63,7 +82,8 @@ class Outcome:
 
     def __str__(self) -> str:
         err = "\n".join(line for line in self.err.splitlines() if not line.startswith(("E0000", "I0000", "W0000")))
-        return f"$ pipelines {' '.join(self.arguments)}\n{self.out}{err}\nexit status {self.status}"
+        shown = " ".join(argument for argument in self.arguments if argument not in TINY)
+        return f"$ python -m pipelines {shown}\n{self.out}{err}\nexit status {self.status}"
 
 
 @dataclass
@@ -161,14 +181,7 @@ class Session:
             with out.open("w") as stdout, err.open("w") as stderr:
                 process = self.python.start("pipelines", *arguments, stdout=stdout.fileno(), stderr=stderr.fileno())
             processes.append((process, arguments, out, err))
-        end_s, seen_s = time.monotonic() + TIMEOUT_S, {}
-        while any(process.poll() is None for process, *_ in processes):
-            now_s = time.monotonic()
-            log = processes[0][3].read_text(errors="replace") if kill_at else ""
-            if now_s > end_s or (kill_at and kill_at.has_come(log, now_s, seen_s)):
-                for process, *_ in processes:
-                    process.kill()
-            time.sleep(0.005 if kill_at else 0.05)
+        wait_or_kill([process for process, *_ in processes], processes[0][3], kill_at=kill_at)
         return [
             Outcome(arguments, process.wait(), out.read_text(errors="replace"), err.read_text(errors="replace"))
             for process, arguments, out, err in processes

@@ -29,16 +29,14 @@ MODULES = (
     "components.reporting.plots",
     "components.training.head",
     "export.litert",
-    "export.measure",
     "keras",
-    "pipelines.__main__",
-    "serving.local_server.__main__",
+    "pipelines.compare",
+    "pipelines.kubeflow",
+    "pipelines.local_runner",
+    "serving.local_server.server",
     "tensorflow_serving.apis.prediction_service_pb2_grpc",
-    *(
-        f"components.{step}"
-        for step in ("examples", "features", "trainer", "exporter", "evaluator", "infra_validator", "explainer")
-    ),
 )
+"""What takes long to import, beside the steps; not what is run as `__main__`."""
 START_S = 120
 
 
@@ -65,7 +63,8 @@ class WarmProcess:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has ended meanwhile
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -115,7 +114,9 @@ def _request(address: str, arguments: Sequence[str], cwd: str, files: Sequence[i
 
 def _keep(address: str, executable: str) -> None:
     """Import the modules, then fork for every request, for ever."""
-    for module in MODULES:
+    from pipelines.flowers import STEPS
+
+    for module in (*MODULES, *(step.function.partition(":")[0] for step in STEPS)):
         importlib.import_module(module)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks are not waited for
     server = socket.socket(socket.AF_UNIX)
@@ -168,7 +169,6 @@ def _become(arguments: list[str], cwd: str, env: dict[str, str], files: Sequence
     os.environ.update(env)
     sys.executable = executable
     sys.argv = [arguments[1], *arguments[2:]]
-    sys.modules.pop(arguments[1], None)
     status = 1
     try:
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
