@@ -68,6 +68,15 @@ def check_photos(session: Session) -> None:
     assert not unnamed, f"left out without a reason: {unnamed}"
 
 
+def check_classes(session: Session) -> None:
+    """The classes are the situation's, and no split is one."""
+    found = set(read_examples(session.artifact("examples"))["class_names"])
+    known = {*session.situation.class_names, "nothing"}  # the name of an empty class
+    if session.situation.layout == "train as a class":
+        known.add("train")
+    assert found <= known, f"classes that are none: {sorted(found - known)}"
+
+
 def check_splits(session: Session) -> None:
     """No two splits share a file or a look-alike, and nothing is left out as a look-alike that is not one."""
     examples = session.artifact("examples")
@@ -186,7 +195,7 @@ def check_rerun(session: Session, before: dict[str, str], first: Outcome, second
     assert (first.status, _without_paths(first.out)) == (second.status, _without_paths(second.out)), (
         f"the same command ended otherwise: {first.status}, then {second.status}\n{second}"
     )
-    if first.status in (0, 3) or session.last_step:
+    if first.status in (0, 3):
         stateless = [step.name for step in STEPS if not step.state]
         steps = session.record()["steps"]
         ran = {name: steps[name].get("reason") for name in stateless if name in steps}

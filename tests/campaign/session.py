@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
@@ -171,6 +172,9 @@ class Session:
                 status = command_line.main(arguments)
             except SystemExit as exc:
                 status = int(exc.code or 0)
+            except Exception:  # as Python itself does it
+                traceback.print_exc()
+                status = 1
         return Outcome(arguments, status, out.getvalue(), err.getvalue())
 
     def _run_warm(self, several: Sequence[tuple[str, ...]], kill_at: Moment | None) -> list[Outcome]:

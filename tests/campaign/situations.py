@@ -200,10 +200,11 @@ def _save_16_bits(random: Random, path: Path) -> None:
 
 
 def _save_solid(folder: Path) -> None:
-    """Make every class's next photos plain: red, green, blue."""
-    for parent in sorted({path.parent for path in photos(folder)}):
-        for name in ("red", "green", "blue", "white"):
-            Image.new("RGB", (40, 40), name).save(parent / f"{name}-{parent.name.encode().hex()[:6]}.png")
+    """Give each folder plain photos in four shades of its colour."""
+    for number, parent in enumerate(sorted({path.parent for path in photos(folder)})):
+        for share in (0.4, 0.6, 0.8, 1.0):
+            colour = tuple(int(share * value) for value in COLOURS[number % len(COLOURS)])
+            Image.new("RGB", (40, 40), colour).save(parent / f"plain-{share}.png")
 
 
 def _save_below(random: Random, folder: Path) -> None:

@@ -21,7 +21,8 @@ from tests.campaign.warm_python import WarmPython
 
 SEED = int(os.environ.get("CAMPAIGN_SEED", "1"))
 NUM_SITUATIONS = int(os.environ.get("CAMPAIGN_SITUATIONS", "10"))
-FEW = 6
+SEED_OF_FEW = 1
+FEW = (1, 2, 3, 5, 7, 8, 9, 12, 13, 15, 19, 25)
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +55,7 @@ def play(session: Session) -> list[str]:
         found.append(f"the fault is removed, and the same command does not come to a good end\n{end}")
     if is_good:
         found += invariants.broken(
+            partial(invariants.check_classes, session),
             partial(invariants.check_photos, session),
             partial(invariants.check_splits, session),
             partial(invariants.check_no_leftovers, session.runs, session.models),
@@ -64,15 +66,15 @@ def play(session: Session) -> list[str]:
     return found + invariants.broken(partial(invariants.check_rerun, session, before, end, again))
 
 
-def fail_if_broken(session: Session, found: list[str], seed: int, number: int) -> None:
+def fail_if_broken(session: Session, found: list[str]) -> None:
     __tracebackhide__ = True
     if found:
-        repeat = f"CAMPAIGN_SEED={seed} CAMPAIGN_SITUATIONS={number + 1} pytest tests/campaign -m slow -k '[{number}]'"
-        pytest.fail("\n\n".join([str(session.situation), *found, repeat]), pytrace=False)
+        pytest.fail("\n\n".join([str(session.situation), *found]), pytrace=False)
 
 
 def describe(seed: int, number: int, situation: Situation) -> None:
-    print(f"situation {number} of seed {seed}: {situation}")  # noqa: T201
+    again = f"CAMPAIGN_SEED={seed} CAMPAIGN_SITUATIONS={number + 1} pytest tests/campaign -m slow -k '[{number}]'"
+    print(f"situation {number} of seed {seed}: {situation}\nagain: {again}")  # noqa: T201
 
 
 @pytest.mark.slow
@@ -82,15 +84,14 @@ def test_no_situation_breaks_an_invariant(python: WarmPython, tmp_path: Path, nu
     describe(SEED, number, situation)
     session = Session(tmp_path, situation, python)
     situations.build(situation, session.data)
-    fail_if_broken(session, play(session), SEED, number)
+    fail_if_broken(session, play(session))
 
 
-@pytest.mark.parametrize("number", range(FEW))
+@pytest.mark.parametrize("number", FEW)
 def test_no_data_breaks_an_invariant(tmp_path: Path, own_logging: None, number: int) -> None:
     """The first steps alone, in this process."""
-    seed = 0
-    situation = situations.draw(seed, number, faults=())
-    describe(seed, number, situation)
+    situation = situations.draw(SEED_OF_FEW, number, faults=())
+    describe(SEED_OF_FEW, number, situation)
     session = Session(tmp_path, situation, last_step="validator")
     situations.build(situation, session.data)
-    fail_if_broken(session, play(session), seed, number)
+    fail_if_broken(session, play(session))
