@@ -7,37 +7,30 @@ fast one. One that is gone before it was seen (a push takes milliseconds) become
 kill is left out.
 """
 
+import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from random import Random
+from typing import Any, TextIO
 
 import pytest
 
 from components.artifacts.blessing import is_blessed
 from components.artifacts.manifest import read_manifest
-from components.storage.files import TEMPORARY_FILES, read_json
-from components.storage.models import LINEAGE
-from pipelines import fingerprint
-from pipelines.flowers import STEPS
+from components.storage.files import read_json
 from tests import tiny_pipeline
+from tests.campaign.invariants import check_no_leftovers, check_nothing_half_written_is_visible
+from tests.campaign.session import ORDER, Moment, wait_or_kill
+from tests.campaign.warm_python import WarmProcess, WarmPython
 
 ROOT = Path(__file__).resolve().parents[2]
-ORDER = [step.name for step in STEPS]
-TIMEOUT_S = 300
-
-
-@dataclass(frozen=True)
-class Moment:
-    """When to kill: as soon as a step has started and, with a `sign`, a file of that pattern exists."""
-
-    step: str
-    sign: str | None = None
+SEED = int(os.environ.get("KILLS_SEED", "1"))
+NUM_KILLS = int(os.environ.get("KILLS", "20"))
+NUM_PIPELINES = 4
 
 
 def _in(step: str, name: str) -> Moment:
@@ -76,67 +69,39 @@ MANY = (
 class Pipeline:
     """The flowers pipeline with tiny settings, in a process and folders of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, python: WarmPython | None = None) -> None:
         self.folder = folder
+        self.python = python
         self.runs = folder / "runs"
         self.models = folder / "models"
         self.logs: list[str] = []
 
     def run(self, kill_at: Moment | None = None) -> int:
         """Run the command until it ends or the moment to kill it has come; keep its log and return its exit status."""
-        command = [sys.executable, "-m", "pipelines", "run", "--set", *tiny_pipeline.assignments()]
+        command = ["pipelines", "run", "--set", *tiny_pipeline.assignments()]
         folders = ["--runs-dir", str(self.runs), "--models-dir", str(self.models)]
         log = self.folder / "log.txt"
-        end = time.monotonic() + TIMEOUT_S
         with log.open("w") as stderr:
-            process = subprocess.Popen([*command, *folders], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=stderr)
+            process = self._start([*command, *folders], stderr)
         try:
-            while process.poll() is None and time.monotonic() < end:
-                if kill_at and self._has_come(kill_at, log.read_text(errors="replace")):
-                    break
-                time.sleep(0.002)
+            wait_or_kill([process], log, kill_at=kill_at)
         finally:
             process.kill()
             status = process.wait()
             self.logs.append(log.read_text(errors="replace"))
         return status
 
-    def _has_come(self, moment: Moment, log: str) -> bool:
-        later = ORDER[ORDER.index(moment.step) + 1 :]
-        if any(f" {step}: started" in log for step in later):
-            return True
-        started = f" {moment.step}: started" in log
-        return started and (moment.sign is None or any(self.folder.glob(moment.sign)))
+    def _start(self, arguments: list[str], stderr: TextIO) -> "subprocess.Popen[bytes] | WarmProcess":
+        if self.python:
+            return self.python.start(*arguments, stdout=stderr.fileno(), stderr=stderr.fileno())
+        command = [sys.executable, "-m", *arguments]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=stderr)
 
     def artifact(self, step: str) -> Path:
         return (self.runs / "latest" / "steps" / step).resolve()
 
     def record(self) -> dict[str, Any]:
         return read_json(self.runs / "latest" / "run.json")
-
-
-def assert_nothing_half_written_is_visible(pipeline: Pipeline) -> None:
-    for pushed in pipeline.models.glob("flowers/*"):
-        assert pushed.name.isdecimal()
-        assert read_json(pushed / LINEAGE)["version"] == int(pushed.name)
-        candidate = read_json(pushed / LINEAGE)["model"]
-        export = pipeline.runs / "artifacts" / "export" / candidate["key"]
-        assert _files(pushed) == (_files(export) - {Path("manifest.json")}) | {LINEAGE}
-        assert {Path("saved_model.pb"), Path("variables/variables.index")} < _files(pushed)
-        for name, file in read_json(export / "manifest.json")["files"].items():
-            assert fingerprint.of_file(pushed / name) == file["sha256"]
-    for folder in pipeline.runs.glob("artifacts/*/*"):
-        if folder.is_dir() and folder.suffix != ".partial":
-            files = read_json(folder / "manifest.json")["files"]
-            assert _files(folder) == {Path(name) for name in files} | {Path("manifest.json")}
-            for name, file in files.items():
-                assert fingerprint.of_file(folder / name) == file["sha256"]
-    for record in pipeline.runs.glob("*-*/run.json"):
-        assert read_json(record)["status"] in ("running", "finished")
-
-
-def _files(folder: Path) -> set[Path]:
-    return {p.relative_to(folder) for p in folder.rglob("*") if p.is_file()}
 
 
 def assert_same_outcome(pipeline: Pipeline, undisturbed: Callable[[str], Path]) -> None:
@@ -157,12 +122,7 @@ def assert_same_outcome(pipeline: Pipeline, undisturbed: Callable[[str], Path]) 
     assert is_blessed(pipeline.artifact("infra_validator"))
     assert [p.name for p in pipeline.models.glob("flowers/*")] == ["1"]
     assert (pipeline.runs / "latest" / "report.html").exists()
-    leftovers = [
-        *pipeline.runs.glob("artifacts/*/*.partial"),
-        *pipeline.runs.glob(f"artifacts/*/*/**/{TEMPORARY_FILES}"),
-    ]
-    assert not leftovers
-    assert not (pipeline.models / ".staging").exists()
+    check_no_leftovers(pipeline.runs, pipeline.models)
 
 
 def kill_again_and_again(pipeline: Pipeline, undisturbed: Callable[[str], Path], moments: Sequence[Moment]) -> None:
@@ -172,9 +132,9 @@ def kill_again_and_again(pipeline: Pipeline, undisturbed: Callable[[str], Path],
             -1
         ]
         print(f"kill {number} at {moment.step} {moment.sign or 'started'}; log: {last}")  # noqa: T201
-        assert_nothing_half_written_is_visible(pipeline)
+        check_nothing_half_written_is_visible(pipeline.runs, pipeline.models)
     assert pipeline.run() == 0, pipeline.logs[-1]
-    assert_nothing_half_written_is_visible(pipeline)
+    check_nothing_half_written_is_visible(pipeline.runs, pipeline.models)
     assert_same_outcome(pipeline, undisturbed)
     log = "".join(pipeline.logs)
     assert "features: going on after" in log
@@ -189,3 +149,41 @@ def test_a_pipeline_that_is_killed_ends_as_if_nothing_had_happened(tmp_path, art
 def test_a_pipeline_that_is_killed_at_twenty_moments_ends_as_if_nothing_had_happened(tmp_path, artifact):
     assert len(MANY) == 20
     kill_again_and_again(Pipeline(tmp_path), artifact, MANY)
+
+
+def draw_moments(random: Random, count: int, seconds: dict[str, float]) -> list[Moment]:
+    """Draw moments that are spread evenly over the work of the pipeline, in their order.
+
+    Args:
+        random: what draws.
+        count: of moments.
+        seconds: that each step takes; a little more, so that a moment may come after its step has ended.
+    """
+    steps = [step for step in ORDER for _ in range(1 + round(10 * seconds[step]))]
+    chosen = sorted(random.choices(steps, k=count), key=ORDER.index)
+    return [Moment(step, delay_s=random.uniform(0, 1.2 * seconds[step] + 0.1)) for step in chosen]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(NUM_PIPELINES))
+def test_a_pipeline_that_is_killed_at_random_moments_ends_as_if_nothing_had_happened(tmp_path, artifact, number):
+    """`KILLS=100 KILLS_SEED=5 pytest tests/pipelines/test_kill.py -m slow -k random -n 2`: 100 kills in 4 pipelines."""
+    seconds = {step: read_manifest(artifact(step))["seconds"] for step in ORDER}
+    num_kills = len(range(number, NUM_KILLS, NUM_PIPELINES))
+    moments = draw_moments(Random(f"{SEED}/{number}"), num_kills, seconds)
+    print(f"KILLS={NUM_KILLS} KILLS_SEED={SEED}, pipeline {number}: {moments}")  # noqa: T201
+    (tmp_path / "warm").mkdir()
+    python = WarmPython(tmp_path / "warm")
+    try:
+        pipeline = Pipeline(tmp_path, python)
+        statuses = []
+        for moment in moments:
+            statuses.append(pipeline.run(moment))
+            assert statuses[-1] in (-signal.SIGKILL, 0), f"{moment}: {pipeline.logs[-1]}"
+            check_nothing_half_written_is_visible(pipeline.runs, pipeline.models)
+        # Only the last moments may come after the end.
+        assert statuses.count(-signal.SIGKILL) >= num_kills - 2, statuses
+        assert pipeline.run() == 0, pipeline.logs[-1]
+        assert_same_outcome(pipeline, artifact)
+    finally:
+        python.stop()
