@@ -1,10 +1,12 @@
 """The loss of a training whose classes count differently."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 
 
+@keras.saving.register_keras_serializable(package="components")
 class WeightedCrossentropy(keras.losses.CategoricalCrossentropy):
     """Cross-entropy of each example times the weight of its class.
 
@@ -21,7 +23,10 @@ class WeightedCrossentropy(keras.losses.CategoricalCrossentropy):
 
     def __init__(self, class_weights: Sequence[float], *, label_smoothing: float = 0.0) -> None:
         super().__init__(label_smoothing=label_smoothing)
-        self.class_weights = list(class_weights)
+        self.class_weights, self.label_smoothing = list(class_weights), label_smoothing
+
+    def get_config(self) -> dict[str, Any]:
+        return {"class_weights": self.class_weights, "label_smoothing": self.label_smoothing}
 
     def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
         losses = super().call(y_true, y_pred)
