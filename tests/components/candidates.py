@@ -42,8 +42,6 @@ class Candidates:
 
     def __init__(self, folder: Path, models: str | None = None) -> None:
         self.artifacts = folder / "artifacts"
-        self.out = folder / "out"
-        self.out.mkdir(parents=True)
         self.store = open_store(models or folder / "models")
         self.models = ModelStore(self.store)
 
@@ -131,12 +129,15 @@ class Candidates:
         if not is_evaluated:
             self.evaluate(key)
         folders = {parameter: self.folder(step, key) for step, parameter in STEPS.items()}
-        pusher.push(**folders, models_dir=self.store, out_dir=self.out, options=PusherOptions(**options))
-        return read_push(self.out)
+        out_dir = self.folder("pusher", key)
+        out_dir.mkdir(parents=True, exist_ok=True)
+        pusher.push(**folders, models_dir=self.store, out_dir=out_dir, options=PusherOptions(**options))
+        return read_push(out_dir)
 
     def baseline(self, key: str) -> Baseline:
-        baseline.find(export_dir=self.folder("export", key), models_dir=self.store, out_dir=self.out)
-        return read_baseline(self.out)
+        out_dir = self.folder("baseline", key)
+        baseline.find(export_dir=self.folder("export", key), models_dir=self.store, out_dir=out_dir)
+        return read_baseline(out_dir)
 
     def versions(self, name: str = "flowers") -> list[int]:
         return self.models.versions(name)

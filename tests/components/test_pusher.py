@@ -432,7 +432,7 @@ def test_of_two_pushes_at_once_the_second_is_to_be_compared_with_the_first(candi
     assert [process.exitcode for process in processes] == [0, 0]
     assert candidates.versions() == [1]
     candidates.assert_complete(1, "a")
-    assert read_push(candidates.out)["reason"].startswith("version 1 was pushed meanwhile")
+    assert read_push(candidates.folder("pusher", "b"))["reason"].startswith("version 1 was pushed meanwhile")
     assert candidates.push("b")["version"] == 2
     candidates.assert_complete(2, "b")
     assert candidates.store.names(".staging") == []
