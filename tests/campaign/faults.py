@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaign.session import ORDER, Moment, Session
+from tests.campaign.session import ORDER, Moment, Outcome, Session
 from tests.campaign.situations import draw_photo, photos
 
 FAULTS: dict[str, Callable[[Session], None]] = {"none": lambda _session: None}
@@ -137,18 +137,23 @@ def inference(session: Session) -> None:
     if session.run().status != 0 or not (session.models / "tflite").exists():
         return
 
-    def table(name: str) -> dict[str, object]:
-        output = session.folder / name
-        outcome = session.command("infer", "--input", str(session.data), "--output", str(output), "--workers", "1")
+    def infer(name: str, *arguments: str) -> Outcome:
+        output = str(session.folder / name)
+        return session.command("infer", "--input", str(session.data), "--output", output, "--workers", "1", *arguments)
+
+    def table(name: str, *arguments: str) -> dict[str, object]:
+        outcome = infer(name, *arguments)
         assert outcome.status == 0, str(outcome)
-        rows = parquet.read_table(output).to_pylist()
+        rows = parquet.read_table(session.folder / name).to_pylist()
         return {row["image"]: (row["label"], row.get("error")) for row in rows}
 
     table("predictions")
     changed, other = session.random.sample(photos(session.data), 2)
     content = changed.read_bytes()
     changed.write_bytes(other.read_bytes())
-    again, anew = table("predictions"), table("anew")
+    outcome = infer("predictions")
+    assert (outcome.status, "1 changed" in outcome.err) == (1, True), f"a changed photo must be said\n{outcome}"
+    again, anew = table("predictions", "--overwrite"), table("anew")
     assert again == anew, f"infer must not reuse rows of photos that changed: {changed}"
     missing = {str(path.relative_to(session.data)) for path in photos(session.data)} - {
         os.path.relpath(name, session.data) if Path(name).is_absolute() else name for name in again
