@@ -24,7 +24,7 @@ from components.artifacts.examples import read_examples
 from components.artifacts.features import read_features
 from components.artifacts.manifest import read_manifest
 from components.artifacts.summary import Summary
-from components.options import check_at_least
+from components.options import check_at_least, check_seed
 from components.progress import Progress
 from components.reporting import metrics
 from components.storage.files import read_json, write_json
@@ -55,6 +55,7 @@ class ClassicalOptions:
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "max_photos", "num_neighbours", "num_trees", "max_tree_inputs", "num_jobs")
+        check_seed(self)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from components.artifacts.examples import read_examples
 from components.artifacts.summary import Summary
 from components.artifacts.training import CHECKPOINTS_DIR, write_training
 from components.data.transform import TransformOptions
-from components.options import check_at_least, check_fraction, check_rate
+from components.options import check_at_least, check_fraction, check_rate, check_seed
 from components.training import batches, fitting, hardware, networks
 from components.training.fitting import Schedule
 
@@ -59,6 +59,7 @@ class DepthwiseOptions:
         check_at_least(self, 1, "epochs", "batch_size", "early_stopping_patience", "reduce_lr_patience")
         check_fraction(self, "dropout", "label_smoothing")
         check_rate(self, "learning_rate")
+        check_seed(self)
 
 
 def train(

@@ -27,7 +27,7 @@ from components.data.sources import factory
 from components.data.sources.source import Description, Source
 from components.data.splitting import carve_splits, drop_exact_duplicates, drop_near_duplicates
 from components.errors import DataError
-from components.options import check_above, check_at_least, check_choice, check_range
+from components.options import check_above, check_at_least, check_choice, check_range, check_seed
 from components.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class ExamplesOptions:
             )
         check_range(self, 0, 3, "near_duplicate_bits")
         check_at_least(self, 10, "num_synthetic_per_class")
-        check_at_least(self, 0, "seed")
+        check_seed(self)
 
 
 def describe_source(options: ExamplesOptions) -> Description:

@@ -14,7 +14,7 @@ from components.artifacts.backbone import WEIGHTS_FILE, write_backbone
 from components.artifacts.manifest import write_missing
 from components.artifacts.summary import Summary
 from components.errors import WeightsError
-from components.options import check_choice, check_range
+from components.options import check_choice, check_seed
 from components.storage.cache import is_reachable
 from components.training.backbones import BACKBONES, build_backbone
 from components.training.weights import AUTO, NONE, describe_weights, load_weights
@@ -32,7 +32,7 @@ class ModelOptions:
         weights: `imagenet`, a weights file or its URL, `none` (random), or `auto`: ImageNet's where they can be had,
             else random.
         image_size_px: side of the square that photos are resized to.
-        seed: of random weights, 0 to 2³² - 1.
+        seed: of random weights.
     """
 
     backbone: str = "resnet50"
@@ -42,7 +42,7 @@ class ModelOptions:
 
     def __post_init__(self) -> None:
         check_choice(self, tuple(BACKBONES), "backbone")
-        check_range(self, 0, 2**32 - 1, "seed")
+        check_seed(self)
         if self.image_size_px < BACKBONES[self.backbone].min_size_px:
             raise ValueError(
                 f"image_size_px must be at least {BACKBONES[self.backbone].min_size_px} for {self.backbone}. "

@@ -29,6 +29,11 @@ def check_rate(options: object, *names: str) -> None:
     _check(options, names, "above 0 and at most 1", lambda value: 0 < value <= 1)
 
 
+def check_seed(options: object) -> None:
+    """Check that the seed is one that every generator of random numbers takes."""
+    check_range(options, 0, 2**31 - 1, "seed")
+
+
 def check_choice(options: object, choices: Sequence[str], *names: str) -> None:
     """Check that each named option is one of the choices."""
     _check(options, names, f"one of {', '.join(choices)}", lambda value: value in choices)

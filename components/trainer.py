@@ -20,7 +20,7 @@ from components.artifacts.summary import Summary
 from components.artifacts.training import CHECKPOINTS_DIR, write_training
 from components.data.transform import TransformOptions
 from components.errors import ComponentError
-from components.options import check_at_least, check_choice, check_fraction, check_rate
+from components.options import check_at_least, check_choice, check_fraction, check_rate, check_seed
 from components.training import batches, fitting, hardware, networks
 from components.training.backbones import BACKBONES
 from components.training.fine_tuning import fine_tune
@@ -81,7 +81,7 @@ class TrainerOptions:
         check_rate(self, "learning_rate", "fine_tune_learning_rate")
         check_choice(self, hardware.PRECISIONS, "precision")
         check_choice(self, (NONE, BALANCED), "class_weights")
-        check_at_least(self, 0, "seed")
+        check_seed(self)
         if any(units < 1 for units in self.hidden_units):
             raise ValueError(f"hidden_units must be at least 1 each. Received: {self.hidden_units}")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.artifacts.examples import ENCODED, LABEL
-from components.options import check_at_least, check_fraction
+from components.options import check_at_least, check_fraction, check_seed
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -34,6 +34,7 @@ class TransformOptions:
     def __post_init__(self) -> None:
         check_at_least(self, 0, "rotation_deg", "width_shift", "height_shift", "shear_deg")
         check_fraction(self, "zoom")
+        check_seed(self)
 
 
 def make_augmentation(options: TransformOptions) -> "RandomAffine":

@@ -198,7 +198,7 @@ def photos(images: Sequence[NDArray[np.uint8]], titles: Sequence[str], *, num_co
     figure = Figure(figsize=(1.15 * num_columns, 1.35 * num_rows), layout="constrained")
     for axes in (grid := figure.subplots(num_rows, num_columns, squeeze=False)).flat:
         axes.set_axis_off()
-    titles, fonts = _to_readable(titles)
+    titles, fonts = _to_readable(tuple(titles))
     for axes, image, title in zip(grid.flat, images, titles):  # noqa: B905 (the last row may end early)
         axes.imshow(image)
         axes.set_title(title, fontsize=8, parse_math=False, fontfamily=fonts)
@@ -251,7 +251,7 @@ def _draw_confusion(axes: Axes, matrix: Sequence[Sequence[int]], class_names: Se
 
 def _name_ticks(axes: Axes, axis: str, class_names: Sequence[str]) -> None:
     """Name the ticks of `"x"` or `"y"` after the classes; a dollar sign in a name is no mathematics."""
-    readable, fonts = _to_readable(class_names)
+    readable, fonts = _to_readable(tuple(class_names))
     names = [name.replace("$", r"\$") for name in readable]
     style: dict[str, Any] = {"fontsize": min(max(200 / max(len(names), 1), 5), 10), "fontfamily": fonts}  # points
     if axis == "x":
@@ -260,11 +260,14 @@ def _name_ticks(axes: Axes, axis: str, class_names: Sequence[str]) -> None:
         axes.set_yticks(range(len(names)), names, **style)
 
 
-def _to_readable(names: Sequence[str]) -> tuple[list[str], list[str]]:
+@cache
+def _to_readable(names: tuple[str, ...]) -> tuple[list[str], list[str]]:
     """Return the names and the fonts to draw them with; a name that no installed font can draw becomes its number."""
     fonts = ["DejaVu Sans"]  # comes with matplotlib
     missing = set(map(ord, "".join(names))) - _letters(findfont("DejaVu Sans"))
-    for font in sorted(fontManager.ttflist, key=lambda font: (font.name, font.fname)) if missing else ():
+    # matplotlib's font of last resort has a box for every letter.
+    found = [font for font in fontManager.ttflist if "Last Resort" not in font.name]
+    for font in sorted(found, key=lambda font: (font.name, font.fname)) if missing else ():
         if missing & _letters(font.fname):
             fonts.append(font.name)
             missing -= _letters(font.fname)

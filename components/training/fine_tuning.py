@@ -65,8 +65,12 @@ def fine_tune(
         classifier.set_weights(tuned.get_weights())
     else:
         log.warning(
-            "trainer: FINE-TUNING DID NOT HELP, the model before it is kept: validation loss %.4f, after it %.4f",
-            min(before["val_loss"]),
-            min(history["val_loss"]),
+            "trainer: FINE-TUNING DID NOT HELP, the model before it is kept: validation loss %.4f and accuracy %.4f, "
+            "after it %.4f and %.4f",
+            *(
+                each[name][fitting.best_epoch(each)]
+                for each in (before, history)
+                for name in ("val_loss", "val_accuracy")
+            ),
         )
     return history

@@ -56,7 +56,14 @@ def train_heads(
     accuracies = [history["val_accuracy"][fitting.best_epoch(history)] for _, history in trained]
     log.info("trainer: validation accuracy of each head: %s", ", ".join(f"{a:.4f}" for a in accuracies))
     scores = accuracies if class_weights is None else [-min(history["val_loss"]) for _, history in trained]
-    return trained[int(np.argmax(scores))]
+    head, history = trained[int(np.argmax(scores))]
+    if class_weights is not None:
+        # A saved network names its loss: one of Keras' own can be read by a process that knows nothing of training.
+        with replicas.strategy.scope():
+            fitting.compile_classifier(
+                head, learning_rate=options.learning_rate, label_smoothing=options.label_smoothing
+            )
+    return head, history
 
 
 def _build_head(

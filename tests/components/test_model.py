@@ -171,7 +171,7 @@ def test_a_fallback_is_foreseen_only_where_it_is_sure(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_a_seed_that_no_generator_takes_is_refused(seed: int) -> None:
-    with pytest.raises(ValueError, match=f"seed must be 0 to 4294967295. Received: {seed}"):
+    with pytest.raises(ValueError, match=f"seed must be 0 to 2147483647. Received: {seed}"):
         ModelOptions(seed=seed)
 
 

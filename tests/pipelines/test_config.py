@@ -129,3 +129,10 @@ def test_a_value_out_of_range_states_the_rule(assignment, rule):
     with pytest.raises(ValueError, match="must be") as raised:
         override(Config(), [assignment])
     assert str(raised.value) == rule
+
+
+@pytest.mark.parametrize("seed", ["-1", "2147483648"])
+@pytest.mark.parametrize("section", ["examples", "transform", "trainer"])
+def test_a_seed_that_no_generator_takes_is_an_error(section: str, seed: str) -> None:
+    with pytest.raises(ValueError, match=f"{section}: seed must be 0 to 2147483647. Received: {seed}"):
+        override(Config(), [f"{section}.seed={seed}"])

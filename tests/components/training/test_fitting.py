@@ -9,14 +9,19 @@ from components.errors import ComponentError
 from components.training import fitting
 
 
-def history(*val_losses: float) -> dict[str, list[float]]:
-    return {"loss": [1.0] * len(val_losses), "val_loss": list(val_losses), "val_accuracy": [0.5] * len(val_losses)}
+def history(*val_losses: float, accuracy: float = 0.5) -> dict[str, list[float]]:
+    return {
+        "loss": [1.0] * len(val_losses),
+        "val_loss": list(val_losses),
+        "val_accuracy": [accuracy] * len(val_losses),
+    }
 
 
 def test_a_phase_is_kept_only_where_it_lowers_the_validation_loss() -> None:
     assert fitting.find_best({"head": history(0.5, 0.3, 0.4)}) == ("head", 1)
     assert fitting.find_best({"head": history(0.3), "fine_tune": history(0.4, 0.2)}) == ("fine_tune", 1)
     assert fitting.find_best({"head": history(0.5, 0.3), "fine_tune": history(0.3, 0.4)}) == ("head", 1)
+    assert fitting.find_best({"head": history(0.3), "fine_tune": history(0.2, accuracy=0.4)}) == ("head", 0)
 
 
 def test_a_validation_loss_that_is_no_number_is_an_error() -> None:
