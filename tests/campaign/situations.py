@@ -97,8 +97,8 @@ def build(situation: Situation, folder: Path) -> None:
 
 
 def photos(folder: Path) -> list[Path]:
-    """Return the files of a folder that are not hidden, in order."""
-    found = (path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+    """Return the files of a folder that are not hidden, in order, and its links to nothing."""
+    found = (path for path in folder.rglob("*") if path.is_file() or (path.is_symlink() and not path.is_dir()))
     return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 

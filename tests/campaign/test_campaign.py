@@ -22,7 +22,7 @@ from tests.campaign.warm_python import WarmPython
 SEED = int(os.environ.get("CAMPAIGN_SEED", "1"))
 NUM_SITUATIONS = int(os.environ.get("CAMPAIGN_SITUATIONS", "10"))
 SEED_OF_FEW = 1
-FEW = (1, 2, 3, 5, 7, 8, 9, 12, 13, 15, 19, 25)
+FEW = (0, 1, 2, 3, 5, 7, 8, 9, 12, 13, 14, 15, 17, 19, 20, 23, 25, 27)
 
 
 @pytest.fixture(scope="session")
