@@ -177,7 +177,7 @@ def test_real_photos_are_all_read_and_none_is_taken_for_another(tmp_path: Path) 
         ({"validation_fraction": 0.5, "test_fraction": 0.5}, "must leave a tenth to train on"),
         ({"near_duplicate_bits": 4}, "near_duplicate_bits must be 0 to 3. Received: 4"),
         ({"num_synthetic_per_class": 9}, "num_synthetic_per_class must be at least 10. Received: 9"),
-        ({"seed": -1}, "seed must be at least 0. Received: -1"),
+        ({"seed": -1}, "seed must be 0 to 2147483647. Received: -1"),
     ],
     ids=str,
 )
