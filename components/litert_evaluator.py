@@ -12,7 +12,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ from components.artifacts.summary import Summary
 from components.errors import EvaluationError
 from components.options import check_above, check_range
 from components.reporting import metrics
-from components.storage.files import size_bytes
+from components.storage.files import sha256, size_bytes
 from export.measure import Measured as Output
 from export.spec import read_spec
 
@@ -170,7 +169,7 @@ def _judge(
         objections.append("it predicts one class for everything")
     return {
         "name": path.name,
-        "sha256": sha256(path.read_bytes()).hexdigest(),
+        "sha256": sha256(path),
         **_describe(predicted == labels, path.stat().st_size, output),
         "agreement": agreement,
         "passed": not objections,

@@ -5,7 +5,6 @@ be read becomes a row with the reason. It exists apart from what runs it, so tha
 pipeline on other machines do the very same.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from components.bulk_inference.images import ListedImage, fetch_image
 from components.bulk_inference.output import Part, PredictionFolder
 from components.errors import InferenceError, StorageError
 from components.storage.cache import fetch_file
+from components.storage.files import sha256
 
 _SERVERS = ("rest://", "grpc://")
 _NUM_FETCHED = 32
@@ -50,7 +50,7 @@ class Classifier:
         """Return what the predictions of two runs must have in common: the model's content, or the server's address."""
         if self.model.startswith(_SERVERS):
             return {"server": self.model}
-        return {"sha256": hashlib.sha256(self._fetch_model().read_bytes()).hexdigest()}
+        return {"sha256": sha256(self._fetch_model())}
 
     def _open_transport(self) -> Transport:
         if self.model.startswith(_SERVERS):

@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -267,26 +266,6 @@ def test_an_output_folder_that_cannot_be_written_is_named_before_anything_runs(t
         ": Not a directory. A file is where a folder must be: move it away, or choose another folder.\n"
     )
     assert toy_terminal.err.count("\n") == 1
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[str], None]]:
-    """Mount a small disk on the folder of that name in `tmp_path`."""
-    mounted = []
-
-    def mount(name: str) -> None:
-        folder = tmp_path / name
-        folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
-        try:
-            subprocess.run(command, check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError) as exc:
-            pytest.skip(f"no small disk can be mounted here: {exc}")
-        mounted.append(folder)
-
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_full_disk_for_models_leaves_no_version_and_a_clear_error(toy_terminal, small_disk, monkeypatch):

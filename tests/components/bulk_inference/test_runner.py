@@ -5,7 +5,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,26 +45,6 @@ def run(images: Path, tmp_path: Path, colour_models: Path, own_logging: None) ->
         return command_line.main(["infer", *given, *arguments])
 
     return run
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[..., None]]:
-    """Mount a small disk on the folder of that name in `tmp_path`."""
-    mounted = []
-
-    def mount(name: str, *, size: str) -> None:
-        folder = tmp_path / name
-        folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-        try:
-            subprocess.run(command, check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError) as exc:
-            pytest.skip(f"no small disk can be mounted here: {exc}")
-        mounted.append(folder)
-
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def rows(output: Path) -> list[dict[str, Any]]:
