@@ -5,8 +5,8 @@ import logging
 import os
 from pathlib import Path
 
-NAMES = ("augmentation", "training", "serving", "on_device", "web", "bulk_inference", "growth")
-_SERVED = {"serving", "on_device", "web", "bulk_inference"}
+NAMES = ("augmentation", "training", "serving", "load", "on_device", "web", "bulk_inference", "growth")
+_SERVED = {"serving", "load", "on_device", "web", "bulk_inference"}
 
 
 def main() -> None:
@@ -37,15 +37,18 @@ def main() -> None:
             f"{' and '.join(sorted(_SERVED))} need a model and its LiteRT file, {model_dir} and {file}: "
             "run make train, or give --model and --litert"
         )
-    from benchmarks import augmentation, bulk_inference, growth, on_device, serving, training, web
+    from benchmarks import augmentation, bulk_inference, growth, load, machine, on_device, serving, training, web
     from components.model import ModelOptions
 
+    print(f"machine: {machine.describe()}", flush=True)
     if "augmentation" in names:
         augmentation.measure(options.data)
     if "training" in names:
         training.measure(options.data, ModelOptions(weights=options.weights), epochs=options.epochs)
     if "serving" in names:
         serving.measure(options.data, model_dir, file)
+    if "load" in names:
+        load.measure(options.data, model_dir)
     if "on_device" in names:
         on_device.measure(options.data, model_dir, file)
     if "web" in names:

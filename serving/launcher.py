@@ -40,13 +40,14 @@ _NOBODY = 65534
 
 @dataclass(frozen=True)
 class Server:
-    """A server that runs on this machine, and the path of its log."""
+    """A server that runs on this machine, the path of its log, and the process that ends with it."""
 
     engine: str
     host: str
     grpc_port: int
     rest_port: int
     log_path: Path
+    process_id: int
 
     @property
     def grpc_target(self) -> str:
@@ -171,7 +172,6 @@ def serve(
     if engine == "docker":
         _pull_image()
     grpc_port, rest_port = _find_free_ports()
-    server = Server(engine, _HOST, grpc_port, rest_port, log_path)
     with ExitStack() as stack:
         if version and engine == "local":
             # Beside the log: whoever clears up after a process that was killed finds it there.
@@ -197,6 +197,7 @@ def serve(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        server = Server(engine, _HOST, grpc_port, rest_port, log_path, process.pid)
         try:
             _wait_until_available(server, process, model_name, timeout_s)
             yield server

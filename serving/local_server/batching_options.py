@@ -12,6 +12,7 @@ _WRAPPED = (
     "num_batch_threads",
     "enable_large_batch_splitting",
     "max_execution_batch_size",
+    "thread_pool_name",
 )
 
 
@@ -22,12 +23,14 @@ class BatchingOptions:
     Attributes:
         max_batch_size: rows of a request, and of a batch.
         batch_timeout_s: how long the oldest request waits for a batch to fill up while a thread is free.
-        max_enqueued_batches: batches that may wait for one model; beyond, a request is refused at once.
-        num_batch_threads: batches at work at the same time.
+        max_enqueued_batches: batches that may wait for one signature of a model, and one shape of its inputs; beyond, a
+            request is refused at once.
+        num_batch_threads: batches of one model at work at the same time.
         allowed_batch_sizes: a batch is filled up to the next of these sizes; any size where empty.
-        pad_variable_length_inputs: fill shorter inputs with zeros, so that different shapes share a batch.
+        pad_variable_length_inputs: fill shorter inputs with their first value, so that different shapes share a batch.
         enable_large_batch_splitting: split a request of more than `max_execution_batch_size` rows.
         max_execution_batch_size: rows of a batch where requests are split; `None` is `max_batch_size`.
+        thread_pool_name: a label of the metrics.
     """
 
     max_batch_size: int = 1000
@@ -38,6 +41,7 @@ class BatchingOptions:
     pad_variable_length_inputs: bool = False
     enable_large_batch_splitting: bool = False
     max_execution_batch_size: int | None = None
+    thread_pool_name: str = "model_server_batch_threads"
 
     def __post_init__(self) -> None:
         for name in ("max_batch_size", "max_enqueued_batches", "num_batch_threads", "num_rows_per_batch"):
@@ -52,11 +56,13 @@ class BatchingOptions:
                 f"Received: {self.max_execution_batch_size}"
             )
         sizes = self.allowed_batch_sizes
-        if sizes and (list(sizes) != sorted(set(sizes)) or sizes[0] < 1 or sizes[-1] != self.num_rows_per_batch):
+        if sizes and sizes[-1] != self.max_batch_size:
             raise ValueError(
-                f"allowed_batch_sizes must increase and end with the rows of a full batch ({self.num_rows_per_batch}). "
-                f"Received: {list(sizes)}"
+                "Last entry in allowed_batch_sizes must match max_batch_size; last entry was "
+                f"{sizes[-1]}; expected {self.max_batch_size}"
             )
+        if sizes and (list(sizes) != sorted(set(sizes)) or sizes[0] < 1):
+            raise ValueError(f"allowed_batch_sizes must increase from at least 1. Received: {list(sizes)}")
 
     @property
     def num_rows_per_batch(self) -> int:
@@ -64,12 +70,17 @@ class BatchingOptions:
             return self.max_execution_batch_size
         return self.max_batch_size
 
+    def round_up(self, num_rows: int) -> int:
+        """Return the rows that a batch of `num_rows` is filled up to."""
+        return next((size for size in (0, *self.allowed_batch_sizes) if size >= num_rows), num_rows)
+
     @classmethod
     def from_proto(cls, proto: Any) -> "BatchingOptions":
         """Read a `BatchingParameters` message; what it leaves out keeps its default."""
         given = {name: getattr(proto, name).value for name in _WRAPPED if proto.HasField(name)}
         if "batch_timeout_micros" in given:
             given["batch_timeout_s"] = given.pop("batch_timeout_micros") / 1e6
+        given.setdefault("thread_pool_name", "")
         return cls(
             **given,
             allowed_batch_sizes=tuple(proto.allowed_batch_sizes),

@@ -137,8 +137,9 @@ async def _respond(
         await context.abort(Code.INTERNAL, "the request is not a valid protobuf message of its type")
     name = _name_model(request)
     try:
-        # A caller's deadline cancels the call, and with it whatever still waits in the queue.
-        return await service.counted(handle(request), model_name=name, api=api, entrypoint="GRPC", timeout_s=None)
+        return await service.counted(
+            handle(request), model_name=name, api=api, entrypoint="GRPC", timeout_s=context.time_remaining()
+        )
     except StatusError as exc:
         # Not the message, which may quote what was sent.
         log.debug("%s of model %r: %s", api, name[:_MAX_SHOWN_CHARS], exc.code.name)

@@ -1,5 +1,6 @@
 """A LiteRT (TFLite) file as a servable: on a CPU the fast way to serve a quantized model."""
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -110,7 +111,8 @@ class LiteRTServable:
             return None  # A number a row: TensorFlow Serving's clients send [2.0] where a file says [1, 1].
         return (None, *sizes[1:]) if self._has_rows(signature) else tuple(sizes)
 
-    def run(self, feeds: Mapping[str, Array], fetches: Sequence[str]) -> list[Array]:
+    def run(self, feeds: Mapping[str, Array], fetches: Sequence[str], timeout_s: float = math.inf) -> list[Array]:
+        # The interpreter has no way to be stopped.
         signature, _ = self._names[fetches[0]]
         inputs = {self._names[name][1]: array for name, array in feeds.items()}
         outputs = [self._names[name][1] for name in fetches]

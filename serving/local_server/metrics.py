@@ -12,6 +12,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 
+from serving.local_server.batching import BatchRecord
 from serving.local_server.errors import Code, StatusError
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -43,8 +44,12 @@ class Metrics:
         )
         self.queuing_latency = self._histogram(
             "serving:batching_session:queuing_latency",
-            "Distribution of wall time spent (in microseconds) in queuing, of the oldest request of each batch.",
+            "Distribution of wall time spent (in microseconds) in queuing",
+            ["thread_pool_name"],
             buckets=_QUEUING_BUCKETS_US,
+        )
+        self.wrapped_run_count = self._counter(
+            "serving:batching_session:wrapped_run_count", "Total count of run calls on the wrapped session", []
         )
         self.batch_size = self._histogram(
             "serving:batching_session:processed_batch_size", "Rows of each batch that was run.", buckets=_COUNT_BUCKETS
@@ -83,10 +88,12 @@ class Metrics:
     ) -> Histogram:
         return Histogram(f":tensorflow:{name}", documentation, labels, buckets=buckets, registry=self._registry)
 
-    def count_batch(self, num_rows: int, waited_s: float) -> None:
-        """Count a batch that was run."""
-        self.batch_size.observe(num_rows)
-        self.queuing_latency.observe(waited_s * 1e6)
+    def count_batch(self, record: BatchRecord) -> None:
+        """Count a batch that starts."""
+        self.wrapped_run_count.inc()
+        self.batch_size.observe(record.num_rows)
+        for wait_s in record.waits_s:
+            self.queuing_latency.labels(record.thread_pool_name).observe(wait_s * 1e6)
 
     @contextmanager
     def timed_load(self, version_dir: Path) -> Iterator[None]:

@@ -1,13 +1,15 @@
 """A SavedModel, TF1-style ones included, run as TensorFlow Serving runs it: through a session."""
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
+from tensorflow.python.client import pywrap_tf_session as tf_session
 
 from serving.local_server.errors import failed_precondition, from_tensorflow, invalid_argument
 from serving.local_server.servable import Array, LoadOptions
@@ -26,10 +28,11 @@ class SavedModelServable:
         config = tf.compat.v1.ConfigProto(
             intra_op_parallelism_threads=options.num_intra_op_threads,
             inter_op_parallelism_threads=options.num_inter_op_threads,
+            # Or one model's loop would keep the threads that another's operations need.
+            use_per_session_threads=True,
         )
         self._graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=self._graph, config=config)
-        self._callables: dict[tuple[tuple[str, ...], tuple[str, ...]], Callable[..., list[Array]]] = {}
         try:
             with self._graph.as_default():
                 meta_graph = tf.compat.v1.saved_model.load(self._session, list(options.tags), str(path))
@@ -45,6 +48,7 @@ class SavedModelServable:
             ) from exc
         self.signatures: Mapping[str, Any] = dict(meta_graph.signature_def)
         self._graph.finalize()
+        self._session._extend_graph()
 
     def shape(self, tensor_name: str) -> tuple[int | None, ...] | None:
         tensor = self._tensor(tensor_name)
@@ -53,35 +57,31 @@ class SavedModelServable:
             return None
         return tuple(tensor.shape.as_list())
 
-    def run(self, feeds: Mapping[str, Array], fetches: Sequence[str]) -> list[Array]:
+    def run(self, feeds: Mapping[str, Array], fetches: Sequence[str], timeout_s: float = math.inf) -> list[Array]:
         # What is fed needs no computing, and TensorFlow refuses to.
         computed = sorted(set(fetches) - set(feeds))
         outputs = dict(feeds)
         if computed:
-            call = self._prepare(sorted(feeds), computed)
-            with from_tensorflow():
-                outputs.update(zip(computed, call(*(feeds[name] for name in sorted(feeds))), strict=True))
+            outputs.update(zip(computed, self._compute(feeds, computed, timeout_s), strict=True))
         return [_as_array(outputs[name]) for name in fetches]
 
     def close(self) -> None:
-        self._callables = {}
         self._session.close()
         self._graph = None
         gc.collect()  # A graph is full of cycles, and holds the weights' memory until it goes.
 
-    def _prepare(self, feeds: Sequence[str], fetches: Sequence[str]) -> Callable[..., list[Array]]:
-        key = (tuple(feeds), tuple(fetches))
-        call = self._callables.get(key)
-        if call is None:
-            for name in (*feeds, *fetches):
-                self._tensor(name)
-            # Not the public `make_callable`, which refuses shapes that the graph's inference, and so nobody, promised:
-            # half_plus_two's `x` is inferred as [?, 1], and clients feed [1]. Two threads may both make a call, and one
-            # of them stays.
-            options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
+    def _compute(self, feeds: Mapping[str, Array], fetches: Sequence[str], timeout_s: float) -> list[Array]:
+        # Not the public `run`, which refuses shapes that the graph's inference, and so nobody, promised:
+        # half_plus_two's `x` is inferred as [?, 1], and clients feed [1].
+        inputs = {self._tensor(name)._as_tf_output(): array for name, array in feeds.items()}
+        outputs = [self._tensor(name)._as_tf_output() for name in fetches]
+        timeout_ms = 0 if timeout_s == math.inf else max(1, math.ceil(timeout_s * 1000))
+        options = tf_session.TF_NewBufferFromString(config_pb2.RunOptions(timeout_in_ms=timeout_ms).SerializeToString())
+        try:
             with from_tensorflow():
-                call = self._callables[key] = self._session._make_callable_from_options(options)
-        return call
+                return self._session._call_tf_sessionrun(options, inputs, outputs, [], None)
+        finally:
+            tf_session.TF_DeleteBuffer(options)
 
     def _tensor(self, name: str) -> Any:
         try:

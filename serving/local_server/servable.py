@@ -29,11 +29,16 @@ class Servable(Protocol):
     def shape(self, tensor_name: str) -> tuple[int | None, ...] | None:
         """Return the shape that an input must have; `None` for an axis, or for all of it, that may be of any size."""
 
-    def run(self, feeds: Mapping[str, Array], fetches: Sequence[str]) -> list[Array]:
+    def run(self, feeds: Mapping[str, Array], fetches: Sequence[str], timeout_s: float = ...) -> list[Array]:
         """Compute the tensors `fetches` from the tensors `feeds`, both by name.
 
+        Args:
+            feeds: inputs by tensor name.
+            fetches: names of the outputs.
+            timeout_s: after which the model ends its work, as soon as its runtime can; without one it is not ended.
+
         Raises:
-            StatusError: the model refuses its input.
+            StatusError: the model refuses its input, or DEADLINE_EXCEEDED.
         """
 
     def close(self) -> None:

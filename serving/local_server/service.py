@@ -3,12 +3,13 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2
 
 from serving.local_server import inference, model_config
-from serving.local_server.batching import Scheduler
+from serving.local_server.batching import FOREVER, Scheduler
 from serving.local_server.errors import Code, StatusError, invalid_argument
 from serving.local_server.manager import ModelManager
 from serving.local_server.metrics import Metrics
@@ -16,6 +17,9 @@ from serving.local_server.servable import Array, Servable
 from serving.local_server.versions import Version
 
 T = TypeVar("T")
+
+# Of the request at work, on `time.monotonic`.
+_deadline_s: ContextVar[float] = ContextVar("_deadline_s", default=FOREVER)
 
 
 class Service:
@@ -118,20 +122,21 @@ class Service:
             model_name: which the request names.
             api: `Predict` over gRPC, `predict` over REST, and so on: the labels of TensorFlow Serving's metrics.
             entrypoint: `GRPC` or `REST`.
-            timeout_s: after which the work is cancelled; `None` waits.
+            timeout_s: after which the work is cancelled, and a model's run for it ended; `None` waits.
 
         Raises:
             StatusError: what the work raises, or DEADLINE_EXCEEDED.
         """
         start = time.perf_counter()
         code = Code.INTERNAL
+        _deadline_s.set(FOREVER if timeout_s is None else time.monotonic() + timeout_s)
         try:
             result = await asyncio.wait_for(work, timeout_s)
             code = Code.OK
             return result
         except asyncio.TimeoutError as exc:
             code = Code.DEADLINE_EXCEEDED
-            raise StatusError(code, "Request timed out before the model answered.") from exc
+            raise StatusError(code, "Timed out waiting for notification") from exc
         except StatusError as exc:
             code = exc.code
             # Its frames hold all that was sent, and refer to it in a circle that would keep them for minutes.
@@ -151,7 +156,7 @@ class Service:
 
         async def run(servable: Servable, feeds: Mapping[str, Array], fetches: Sequence[str]) -> list[Array]:
             start = time.perf_counter()
-            outputs = await self._scheduler.run(servable, feeds, fetches)
+            outputs = await self._scheduler.run(servable, feeds, fetches, _deadline_s.get())
             latency.labels(model_name, api, servable.runtime).observe((time.perf_counter() - start) * 1e6)
             return outputs
 

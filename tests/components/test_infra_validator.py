@@ -80,7 +80,7 @@ class Validation:
         if self.failure:
             raise ServerError(self.failure, log_path=log_path)
         try:
-            yield Server(engine, "127.0.0.1", 1, 1, log_path)
+            yield Server(engine, "127.0.0.1", 1, 1, log_path, process_id=0)
         finally:
             self.events.append("stopped")
 
@@ -173,7 +173,7 @@ def test_a_response_is_compared_with_what_the_evaluator_saw(response: Any, messa
 
 def test_a_server_that_is_gone_gives_no_prediction_over_rest_and_grpc(tmp_path):
     grpc_port, rest_port = launcher._find_free_ports()
-    server = Server("local", "127.0.0.1", grpc_port, rest_port, tmp_path / "log")
+    server = Server("local", "127.0.0.1", grpc_port, rest_port, tmp_path / "log", process_id=0)
     with pytest.raises(infra_validator._ResponseError, match="refused"):
         infra_validator._call_rest(server, "flowers", "images", PHOTO)
     with (
@@ -203,7 +203,7 @@ def test_what_is_no_prediction_is_in_the_message(tmp_path, status, content, mess
     with HTTPServer(("127.0.0.1", 0), Handler) as http:
         thread = threading.Thread(target=http.handle_request)
         thread.start()
-        server = Server("local", "127.0.0.1", 0, http.server_port, tmp_path / "log")
+        server = Server("local", "127.0.0.1", 0, http.server_port, tmp_path / "log", process_id=0)
         with pytest.raises(infra_validator._ResponseError, match=message):
             infra_validator._call_rest(server, "flowers", "images", PHOTO)
         thread.join()

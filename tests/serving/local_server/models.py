@@ -45,6 +45,7 @@ def build(folder: Path) -> None:
     echo(folder / "echo" / "1")
     judge(folder / "judge" / "1")
     block(folder / "block" / "1")
+    endless(folder / "endless" / "1")
     heavy(folder / "heavy" / "1")
     tagged(folder / "tagged" / "1")
     refused(folder / "refused" / "1")
@@ -163,6 +164,15 @@ def block(path: Path) -> None:
             path,
             {"serving_default": signature({"x": x}, {"y": waited}), "release": signature({"x": x}, {"y": released})},
         )
+
+
+def endless(path: Path) -> None:
+    """Multiply matrices on and on: only a deadline ends it."""
+    with tf.Graph().as_default(), tf1.Session() as session:
+        x = tf1.placeholder(tf.float32, [None])
+        matrix = tf.zeros([64, 64]) + tf.reduce_sum(x)
+        last = tf.while_loop(lambda m: tf.constant(value=True), lambda m: tf.matmul(m, m), [matrix])
+        _save(session, path, {"serving_default": signature({"x": x}, {"y": tf.reduce_sum(last, 1)})})
 
 
 def heavy(path: Path) -> None:

@@ -1,7 +1,9 @@
 import asyncio
 import gc
 import logging
+import math
 import threading
+import time
 import weakref
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -14,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.local_server import batching, protos
-from serving.local_server.batching import Scheduler
+from serving.local_server import batches, batching, protos
+from serving.local_server.batching import BatchRecord, Scheduler
 from serving.local_server.batching_options import BatchingOptions
 from serving.local_server.errors import Code, StatusError, invalid_argument
 from serving.local_server.servable import Array
@@ -35,13 +37,15 @@ class Doubler:
 
     def __init__(self) -> None:
         self.calls: list[dict[str, Array]] = []
+        self.timeouts_s: list[float] = []
         self.gate = threading.Event()
         self.gate.set()
 
     def shape(self, tensor_name: str) -> None:
         return None
 
-    def run(self, feeds: Mapping[str, Array], fetches: Sequence[str]) -> list[Array]:
+    def run(self, feeds: Mapping[str, Array], fetches: Sequence[str], timeout_s: float = math.inf) -> list[Array]:
+        self.timeouts_s.append(timeout_s)
         assert self.gate.wait(TIMEOUT_S)
         self.calls.append(dict(feeds))
         for array in feeds.values():
@@ -180,9 +184,9 @@ async def test_a_large_request_is_split_and_joined_in_order(model: Doubler) -> N
 class Careful(Doubler):
     """It closes its gate behind each call."""
 
-    def run(self, feeds: Mapping[str, Array], fetches: Sequence[str]) -> list[Array]:
+    def run(self, feeds: Mapping[str, Array], fetches: Sequence[str], timeout_s: float = math.inf) -> list[Array]:
         try:
-            return super().run(feeds, fetches)
+            return super().run(feeds, fetches, timeout_s)
         finally:
             self.gate.clear()
 
@@ -209,21 +213,21 @@ async def test_a_batch_waits_for_more_requests_until_its_time_is_up(model: Doubl
     loop = asyncio.get_running_loop()
     clock, skipped_s = loop.time, 0.0
     loop.time = lambda: clock() + skipped_s  # type: ignore[method-assign]
-    waits: list[tuple[int, float]] = []
-    scheduler = Scheduler(
-        BatchingOptions(max_batch_size=8, batch_timeout_s=10, num_batch_threads=1),
-        on_batch=lambda num_rows, waited_s: waits.append((num_rows, waited_s)),
-    )
+    records: list[BatchRecord] = []
+    options = BatchingOptions(max_batch_size=8, batch_timeout_s=10, num_batch_threads=1)
+    scheduler = Scheduler(options, on_batch=records.append)
     first, second = submit(scheduler, model, rows(1)), submit(scheduler, model, rows(2))
     await settle()
     assert not model.calls
     skipped_s = 1.0
     await settle()
-    assert not waits
+    assert not records
     skipped_s = 10.0
     assert await first == [rows(2)]
     assert await second == [rows(4)]
-    assert waits == [(2, pytest.approx(10, abs=5))]  # as long as the test itself takes is fine
+    (record,) = records
+    assert (record.thread_pool_name, record.sizes, record.num_rows) == ("model_server_batch_threads", [1, 1], 2)
+    assert record.waits_s == [pytest.approx(10, abs=5)] * 2  # as long as the test itself takes is fine
 
 
 async def test_a_full_batch_does_not_wait(model: Doubler) -> None:
@@ -245,29 +249,29 @@ async def test_a_batch_that_the_next_request_does_not_fit_in_does_not_wait(model
 
 
 async def test_a_batch_is_filled_up_to_an_allowed_size(model: Doubler) -> None:
-    sizes: list[int] = []
-    scheduler = Scheduler(
-        BatchingOptions(max_batch_size=8, allowed_batch_sizes=(2, 4, 8)),
-        on_batch=lambda num_rows, waited_s: sizes.append(num_rows),
-    )
+    records: list[BatchRecord] = []
+    scheduler = Scheduler(BatchingOptions(max_batch_size=8, allowed_batch_sizes=(2, 4, 8)), on_batch=records.append)
     for num_rows in (0, 1, 2, 3, 5):
         output = await scheduler.run(model, {"x": rows(*range(num_rows)).reshape(-1, 1)}, ["y"])
         assert output[0].ravel().tolist() == [2 * i for i in range(num_rows)]
     assert model.sizes == [0, 2, 2, 4, 8]
-    assert sizes == [0, 1, 2, 3, 5]
+    assert [(record.sizes, record.num_rows) for record in records] == [
+        ([0], 0), ([1], 2), ([2], 2), ([3], 4), ([5], 8)
+    ]  # fmt: skip
+    assert model.calls[-1]["x"].ravel().tolist() == [0, 1, 2, 3, 4, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
     ("one", "other", "joined"),
     [
-        (np.ones((1, 2), np.float32), np.ones((2, 3), np.float32), [[1, 1, 0], [1, 1, 1], [1, 1, 1]]),
-        (np.ones((1, 2, 1), np.int64), np.ones((1, 1, 2), np.int64), [[[1, 0], [1, 0]], [[1, 1], [0, 0]]]),
-        (np.array([[b"a", b"b"]], object), np.array([[b"c"]], object), [[b"a", b"b"], [b"c", b""]]),
-        (np.ones((1, 0), bool), np.ones((1, 1), bool), [[False], [True]]),
+        (np.float32([[7, 8]]), np.float32([[1, 2, 3], [4, 5, 6]]), [[7, 8, 7], [1, 2, 3], [4, 5, 6]]),
+        (np.int64([[[1], [2]]]), np.int64([[[3, 4]]]), [[[1, 1], [2, 1]], [[3, 4], [3, 3]]]),
+        (np.array([[b"a", b"b"]], object), np.array([[b"c"]], object), [[b"a", b"b"], [b"c", b"c"]]),
+        (np.ones((0, 2), bool), np.ones((1, 1), bool), [[True, True]]),
     ],
-    ids=["float", "two axes", "text", "bool"],
+    ids=["float", "two axes", "text", "no row"],
 )
-async def test_inputs_of_different_lengths_are_padded_to_share_a_batch(
+async def test_inputs_of_different_lengths_are_filled_up_with_their_first_value(
     model: Doubler, one: Array, other: Array, joined: list[Any]
 ) -> None:
     outputs = await run_waiting(Scheduler(PADDED), model, one, other)
@@ -276,8 +280,16 @@ async def test_inputs_of_different_lengths_are_padded_to_share_a_batch(
     assert [len(output) for output in outputs] == [len(one), len(other)]
 
 
+@pytest.mark.parametrize(
+    ("one", "other"), [((1, 0), (1, 1)), ((1, 1, 1, 1, 1, 1, 1), (1, 1, 1, 1, 1, 1, 2))], ids=["empty", "rank"]
+)
+async def test_what_cannot_be_padded_runs_apart(model: Doubler, one: tuple[int, ...], other: tuple[int, ...]) -> None:
+    outputs = await run_waiting(Scheduler(PADDED), model, np.ones(one, np.float32), np.ones(other, np.float32))
+    assert [output.shape for output in outputs] == [one, other]
+
+
 async def test_padding_never_makes_a_batch_huge(model: Doubler, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "_MAX_PADDED_BYTES", 4000)
+    monkeypatch.setattr(batches, "_MAX_PADDED_BYTES", 4000)
     inputs = [np.ones((1, size), np.float32) for size in (1, 2, 1000, 3)]
     outputs = await run_waiting(Scheduler(PADDED), model, *inputs)
     assert [output.shape for output in outputs] == [(1, 2), (1, 2), (1, 1000), (1, 3)]
@@ -300,26 +312,76 @@ async def test_a_full_queue_refuses_at_once_and_takes_requests_again_afterwards(
     assert len(await asyncio.gather(*(submit(scheduler, model, rows(1)) for _ in range(8)))) == 8
 
 
-async def test_kinds_and_empty_requests_cannot_outgrow_the_queue(model: Doubler) -> None:
-    scheduler = Scheduler(BatchingOptions(max_batch_size=4, max_enqueued_batches=3, num_batch_threads=1))
-    inputs = [np.ones((1, size), np.float32) for size in range(2, 10)] + [np.ones((0, 2), np.float32)] * 20
-    outputs = await run_waiting(scheduler, model, *inputs)
-    assert sum(isinstance(output, StatusError) for output in outputs) == (8 - 3) + (20 - 3)
-
-
-async def test_one_models_full_queue_is_not_anothers(model: Doubler) -> None:
-    scheduler, other = (
-        Scheduler(BatchingOptions(max_batch_size=1, max_enqueued_batches=1, num_batch_threads=1)),
-        Doubler(),
-    )
+async def test_each_signature_and_shape_has_a_queue_of_its_own(model: Doubler) -> None:
+    scheduler = Scheduler(BatchingOptions(max_batch_size=1, max_enqueued_batches=1, num_batch_threads=1))
     busy = await occupy(scheduler, model)
-    waiting = submit(scheduler, model, rows(1))
+    waiting = [submit(scheduler, model, rows(1), fetches) for fetches in (["y"], ["z"])]
+    waiting.append(submit(scheduler, model, np.ones((1, 2), np.float32)))
     await settle()
-    assert await code_of(scheduler.run(model, {"x": rows(1)}, ["y"])) is Code.UNAVAILABLE
-    fine = submit(scheduler, other, rows(1))
+    assert await code_of(scheduler.run(model, {"x": rows(1)}, ["z"])) is Code.UNAVAILABLE
+    model.gate.set()
+    await asyncio.gather(busy, *waiting)
+
+
+async def test_empty_requests_cannot_outgrow_the_queue(model: Doubler) -> None:
+    scheduler = Scheduler(BatchingOptions(max_batch_size=4, max_enqueued_batches=3, num_batch_threads=1))
+    outputs = await run_waiting(scheduler, model, *[np.ones((0, 2), np.float32)] * 20)
+    assert sum(isinstance(output, StatusError) for output in outputs) == 20 - 3 * 4
+
+
+@pytest.mark.parametrize("options", [None, WIDE], ids=["alone", "batched"])
+async def test_a_model_at_work_keeps_no_other_model_waiting(model: Doubler, options: BatchingOptions | None) -> None:
+    scheduler, other = Scheduler(options), Doubler()
+    model.gate.clear()
+    stuck = [submit(scheduler, model, rows(i)) for i in range(200)]
+    await settle()
+    assert await scheduler.run(other, {"x": rows(1)}, ["y"]) == [rows(2)]
+    model.gate.set()
+    await asyncio.gather(*stuck)
+
+
+async def test_a_model_may_have_options_of_its_own(model: Doubler) -> None:
+    scheduler, other = Scheduler(WIDE), Doubler()
+    scheduler.add(other, None)
+    await run_waiting(scheduler, model, rows(1), rows(2))
+    other.gate.clear()
+    waiting = [submit(scheduler, other, rows(i)) for i in range(5)]
+    await settle()
+    other.gate.set()
+    await asyncio.gather(*waiting)
+    assert (model.sizes, other.sizes) == ([1, 2], [1] * 5)
+
+
+async def test_an_unloaded_model_leaves_nothing_behind() -> None:
+    scheduler, model = Scheduler(WIDE), Doubler()
+    await scheduler.run(model, {"x": rows(1)}, ["y"])
+    num_threads = threading.active_count()
+    watched = weakref.ref(model)
+    del model
+    with anyio.fail_after(TIMEOUT_S):
+        while watched() is not None or threading.active_count() >= num_threads:
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize(("options", "num_runs"), [(None, 2), (WIDE, 1)], ids=["alone", "batched"])
+async def test_a_model_ends_its_work_at_the_last_deadline_of_its_requests(
+    model: Doubler, options: BatchingOptions | None, num_runs: int
+) -> None:
+    scheduler = Scheduler(options)
+    busy = await occupy(scheduler, model)
+    now = time.monotonic()
+    waiting = [asyncio.ensure_future(scheduler.run(model, {"x": rows(1)}, ["y"], now + left_s)) for left_s in (60, 600)]
     await settle()
     model.gate.set()
-    await asyncio.gather(busy, waiting, fine)
+    await asyncio.gather(busy, *waiting)
+    assert sorted(model.timeouts_s[1:]) == pytest.approx([60, 600][-num_runs:], abs=30)
+    assert model.timeouts_s[0] == math.inf
+
+
+async def test_a_request_whose_time_is_up_is_not_computed(model: Doubler) -> None:
+    with status_error(Code.DEADLINE_EXCEEDED, "Timed out waiting for notification"):
+        await Scheduler(None).run(model, {"x": rows(1)}, ["y"], time.monotonic())
+    assert not model.calls
 
 
 @pytest.mark.parametrize("options", [None, WIDE], ids=["alone", "batched"])
@@ -327,7 +389,7 @@ async def test_one_models_full_queue_is_not_anothers(model: Doubler) -> None:
     "x", [np.zeros((1, 100), np.float32), np.array([[b"\0" * 400]], object)], ids=["numbers", "text"]
 )
 async def test_inputs_that_wait_take_bounded_memory(model: Doubler, options: BatchingOptions | None, x: Array) -> None:
-    scheduler = Scheduler(options, max_queued_bytes=1000)
+    scheduler = Scheduler(options, max_queued_bytes=1000 + 2 * batching._REQUEST_BYTES)
     model.gate.clear()
     many = [submit(scheduler, model, x) for _ in range(4)]
     await settle()
@@ -343,7 +405,7 @@ async def test_a_cancelled_request_is_not_computed_and_frees_its_room(
     model: Doubler, options: BatchingOptions | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batching, "_NUM_CORES", 1)
-    scheduler = Scheduler(options, max_queued_bytes=16)
+    scheduler = Scheduler(options, max_queued_bytes=16 + 3 * batching._REQUEST_BYTES)
     busy = await occupy(scheduler, model)
     for _ in range(300):
         gone = submit(scheduler, model, rows(7))
@@ -384,6 +446,22 @@ async def test_a_bad_request_never_fails_its_neighbours(model: Doubler) -> None:
             assert output.code is Code.INVALID_ARGUMENT
         else:
             assert output == rows(2 * i)
+    assert len(model.calls) == 1 + 1 + 32  # the one before, together, and each for itself
+
+
+class TooSlow(Doubler):
+    def compute(self, array: Array) -> Array:
+        raise StatusError(Code.DEADLINE_EXCEEDED, "Timed out waiting for notification")
+
+
+async def test_a_batch_that_ran_out_of_time_is_not_run_again() -> None:
+    scheduler, model = Scheduler(WIDE), TooSlow()
+    busy = await occupy(scheduler, model)
+    waiting = [submit(scheduler, model, rows(i)) for i in range(3)]
+    await settle()
+    model.gate.set()
+    assert {await code_of(work) for work in (busy, *waiting)} == {Code.DEADLINE_EXCEEDED}
+    assert model.sizes == [1, 3]
 
 
 class Broken(Doubler):
@@ -446,28 +524,6 @@ async def test_what_has_no_rows_cannot_be_batched(model: Doubler, feeds: dict[st
         await Scheduler(WIDE).run(model, {name: np.asarray(array) for name, array in feeds.items()}, ["y"])
 
 
-async def test_models_take_turns(model: Doubler) -> None:
-    """A model with a long queue does not keep another one's request waiting for more than a batch."""
-    scheduler, other = (
-        Scheduler(BatchingOptions(max_batch_size=1, max_enqueued_batches=50, num_batch_threads=1)),
-        Doubler(),
-    )
-    order: list[str] = []
-    busy = await occupy(scheduler, model)
-
-    async def run(name: str, which: Doubler) -> None:
-        await scheduler.run(which, {"x": rows(1)}, ["y"])
-        order.append(name)
-
-    work = [asyncio.ensure_future(run("a", model)) for _ in range(50)]
-    await settle()
-    work += [asyncio.ensure_future(run("b", other)) for _ in range(3)]
-    await settle()
-    model.gate.set()
-    await asyncio.gather(busy, *work)
-    assert "".join(order).startswith("abababaaa")
-
-
 @pytest.mark.parametrize("splitting", [False, True])
 @pytest.mark.parametrize("padding", [False, True])
 @settings(max_examples=20, deadline=None)
@@ -479,7 +535,7 @@ async def test_every_request_gets_its_own_rows(splitting: bool, padding: bool, d
         max_batch_size=12,
         max_enqueued_batches=100,
         num_batch_threads=2,
-        allowed_batch_sizes=data.draw(st.sampled_from([(), (5,), (1, 2, 5)])) if splitting else (),
+        allowed_batch_sizes=data.draw(st.sampled_from([(), (12,), (1, 2, 12), (5, 12)])),
         pad_variable_length_inputs=padding,
         enable_large_batch_splitting=splitting,
         max_execution_batch_size=5,
@@ -493,17 +549,16 @@ async def test_every_request_gets_its_own_rows(splitting: bool, padding: bool, d
     for x, [y] in zip(inputs, outputs, strict=True):
         assert y.dtype == x.dtype
         np.testing.assert_array_equal(y[:, : x.shape[1]], x + x)
-        assert not y[:, x.shape[1] :].any()
+        assert (y[:, x.shape[1] :] == 2 * x.flat[0]).all() if x.size else True
         assert padding or y.shape == x.shape
-    assert max(model.sizes) <= options.num_rows_per_batch
+    assert max(model.sizes) <= options.round_up(options.num_rows_per_batch)
     scheduler.close()
 
 
 @pytest.mark.parametrize("options", [None, BatchingOptions(max_batch_size=16, max_enqueued_batches=1000)])
 async def test_a_thousand_requests_at_once_each_get_one_response(
-    model: Doubler, options: BatchingOptions | None, monkeypatch: pytest.MonkeyPatch
+    model: Doubler, options: BatchingOptions | None
 ) -> None:
-    monkeypatch.setattr(batching, "_MAX_QUEUED_REQUESTS", 1000)
     scheduler = Scheduler(options)
     outputs = await asyncio.gather(*(scheduler.run(model, {"x": rows(i)}, ["y"]) for i in range(1000)))
     assert [output[0].item() for output in outputs] == [2 * i for i in range(1000)]
@@ -551,7 +606,11 @@ async def test_a_refused_request_lets_go_of_its_arrays_at_once(
         ({"max_enqueued_batches": 0}, "max_enqueued_batches must be at least 1. Received: 0"),
         ({"num_batch_threads": -1}, "num_batch_threads must be at least 1. Received: -1"),
         ({"batch_timeout_s": -1e-6}, "batch_timeout_micros must not be negative. Received: -1"),
-        ({"max_batch_size": 8, "allowed_batch_sizes": (2, 4)}, r"end with the rows of a full batch \(8\).*\[2, 4\]"),
+        (
+            {"max_batch_size": 8, "allowed_batch_sizes": (2, 4)},
+            "must match max_batch_size; last entry was 4; expected 8",
+        ),
+        ({**vars(SPLIT), "allowed_batch_sizes": (4, 8)}, "must match max_batch_size; last entry was 8; expected 20"),
         ({"max_batch_size": 8, "allowed_batch_sizes": (4, 2, 8)}, "must increase"),
         ({"max_batch_size": 8, "allowed_batch_sizes": (0, 8)}, "must increase"),
         ({"max_execution_batch_size": 0, "enable_large_batch_splitting": True}, "max_execution_batch_size must be at"),
@@ -567,17 +626,18 @@ def test_options_are_checked(given: dict[str, Any], message: str) -> None:
 
 
 def test_options_are_read_from_their_message() -> None:
-    assert BatchingOptions.from_proto(protos.BatchingParameters()) == BatchingOptions()
+    assert BatchingOptions.from_proto(protos.BatchingParameters()) == BatchingOptions(thread_pool_name="")
     read = BatchingOptions.from_proto(
         protos.BatchingParameters(
             max_batch_size={"value": 128},
             batch_timeout_micros={"value": 1500},
             max_enqueued_batches={"value": 7},
             num_batch_threads={"value": 3},
-            allowed_batch_sizes=[8, 32],
+            allowed_batch_sizes=[8, 128],
             pad_variable_length_inputs=True,
             enable_large_batch_splitting={"value": True},
             max_execution_batch_size={"value": 32},
+            thread_pool_name={"value": "pool"},
         )
     )
-    assert read == BatchingOptions(128, 0.0015, 7, 3, (8, 32), True, True, 32)
+    assert read == BatchingOptions(128, 0.0015, 7, 3, (8, 128), True, True, 32, "pool")

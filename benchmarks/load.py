@@ -1,0 +1,171 @@
+"""Keep-alive clients by the dozen on the local server, beside a server written by hand on the same model.
+
+Every client sends its next request as soon as it has a response, over a connection of its own; the clients share this
+process and the machine with the server. Both servers take turns, so that a machine whose speed drifts slows both. The
+peer is what a page of Python makes of a SavedModel: `http.server`, a thread for each client, `json`, the signature.
+"""
+
+import asyncio
+import base64
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import photos
+from benchmarks.serving import BATCHING, NAME
+from serving.launcher import serve
+
+NUM_CLIENTS = (1, 8, 64, 400)
+NUM_ROUNDS = 3
+ROUND_S = 5.0
+NUM_PHOTOS = 16
+
+
+@dataclass
+class Load:
+    """What clients saw of a server.
+
+    Attributes:
+        latencies_ms: of each request with a prediction.
+        num_refused: requests that got another status than 200, or none.
+        duration_s: of all rounds.
+        processor_s: that the server took.
+    """
+
+    latencies_ms: list[float] = field(default_factory=list)
+    num_refused: int = 0
+    duration_s: float = 0.0
+    processor_s: float = 0.0
+
+    def __str__(self) -> str:
+        rate = len(self.latencies_ms) / self.duration_s
+        p50, p99 = np.percentile(self.latencies_ms or [math.nan], (50, 99))
+        return (
+            f"{rate:.4g} a second, p50 {p50:.3g} ms, p99 {p99:.3g} ms, {self.num_refused} refused, "
+            f"{1000 * self.processor_s / max(len(self.latencies_ms), 1):.3g} ms of processor time each"
+        )
+
+
+def measure(data: str, model_dir: Path) -> None:
+    """Print rates, latencies, refusals and processor time of both servers for each number of clients.
+
+    Args:
+        data: a folder `{train,validation,test}/<class>/*.jpg`, or `synthetic`.
+        model_dir: a folder with the classifier's SavedModel in it.
+    """
+    with ExitStack() as stack:
+        folder = stack.enter_context(photos.folder(data))
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        encoded = [path.read_bytes() for path in sorted(folder.glob("test/*/*.jpg"))[:NUM_PHOTOS]]
+        bodies = [json.dumps({"instances": [{"b64": base64.b64encode(photo).decode()}]}).encode() for photo in encoded]
+        _save_half_plus_two(work / "small" / NAME / "1")
+        shutil.copytree(model_dir, work / "classifier" / NAME / "1")
+        for model, flags, requests in (
+            ("small", (), [b'{"instances": [1.0, 2.0, 5.0]}']),
+            ("classifier", BATCHING, bodies),
+        ):
+            base_path = work / model / NAME
+            with (
+                serve(
+                    model_name=NAME,
+                    base_path=base_path,
+                    log_path=work / f"{model}.log",
+                    engine="local",
+                    flags=flags,
+                    config_dir=None,
+                ) as server,
+                _served_by_hand(base_path / "1") as (port, pid),
+            ):
+                sides = {
+                    "ours": (int(server.rest_url.rpartition(":")[2]), server.process_id),
+                    "by hand": (port, pid),
+                }
+                for num_clients in NUM_CLIENTS:
+                    _compare(model, num_clients, sides, requests)
+
+
+def _compare(model: str, num_clients: int, sides: dict[str, tuple[int, int]], bodies: Sequence[bytes]) -> None:
+    loads = {side: Load() for side in sides}
+    for _ in range(NUM_ROUNDS):
+        for side, (port, pid) in sides.items():
+            before_s = _processor_s(pid)
+            asyncio.run(_press(port, num_clients, bodies, loads[side]))
+            loads[side].processor_s += _processor_s(pid) - before_s
+    ours, peer = (len(load.latencies_ms) / load.duration_s for load in loads.values())
+    what = f"load, {num_clients} clients on {model}"
+    for side, load in loads.items():
+        print(f"{what}, {side}: {load}", flush=True)
+    print(f"{what}: requests a second: ratio {ours / peer:.3f}", flush=True)
+
+
+async def _press(port: int, num_clients: int, bodies: Sequence[bytes], load: Load) -> None:
+    """Let clients call for a while."""
+    start = time.perf_counter()
+    end = start + ROUND_S
+    await asyncio.gather(*(_call_until(end, port, bodies[i % len(bodies)], load) for i in range(num_clients)))
+    load.duration_s += time.perf_counter() - start
+
+
+async def _call_until(end: float, port: int, body: bytes, load: Load) -> None:
+    head = f"POST /v1/models/{NAME}:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    request = head.encode() + body
+    while time.perf_counter() < end:
+        writer = None
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            while time.perf_counter() < end:
+                start = time.perf_counter()
+                writer.write(request)
+                received = await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(int(received.lower().partition(b"content-length:")[2].split(b"\r\n")[0]))
+                if received.split(maxsplit=2)[1] == b"200":
+                    load.latencies_ms.append((time.perf_counter() - start) * 1000)
+                else:
+                    load.num_refused += 1
+        except (OSError, asyncio.IncompleteReadError):
+            load.num_refused += 1
+        finally:
+            if writer:
+                writer.close()
+
+
+def _processor_s(pid: int) -> float:
+    """Return the processor time that a process has taken so far, from Linux's /proc."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _save_half_plus_two(path: Path) -> None:
+    """Save TensorFlow Serving's usual example: y = x / 2 + 2."""
+    import tensorflow as tf
+
+    class HalfPlusTwo(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+        def __call__(self, x):  # type: ignore[no-untyped-def]  # TensorFlow traces it
+            return {"y": x / 2 + 2}
+
+    module = HalfPlusTwo()
+    tf.saved_model.save(module, str(path), signatures=module.__call__)
+
+
+@contextmanager
+def _served_by_hand(model_dir: Path) -> Iterator[tuple[int, int]]:
+    """Run the peer in a process of its own; yield its port and process id."""
+    command = [sys.executable, "-m", "benchmarks.server_by_hand", str(model_dir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout
+        try:
+            yield int(process.stdout.readline()), process.pid
+        finally:
+            process.kill()
