@@ -1,4 +1,4 @@
-"""Keep-alive clients by the dozen on the local server, beside a server written by hand on the same model.
+"""Keep-alive clients on the local server, beside a server written by hand; and one model beside another that is stuck.
 
 Every client sends its next request as soon as it has a response, over a connection of its own; the clients share this
 process and the machine with the server. Both servers take turns, so that a machine whose speed drifts slows both. The
@@ -23,13 +23,15 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import photos
-from benchmarks.serving import BATCHING, NAME
+from benchmarks.serving import BATCHING, NAME, report
 from serving.launcher import serve
 
 NUM_CLIENTS = (1, 8, 64, 400)
 NUM_ROUNDS = 3
 ROUND_S = 5.0
 NUM_PHOTOS = 16
+NUM_STUCK = 2
+_NUMBERS = b'{"instances": [1.0, 2.0, 5.0]}'
 
 
 @dataclass
@@ -72,7 +74,7 @@ def measure(data: str, model_dir: Path) -> None:
         _save_half_plus_two(work / "small" / NAME / "1")
         shutil.copytree(model_dir, work / "classifier" / NAME / "1")
         for model, flags, requests in (
-            ("small", (), [b'{"instances": [1.0, 2.0, 5.0]}']),
+            ("small", (), [_NUMBERS]),
             ("classifier", BATCHING, bodies),
         ):
             base_path = work / model / NAME
@@ -93,6 +95,7 @@ def measure(data: str, model_dir: Path) -> None:
                 }
                 for num_clients in NUM_CLIENTS:
                     _compare(model, num_clients, sides, requests)
+        _measure_neighbours(work)
 
 
 def _compare(model: str, num_clients: int, sides: dict[str, tuple[int, int]], bodies: Sequence[bytes]) -> None:
@@ -109,16 +112,55 @@ def _compare(model: str, num_clients: int, sides: dict[str, tuple[int, int]], bo
     print(f"{what}: requests a second: ratio {ours / peer:.3f}", flush=True)
 
 
-async def _press(port: int, num_clients: int, bodies: Sequence[bytes], load: Load) -> None:
+def _measure_neighbours(work: Path) -> None:
+    """Compare a model's latency while another one is kept busy by requests that would never end with its own alone."""
+    _save_endless(work / "endless" / "1")
+    config = work / "models.config"
+    config.write_text(
+        "model_config_list {"
+        + "".join(
+            f' config {{ name: "{name}" base_path: "{path}" model_platform: "tensorflow" }}'
+            for name, path in ((NAME, work / "small" / NAME), ("endless", work / "endless"))
+        )
+        + " }",
+        encoding="utf-8",
+    )
+    flags = (f"--model_config_file={config}", "--rest_api_timeout_in_ms=1000")
+    with serve(
+        model_name=NAME,
+        base_path=work / "small" / NAME,
+        log_path=work / "neighbours.log",
+        engine="local",
+        flags=flags,
+        config_dir=None,
+    ) as server:
+        port = int(server.rest_url.rpartition(":")[2])
+        alone, beside, stuck = Load(), Load(), Load()
+        for _ in range(NUM_ROUNDS):
+            asyncio.run(_press(port, 1, [_NUMBERS], alone))
+            asyncio.run(_press_beside(port, beside, stuck))
+    print(f"load, 1 client alone: {alone}", flush=True)
+    print(f"load, 1 client beside {NUM_STUCK} endless requests: {beside}", flush=True)
+    p99 = [float(np.percentile(load.latencies_ms, 99)) for load in (beside, alone)]
+    report(f"load, p99 beside {NUM_STUCK} endless requests (ms)", p99[0], "alone", p99[1])
+
+
+async def _press_beside(port: int, load: Load, stuck: Load) -> None:
+    await asyncio.gather(
+        _press(port, 1, [_NUMBERS], load), _press(port, NUM_STUCK, [b'{"instances": [1.0]}'], stuck, "endless")
+    )
+
+
+async def _press(port: int, num_clients: int, bodies: Sequence[bytes], load: Load, model: str = NAME) -> None:
     """Let clients call for a while."""
     start = time.perf_counter()
     end = start + ROUND_S
-    await asyncio.gather(*(_call_until(end, port, bodies[i % len(bodies)], load) for i in range(num_clients)))
+    await asyncio.gather(*(_call_until(end, port, bodies[i % len(bodies)], load, model) for i in range(num_clients)))
     load.duration_s += time.perf_counter() - start
 
 
-async def _call_until(end: float, port: int, body: bytes, load: Load) -> None:
-    head = f"POST /v1/models/{NAME}:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+async def _call_until(end: float, port: int, body: bytes, load: Load, model: str) -> None:
+    head = f"POST /v1/models/{model}:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
     request = head.encode() + body
     while time.perf_counter() < end:
         writer = None
@@ -156,6 +198,20 @@ def _save_half_plus_two(path: Path) -> None:
             return {"y": x / 2 + 2}
 
     module = HalfPlusTwo()
+    tf.saved_model.save(module, str(path), signatures=module.__call__)
+
+
+def _save_endless(path: Path) -> None:
+    """Save a model that multiplies matrices until it is stopped."""
+    import tensorflow as tf
+
+    class Endless(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+        def __call__(self, x):  # type: ignore[no-untyped-def]  # TensorFlow traces it
+            matrix = tf.zeros([64, 64]) + tf.reduce_sum(x)
+            return {"y": tf.while_loop(lambda m: tf.constant(value=True), lambda m: (m @ m,), (matrix,))[0][0]}
+
+    module = Endless()
     tf.saved_model.save(module, str(path), signatures=module.__call__)
 
 
