@@ -66,6 +66,10 @@ class Flags:
     file_system_poll_wait_seconds: float = _flag(1.0, "how often the version folders are looked at; 0 looks once")
     enable_batching: bool = _flag(False, "run several requests at once")
     batching_parameters_file: str = _flag("", "BatchingParameters in text format, with --enable_batching")
+    enable_per_model_batching_parameters: bool = _flag(
+        False,
+        "with --enable_batching, batch each version as its own batching_params.pbtxt says, or not where it has none",
+    )
     monitoring_config_file: str = _flag("", "a MonitoringConfig in text format: Prometheus' path")
     ssl_config_file: str = _flag("", "an SSLConfig in text format: TLS for gRPC and REST")
     enable_model_warmup: bool = _flag(True, "replay assets.extra/tf_serving_warmup_requests before a model is served")

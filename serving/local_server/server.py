@@ -6,11 +6,13 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from serving.local_server.batching import Scheduler
-from serving.local_server.errors import Code, StartError, StatusError
+from serving.local_server.batching_options import BatchingOptions
+from serving.local_server.errors import Code, StartError, StatusError, invalid_argument
 from serving.local_server.flags import Flags
 from serving.local_server.grpc_api import GrpcApi
 from serving.local_server.loading import load
@@ -20,12 +22,14 @@ from serving.local_server.model_config import ModelConfig
 from serving.local_server.rest_api import RestApi
 from serving.local_server.servable import LoadOptions, Servable
 from serving.local_server.service import Service
-from serving.local_server.settings import Settings, port_error, read_models
+from serving.local_server.settings import Settings, port_error, read_batching, read_models
 from serving.local_server.warmup import warm_up
 from serving.shared.http_server import HttpServer
 from serving.shared.process import GRACE_S, bracket, end_in_time
 
 log = logging.getLogger(__name__)
+
+_BATCHING_FILE = "batching_params.pbtxt"
 
 
 async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
@@ -44,8 +48,8 @@ async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     metrics = Metrics()
-    manager = ModelManager(_make_loader(flags, metrics), _manager_options(flags))
     scheduler = Scheduler(settings.batching, on_batch=metrics.count_batch)
+    manager = ModelManager(_make_loader(settings, scheduler, metrics), _manager_options(flags))
     service = Service(
         manager,
         scheduler,
@@ -121,7 +125,8 @@ def _manager_options(flags: Flags) -> ManagerOptions:
     )
 
 
-def _make_loader(flags: Flags, metrics: Metrics) -> Callable[[str, Path], Servable]:
+def _make_loader(settings: Settings, scheduler: Scheduler, metrics: Metrics) -> Callable[[str, Path], Servable]:
+    flags = settings.flags
     options = LoadOptions(
         tags=tuple(flags.saved_model_tags.split(",")),
         prefer_litert=flags.prefer_tflite_model or flags.use_tflite_model,
@@ -131,7 +136,9 @@ def _make_loader(flags: Flags, metrics: Metrics) -> Callable[[str, Path], Servab
 
     def load_warm(model_name: str, version_dir: Path) -> Servable:
         with metrics.timed_load(version_dir):
+            batching = _choose_batching(settings, version_dir)
             servable = load(version_dir, options)
+        scheduler.add(servable, batching)
         if flags.enable_model_warmup:
             try:
                 with metrics.timed_warmup(version_dir):
@@ -142,6 +149,20 @@ def _make_loader(flags: Flags, metrics: Metrics) -> Callable[[str, Path], Servab
         return servable
 
     return load_warm
+
+
+def _choose_batching(settings: Settings, version_dir: Path) -> BatchingOptions | None:
+    """Return how a version is batched: as all are, or as its own file says; the threads are never its own to choose."""
+    common, path = settings.batching, version_dir / _BATCHING_FILE
+    if common is None or not settings.flags.enable_per_model_batching_parameters:
+        return common
+    if not path.is_file():
+        return None
+    try:
+        own = read_batching(path)
+    except StartError as exc:
+        raise invalid_argument(str(exc)) from exc
+    return replace(own, num_batch_threads=common.num_batch_threads, thread_pool_name=common.thread_pool_name)
 
 
 async def _wait(event: asyncio.Event) -> None:

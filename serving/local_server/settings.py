@@ -96,9 +96,15 @@ def read_models(flags: Flags) -> tuple[ModelConfig, ...]:
 def _read_batching(flags: Flags) -> BatchingOptions | None:
     if not flags.enable_batching:
         return None
-    if not flags.batching_parameters_file:
-        return BatchingOptions()
-    path = Path(flags.batching_parameters_file)
+    return read_batching(Path(flags.batching_parameters_file)) if flags.batching_parameters_file else BatchingOptions()
+
+
+def read_batching(path: Path) -> BatchingOptions:
+    """Read a file of `BatchingParameters`.
+
+    Raises:
+        StartError: it cannot be read, or what it says cannot be done.
+    """
     try:
         return BatchingOptions.from_proto(protos.read(path, protos.BatchingParameters))
     except ValueError as exc:

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ Code = grpc.StatusCode
 MAX_REQUEST_BYTES = 8_000_000
 REST_TIMEOUT_S = 3
 END_S = 10
+# The model `patient` runs when it has as many requests, and not before.
+NUM_PATIENT = 8
 METRICS = "/monitoring/prometheus/metrics"
 GOOD = soak.encode(48, 40)
 
@@ -68,14 +71,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def config(folder: Path, export_dir: Path) -> Path:
     """The configuration of models that are well, change, come late, or are broken when the server starts."""
-    for name in ("flowers", "reloaded", "broken"):
+    for name in ("flowers", "reloaded", "broken", "patient"):
         shutil.copytree(export_dir, folder / name / "1")
+    (folder / "patient" / "1" / "batching_params.pbtxt").write_text(
+        f"max_batch_size {{ value: {NUM_PATIENT} }} batch_timeout_micros {{ value: 1000000000 }}"
+    )
     shutil.copytree(export_dir, folder / "half" / "1")
     shutil.rmtree(folder / "half" / "1" / "variables")
     soak.save_gate(folder / "gate" / "1")
     os.mkfifo(folder / "pipe")
     (folder / "empty").mkdir()
-    names = ("flowers", "gate", "reloaded", "broken", "half", "empty", "missing")
+    names = ("flowers", "patient", "gate", "reloaded", "broken", "half", "empty", "missing")
     return write_config(folder / "models.config", {name: folder / name for name in names})
 
 
@@ -96,6 +102,7 @@ def server(folder: Path, config: Path) -> Iterator[Server]:
         model_config_file_poll_wait_seconds=1,
         file_system_poll_wait_seconds=0.1,
         **batching_flags(folder),
+        enable_per_model_batching_parameters=True,
         rest_api_timeout_in_ms=REST_TIMEOUT_S * 1000,
         max_request_bytes=MAX_REQUEST_BYTES,
         max_num_load_retries=0,
@@ -143,37 +150,14 @@ def num_rows(server: Server) -> float:
     return counter(server, ":tensorflow:serving:batching_session:processed_batch_size_sum")
 
 
-@contextmanager
-def busy(server: Server, pipe: Path) -> Iterator[None]:
-    """Keep both of the server's threads busy for as long as the block lasts."""
-    before = num_batches(server)
-    with soak.client_of(server, "gate") as client:
-        request = soak.to_request("gate", bytes(pipe))
-        # They do not share a batch: the second one is sent when the first is at work.
-        calls = []
-        for num_calls in (1, 2):
-            calls.append(client.stub.Predict.future(request, timeout=soak.CALL_S))
-            wait_until(lambda num_calls=num_calls: num_batches(server) == before + num_calls)  # type: ignore[misc]
-        try:
-            yield
-        finally:
-            soak.open_gate(pipe, lambda: all(call.done() for call in calls))
-        assert [list(call.result().outputs["probabilities"].float_val) for call in calls] == [[1.0], [1.0]]
-
-
-def begin(server: Server, length: int) -> socket.socket:
+def begin(server: Server, length: int, model: str = "flowers") -> socket.socket:
     """Send the head of a request, which announces a body of some length."""
     connection = socket.create_connection(("127.0.0.1", server.rest_port), timeout=soak.CALL_S)
     head = (
-        f"POST /v1/models/flowers:predict HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+        f"POST /v1/models/{model}:predict HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
     )
     connection.sendall(head.encode())
     return connection
-
-
-def read_body(connection: socket.socket) -> bytes:
-    response = b"".join(iter(lambda: connection.recv(1 << 16), b""))
-    return response.partition(b"\r\n\r\n")[2]
 
 
 def wait_until_queued(server: Server, client: soak.Client) -> None:
@@ -263,26 +247,17 @@ def test_an_image_that_cannot_be_read_is_the_callers_mistake(
     assert server.memory_bytes("VmHWM") - before < 100e6
 
 
-def test_one_bad_image_does_not_fail_the_good_ones_of_its_batch(
-    server: Server, client: soak.Client, pipe: Path
-) -> None:
+def test_one_bad_image_does_not_fail_the_good_ones_of_its_batch(server: Server, client: soak.Client) -> None:
     expected = client.predict_grpc(GOOD)
-    body = soak.to_json(GOOD)
-    with ExitStack() as stack:
-        with busy(server, pipe):
-            before = num_batches(server)
-            connections = [stack.enter_context(begin(server, len(body))) for _ in range(3)]
-            for connection in connections:
-                connection.sendall(body)
-            calls = client.begin(*[GOOD] * 2, b"no image", *[GOOD] * 2)
-            wait_until_queued(server, client)
+    before = num_batches(server)
+    with soak.client_of(server, "patient") as patient, ThreadPoolExecutor(3) as pool:
+        over_rest = [pool.submit(patient.predict_rest, GOOD) for _ in range(3)]
+        calls = patient.begin(*[GOOD] * 2, b"no image", *[GOOD] * (NUM_PATIENT - 6))
         *good, bad = calls[:2] + calls[3:] + calls[2:3]
         assert bad.code() is Code.INVALID_ARGUMENT
         responses = [list(call.result().outputs["probabilities"].float_val) for call in good]
-        responses += [
-            json.loads(read_body(connection))["predictions"][0]["probabilities"] for connection in connections
-        ]
-    assert np.allclose(responses, [expected] * 7, atol=soak.TOLERANCE)
+        responses += [each.result() for each in over_rest]
+    assert np.allclose(responses, [expected] * (NUM_PATIENT - 1), atol=soak.TOLERANCE)
     assert num_batches(server) == before + 1
 
 
@@ -356,26 +331,28 @@ def test_a_client_that_hangs_up_in_its_body_leaves_nothing_behind(server: Server
     assert server.log().count("Traceback") == 0
 
 
-def test_nothing_is_computed_for_a_client_that_hung_up(server: Server, client: soak.Client, pipe: Path) -> None:
+def test_nothing_is_computed_for_a_client_that_hung_up(server: Server) -> None:
     body = soak.to_json(GOOD)
-    cancelled = counter(server, ":tensorflow:serving:request_count", status="CANCELLED")
-    with busy(server, pipe), ExitStack() as stack:
-        rows = num_rows(server)
-        connections = [stack.enter_context(begin(server, len(body))) for _ in range(3)]
+    num_cancelled = counter(server, ":tensorflow:serving:request_count", status="CANCELLED")
+    rows = num_rows(server)
+    with soak.client_of(server, "patient") as patient, ExitStack() as stack:
+        connections = [stack.enter_context(begin(server, len(body), model="patient")) for _ in range(3)]
         for connection in connections:
             connection.sendall(body)
-        calls = client.begin(GOOD, GOOD, GOOD)
+        calls = patient.begin(GOOD, GOOD, GOOD)
         # One more, with a deadline instead of hanging up.
-        late = client.stub.Predict.future(soak.to_request("flowers", GOOD), timeout=0.2)
-        wait_until_queued(server, client)
+        late = patient.stub.Predict.future(soak.to_request("patient", GOOD), timeout=0.2)
+        wait_until_queued(server, patient)
         assert late.code() is Code.DEADLINE_EXCEEDED
         for connection in connections:
             connection.close()
         for call in calls:
             call.cancel()
-        wait_until(lambda: counter(server, ":tensorflow:serving:request_count", status="CANCELLED") >= cancelled + 6)
-    client.predict_grpc(GOOD)
-    assert num_rows(server) == rows + 1
+        cancelled = partial(counter, server, ":tensorflow:serving:request_count", status="CANCELLED")
+        wait_until(lambda: cancelled() >= num_cancelled + 6)
+        for call in patient.begin(*[GOOD] * NUM_PATIENT):
+            call.result()
+    assert num_rows(server) == rows + NUM_PATIENT
 
 
 def test_slow_clients_are_cut_off_and_hurt_nobody(server: Server, client: soak.Client) -> None:
