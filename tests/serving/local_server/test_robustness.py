@@ -5,7 +5,6 @@ The slow tests are the fast ones at the size that was promised; `--log-cli-level
 
 import base64
 import gzip
-import json
 import logging
 import os
 import select
