@@ -292,7 +292,7 @@ async def test_padding_never_makes_a_batch_huge(model: Doubler, monkeypatch: pyt
     monkeypatch.setattr(batches, "_MAX_PADDED_BYTES", 4000)
     inputs = [np.ones((1, size), np.float32) for size in (1, 2, 1000, 3)]
     outputs = await run_waiting(Scheduler(PADDED), model, *inputs)
-    assert [output.shape for output in outputs] == [(1, 2), (1, 2), (1, 1000), (1, 3)]
+    assert [output.shape for output in outputs] == [(1, 1), (1, 2), (1, 1000), (1, 3)]
 
 
 async def test_a_full_queue_refuses_at_once_and_takes_requests_again_afterwards(model: Doubler) -> None:
@@ -333,7 +333,7 @@ async def test_empty_requests_cannot_outgrow_the_queue(model: Doubler) -> None:
 async def test_a_model_at_work_keeps_no_other_model_waiting(model: Doubler, options: BatchingOptions | None) -> None:
     scheduler, other = Scheduler(options), Doubler()
     model.gate.clear()
-    stuck = [submit(scheduler, model, rows(i)) for i in range(200)]
+    stuck = [submit(scheduler, model, rows(i)) for i in range(60)]
     await settle()
     assert await scheduler.run(other, {"x": rows(1)}, ["y"]) == [rows(2)]
     model.gate.set()
