@@ -28,8 +28,8 @@ BODY = b'{"instances": [1.0]}'
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[Server]:
-    """A server without batching whose requests may take a second."""
+def hasty(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[Server]:
+    """A server whose requests may take a second."""
     folder = tmp_path_factory.mktemp("load")
     models = {"endless": models_dir / "endless", "default": models_dir / "half_plus_two"}
     config = write_config(folder / "models.config", models)
@@ -52,26 +52,26 @@ def is_idle(server: Server) -> bool:
 
 
 @linux
-def test_a_timeout_over_rest_ends_the_work_and_keeps_no_other_model_waiting(server: Server) -> None:
+def test_a_timeout_over_rest_ends_the_work_and_keeps_no_other_model_waiting(hasty: Server) -> None:
     with ThreadPoolExecutor(4) as pool:
-        stuck = [pool.submit(server.request, "POST", "/v1/models/endless:predict", BODY) for _ in range(4)]
-        wait_until(lambda: not is_idle(server))
+        stuck = [pool.submit(hasty.request, "POST", "/v1/models/endless:predict", BODY) for _ in range(4)]
+        wait_until(lambda: not is_idle(hasty))
         num_served = 0
         while not any(each.done() for each in stuck):
-            assert server.predict("default", instances=[1.0]) == (200, {"predictions": [2.5]})
+            assert hasty.predict("default", instances=[1.0]) == (200, {"predictions": [2.5]})
             num_served += 1
         assert [each.result().status_code for each in stuck] == [504] * 4
     assert num_served > 10
-    wait_until(lambda: is_idle(server))
+    wait_until(lambda: is_idle(hasty))
 
 
 @linux
-def test_a_deadline_over_grpc_ends_the_work(server: Server) -> None:
-    with grpc.insecure_channel(server.target) as channel:
+def test_a_deadline_over_grpc_ends_the_work(hasty: Server) -> None:
+    with grpc.insecure_channel(hasty.target) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         code, _ = refusal(stub.Predict, predict_request("endless", x=X), timeout=0.5)
         assert code is grpc.StatusCode.DEADLINE_EXCEEDED
-        wait_until(lambda: is_idle(server))
+        wait_until(lambda: is_idle(hasty))
         assert stub.Predict(predict_request("default", x=X), timeout=CALL_S).outputs["y"].float_val
 
 
