@@ -123,12 +123,12 @@ class ModelManager:
     def status(self, spec: Any) -> list[Version]:
         """Return one version, or all that were seen of a model, the newest first.
 
+        As in TensorFlow Serving, only a number picks one: a label does not.
+
         Raises:
             StatusError: there is none.
         """
-        if not spec.name:
-            raise invalid_argument("ModelSpec has no name specified.")
-        number = self.resolve(spec)
+        number = spec.version.value if spec.HasField("version") else None
         model = self._models.get(spec.name)
         versions = [v for v in model.versions.values() if number in (None, v.number)] if model else []
         if not versions:

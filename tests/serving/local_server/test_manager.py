@@ -585,8 +585,9 @@ async def test_status_lists_versions_by_number(base: Path, loader: Loader) -> No
     await manager.configure([config])
     await manager.configure([replace(config, labels={"stable": 2})])
     assert [version.number for version in manager.status(ModelSpec(name="m"))] == [10, 2, 1]
-    assert [version.number for version in manager.status(labelled("stable"))] == [2]
-    with pytest.raises(StatusError, match="ModelSpec has no name specified"):
+    assert [version.number for version in manager.status(labelled("stable"))] == [10, 2, 1]
+    assert [version.number for version in manager.status(specific(2))] == [2]
+    with status_error(Code.NOT_FOUND, "Could not find any versions of model $"):
         manager.status(ModelSpec())
 
 
