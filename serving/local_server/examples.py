@@ -10,7 +10,7 @@ import numpy as np
 
 from serving.local_server import tensor_protos
 from serving.local_server.errors import invalid_argument
-from serving.local_server.servable import CLASSIFY, REGRESS, Array
+from serving.local_server.servable import CLASSIFY, Array
 
 
 def serialize(proto: Any) -> list[bytes]:

@@ -320,6 +320,21 @@ def test_a_request_names_a_version_by_number_or_label(client):
         assert client.status("two_versions", **spec) == [(2, available), (1, available)]
 
 
+@pytest.mark.parametrize(
+    ("request_of", "alias", "shape"),
+    [
+        ({"model": "echo", "signature": "no_rows", "x": [b"a"]}, "y", [0, 2]),
+        ({"model": "default", "x": np.zeros((0, 1), np.float32)}, "y", [0, 1]),
+        ({"model": "exported", "x": np.zeros((0, 3), np.float32)}, "output_0", [0, 2]),
+        ({"model": "echo", "signature": "string", "x": np.zeros((0, 3), object)}, "y", [0, 3]),
+    ],
+)
+def test_a_tensor_may_have_no_rows(client, request_of, alias, shape):
+    output = client.predict(**request_of).outputs[alias]
+    assert [dim.size for dim in output.tensor_shape.dim] == shape
+    assert tf.make_ndarray(output).size == 0
+
+
 def test_an_input_with_a_default_may_be_left_out(client):
     request = {"signature": "defaults", "x": [b"tulip"]}
     assert client.predict("echo", **request).outputs["y"].string_val[0] == b"tulip!"
