@@ -73,7 +73,7 @@ class Flags:
     monitoring_config_file: str = _flag("", "a MonitoringConfig in text format: Prometheus' path")
     ssl_config_file: str = _flag("", "an SSLConfig in text format: TLS for gRPC and REST")
     enable_model_warmup: bool = _flag(True, "replay assets.extra/tf_serving_warmup_requests before a model is served")
-    num_request_iterations_for_warmup: int = _flag(1, "how often each of them is replayed")
+    num_request_iterations_for_warmup: int = _flag(0, "how often each of them is replayed; 0 replays it once")
     saved_model_tags: str = _flag("serve", "tags of the graph to serve, with commas between")
     prefer_tflite_model: bool = _flag(False, "serve model.tflite where a version holds one, else its SavedModel")
     use_tflite_model: bool = _flag(False, "the older name of --prefer_tflite_model")

@@ -23,6 +23,10 @@ from serving.local_server.service import Service
 log = logging.getLogger(__name__)
 
 _MAX_SHOWN_CHARS = 100
+_SERVICE_NAMES = (
+    prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name,
+    model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+)
 
 
 class GrpcApi:
@@ -51,12 +55,7 @@ class GrpcApi:
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(_Model(service), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if enable_reflection:
-            names = [
-                prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name,
-                model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
-                health.SERVICE_NAME,
-                reflection.SERVICE_NAME,
-            ]
+            names = [*_SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME]
             reflection.enable_server_reflection(names, self._server)
         for address in addresses:
             try:
@@ -73,7 +72,8 @@ class GrpcApi:
 
     async def start(self) -> None:
         await self._server.start()
-        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+        for name in ("", *_SERVICE_NAMES):  # all of the server, and each service
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new requests, and wait this long for those at work."""

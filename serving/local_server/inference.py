@@ -1,7 +1,7 @@
 """TensorFlow Serving's PredictionService, whichever way a request came in.
 
 Each function checks a request against a model's signature, runs it, and fills the response; the order of the checks and
-the error texts are those of predict_util.cc, classifier.cc, regressor.cc and multi_inference.cc.
+the error texts are those of predict_util.cc and multi_inference.cc.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.local_server import tensor_protos
+from serving.local_server import examples, tensor_protos
 from serving.local_server.errors import Code, StatusError, failed_precondition, invalid_argument
 from serving.local_server.servable import CLASSIFY, DEFAULT_SIGNATURE, PREDICT, REGRESS, Array, Servable
 from serving.local_server.versions import Version
@@ -82,11 +82,11 @@ async def _run_signature(
 async def classify(version: Version, request: Any, run: Run, *, check_method: bool = False) -> Any:
     """Run a `ClassificationRequest`."""
     signature = _find_example_signature(version, request.model_spec)
-    info, fetches = _read_example_signature(signature, CLASSIFY, check_method=check_method)
-    examples = serialize_examples(request.input)
-    outputs = await _run_examples(version, info, examples, fetches, run)
+    info, fetches = examples.read_signature(signature, CLASSIFY, check_method=check_method)
+    serialized = examples.serialize(request.input)
+    outputs = await _run_examples(version, [info], serialized, fetches, run)
     response = classification_pb2.ClassificationResponse()
-    _fill_classification(response.result, signature, outputs, len(examples))
+    examples.fill_classification(response.result, signature, outputs, len(serialized))
     _name_model(response.model_spec, version, request.model_spec)
     return response
 
@@ -94,11 +94,11 @@ async def classify(version: Version, request: Any, run: Run, *, check_method: bo
 async def regress(version: Version, request: Any, run: Run, *, check_method: bool = False) -> Any:
     """Run a `RegressionRequest`."""
     signature = _find_example_signature(version, request.model_spec)
-    info, fetches = _read_example_signature(signature, REGRESS, check_method=check_method)
-    examples = serialize_examples(request.input)
-    outputs = await _run_examples(version, info, examples, fetches, run)
+    info, fetches = examples.read_signature(signature, REGRESS, check_method=check_method)
+    serialized = examples.serialize(request.input)
+    outputs = await _run_examples(version, [info], serialized, fetches, run)
     response = regression_pb2.RegressionResponse()
-    _fill_regression(response.result, signature, outputs, len(examples))
+    examples.fill_regression(response.result, signature, outputs, len(serialized))
     _name_model(response.model_spec, version, request.model_spec)
     return response
 
@@ -121,16 +121,16 @@ def choose_model(request: Any) -> Any:
 async def multi_inference(version: Version, request: Any, run: Run, *, check_method: bool = False) -> Any:
     """Run a `MultiInferenceRequest`: several signatures of one model, run once on the same examples."""
     with version.lease() as servable:
-        signatures, info, fetches = _choose_tasks(servable, request.tasks, check_method=check_method)
-        examples = serialize_examples(request.input)
-        outputs = await _run_examples(version, info, examples, fetches, run)
+        signatures, infos, fetches = _choose_tasks(servable, request.tasks, check_method=check_method)
+        serialized = examples.serialize(request.input)
+        outputs = await _run_examples(version, infos, serialized, fetches, run)
     response = inference_pb2.MultiInferenceResponse()
     for task, signature in zip(request.tasks, signatures, strict=True):
         result = response.results.add()
         if task.method_name == CLASSIFY:
-            _fill_classification(result.classification_result, signature, outputs, len(examples))
+            examples.fill_classification(result.classification_result, signature, outputs, len(serialized))
         else:
-            _fill_regression(result.regression_result, signature, outputs, len(examples))
+            examples.fill_regression(result.regression_result, signature, outputs, len(serialized))
         _name_model(result.model_spec, version, task.model_spec)
     return response
 
@@ -161,23 +161,6 @@ def _find_signature(version: Version, name: str) -> Any:
     if signature is None:
         raise failed_precondition(f'Serving signature key "{name or DEFAULT_SIGNATURE}" not found.')
     return signature
-
-
-def serialize_examples(proto: Any) -> list[bytes]:
-    """Return the serialized `tf.Example`s of an `Input`, each with the shared context where there is one."""
-    kind = proto.WhichOneof("kind")
-    context = b""
-    examples: Iterable[Any] = ()
-    if kind == "example_list":
-        examples = proto.example_list.examples
-    elif kind == "example_list_with_context":
-        context = proto.example_list_with_context.context.SerializeToString()
-        examples = proto.example_list_with_context.examples
-    # Two serialized messages in a row are their merger.
-    found = [context + example.SerializeToString() for example in examples]
-    if not found:
-        raise invalid_argument("Input is empty.")
-    return found
 
 
 def _name_model(spec: Any, version: Version, requested: Any) -> None:
@@ -237,13 +220,16 @@ def _find_example_signature(version: Version, spec: Any) -> Any:
         signature = servable.signatures.get(spec.signature_name or DEFAULT_SIGNATURE)
     if signature is None:
         raise invalid_argument(f"No signature was found with the name: {spec.signature_name or DEFAULT_SIGNATURE}")
+    check_inputs(signature)
     return signature
 
 
-def _choose_tasks(servable: Servable, tasks: Sequence[Any], *, check_method: bool) -> tuple[list[Any], Any, list[str]]:
-    """Return each task's signature, the `TensorInfo` of their shared input, and the output tensors of them all."""
+def _choose_tasks(
+    servable: Servable, tasks: Sequence[Any], *, check_method: bool
+) -> tuple[list[Any], list[Any], list[str]]:
+    """Return each task's signature, and of them all the inputs, as `TensorInfo`s, and the output tensors."""
     chosen: dict[str, Any] = {}
-    shared = None
+    infos: dict[str, Any] = {}
     fetches: list[str] = []
     for task in tasks:
         if not task.model_spec.name:
@@ -258,90 +244,24 @@ def _choose_tasks(servable: Servable, tasks: Sequence[Any], *, check_method: boo
             raise invalid_argument(f"Requested signature not found in model graph: {name}")
         if task.method_name not in (CLASSIFY, REGRESS):
             raise StatusError(Code.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method_name}")
-        info, wanted = _read_example_signature(signature, task.method_name, check_method=check_method)
-        shared = shared or info
-        if info.name != shared.name:
-            raise invalid_argument("Input tensor must be the same for all Signatures.")
+        check_inputs(signature)
+        info, wanted = examples.read_signature(signature, task.method_name, check_method=check_method)
+        infos[info.name] = info
         chosen[name] = signature
         fetches += [name for name in wanted if name not in fetches]
-    return list(chosen.values()), shared, fetches
+    return list(chosen.values()), list(infos.values()), fetches
 
 
 async def _run_examples(
-    version: Version, info: Any, examples: Sequence[bytes], fetches: Sequence[str], run: Run
+    version: Version, infos: Sequence[Any], serialized: Sequence[bytes], fetches: Sequence[str], run: Run
 ) -> dict[str, Array]:
-    """Run serialized examples as the input that `info` describes; return the tensors `fetches`, by tensor name."""
-    feed = np.array(examples, dtype=object)
-    tensor_protos.check_dtype(feed, info.dtype, 0)
+    """Feed serialized examples to each input that `infos` describe; return the tensors `fetches`, by tensor name.
+
+    The signatures of a TensorFlow 2 model have an input tensor each, those of TensorFlow 1 often share one.
+    """
+    feed = np.array(serialized, dtype=object)
+    for position, info in enumerate(infos):
+        tensor_protos.check_dtype(feed, info.dtype, position)
     with version.lease() as servable:
-        outputs = await run(servable, {info.name: feed}, fetches)
+        outputs = await run(servable, {info.name: feed for info in infos}, fetches)
     return dict(zip(fetches, outputs, strict=True))
-
-
-def _read_example_signature(signature: Any, method: str, *, check_method: bool) -> tuple[Any, list[str]]:
-    """Return the input's `TensorInfo` and the output tensors of a classification or regression signature."""
-    kind, known = ("classification", ("classes", "scores")) if method == CLASSIFY else ("regression", ("outputs",))
-    if check_method and signature.method_name != method:
-        raise invalid_argument(f"Expected {kind} signature method_name to be {method}. Was: {signature.method_name}")
-    check_inputs(signature)
-    if len(signature.inputs) != 1:
-        raise invalid_argument("Expected one input Tensor.")
-    if not 1 <= len(signature.outputs) <= len(known):
-        count = f"or two output Tensors, found {len(signature.outputs)}" if method == CLASSIFY else "output Tensor."
-        raise invalid_argument(f"Expected one {count}")
-    if "inputs" not in signature.inputs:
-        raise invalid_argument(f"No {kind} inputs found in SignatureDef: {signature}")
-    fetches = [signature.outputs[alias].name for alias in known if alias in signature.outputs]
-    if not fetches and method == CLASSIFY:
-        raise invalid_argument(
-            'Expected classification signature outputs to contain at least one of "classes" or "scores". '
-            f"Signature was: {signature}"
-        )
-    if not fetches:
-        raise invalid_argument(f"No regression outputs found in SignatureDef: {signature}")
-    return signature.inputs["inputs"], fetches
-
-
-def _fill_classification(result: Any, signature: Any, outputs: Mapping[str, Array], num_examples: int) -> None:
-    found: dict[str, Array] = {}
-    for alias, dtype in (("classes", np.dtype(object)), ("scores", np.dtype(np.float32))):
-        if alias not in signature.outputs:
-            continue
-        array = found[alias] = outputs[signature.outputs[alias].name]
-        if array.ndim != 2:
-            raise invalid_argument(
-                f"Expected Tensor shape: [batch_size num_classes] but got {tensor_protos.show_shape(array)}"
-            )
-        if array.dtype != dtype:
-            wanted = "DT_STRING" if alias == "classes" else "DT_FLOAT"
-            raise invalid_argument(f"Expected {alias} Tensor of {wanted}. Got: {tensor_protos.enum_name(array)}")
-        if len(array) != num_examples:
-            raise invalid_argument(f"Expected {alias} output batch size of {num_examples}. Got: {len(array)}")
-    num_classes = [array.shape[1] for array in found.values()]
-    if len(set(num_classes)) > 1:
-        raise invalid_argument(
-            f"Tensors class and score should match in dim_size(1). Got {num_classes[0]} vs. {num_classes[1]}"
-        )
-    for i in range(num_examples):
-        classes = result.classifications.add().classes
-        for c in range(num_classes[0]):
-            added = classes.add()
-            if "classes" in found:
-                added.label = found["classes"][i, c].decode("utf-8", "replace")
-            if "scores" in found:
-                added.score = found["scores"][i, c]
-
-
-def _fill_regression(result: Any, signature: Any, outputs: Mapping[str, Array], num_examples: int) -> None:
-    array = outputs[signature.outputs["outputs"].name]
-    if not (array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)):
-        raise invalid_argument(
-            "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got "
-            f"{tensor_protos.show_shape(array)}"
-        )
-    if len(array) != num_examples:
-        raise invalid_argument(f"Input batch size did not match output batch size: {num_examples} vs. {len(array)}")
-    if array.dtype != np.float32:
-        raise invalid_argument(f"Expected output Tensor of DT_FLOAT.  Got: {tensor_protos.enum_name(array)}")
-    for value in array.ravel():
-        result.regressions.add().value = value

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from serving.local_server.errors import failed_precondition, invalid_argument
+from serving.local_server.litert_signatures import read_signatures
 from serving.local_server.servable import DEFAULT_SIGNATURE, LITERT, PREDICT, Array
 
 
@@ -34,22 +35,30 @@ Details = dict[str, _Detail]
 
 
 class _Runner:
-    """One interpreter, which runs one call at a time, and its signatures: `{name: (inputs, outputs)}`."""
+    """One interpreter, which runs one call at a time, and its signatures: `{name: (inputs, outputs)}`.
+
+    They are those in the file's metadata, else those in its table of signatures, else its tensors by their own names.
+    """
 
     def __init__(self, content: bytes, num_threads: int) -> None:
         self._interpreter = Interpreter(model_content=content, num_threads=num_threads)
         self._interpreter.allocate_tensors()
+        described = read_signatures(content)
+        self.methods = {name: signature.method_name for name, signature in described.items()}
         self._signed = {
-            name: self._interpreter.get_signature_runner(name) for name in self._interpreter.get_signature_list()
+            name: self._interpreter.get_signature_runner(name)
+            for name in (() if described else self._interpreter.get_signature_list())
         }
+        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         self.signatures: dict[str, tuple[Details, Details]] = {
-            name: (runner.get_input_details(), runner.get_output_details()) for name, runner in self._signed.items()
-        } or {
-            DEFAULT_SIGNATURE: (
-                _by_name(self._interpreter.get_input_details()),
-                _by_name(self._interpreter.get_output_details()),
-            )
+            name: (_by_alias(each.inputs, inputs, "input"), _by_alias(each.outputs, outputs, "output"))
+            for name, each in described.items()
         }
+        self.signatures |= {
+            name: (runner.get_input_details(), runner.get_output_details()) for name, runner in self._signed.items()
+        }
+        if not self.signatures:
+            self.signatures[DEFAULT_SIGNATURE] = _by_name(inputs), _by_name(outputs)
 
     def run(self, signature: str, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Return the outputs, by alias, in memory of their own."""
@@ -67,6 +76,18 @@ class _Runner:
 
 def _by_name(details: list[_Detail]) -> Details:
     return {detail["name"].removesuffix(":0"): detail for detail in details}
+
+
+def _by_alias(infos: Mapping[str, Any], details: list[_Detail], kind: str) -> Details:
+    """Find the tensors that a `SignatureDef` names, with or without TensorFlow's `:0`."""
+    known = {**_by_name(details), **{detail["name"]: detail for detail in details}}
+    found: Details = {}
+    for alias, info in infos.items():
+        detail = known.get(info.name) or known.get(info.name.removesuffix(":0"))
+        if detail is None:
+            raise invalid_argument(f"Signature {kind} {alias} references an unknown tensor: '{info.name}'.")
+        found[alias] = detail
+    return found
 
 
 class LiteRTServable:
@@ -99,7 +120,9 @@ class LiteRTServable:
             for alias in (*inputs, *outputs)
         }
         self.signatures: Mapping[str, Any] = {
-            name: _signature_def(name, inputs, outputs, has_rows=self._has_rows(name))
+            name: _signature_def(
+                name, inputs, outputs, method=runner.methods.get(name, PREDICT), has_rows=self._has_rows(name)
+            )
             for name, (inputs, outputs) in self._details.items()
         }
 
@@ -112,10 +135,21 @@ class LiteRTServable:
         return (None, *sizes[1:]) if self._has_rows(signature) else tuple(sizes)
 
     def run(self, feeds: Mapping[str, Array], fetches: Sequence[str], timeout_s: float = math.inf) -> list[Array]:
-        # The interpreter has no way to be stopped.
-        signature, _ = self._names[fetches[0]]
-        inputs = {self._names[name][1]: array for name, array in feeds.items()}
-        outputs = [self._names[name][1] for name in fetches]
+        # Nothing stops the interpreter: a run goes on to its end.
+        found: dict[str, Array] = {}
+        # More than one at once are the tasks of a MultiInference.
+        for signature in dict.fromkeys(self._names[name][0] for name in fetches):
+            inputs = {self._names[name][1]: a for name, a in feeds.items() if self._names[name][0] == signature}
+            wanted = [name for name in fetches if self._names[name][0] == signature]
+            arrays = self._run_signature(signature, inputs, [self._names[name][1] for name in wanted])
+            found |= zip(wanted, arrays, strict=True)
+        return [found[name] for name in fetches]
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True)
+        self._wide, self._narrow = SimpleQueue(), SimpleQueue()
+
+    def _run_signature(self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         sizes = {len(array) if array.ndim else 0 for array in inputs.values()}
         num_rows = sizes.pop() if len(sizes) == 1 else 0
         if num_rows < 2 or not self._has_rows(signature):
@@ -128,10 +162,6 @@ class LiteRTServable:
 
         rows = self._pool.map(run_row, range(num_rows))
         return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=True)
-        self._wide, self._narrow = SimpleQueue(), SimpleQueue()
 
     def _has_rows(self, signature: str) -> bool:
         """Return whether rows can be run one by one: all tensors begin with an axis of one, or of any size."""
@@ -158,9 +188,9 @@ def _run(runner: _Runner, signature: str, inputs: Mapping[str, Array], outputs: 
     return [np.asarray(found[alias]) for alias in outputs]
 
 
-def _signature_def(name: str, inputs: Details, outputs: Details, *, has_rows: bool) -> Any:
+def _signature_def(name: str, inputs: Details, outputs: Details, *, method: str, has_rows: bool) -> Any:
     """Describe a signature as a SavedModel would."""
-    signature = meta_graph_pb2.SignatureDef(method_name=PREDICT)
+    signature = meta_graph_pb2.SignatureDef(method_name=method)
     for infos, details in ((signature.inputs, inputs), (signature.outputs, outputs)):
         for alias, detail in details.items():
             info = infos[alias]

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Container, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from serving.local_server.versions import AVAILABLE, END, LOADING, UNLOADING, Ve
 
 log = logging.getLogger(__name__)
 
+_MAX_REMOVED = 100
+
 
 @dataclass(eq=False)
 class Model:
@@ -29,6 +31,10 @@ class Model:
     versions: dict[Path, Version] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     complaint: str = ""
+
+    def matches(self, config: ModelConfig) -> bool:
+        """Return whether a configuration wants of the model what is wanted already, labels aside."""
+        return replace(self.config, labels={}) == replace(config, labels={})
 
     def available(self) -> dict[int, Version]:
         """Return the versions that serve requests, by number."""
@@ -42,7 +48,8 @@ class ManagerOptions:
     Attributes:
         poll_wait_s: between two looks at the folders; 0 looks once.
         max_num_load_retries: for a version that cannot be loaded and whose files do not change.
-        load_retry_interval_s: between them. When its files change, a version is tried again at once.
+        load_retry_interval_s: between them; below 0 they follow at once, 0 leaves them to the next look. When its files
+            change, a version is tried again with the next look.
         num_load_threads: versions loaded at the same time.
         allow_labels_for_unavailable: a new label may name a version that is not available (yet).
         force_labels_for_unavailable: so may a label that is in use.
@@ -68,6 +75,7 @@ class ModelManager:
         self._load = load
         self._options = options
         self._models: dict[str, Model] = {}
+        self._removed: dict[str, Model] = {}
         self._labels: dict[str, dict[str, int]] = {}
         self._threads = ThreadPoolExecutor(options.num_load_threads, thread_name_prefix="load")
         self._background: set[asyncio.Task[None]] = set()
@@ -77,8 +85,8 @@ class ModelManager:
         """Serve these models and no others; return when each of their versions is available or has failed.
 
         Raises:
-            StatusError: a label names a version that is not available, and nothing changes; or a model has no version
-                to serve, and the others are served all the same.
+            StatusError: a label names a version that is not available, and nothing changes; or a model that is new or
+                configured in another way has no version to serve, and the others are served all the same.
         """
         # It goes on when the caller hangs up: nothing is left half done.
         await asyncio.shield(self._in_background(self._configure(configs)))
@@ -123,14 +131,19 @@ class ModelManager:
     def status(self, spec: Any) -> list[Version]:
         """Return one version, or all that were seen of a model, the newest first.
 
+        As in TensorFlow Serving, only a number picks one and a label does not, and the versions of a model that is no
+        longer configured stay in sight, with the state END in the end.
+
         Raises:
             StatusError: there is none.
         """
-        if not spec.name:
-            raise invalid_argument("ModelSpec has no name specified.")
-        number = self.resolve(spec)
-        model = self._models.get(spec.name)
-        versions = [v for v in model.versions.values() if number in (None, v.number)] if model else []
+        number = spec.version.value if spec.HasField("version") else None
+        model, removed = self._models.get(spec.name), self._removed.get(spec.name)
+        versions = list(model.versions.values()) if model else []
+        if removed:
+            present = {version.number for version in versions}
+            versions += [version for version in removed.versions.values() if version.number not in present]
+        versions = [version for version in versions if number in (None, version.number)]
         if not versions:
             which = "any versions" if number is None else f"version {number}"
             raise not_found(f"Could not find {which} of model {spec.name}")
@@ -164,15 +177,28 @@ class ModelManager:
         async with self._configuring:
             self._set_labels(configs)
             for name in set(self._models) - {config.name for config in configs}:
-                log.info("model %s: no longer configured", name)
-                self._unload_all(self._models.pop(name))
+                self._remove(name)
+            changed = []
             for config in configs:
-                self._models.setdefault(config.name, Model(config)).config = config
+                known = self._models.get(config.name)
+                model = known or self._models.setdefault(config.name, Model(config))
+                if known is None or not model.matches(config):
+                    changed.append(model)
+                model.config = config
             await asyncio.gather(*(self._refresh(model) for model in list(self._models.values())))
-            if unserved := [_explain(model) for model in self._models.values() if not model.available()]:
+            if unserved := [_explain(model) for model in changed if not model.available()]:
                 raise StatusError(
                     Code.UNKNOWN, f"{len(unserved)} model(s) did not become available: {{{', '.join(unserved)}}}"
                 )
+
+    def _remove(self, name: str) -> None:
+        log.info("model %s: no longer configured", name)
+        model = self._models.pop(name)
+        self._unload_all(model)
+        self._removed.pop(name, None)
+        self._removed[name] = model
+        while len(self._removed) > _MAX_REMOVED:  # the one removed first
+            del self._removed[next(iter(self._removed))]
 
     def _set_labels(self, configs: Sequence[ModelConfig]) -> None:
         for config in configs:
@@ -229,15 +255,21 @@ class ModelManager:
         model.complaint = complaint
 
     async def _load_version(self, model: Model, path: Path) -> None:
+        while await self._fails_to_load(model, path):
+            if self._options.load_retry_interval_s >= 0 or self._models.get(model.config.name) is not model:
+                return
+
+    async def _fails_to_load(self, model: Model, path: Path) -> bool:
+        """Load a version, unless it is loaded or to be left alone; return whether it was tried in vain."""
         known = model.versions.get(path)
         if known is not None and known.state in (LOADING, AVAILABLE):
-            return
+            return False
         loop = asyncio.get_running_loop()
         version = Version(model.config.name, int(path.name), path, LOADING)
         version.fingerprint = await loop.run_in_executor(None, fingerprint, path)
         if known is not None and known.error is not None and known.fingerprint == version.fingerprint:
             if known.num_attempts > self._options.max_num_load_retries or time.monotonic() < known.retry_at_s:
-                return
+                return False
             version.num_attempts = known.num_attempts
         version.num_attempts += 1
         model.versions[path] = version
@@ -255,6 +287,7 @@ class ModelManager:
             version.state = AVAILABLE
             duration_s = time.monotonic() - start
             log.info("%s version %d is available after %.1f s", version.model_name, version.number, duration_s)
+        return version.state == END
 
     def _fail(self, version: Version, code: Code, message: str) -> None:
         # A new error: the one caught refers to all that was loaded.

@@ -51,11 +51,8 @@ class SavedModelServable:
         self._session._extend_graph()
 
     def shape(self, tensor_name: str) -> tuple[int | None, ...] | None:
-        tensor = self._tensor(tensor_name)
-        # Only a placeholder states what it takes: any other tensor may be fed with another shape than it computes.
-        if tensor.op.type != "Placeholder" or tensor.shape.rank is None:
-            return None
-        return tuple(tensor.shape.as_list())
+        # A session takes any shape, a placeholder's own one or not; the operation that cannot use it says so.
+        return None
 
     def run(self, feeds: Mapping[str, Array], fetches: Sequence[str], timeout_s: float = math.inf) -> list[Array]:
         # What is fed needs no computing, and TensorFlow refuses to.

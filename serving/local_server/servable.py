@@ -27,7 +27,10 @@ class Servable(Protocol):
     """`SignatureDef` by name."""
 
     def shape(self, tensor_name: str) -> tuple[int | None, ...] | None:
-        """Return the shape that an input must have; `None` for an axis, or for all of it, that may be of any size."""
+        """Return the shape that an input must have; `None` for an axis, or for all of it, that may be of any size.
+
+        It is checked before the model runs. A model that refuses by itself what it cannot use leaves it open.
+        """
 
     def run(self, feeds: Mapping[str, Array], fetches: Sequence[str], timeout_s: float = ...) -> list[Array]:
         """Compute the tensors `fetches` from the tensors `feeds`, both by name.

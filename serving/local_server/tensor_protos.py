@@ -110,7 +110,7 @@ def check_dtype(array: Array, expected: int, position: int) -> None:
 
 
 def check_shape(shape: Iterable[int], expected: tuple[int | None, ...] | None, alias: str) -> None:
-    """Refuse a shape that the model's placeholder rules out; `None` stands for any size, or any rank."""
+    """Refuse a shape that the model rules out; `None` stands for any size, or any rank."""
     received = tuple(shape)
     if expected is None:
         return

@@ -51,6 +51,7 @@ def build(folder: Path) -> None:
     refused(folder / "refused" / "1")
     exported(folder / "exported" / "1")
     module(folder / "module" / "1")
+    examples(folder / "examples" / "1")
 
 
 def half_plus(path: Path, number: float) -> None:
@@ -251,6 +252,27 @@ def module(path: Path) -> None:
     model = _Module(vocabulary)
     tf.saved_model.save(model, str(path), signatures={"serving_default": model.__call__, "scalar": model.scalar})
     vocabulary.unlink()
+
+
+class _Examples(tf.Module):
+    """Two signatures for serialized `tf.Example`s, each with a placeholder of its own, as TensorFlow 2 exports them."""
+
+    def _read(self, inputs: Any) -> Any:
+        return tf.io.parse_example(inputs, {"x": tf.io.FixedLenFeature([1], tf.float32)})["x"]
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "inputs")])
+    def classify(self, inputs: Any) -> Mapping[str, Any]:
+        return {"scores": self._read(inputs)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "inputs")])
+    def regress(self, inputs: Any) -> Mapping[str, Any]:
+        return {"outputs": 2 * self._read(inputs)}
+
+
+def examples(path: Path) -> None:
+    """x of a `tf.Example` as a score, and twice as much as a regression."""
+    model = _Examples()
+    tf.saved_model.save(model, str(path), signatures={"classify": model.classify, "regress": model.regress})
 
 
 def refused(path: Path) -> None:

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
+from flatbuffers import flexbuffers
+from tensorflow.core.protobuf import meta_graph_pb2
 
 from serving.local_server.errors import Code
 from serving.local_server.litert import LiteRTServable
+from serving.local_server.litert_signatures import METADATA_NAME
 from serving.local_server.loading import load
-from serving.local_server.servable import PREDICT, Array, LoadOptions
+from serving.local_server.servable import CLASSIFY, PREDICT, Array, LoadOptions
 from tests.serving.local_server.conftest import status_error
 
 SIZE_PX = 12
@@ -93,6 +96,41 @@ def unsigned(tmp_path_factory: pytest.TempPathFactory, signed: Path) -> Path:
     path = tmp_path_factory.mktemp("unsigned") / "model.tflite"
     path.write_bytes(flatbuffer_utils.convert_object_to_bytearray(model))
     return path
+
+
+class Raw(bytes):
+    """Bytes that pass for text: the builder of FlexBuffers writes them as they are."""
+
+    def encode(self, encoding: str) -> bytes:
+        return self
+
+
+Describe = Callable[..., Path]
+
+
+@pytest.fixture
+def describe(tmp_path: Path, unsigned: Path) -> Describe:
+    """Return the function that writes signatures, or anything else, into a copy of a file's metadata."""
+    from ai_edge_litert import schema_py_generated as schema
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    def describe(content: bytes | None = None, **signatures: Any) -> Path:
+        builder = flexbuffers.Builder()
+        with builder.Map():
+            for name, signature in signatures.items():
+                builder.Key(name)
+                builder.String(Raw(signature.SerializeToString()))
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(unsigned.read_bytes(), 0))
+        buffer, entry = schema.BufferT(), schema.MetadataT()
+        buffer.data = bytes(builder.Finish()) if content is None else content
+        entry.name, entry.buffer = METADATA_NAME.decode(), len(model.buffers)
+        model.buffers.append(buffer)
+        model.metadata = [*(model.metadata or []), entry]
+        path = tmp_path / "model.tflite"
+        path.write_bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+        return path
+
+    return describe
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +233,15 @@ def test_signatures_run_by_name(signed: Path, serve: Serve, signature: str, num_
         np.testing.assert_array_equal(again, scores)
 
 
+def test_several_signatures_run_in_one_call(signed: Path, serve: Serve) -> None:
+    ones = np.ones((2, 4), np.float32)
+    feeds = {"dynamic/x": ones, "fixed/x": -ones}
+    scores, double, other = serve(signed).run(feeds, ["fixed/scores", "dynamic/double", "dynamic/scores"])
+    np.testing.assert_array_equal(double, ones * 2)
+    for found, x in ((scores, -ones), (other, ones)):
+        np.testing.assert_allclose(found, tf.nn.softmax(x @ Signatures().weights).numpy(), atol=1e-6)  # float32
+
+
 def test_tensors_need_not_be_numbers_or_have_rows(signed: Path, serve: Serve) -> None:
     servable = serve(signed)
     text = np.array([b"a", b"\xff\0b\0", b""], object)
@@ -240,6 +287,44 @@ def test_signatures_are_described_as_those_of_a_saved_model(signed: Path, serve:
     assert tf.dtypes.as_dtype(signatures["text"].outputs["again"].dtype) == tf.string
     assert [dim.size for dim in signatures["fixed"].outputs["scores"].tensor_shape.dim] == [-1, 3]
     assert signatures["scalar"].inputs["x"].HasField("tensor_shape")
+
+
+def test_signatures_in_the_metadata_give_aliases_to_tensors(serve: Serve, unsigned: Path, describe: Describe) -> None:
+    taken, given = (name.removeprefix("serving_default/") for name in names(serve(unsigned)))
+    one, two = (
+        meta_graph_pb2.SignatureDef(
+            method_name=method, inputs={"x": {"name": taken}}, outputs={"y": {"name": f"{given}:0"}}
+        )
+        for method in (PREDICT, CLASSIFY)
+    )
+    servable = LiteRTServable(describe(one=one, two=two))
+    try:
+        assert {name: found.method_name for name, found in servable.signatures.items()} == {
+            "one": PREDICT,
+            "two": CLASSIFY,
+        }
+        info = servable.signatures["one"].inputs["x"]
+        assert [dim.size for dim in info.tensor_shape.dim] == [-1, SIZE_PX, SIZE_PX, 3]
+        x = images(3, np.float32)
+        [y] = servable.run({info.name: x}, [servable.signatures["one"].outputs["y"].name])
+        np.testing.assert_array_equal(y, run_plain(unsigned, x))
+    finally:
+        servable.close()
+
+
+def test_signatures_in_the_metadata_that_cannot_be_read_are_refused(describe: Describe) -> None:
+    for content in (b"", b"\0", b"noise", bytes(range(256)), flexbuffers.Dumps({"a": 1})):
+        with status_error(Code.INVALID_ARGUMENT, "Invalid SignatureDefs found in TfLite model: "):
+            LiteRTServable(describe(bytes(content)))
+    signature = meta_graph_pb2.SignatureDef(inputs={"x": {"name": "nowhere"}})
+    with status_error(Code.INVALID_ARGUMENT, "Signature input x references an unknown tensor: 'nowhere'"):
+        LiteRTServable(describe(serving_default=signature))
+
+
+@pytest.mark.parametrize(("signature", "shape"), [("fixed", [0, 3]), ("dynamic", [0, 3])])
+def test_no_rows_have_no_rows_of_outputs(signed: Path, serve: Serve, signature: str, shape: list[int]) -> None:
+    [scores] = serve(signed).run({f"{signature}/x": np.zeros((0, 4), np.float32)}, [f"{signature}/scores"])
+    assert (list(scores.shape), scores.dtype) == (shape, np.float32)
 
 
 BAD = [

@@ -261,6 +261,17 @@ async def test_a_broken_version_that_stays_the_same_is_tried_again_after_a_while
     assert states(manager) == [(2, "END")]
 
 
+async def test_a_negative_interval_tries_again_at_once_and_then_gives_up(base: Path, loader: Loader) -> None:
+    manager = make(loader, load_retry_interval_s=-1e-6, max_num_load_retries=2, poll_wait_s=0)
+    push(base, 2, content="broken")
+    push(base, 1)
+    await look(manager, ModelConfig("m", base, num_latest=2))
+    assert sorted(loader.events) == ["load m/1", *["load m/2"] * 3]
+    await look(manager, ModelConfig("m", base, num_latest=2))
+    assert len(loader.events) == 4
+    assert states(manager) == [(2, "END"), (1, "AVAILABLE")]
+
+
 async def test_an_error_does_not_keep_in_memory_what_was_loaded(base: Path) -> None:
     class Weights:
         pass
@@ -393,6 +404,50 @@ async def test_a_model_that_cannot_be_loaded_does_not_stop_the_others(base: Path
     )
     assert served(manager, "good") == 1
     assert manager.describe() == "m: no version, good: 1"
+
+
+async def test_a_configuration_reports_only_what_it_adds_or_changes(base: Path, loader: Loader) -> None:
+    push(base, 1, content="broken")
+    good, gone = (base.with_name(name) for name in ("good", "gone"))
+    good.mkdir()
+    push(good, 1)
+    manager = make(loader)
+    broken = ModelConfig("m", base)
+    await look(manager, broken)
+    await manager.configure([broken, ModelConfig("good", good)])
+    await manager.configure([replace(broken), ModelConfig("good", good, labels={"stable": 1})])
+    with status_error(Code.UNKNOWN, r"1 model\(s\) did not become available: \{\{\{name: new\} due to error: .*gone"):
+        await manager.configure([broken, ModelConfig("good", good), ModelConfig("new", gone)])
+    with status_error(
+        Code.UNKNOWN, r"1 model\(s\) did not become available: \{\{\{name: m version: 1\} due to error: "
+    ):
+        await manager.configure([replace(broken, num_latest=2), ModelConfig("good", good)])
+
+
+async def test_versions_of_a_model_that_is_no_longer_configured_end(
+    base: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager_module, "_MAX_REMOVED", 2)
+    push(base, 1)
+    push(base, 2, content="broken")
+    manager = make(loader)
+    config = ModelConfig("m", base, num_latest=None)
+    await manager.configure([config])
+    with manager.get(specific(1)).lease():
+        await manager.configure([])
+        assert states(manager) == [(2, "END"), (1, "UNLOADING")]
+    await until(lambda: states(manager) == [(2, "END"), (1, "END")])
+    error = manager.status(specific(2))[0].error
+    assert error is not None
+    assert error.message == "m/2 is broken"
+    with status_error(Code.NOT_FOUND, r"Servable not found for request: Latest\(m\)"):
+        manager.get(ModelSpec(name="m"))
+    await manager.configure([replace(config, num_latest=None, specific=(1,))])
+    assert states(manager) == [(2, "END"), (1, "AVAILABLE")]
+    for name in ("m", "a", "b"):  # one after the other
+        await look(manager, ModelConfig(name, base))
+    await manager.configure([])
+    assert [bool(states(manager, name)) for name in ("m", "a", "b")] == [False, True, True]
 
 
 ALLOW = {"allow_labels_for_unavailable": True}
@@ -585,8 +640,9 @@ async def test_status_lists_versions_by_number(base: Path, loader: Loader) -> No
     await manager.configure([config])
     await manager.configure([replace(config, labels={"stable": 2})])
     assert [version.number for version in manager.status(ModelSpec(name="m"))] == [10, 2, 1]
-    assert [version.number for version in manager.status(labelled("stable"))] == [2]
-    with pytest.raises(StatusError, match="ModelSpec has no name specified"):
+    assert [version.number for version in manager.status(labelled("stable"))] == [10, 2, 1]
+    assert [version.number for version in manager.status(specific(2))] == [2]
+    with status_error(Code.NOT_FOUND, "Could not find any versions of model $"):
         manager.status(ModelSpec())
 
 

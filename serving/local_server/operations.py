@@ -1,0 +1,100 @@
+"""Operations that are not TensorFlow's own: the packages that have them are imported where a model needs them.
+
+TensorFlow Serving has those of TensorFlow Text and of Decision Forests built in.
+"""
+
+import importlib
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.framework import op_def_registry
+
+from serving.local_server.errors import not_found
+
+log = logging.getLogger(__name__)
+
+# How the names of their operations begin (`REGISTER_OP` in both packages' sources).
+_PACKAGES = {
+    "tensorflow_decision_forests": ("SimpleML",),
+    "tensorflow_text": (
+        "CaseFoldUTF8",
+        "ConstrainedSequence",
+        "FindSourceOffsets",
+        "MaxSpanningTree",
+        "NormalizeUTF8",
+        "RegexSplit",
+        "RougeL",
+        "SentenceFragments",
+        "Sentencepiece",
+        "SplitMerge",
+        "TFText>",
+        "UnicodeScriptTokenize",
+        "WhitespaceTokenize",
+        "WordpieceTokenize",
+    ),
+}
+
+
+def register(version_dir: Path, tags: Sequence[str]) -> None:
+    """Import the packages whose operations a SavedModel runs.
+
+    Raises:
+        StatusError: it runs operations that are registered nowhere.
+    """
+    missing = _find_missing(version_dir, tags)
+    hints = []
+    for package, prefixes in _PACKAGES.items():
+        if not any(name.startswith(prefixes) for name in missing):
+            continue
+        log.info("%s needs %s", version_dir, package)
+        try:
+            importlib.import_module(package)
+        except ModuleNotFoundError as exc:
+            hints.append(f"{package} has such operations and is not installed ({exc}): install it.")
+        except Exception as exc:
+            # One that was built for another TensorFlow may raise anything.
+            hints.append(f"{package} has such operations and cannot be imported: {type(exc).__name__}: {exc}.")
+        else:
+            hints.append(f"{package} has such operations, in another version perhaps.")
+    if missing := [name for name in missing if not _is_registered(name)]:
+        names = ", ".join(f"'{name}'" for name in missing)
+        hint = " ".join(hints) or "They are of no package that is known here: export the model without them."
+        raise not_found(f"Op type not registered {names}, which {version_dir} runs. {hint}")
+
+
+def _find_missing(version_dir: Path, tags: Sequence[str]) -> list[str]:
+    """Return the operations that a SavedModel runs and nobody has registered; what cannot be read has none."""
+    saved = saved_model_pb2.SavedModel()
+    try:
+        if (path := version_dir / "saved_model.pb").is_file():
+            saved.ParseFromString(path.read_bytes())
+        else:
+            text_format.Parse((version_dir / "saved_model.pbtxt").read_text(), saved)
+    except (OSError, ValueError, DecodeError, text_format.ParseError):
+        return []
+    graphs = [meta.graph_def for meta in saved.meta_graphs if set(meta.meta_info_def.tags) == set(tags)]
+    return sorted({name for graph in graphs for name in _list_operations(graph) if not _is_registered(name)})
+
+
+def _list_operations(graph: Any) -> Iterator[str]:
+    """Yield the operations of a graph and of the functions that it calls, at whatever depth."""
+    functions = {function.signature.name: function for function in graph.library.function}
+    waiting: list[Iterable[Any]] = [graph.node]
+    while waiting:
+        for node in waiting.pop():
+            called = [node.op, *(name for value in node.attr.values() for name in _list_functions(value))]
+            waiting += [functions.pop(name).node_def for name in called if name in functions]
+            yield node.op
+
+
+def _list_functions(value: Any) -> list[str]:
+    return [function.name for function in (value.func, *value.list.func) if function.name]
+
+
+def _is_registered(name: str) -> bool:
+    return op_def_registry.get(name) is not None
