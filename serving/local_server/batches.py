@@ -138,6 +138,7 @@ def join(arrays: Sequence[Array], *, pads: bool) -> Array:
         rows = slice(start, start + len(array))
         if len(array):
             joined[rows] = array.flat[0]
-            joined[(rows, *map(slice, array.shape[1:]))] = array
+            own = (rows, *map(slice, array.shape[1:]))
+            joined[own] = array
         start += len(array)
     return joined

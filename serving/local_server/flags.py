@@ -12,32 +12,34 @@ from serving.shared.folders import url_complaint
 
 log = logging.getLogger(__name__)
 
-# Taken so that a command line written for TensorFlow Serving works, and without effect here.
-_WITHOUT_EFFECT = (
-    "enable_profiler",
-    "flush_filesystem_caches",
-    "grpc_max_threads",
-    "num_tflite_interpreters_per_pool",
-    "num_tflite_pools",
-    "num_unload_threads",
-    "per_process_gpu_memory_fraction",
-    "remove_unused_fields_from_bundle_metagraph",
-    "rest_api_num_threads",
-    "enable_grpc_healthcheck_service",
-    "thread_pool_factory_config_file",
-    "xla_cpu_compilation_enabled",
-    "xla_gpu_compilation_enabled",
-)
+IGNORED = {
+    "enable_grpc_healthcheck_service": "gRPC's health service is always there",
+    "enable_profiler": "there is no profiler to call",
+    "flush_filesystem_caches": "the operating system frees its caches by itself",
+    "grpc_max_threads": "gRPC calls take no threads",
+    "mixed_precision": "it is for GPUs and TPUs",
+    "num_tflite_interpreters_per_pool": "a LiteRT model has an interpreter for each core",
+    "num_tflite_pools": "a LiteRT model has an interpreter for each core",
+    "num_unload_threads": "versions are unloaded by the threads that load them",
+    "per_process_gpu_memory_fraction": "write it into a --tensorflow_session_config_file",
+    "platform_config_file": "batching and sessions have files of their own",
+    "remove_unused_fields_from_bundle_metagraph": "of a graph only what runs it is kept",
+    "rest_api_num_threads": "REST calls take no threads",
+    "skip_initialize_tpu": "there is no TPU",
+    "thread_pool_factory_config_file": "each model has threads of its own",
+    "use_alts_credentials": "they work in Google's cloud alone: take an --ssl_config_file",
+    "xla_cpu_compilation_enabled": "TensorFlow's environment variable TF_XLA_FLAGS does it",
+    "xla_gpu_compilation_enabled": "TensorFlow's environment variable TF_XLA_FLAGS does it",
+}
+"""Flags of TensorFlow Serving that mean nothing here, each with the reason: a command line with them works and warns."""
 
+OWN = ("host", "max_request_bytes", "enable_grpc_reflection", "log_level")
+"""The flags that TensorFlow Serving does not have."""
 
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 _AT_LEAST = {
-    "rest_api_timeout_in_ms": 1,
     "max_request_bytes": 1,
-    "model_config_file_poll_wait_seconds": 0,
-    "num_request_iterations_for_warmup": 0,
     "max_num_load_retries": 0,
-    "load_retry_interval_micros": 0,
     "num_load_threads": 0,
     "tensorflow_session_parallelism": 0,
     "tensorflow_intra_op_parallelism": 0,
@@ -51,19 +53,21 @@ def _flag(default: Any, help_text: str) -> Any:
 
 @dataclass(frozen=True)
 class Flags:
-    """The flags, each with TensorFlow Serving's name and default; the last four are our own."""
+    """The flags that do something, each with TensorFlow Serving's name and default; those in `OWN` are our own."""
 
     port: int = _flag(8500, "TCP port to listen on for gRPC; 0 with --grpc_socket_path listens on the socket alone")
     rest_api_port: int = _flag(0, "port for HTTP/REST; 0 switches it off")
-    rest_api_timeout_in_ms: int = _flag(30_000, "timeout for a REST request")
+    rest_api_timeout_in_ms: int = _flag(30_000, "timeout for a REST request; 0 or less for none")
     rest_api_enable_cors_support: bool = _flag(False, "let pages of other sites call the REST API")
     model_name: str = _flag("default", "name of the model; ignored with --model_config_file")
     model_base_path: str = _flag("", "folder of the model's version folders; ignored with --model_config_file")
     model_config_file: str = _flag(
         "", "a ModelServerConfig in protobuf's text format: several models, policies, labels"
     )
-    model_config_file_poll_wait_seconds: int = _flag(0, "how often that file is read again; 0 reads it once")
-    file_system_poll_wait_seconds: float = _flag(1.0, "how often the version folders are looked at; 0 looks once")
+    model_config_file_poll_wait_seconds: int = _flag(0, "how often that file is read again; 0 or less reads it once")
+    file_system_poll_wait_seconds: float = _flag(
+        1.0, "how often the version folders are looked at; 0 or less looks once"
+    )
     enable_batching: bool = _flag(False, "run several requests at once")
     batching_parameters_file: str = _flag("", "BatchingParameters in text format, with --enable_batching")
     enable_per_model_batching_parameters: bool = _flag(
@@ -82,20 +86,25 @@ class Flags:
     allow_version_labels_for_unavailable_models: bool = _flag(False, "a new label may name a version not yet available")
     force_allow_any_version_labels_for_unavailable_models: bool = _flag(False, "so may a label in use")
     max_num_load_retries: int = _flag(5, "how often a version that cannot be loaded is tried again")
-    load_retry_interval_micros: int = _flag(60_000_000, "between two of these; a version whose files change: at once")
+    load_retry_interval_micros: int = _flag(
+        60_000_000, "between two of these, less than 0 for no wait; a version whose files change: at once"
+    )
     num_load_threads: int = _flag(0, "versions loaded at the same time; 0 chooses")
     tensorflow_session_parallelism: int = _flag(0, "threads for a session, inside and between operations; 0 chooses")
     tensorflow_intra_op_parallelism: int = _flag(0, "threads inside one operation; 0 chooses")
     tensorflow_inter_op_parallelism: int = _flag(0, "operations at once; 0 chooses")
+    tensorflow_session_config_file: str = _flag(
+        "", "a ConfigProto in text format for every session; the three flags above it win where they are given"
+    )
     enable_serialization_as_tensor_content: bool = _flag(False, "return tensors as bytes instead of typed fields")
     enable_signature_method_name_check: bool = _flag(
         False, "classify and regress with signatures made for it alone; TensorFlow 2 makes all of them for predict"
     )
     version: bool = _flag(False, "print the version and exit")
-    host: str = _flag("0.0.0.0", "address to listen on [not in TensorFlow Serving]")
-    max_request_bytes: int = _flag(1 << 26, "of one request, over gRPC and REST, unpacked [not in TensorFlow Serving]")
-    enable_grpc_reflection: bool = _flag(False, "let gRPC tools list the services [not in TensorFlow Serving]")
-    log_level: str = _flag("info", "debug, info, warning or error [not in TensorFlow Serving]")
+    host: str = _flag("0.0.0.0", "address to listen on")
+    max_request_bytes: int = _flag(1 << 26, "of one request, over gRPC and REST, unpacked")
+    enable_grpc_reflection: bool = _flag(False, "let gRPC tools list the services")
+    log_level: str = _flag("info", "debug, info, warning or error")
 
 
 def parse(arguments: Sequence[str]) -> Flags:
@@ -115,17 +124,32 @@ def parse(arguments: Sequence[str]) -> Flags:
         kind: dict[str, Any] = {"type": declared.type}
         if declared.type is bool:
             kind = {"type": _read_bool, "nargs": "?", "const": True, "metavar": "true|false"}
-        parser.add_argument(f"--{declared.name}", default=declared.default, help=declared.metadata["help"], **kind)
-    for name in _WITHOUT_EFFECT:
+        help_text = declared.metadata["help"] + (" [not in TensorFlow Serving]" if declared.name in OWN else "")
+        parser.add_argument(f"--{declared.name}", default=declared.default, help=help_text, **kind)
+    for name in IGNORED:
         parser.add_argument(f"--{name}", nargs="?", const="true", help=argparse.SUPPRESS)
     given = vars(parser.parse_args(arguments))
-    for name in _WITHOUT_EFFECT:
+    for name, reason in IGNORED.items():
         if given.pop(name) is not None:
-            log.warning("--%s is without effect here", name)
+            log.warning("--%s is without effect here: %s", name, reason)
     flags = Flags(**given)
     if not flags.version:
         _check(flags)
     return flags
+
+
+def write_table() -> str:
+    """Write all flags as a table in Markdown: TensorFlow Serving's in the order of their names, then our own."""
+    known = {f.name: f"{f.metadata['help']} (default: {_show(f.default)})" for f in fields(Flags) if f.name not in OWN}
+    rows = known | {name: f"*without effect:* {reason}" for name, reason in IGNORED.items()}
+    own = {f.name: f"{f.metadata['help']} (default: {_show(f.default)})" for f in fields(Flags) if f.name in OWN}
+    lines = [f"| `--{name}` | {text} |" for name, text in sorted(rows.items())]
+    lines += [f"| `--{name}` | *not in TensorFlow Serving:* {text} |" for name, text in own.items()]
+    return "\n".join(["| flag | meaning here |", "|---|---|", *lines]) + "\n"
+
+
+def _show(default: Any) -> str:
+    return str(default).lower() if isinstance(default, bool) else str(default) or "none"
 
 
 def _read_bool(text: str) -> bool:
@@ -146,6 +170,13 @@ def _check(flags: Flags) -> None:
         raise StartError(
             "--batching_parameters_file is for --enable_batching, which is not given. Received: "
             f"--batching_parameters_file={flags.batching_parameters_file}. Add --enable_batching."
+        )
+    if flags.tensorflow_session_parallelism and (
+        flags.tensorflow_intra_op_parallelism or flags.tensorflow_inter_op_parallelism
+    ):
+        raise StartError(
+            "--tensorflow_session_parallelism stands for both --tensorflow_intra_op_parallelism and "
+            "--tensorflow_inter_op_parallelism. Received: more than it. Leave it out, or the two others."
         )
     if not flags.port and not flags.grpc_socket_path:
         raise StartError("The server needs a port for gRPC. Received --port=0: give one, or a --grpc_socket_path.")

@@ -62,14 +62,14 @@ class RestApi:
 
     Args:
         service: handles the requests.
-        timeout_s: for one request.
+        timeout_s: for one request; `None` for no end.
         max_body_bytes: of one request, unpacked; all requests at once may take eight times as much.
         metrics_path: where Prometheus reads; empty for nowhere.
         enable_cors: let pages of other sites call.
     """
 
     def __init__(
-        self, service: Service, *, timeout_s: float, max_body_bytes: int, metrics_path: str, enable_cors: bool
+        self, service: Service, *, timeout_s: float | None, max_body_bytes: int, metrics_path: str, enable_cors: bool
     ) -> None:
         self._service = service
         self._timeout_s = timeout_s

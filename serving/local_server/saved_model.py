@@ -25,12 +25,9 @@ class SavedModelServable:
     runtime = "TF1"
 
     def __init__(self, path: Path, options: LoadOptions) -> None:
-        config = tf.compat.v1.ConfigProto(
-            intra_op_parallelism_threads=options.num_intra_op_threads,
-            inter_op_parallelism_threads=options.num_inter_op_threads,
-            # Or one model's loop would keep the threads that another's operations need.
-            use_per_session_threads=True,
-        )
+        config = config_pb2.ConfigProto.FromString(options.session_config)
+        # Or one model's loop would keep the threads that another's operations need.
+        config.use_per_session_threads = True
         self._graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=self._graph, config=config)
         try:

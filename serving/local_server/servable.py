@@ -55,11 +55,9 @@ class LoadOptions:
     Attributes:
         tags: of the SavedModel's graph to serve.
         prefer_litert: serve `model.tflite` where a version holds one.
-        num_intra_op_threads: threads inside one operation; 0 lets TensorFlow choose.
-        num_inter_op_threads: operations at once; 0 lets TensorFlow choose.
+        session_config: a serialized `ConfigProto`, for SavedModels.
     """
 
     tags: tuple[str, ...] = ("serve",)
     prefer_litert: bool = False
-    num_intra_op_threads: int = 0
-    num_inter_op_threads: int = 0
+    session_config: bytes = b""

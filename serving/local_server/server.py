@@ -10,6 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tensorflow.core.protobuf import config_pb2
+
+from serving.local_server import protos
 from serving.local_server.batching import Scheduler
 from serving.local_server.batching_options import BatchingOptions
 from serving.local_server.errors import Code, StartError, StatusError, invalid_argument
@@ -29,6 +32,8 @@ from serving.shared.process import GRACE_S, bracket, end_in_time
 
 log = logging.getLogger(__name__)
 
+# Where requests have none.
+_HEAD_TIMEOUT_S = 30.0
 _BATCHING_FILE = "batching_params.pbtxt"
 
 
@@ -66,9 +71,10 @@ async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
         channel_arguments=settings.grpc_options,
         enable_reflection=flags.enable_grpc_reflection,
     )
+    timeout_s = flags.rest_api_timeout_in_ms / 1000 if flags.rest_api_timeout_in_ms > 0 else None
     rest_api = RestApi(
         service,
-        timeout_s=flags.rest_api_timeout_in_ms / 1000,
+        timeout_s=timeout_s,
         max_body_bytes=flags.max_request_bytes,
         metrics_path=settings.metrics_path,
         enable_cors=flags.rest_api_enable_cors_support,
@@ -79,7 +85,7 @@ async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
             rest_api.app,
             settings.rest_socket,
             settings.rest_context,
-            head_timeout_s=flags.rest_api_timeout_in_ms / 1000,
+            head_timeout_s=timeout_s or _HEAD_TIMEOUT_S,
             grace_s=GRACE_S,
         )
 
@@ -127,11 +133,20 @@ def _manager_options(flags: Flags) -> ManagerOptions:
 
 def _make_loader(settings: Settings, scheduler: Scheduler, metrics: Metrics) -> Callable[[str, Path], Servable]:
     flags = settings.flags
+    config = config_pb2.ConfigProto()
+    if flags.tensorflow_session_config_file:
+        config = protos.read(Path(flags.tensorflow_session_config_file), config_pb2.ConfigProto)
+    both = flags.tensorflow_session_parallelism
+    config.intra_op_parallelism_threads = (
+        flags.tensorflow_intra_op_parallelism or both or config.intra_op_parallelism_threads
+    )
+    config.inter_op_parallelism_threads = (
+        flags.tensorflow_inter_op_parallelism or both or config.inter_op_parallelism_threads
+    )
     options = LoadOptions(
         tags=tuple(flags.saved_model_tags.split(",")),
         prefer_litert=flags.prefer_tflite_model or flags.use_tflite_model,
-        num_intra_op_threads=flags.tensorflow_intra_op_parallelism or flags.tensorflow_session_parallelism,
-        num_inter_op_threads=flags.tensorflow_inter_op_parallelism or flags.tensorflow_session_parallelism,
+        session_config=config.SerializeToString(),
     )
 
     def load_warm(model_name: str, version_dir: Path) -> Servable:

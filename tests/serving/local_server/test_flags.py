@@ -5,8 +5,24 @@ import pytest
 
 from serving.local_server import flags as flags_module
 from serving.local_server.errors import StartError
-from serving.local_server.flags import Flags, parse, read_channel_arguments
+from serving.local_server.flags import Flags, parse, read_channel_arguments, write_table
+from tests.serving.local_server.conftest import ROOT
 
+# Those of TensorFlow Serving's model_servers/main.cc.
+MAIN_CC = """
+allow_version_labels_for_unavailable_models batching_parameters_file enable_batching enable_grpc_healthcheck_service
+enable_model_warmup enable_per_model_batching_parameters enable_profiler enable_serialization_as_tensor_content
+enable_signature_method_name_check file_system_poll_wait_seconds flush_filesystem_caches
+force_allow_any_version_labels_for_unavailable_models grpc_channel_arguments grpc_max_threads grpc_socket_path
+load_retry_interval_micros max_num_load_retries mixed_precision model_base_path model_config_file
+model_config_file_poll_wait_seconds model_name monitoring_config_file num_load_threads
+num_request_iterations_for_warmup num_tflite_interpreters_per_pool num_tflite_pools num_unload_threads
+per_process_gpu_memory_fraction platform_config_file port prefer_tflite_model
+remove_unused_fields_from_bundle_metagraph rest_api_enable_cors_support rest_api_num_threads rest_api_port
+rest_api_timeout_in_ms saved_model_tags skip_initialize_tpu ssl_config_file tensorflow_inter_op_parallelism
+tensorflow_intra_op_parallelism tensorflow_session_config_file tensorflow_session_parallelism
+thread_pool_factory_config_file use_alts_credentials version xla_cpu_compilation_enabled xla_gpu_compilation_enabled
+"""
 MODEL = ["--model_name=m", "--model_base_path=/models/m"]
 
 
@@ -63,13 +79,38 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "=false", "=7"])
-def test_flags_of_tensorflow_serving_that_mean_nothing_here_are_taken_with_a_warning(
+def test_flags_of_tensorflow_serving_that_mean_nothing_here_are_taken_with_one_warning(
     value: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name in flags_module._WITHOUT_EFFECT:
+    for name, reason in flags_module.IGNORED.items():
+        caplog.clear()
         with caplog.at_level(logging.WARNING):
             assert parse([*MODEL, f"--{name}{value}"]) == parse(MODEL)
-        assert f"--{name} is without effect here" in caplog.messages[-1]
+        assert caplog.messages == [f"--{name} is without effect here: {reason}"]
+
+
+def test_every_flag_of_tensorflow_serving_is_known() -> None:
+    assert not set(MAIN_CC.split()) & set(flags_module.OWN)
+    names = {declared.name for declared in fields(Flags)} - set(flags_module.OWN)
+    assert names - {"use_tflite_model"} | set(flags_module.IGNORED) == set(MAIN_CC.split())
+
+
+def test_the_docs_have_the_table_of_all_flags() -> None:
+    assert write_table() in (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rest_api_timeout_in_ms", 0),
+        ("load_retry_interval_micros", -1),
+        ("model_config_file_poll_wait_seconds", -1),
+        ("file_system_poll_wait_seconds", -1),
+        ("num_request_iterations_for_warmup", 0),
+    ],
+)
+def test_values_that_mean_none_or_never_are_taken(name: str, value: int) -> None:
+    assert getattr(parse([*MODEL, f"--{name}={value}"]), name) == value
 
 
 @pytest.mark.parametrize(
@@ -84,8 +125,8 @@ def test_flags_of_tensorflow_serving_that_mean_nothing_here_are_taken_with_a_war
         ([*MODEL, "--port=70000"], ["--port must be 0 to 65535", "Received: 70000", "Choose"]),
         ([*MODEL, "--rest_api_port=-1"], ["--rest_api_port must be 0 to 65535", "Received: -1", "Choose"]),
         (
-            [*MODEL, "--rest_api_timeout_in_ms=0"],
-            ["--rest_api_timeout_in_ms must be at least 1", "Received: 0", "Raise"],
+            [*MODEL, "--tensorflow_session_parallelism=1", "--tensorflow_inter_op_parallelism=1"],
+            ["stands for both", "Received: more than it", "Leave it out"],
         ),
         ([*MODEL, "--num_load_threads=-1"], ["--num_load_threads must be at least 0", "Received: -1", "Raise"]),
         ([*MODEL, "--log_level=loud"], ["--log_level must be one of debug, info", "Received: loud", "Take one"]),

@@ -33,7 +33,14 @@ def hasty(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterato
     folder = tmp_path_factory.mktemp("load")
     models = {"endless": models_dir / "endless", "default": models_dir / "half_plus_two"}
     config = write_config(folder / "models.config", models)
-    with start_server(folder / "server.log", model_config_file=config, rest_api_timeout_in_ms=TIMEOUT_MS) as server:
+    session = folder / "session.config"
+    session.write_text("intra_op_parallelism_threads: 1")
+    with start_server(
+        folder / "server.log",
+        model_config_file=config,
+        rest_api_timeout_in_ms=TIMEOUT_MS,
+        tensorflow_session_config_file=session,
+    ) as server:
         yield server
 
 
