@@ -31,7 +31,7 @@ IGNORED = {
     "xla_cpu_compilation_enabled": "TensorFlow's environment variable TF_XLA_FLAGS does it",
     "xla_gpu_compilation_enabled": "TensorFlow's environment variable TF_XLA_FLAGS does it",
 }
-"""Flags of TensorFlow Serving that mean nothing here, each with the reason: a command line with them works and warns."""
+"""Flags of TensorFlow Serving that mean nothing here, each with the reason. They are taken with a warning."""
 
 OWN = ("host", "max_request_bytes", "enable_grpc_reflection", "log_level")
 """The flags that TensorFlow Serving does not have."""

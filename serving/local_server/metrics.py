@@ -75,6 +75,17 @@ class Metrics:
             ["model"],
             buckets=_COUNT_BUCKETS,
         )
+        # This name keeps its ending: the page takes one off.
+        self.example_count_total = self._counter(
+            "serving:request_example_count_total_total", "The total number of tensorflow.Examples.", ["model"]
+        )
+        self.warmup_records_read = self._counter(
+            "serving:model_warmup_records_read", "The number of warmup records read.", ["model_path"]
+        )
+        # Dashboards ask for it; no request is logged here.
+        self._counter(
+            "serving:request_log_count", "The total number of requests logged.", ["model_name", "status_code"]
+        )
 
     def _counter(self, name: str, documentation: str, labels: Sequence[str]) -> Counter:
         return Counter(f":tensorflow:{name}", documentation, labels, registry=self._registry)
@@ -94,6 +105,17 @@ class Metrics:
         self.batch_size.observe(record.num_rows)
         for wait_s in record.waits_s:
             self.queuing_latency.labels(record.thread_pool_name).observe(wait_s * 1e6)
+
+    def count_request(self, model_name: str, code: Code, api: str, entrypoint: str, latency_s: float) -> None:
+        """Count a request; the latency of one that failed would tell nothing of the model's."""
+        self.request_count.labels(model_name, code.name).inc()
+        if code is Code.OK:
+            self.request_latency.labels(model_name, api, entrypoint).observe(latency_s * 1e6)
+
+    def count_examples(self, model_name: str, num_examples: int) -> None:
+        """Count the `tf.Example`s of a request."""
+        self.example_counts.labels(model_name).observe(num_examples)
+        self.example_count_total.labels(model_name).inc(num_examples)
 
     @contextmanager
     def timed_load(self, version_dir: Path) -> Iterator[None]:

@@ -157,7 +157,10 @@ def _make_loader(settings: Settings, scheduler: Scheduler, metrics: Metrics) -> 
         if flags.enable_model_warmup:
             try:
                 with metrics.timed_warmup(version_dir):
-                    warm_up(servable, model_name, version_dir, num_iterations=flags.num_request_iterations_for_warmup)
+                    num_records = warm_up(
+                        servable, model_name, version_dir, num_iterations=flags.num_request_iterations_for_warmup
+                    )
+                metrics.warmup_records_read.labels(str(version_dir)).inc(num_records)
             except BaseException:
                 servable.close()
                 raise

@@ -74,20 +74,24 @@ class Service:
         version = self._find(request)
         run = self._runner(version.model_name, "Classify")
         response = await inference.classify(version, request, run, check_method=self._check_methods)
-        self._count_examples(request.model_spec.name, len(response.result.classifications))
+        self.metrics.count_examples(request.model_spec.name, len(response.result.classifications))
         return response
 
     async def regress(self, request: Any) -> Any:
         version = self._find(request)
         run = self._runner(version.model_name, "Regress")
         response = await inference.regress(version, request, run, check_method=self._check_methods)
-        self._count_examples(request.model_spec.name, len(response.result.regressions))
+        self.metrics.count_examples(request.model_spec.name, len(response.result.regressions))
         return response
 
     async def multi_inference(self, request: Any) -> Any:
         version = self.manager.get(inference.choose_model(request))
         run = self._runner(version.model_name, "MultiInference")
-        return await inference.multi_inference(version, request, run, check_method=self._check_methods)
+        response = await inference.multi_inference(version, request, run, check_method=self._check_methods)
+        given = request.input
+        num_examples = len(given.example_list.examples) + len(given.example_list_with_context.examples)
+        self.metrics.count_examples(version.model_name, num_examples)
+        return response
 
     async def get_model_metadata(self, request: Any) -> Any:
         _need_spec(request)
@@ -147,8 +151,7 @@ class Service:
         finally:
             # A name that is not served would let callers make as many counters as they like.
             name = model_name if self.manager.knows(model_name) else ""
-            self.metrics.request_count.labels(name, code.name).inc()
-            self.metrics.request_latency.labels(name, api, entrypoint).observe((time.perf_counter() - start) * 1e6)
+            self.metrics.count_request(name, code, api, entrypoint, time.perf_counter() - start)
 
     def _runner(self, model_name: str, api: str) -> inference.Run:
         """Return a function that runs a model and times it, its wait for a batch included."""
@@ -165,9 +168,6 @@ class Service:
     def _find(self, request: Any) -> Version:
         _need_spec(request)
         return self.manager.get(request.model_spec)
-
-    def _count_examples(self, model_name: str, num_examples: int) -> None:
-        self.metrics.example_counts.labels(model_name).observe(num_examples)
 
 
 def _need_spec(request: Any) -> None:

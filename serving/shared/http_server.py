@@ -11,9 +11,11 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 _GOODBYE_S = 0.5
+_MAX_HEAD_BYTES = 1 << 16
+_END_OF_HEAD = b"\r\n\r\n"
 _UPGRADE = re.compile(rb"\r\nUpgrade:", re.IGNORECASE)
 
 
@@ -90,16 +92,23 @@ class _Uvicorn(uvicorn.Server):
 
 
 class _Http(HttpToolsProtocol):
-    """HTTP/1.1 with a timeout that uvicorn lacks: a client that takes too long for the head of a request is cut off.
+    """HTTP/1.1 with the bounds that uvicorn lacks: a head may take some time, and 64 KiB.
 
     A client may offer another protocol, as Java's does with every request (`Upgrade: h2c`). The parser takes what
-    follows such a head for that protocol, and the request's body would be lost: so the offer is not read.
+    follows such a head for that protocol, and the request's body would be lost: so the offer is not read. To find it
+    wherever packets are cut, a head goes to the parser as a whole.
     """
 
     def __init__(self, *args: Any, head_timeout_s: float, **options: Any) -> None:
         super().__init__(*args, **options)
         self._head_timeout_s = head_timeout_s
         self._head_timer: asyncio.TimerHandle | None = None
+        # What has come of the next head; `None` while a body is read.
+        self._head: bytearray | None = bytearray()
+        # Of a body whose length is known.
+        self._num_left: int | None = None
+        # What a body in chunks has taken since the last byte of content: sizes, extensions, trailers.
+        self._num_framing = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -110,18 +119,66 @@ class _Http(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.cycle is None or not self.cycle.more_body:
-            head, end, rest = data.partition(b"\r\n\r\n")
-            data = _UPGRADE.sub(b"\r\nDeclined-Upgrade:", head) + end + rest
-        super().data_received(data)
+        while data and not self.transport.is_closing():
+            data = self._receive_body(data) if self._head is None else self._receive_head(self._head, data)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._expect_head()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head is not None:  # else a trailer, which nobody reads
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._stop_timer()
+        found = dict(self.headers)
+        self._head = None
+        self._num_left = None if b"transfer-encoding" in found else int(found.get(b"content-length", 0))
+        self._num_framing = 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._num_framing = 0
+        if self._num_left is not None:
+            self._num_left -= len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._head = bytearray()
+        super().on_message_complete()
+
+    def _receive_head(self, head: bytearray, data: bytes) -> bytes:
+        """Take data until a head is whole, and give it to the parser; return what follows it."""
+        searched = max(0, len(head) - len(_END_OF_HEAD) + 1)
+        head += data
+        end = head.find(_END_OF_HEAD, searched)
+        end = end + len(_END_OF_HEAD) if end >= 0 else len(head)
+        if end > _MAX_HEAD_BYTES:
+            self._refuse(431 if b"\r\n" in head[:_MAX_HEAD_BYTES] else 414)
+            return b""
+        if not head.endswith(_END_OF_HEAD, 0, end) and head[:1].isalpha():
+            return b""
+        # What does not even begin like HTTP is refused at once.
+        self._head = bytearray()
+        super().data_received(_UPGRADE.sub(b"\r\nDeclined-Upgrade:", head[:end]))
+        return bytes(head[end:])
+
+    def _receive_body(self, data: bytes) -> bytes:
+        """Give a body's data to the parser; return what follows it, where its length is known."""
+        part = data[: self._num_left]
+        self._num_framing += len(part)
+        super().data_received(part)
+        if self._num_framing > _MAX_HEAD_BYTES and self._head is None:
+            self._refuse(431)
+        return data[len(part) :]
+
+    def _refuse(self, status: int) -> None:
+        """End the connection, with a response where none is under way."""
+        if self.cycle is None or self.cycle.response_complete:
+            head = STATUS_LINE[status] + b"content-length: 0\r\nconnection: close\r\n\r\n"
+            self.transport.write(head)
+        self.transport.close()
 
     def _expect_head(self) -> None:
         self._stop_timer()

@@ -1,5 +1,6 @@
 """Bind a port, and end the process in time."""
 
+import errno
 import logging
 import os
 import socket
@@ -20,14 +21,26 @@ def bracket(host: str) -> str:
 
 
 def take_port(host: str, port: int) -> socket.socket:
-    """Bind a port; the caller listens on it, or closes it.
+    """Bind a port; the caller listens on it, or closes it. Of all addresses (`0.0.0.0`), those of IPv6 are a part.
 
     Raises:
         OSError: the port is taken, or the host is no address of this machine.
     """
+    if host == "0.0.0.0" and socket.has_dualstack_ipv6():
+        try:
+            return _bind("::", port)
+        except OSError as exc:
+            if exc.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                raise
+    return _bind(host, port)
+
+
+def _bind(host: str, port: int) -> socket.socket:
     # Named as TCP, or asyncio leaves Nagle's algorithm on, and responses wait 40 ms for a client's acknowledgement.
     taken = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if taken.family == socket.AF_INET6:
+        taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
     try:
         taken.bind((host, port))
     except OSError:

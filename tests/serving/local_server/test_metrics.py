@@ -5,7 +5,8 @@ import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.local_server.errors import StatusError, failed_precondition
+from serving.local_server.batching import BatchRecord
+from serving.local_server.errors import Code, StatusError, failed_precondition
 from serving.local_server.metrics import Metrics
 
 # Type and labels of each metric, as tensorflow_model_server's page has them.
@@ -14,9 +15,13 @@ EXPECTED = {
     ":tensorflow:serving:request_latency": ("histogram", {"model_name", "API", "entrypoint"}),
     ":tensorflow:serving:runtime_latency": ("histogram", {"model_name", "API", "runtime"}),
     ":tensorflow:serving:request_example_counts": ("histogram", {"model"}),
-    ":tensorflow:serving:batching_session:queuing_latency": ("histogram", set()),
+    ":tensorflow:serving:request_example_count": ("counter", {"model"}),  # the parser takes its `_total` off
+    ":tensorflow:serving:request_log_count": ("counter", set()),
+    ":tensorflow:serving:batching_session:queuing_latency": ("histogram", {"thread_pool_name"}),
+    ":tensorflow:serving:batching_session:wrapped_run_count": ("counter", set()),
     ":tensorflow:serving:batching_session:processed_batch_size": ("histogram", set()),
     ":tensorflow:serving:model_warmup_latency": ("histogram", {"model_path", "status"}),
+    ":tensorflow:serving:model_warmup_records_read": ("counter", {"model_path"}),
     ":tensorflow:cc:saved_model:load_latency": ("counter", {"model_path"}),
     ":tensorflow:cc:saved_model:load_attempt_count": ("counter", {"model_path", "status"}),
 }
@@ -34,11 +39,11 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
 
 def use(metrics: Metrics) -> None:
     """Count one of each."""
-    metrics.request_count.labels("m", "OK").inc()
-    metrics.request_latency.labels("m", "Predict", "GRPC").observe(1500)
+    metrics.count_request("m", Code.OK, "Predict", "GRPC", 0.0015)
     metrics.runtime_latency.labels("m", "Predict", "TF1").observe(1000)
-    metrics.example_counts.labels("m").observe(3)
-    metrics.count_batch(5, 0.002)
+    metrics.count_examples("m", 3)
+    metrics.warmup_records_read.labels("/models/m/1").inc(2)
+    metrics.count_batch(BatchRecord("pool", [2, 3], [0.002, 0.001], 8))
     with metrics.timed_load(Path("/models/m/1")), metrics.timed_warmup(Path("/models/m/1")):
         pass
 
@@ -55,8 +60,12 @@ def test_names_types_and_labels_are_tensorflow_servings() -> None:
     assert found == EXPECTED
     lines = metrics.page().decode().splitlines()
     for name, kind in types.items():
-        assert f"# TYPE {name} {kind}" in lines
-    assert not [line for line in lines if "_total" in line or "_created" in line]
+        written = f"{name}_total" if name.endswith("example_count") else name
+        assert f"# TYPE {written} {kind}" in lines
+    assert not [line for line in lines if "_created" in line]
+    named = [line for line in lines if "_total" in line]
+    assert named[-1] == ':tensorflow:serving:request_example_count_total{model="m"} 3.0'
+    assert all("request_example_count_total" in line and "_total_total" not in line for line in named)
     assert ':tensorflow:serving:request_count{model_name="m",status="OK"} 1.0' in lines
     assert ':tensorflow:cc:saved_model:load_attempt_count{model_path="/models/m/1",status="success"} 1.0' in lines
 
@@ -84,12 +93,22 @@ def test_buckets_are_tensorflow_servings(name: str, first: float, last: float, c
     assert bounds[-2] == pytest.approx(last)
 
 
-def test_a_batch_counts_its_rows_and_the_wait_of_its_oldest_request() -> None:
+def test_a_batch_counts_its_rows_and_the_wait_of_each_request() -> None:
     metrics = Metrics()
-    metrics.count_batch(5, 0.002)
-    metrics.count_batch(3, 0.001)
-    assert value(metrics, ":tensorflow:serving:batching_session:processed_batch_size_sum") == 8
-    assert value(metrics, ":tensorflow:serving:batching_session:queuing_latency_sum") == pytest.approx(3000)
+    metrics.count_batch(BatchRecord("pool", [2, 3], [0.002, 0.001], 8))
+    metrics.count_batch(BatchRecord("pool", [1], [0.003], 2))
+    name = ":tensorflow:serving:batching_session"
+    assert value(metrics, f"{name}:processed_batch_size_sum") == 10
+    assert value(metrics, f"{name}:queuing_latency_sum", thread_pool_name="pool") == pytest.approx(6000)
+    assert value(metrics, f"{name}:queuing_latency_count", thread_pool_name="pool") == 3
+    assert value(metrics, f"{name}:wrapped_run_count") == 2
+
+
+def test_a_request_that_fails_has_no_latency() -> None:
+    metrics = Metrics()
+    metrics.count_request("m", Code.INVALID_ARGUMENT, "Predict", "GRPC", 0.001)
+    assert value(metrics, ":tensorflow:serving:request_count", model_name="m", status="INVALID_ARGUMENT") == 1
+    assert not read(metrics)[":tensorflow:serving:request_latency"].samples
 
 
 @pytest.mark.parametrize(
