@@ -109,6 +109,7 @@ class _Http(HttpToolsProtocol):
         self._num_left: int | None = None
         # What a body in chunks has taken since the last byte of content: sizes, extensions, trailers.
         self._num_framing = 0
+        self._tail = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -135,7 +136,7 @@ class _Http(HttpToolsProtocol):
         found = dict(self.headers)
         self._head = None
         self._num_left = None if b"transfer-encoding" in found else int(found.get(b"content-length", 0))
-        self._num_framing = 0
+        self._num_framing, self._tail = 0, b""
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -165,8 +166,13 @@ class _Http(HttpToolsProtocol):
         return bytes(head[end:])
 
     def _receive_body(self, data: bytes) -> bytes:
-        """Give a body's data to the parser; return what follows it, where its length is known."""
+        """Give a body's data to the parser, or its beginning; return what follows."""
         part = data[: self._num_left]
+        if self._num_left is None:
+            # The last chunk ends like a head: what follows is perhaps the next one.
+            end = (self._tail + data).find(_END_OF_HEAD)
+            part = data if end < 0 else data[: end + len(_END_OF_HEAD) - len(self._tail)]
+            self._tail = (self._tail + part)[-len(_END_OF_HEAD) + 1 :]
         self._num_framing += len(part)
         super().data_received(part)
         if self._num_framing > _MAX_HEAD_BYTES and self._head is None:
