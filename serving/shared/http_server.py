@@ -11,6 +11,8 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 _GOODBYE_S = 0.5
@@ -40,7 +42,7 @@ class HttpServer:
         grace_s: float,
     ) -> None:
         config = uvicorn.Config(
-            app,
+            _Ending(app),
             http=partial(_Http, head_timeout_s=head_timeout_s),  # type: ignore[arg-type]
             ws="none",
             log_config=None,
@@ -73,6 +75,28 @@ class HttpServer:
         if self._running:
             self._server.should_exit = True
             await self._running
+
+
+class _Ending:
+    """Respond to a request that outlives the grace period, instead of dying with it."""
+
+    def __init__(self, app: Starlette) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def note_and_send(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note_and_send)
+        except asyncio.CancelledError:
+            if not has_begun:
+                error = {"error": "The server is ending. Ask another one, or try again later."}
+                await JSONResponse(error, 503, {"Connection": "close"})(scope, receive, send)
 
 
 class _Uvicorn(uvicorn.Server):

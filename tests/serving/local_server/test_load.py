@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from tests.serving.local_server.conftest import (
     CALL_S,
+    STOP_S,
     Server,
     linux,
     refusal,
@@ -101,3 +103,20 @@ async def test_four_hundred_clients_at_once_are_all_served(server: Server) -> No
 
     found = await asyncio.gather(*(call_ten_times() for _ in range(400)))
     assert [status for statuses in found for status in statuses] == [b"200"] * 4000
+
+
+@linux
+def test_a_request_that_outlives_the_servers_grace_is_told_so(tmp_path: Path, models_dir: Path) -> None:
+    flags = {"model_name": "endless", "model_base_path": models_dir / "endless"}
+    with start_server(tmp_path / "server.log", **flags) as server, ThreadPoolExecutor(2) as pool:
+        over_rest = pool.submit(server.request, "POST", "/v1/models/endless:predict", BODY)
+        with grpc.insecure_channel(server.target) as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            over_grpc = stub.Predict.future(predict_request("endless", x=X))
+            wait_until(lambda: not is_idle(server))
+            server.process.send_signal(signal.SIGTERM)
+            assert over_grpc.code() is grpc.StatusCode.UNAVAILABLE
+            response = over_rest.result()
+        assert (response.status_code, response.json()["error"][:20]) == (503, "The server is ending")
+        assert server.process.wait(STOP_S) == 0
+        assert "Traceback" not in server.log()
