@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 _VERSION = r"(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?"
 _INFERENCE = re.compile(rf"/v1/models/([^/:]+){_VERSION}:(classify|regress|predict)", re.IGNORECASE)
 _STATUS = re.compile(rf"/v1/models(?:/([^/:]+))?{_VERSION}(?:/(metadata))?", re.IGNORECASE)
+_PAGE = re.compile("https?://")
 _CORS_HEADERS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "POST, GET",
@@ -91,10 +92,14 @@ class RestApi:
 
     async def _handle(self, request: Request) -> Response:
         path = request.scope.get("raw_path", request.url.path.encode()).decode("latin-1").partition("?")[0]
+        if query := request.scope["query_string"].decode("latin-1"):
+            path = f"{path}?{query}"  # to TensorFlow Serving a part of the path, which no path of its own has
         if not path.lower().startswith("/v1/"):
             return Response("Not Found", status_code=404, media_type="text/plain")
-        if request.method == "OPTIONS" and self._headers:
-            return Response(headers=self._headers)
+        if request.method == "OPTIONS":
+            # A browser asks for a page, and says whose; without the flag the headers that permit it are missing.
+            status = 200 if _PAGE.search(request.headers.get("origin", "")) else HTTP_STATUS[Code.FAILED_PRECONDITION]
+            return Response(status_code=status, headers=self._headers)
         status = 200
         try:
             body = await self._dispatch(request, path)
@@ -119,7 +124,7 @@ class RestApi:
             spec, api = _read_spec(match), match[4] if match[4] == "metadata" else "status"
             work = self._describe(spec, api)
         else:
-            raise invalid_argument(f"Malformed request: {request.method} {path}")
+            spec, api, work = model_pb2.ModelSpec(), "", _refuse(f"Malformed request: {request.method} {path}")
         return await self._service.counted(
             work, model_name=spec.name, api=api, entrypoint="REST", timeout_s=self._timeout_s
         )
@@ -239,6 +244,11 @@ class RestApi:
         else:
             async with self._converting_small:
                 yield False
+
+
+async def _refuse(message: str) -> bytes:
+    """Fail as a request's work does, and so be counted like one."""
+    raise invalid_argument(message)
 
 
 async def _healthz(request: Request) -> Response:

@@ -5,6 +5,7 @@ The models are those of `models.py`; `half_plus_two` is TensorFlow Serving's own
 
 import json
 import math
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -119,7 +120,6 @@ def test_names_may_be_percent_encoded_and_paths_in_capitals(server):
     assert server.predict("grüße & mehr", instances=[2.0]) == (200, {"predictions": [3.0]})
     assert server.post("/v1/models/d%65fault:predict", {"instances": [2.0]}) == (200, {"predictions": [3.0]})
     assert server.post("/V1/Models/default/VERSIONS/123:predict", {"instances": [2.0]})[0] == 200
-    assert server.get("/v1/models/default?of=interest")[0] == 200
     assert server.get("/v1/models/Default")[0] == 404
 
 
@@ -557,7 +557,9 @@ def test_classify_and_regress_refuse(server, method, body, error):
         "PUT /v1/models/default:predict",
         "DELETE /v1/models/default",
         "PATCH /v1/models/default:predict",
-        "OPTIONS /v1/models/default:predict",
+        "POST /v1/models/default:predict?x=1",
+        "POST /v1/models/:predict",
+        "GET /v1/models//metadata",
         "POST /v1/models/default",
         "POST /v1/models/default/metadata",
         "POST /v1/models/default:explain",
@@ -573,6 +575,24 @@ def test_a_wrong_method_or_path_is_malformed(server, request_of):
     response = server.request(*request_of.split(" "), body='{"instances": [1.0]}')
     assert (response.status_code, response.json()) == (400, {"error": f"Malformed request: {request_of}"})
     assert response.headers["Content-Type"] == "application/json"
+
+
+def test_a_query_belongs_to_the_path(server):
+    for path in ("default?x=1", "default?x=/y"):
+        status, response = server.get(f"/v1/models/{path}")
+        assert status in (400, 404)
+        assert path in response["error"]
+
+
+def test_a_malformed_request_is_counted_for_no_model(server):
+    def count() -> float:
+        line = r'^:tensorflow:serving:request_count{model_name="",status="INVALID_ARGUMENT"} (.*)$'
+        found = re.search(line, metrics(server), re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    before = count()
+    assert server.get("/v1/foo")[0] == 400
+    assert count() == before + 1
 
 
 def test_a_path_without_a_model_or_with_too_large_a_version(server):
@@ -634,13 +654,21 @@ def other(other_server: tuple[Server, Path], models_dir: Path) -> Iterator[Serve
 
 
 def test_pages_of_other_sites_may_call_where_a_flag_says_so(server, other):
+    origin = {"Origin": "https://example.org"}
     for method, path in (("OPTIONS", "default:predict"), ("GET", "default"), ("GET", "nobody"), ("POST", "default:x")):
-        headers = other.request(method, f"/v1/models/{path}").headers
+        headers = other.request(method, f"/v1/models/{path}", headers=origin).headers
         assert headers["Access-Control-Allow-Origin"] == "*"
         assert headers["Access-Control-Allow-Methods"] == "POST, GET"
         assert headers["Access-Control-Allow-Headers"] == "Content-Type"
-    assert other.request("OPTIONS", "/v1/models/default:predict").status_code == 200
     assert "Access-Control-Allow-Origin" not in server.request("GET", "/v1/models/default").headers
+
+
+def test_options_ask_whether_a_page_may_call_and_so_name_it(server, other):
+    for asked, may_call in ((server, False), (other, True)):
+        for headers, status in (({"Origin": "http://example.org"}, 200), ({"Origin": "null"}, 400), ({}, 400)):
+            response = asked.request("OPTIONS", "/v1/models/default:predict", headers=headers)
+            assert (response.status_code, response.content) == (status, b"")
+            assert ("Access-Control-Allow-Origin" in response.headers) == may_call
 
 
 def test_a_request_that_takes_too_long_is_given_up(other):
