@@ -2,15 +2,11 @@
 
 Both sides work in turns, in pairs, and the median of the pairs' ratios counts. Out, the peer is one call of orjson for
 the bare array, ours the whole body of a response. In, the peer is orjson and one call of numpy, without a check of
-anything; ours the whole body of a request, with TensorFlow Serving's rules. Beside them stands the processor, with the
-most that it does with bytes: the rate at which it copies them in memory.
+anything; ours the whole body of a request, with TensorFlow Serving's rules.
 """
 
-import platform
-import re
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +17,6 @@ from benchmarks.serving import elapsed_ms
 NUM_PAIRS = 51
 SHAPE = (1, 224, 224, 3)
 _FLOAT = 1  # DT_FLOAT of types.proto
-_COPIED_BYTES = 1 << 26
-_CPUINFO = Path("/proc/cpuinfo")
 
 
 class _Info(NamedTuple):
@@ -30,7 +24,7 @@ class _Info(NamedTuple):
 
 
 def measure() -> None:
-    """Print the processor, and milliseconds of both sides and their ratio, out and in."""
+    """Print milliseconds of both sides and their ratio, out and in."""
     from serving.local_server import json_requests, json_responses
 
     array = np.random.default_rng(0).random(SHAPE, np.float32)
@@ -42,7 +36,6 @@ def measure() -> None:
     def read() -> Any:
         return json_requests.read_inputs(json_requests.parse(body), {"pixels": _Info(_FLOAT)})
 
-    print(f"json, on {_processor()}, which copies {_copied_mb_a_second():,.0f} MB a second in memory")
     _compare("encode", write, "orjson.dumps", lambda: orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY))
     _compare(
         "decode", read, "orjson.loads and numpy", lambda: np.array(orjson.loads(body)["instances"], dtype=np.float32)
@@ -60,14 +53,3 @@ def _compare(what: str, ours: Callable[[], Any], peer_name: str, peer: Callable[
         f"json, {what} float32 [{shape}] (ms): ours {ours_ms:.3g}, {peer_name} {peer_ms:.3g}: ratio {ratio:.2f}",
         flush=True,
     )
-
-
-def _processor() -> str:
-    found = re.search(r"^model name\s*: (.+)$", _CPUINFO.read_text(), re.MULTILINE) if _CPUINFO.is_file() else None
-    return found[1] if found else platform.processor() or platform.machine()
-
-
-def _copied_mb_a_second() -> float:
-    source, target = np.ones(_COPIED_BYTES, np.uint8), np.zeros(_COPIED_BYTES, np.uint8)
-    fastest_ms = min(elapsed_ms(np.copyto, target, source) for _ in range(NUM_PAIRS))
-    return _COPIED_BYTES / 1e3 / fastest_ms

@@ -213,8 +213,12 @@ class RestApi:
             await document.fill_examples(message.input)
             del document
         if api == "classify":
-            return json_responses.write_classifications((await self._service.classify(message)).result)
-        return json_responses.write_regressions((await self._service.regress(message)).result)
+            result = (await self._service.classify(message)).result
+            in_thread = sum(len(found.classes) for found in result.classifications) > MANY_VALUES
+            return await convert(json_responses.write_classifications, result, in_thread=in_thread)
+        result = (await self._service.regress(message)).result
+        in_thread = len(result.regressions) > MANY_VALUES
+        return await convert(json_responses.write_regressions, result, in_thread=in_thread)
 
 
 async def _healthz(request: Request) -> Response:

@@ -87,9 +87,7 @@ def test_growth_sets_many_photos_beside_few(
 
 def test_json_sets_ours_beside_orjson(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json, "NUM_PAIRS", 3)
-    monkeypatch.setattr(json, "_COPIED_BYTES", 1 << 20)
     json.measure()
-    first, *lines = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"json, on .+, which copies [\d,]+ MB a second in memory", first)
+    lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert all(re.fullmatch(r"json, .*: ours \S+, orjson.* \S+: ratio \d+\.\d\d", line) for line in lines)
