@@ -94,8 +94,10 @@ def _write(name: str, array: Array) -> bytes:
 
 def _rows(name: str, array: Array) -> list[bytes]:
     """Write each row of an output."""
-    if array.size == 0 or array.dtype.kind not in "biuf":
-        return [_write(name, np.asarray(row)) for row in array]
+    if _is_text(array):
+        return [orjson.dumps(row) for row in _to_texts(name, array)]
+    if array.size == 0:
+        return [_write(name, row) for row in array]
     # Between rows, and nowhere else, all lists but the outermost end and begin.
     opening, closing = b"[" * (array.ndim - 1), b"]" * (array.ndim - 1)
     text = _write(name, array)[array.ndim : -array.ndim]
@@ -103,11 +105,8 @@ def _rows(name: str, array: Array) -> list[bytes]:
 
 
 def _write_part(name: str, array: Array) -> bytes:
-    if array.dtype == object or array.dtype.kind in "SU":
-        write = _write_base64 if name.endswith("_bytes") else _write_text
-        texts = np.empty(array.size, dtype=object)
-        texts[:] = [write(value) for value in array.ravel()]
-        return orjson.dumps(texts.reshape(array.shape).tolist())
+    if _is_text(array):
+        return orjson.dumps(_to_texts(name, array))
     if array.dtype.kind == "c":
         raise invalid_argument(f"Failed to write JSON value for tensor type: {array.dtype}")
     if array.dtype.kind not in "biu" and array.dtype != np.float64:
@@ -122,6 +121,17 @@ def _write_part(name: str, array: Array) -> bytes:
     unusual = array[~is_finite]
     names = np.where(np.isnan(unusual), b"NaN", np.where(unusual > 0, b"Infinity", b"-Infinity"))
     return b"".join(chain.from_iterable(zip_longest(text.split(b"null"), names.tolist(), fillvalue=b"")))
+
+
+def _is_text(array: Array) -> bool:
+    return array.dtype == object or array.dtype.kind in "SU"
+
+
+def _to_texts(name: str, array: Array) -> Any:
+    write = _write_base64 if name.endswith("_bytes") else _write_text
+    texts = np.empty(array.size, dtype=object)
+    texts[:] = [write(value) for value in array.ravel()]
+    return texts.reshape(array.shape).tolist()
 
 
 def _write_text(value: Any) -> str:
