@@ -5,7 +5,7 @@ import logging
 import os
 from pathlib import Path
 
-NAMES = ("augmentation", "training", "serving", "load", "on_device", "web", "bulk_inference", "growth")
+NAMES = ("augmentation", "training", "serving", "load", "json", "on_device", "web", "bulk_inference", "growth")
 _SERVED = {"serving", "load", "on_device", "web", "bulk_inference"}
 
 
@@ -37,7 +37,7 @@ def main() -> None:
             f"{' and '.join(sorted(_SERVED))} need a model and its LiteRT file, {model_dir} and {file}: "
             "run make train, or give --model and --litert"
         )
-    from benchmarks import augmentation, bulk_inference, growth, load, machine, on_device, serving, training, web
+    from benchmarks import augmentation, bulk_inference, growth, json, load, machine, on_device, serving, training, web
     from components.model import ModelOptions
 
     print(f"machine: {machine.describe()}", flush=True)
@@ -57,6 +57,8 @@ def main() -> None:
         bulk_inference.measure(file)
     if "growth" in names:
         growth.measure()
+    if "json" in names:
+        json.measure()
 
 
 def _newest(base_path: Path) -> Path:

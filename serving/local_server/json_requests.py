@@ -4,92 +4,28 @@ The rules and error texts are those of json_tensor.cc: https://www.tensorflow.or
 A row request (`instances`) names the inputs of each example, a column request (`inputs`) gives the tensors as they are.
 """
 
-import json
-import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import tensorflow as tf
-
 from serving.local_server.errors import Code, StatusError, invalid_argument
-from serving.local_server.json_tensors import check_lossless, decode_base64, is_base64, kind_of, show, to_array
+from serving.local_server.json_parser import parse as parse
+from serving.local_server.json_tensors import (
+    Members,
+    decode_base64,
+    encode,
+    is_base64,
+    kind_of,
+    printable,
+    show,
+    to_array,
+)
 from serving.local_server.servable import Array
-from serving.local_server.tensor_protos import show_shape
 
-_MAX_SEARCHED_CHARS = 100_000
-_TOO_BIG = "JSON Parse error: Number too big to be stored in double."
-# An escape that stands for half of a character beyond U+FFFF, and makes no text without the other half.
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-# RapidJSON's message for each of Python's.
-_PARSE_ERRORS = {
-    "Expecting value": "Invalid value.",
-    "Extra data": "The document root must not be followed by other values.",
-    "Expecting property name enclosed in double quotes": "Missing a name for object member.",
-    "Expecting ':' delimiter": "Missing a colon after a name of object member.",
-    "Expecting ',' delimiter": "Missing a comma or } after an object member.",
-    "Illegal trailing comma before end of object": "Missing a name for object member.",
-    "Illegal trailing comma before end of array": "Invalid value.",
-    "Unterminated string": "Missing a closing quotation mark in string.",
-    "Invalid control character": "Invalid encoding in string.",
-    "Invalid \\escape": "Invalid escape character in string.",
-    "Invalid \\uXXXX escape": "Incorrect hex digit after \\u escape in string.",
-}
-_IN_ARRAY = "Missing a comma or ] after an array element."
+Example = tuple[str, dict[str, tuple[str, list[Any]]]]
+"""A part of a request's examples: of which one, and the kind and values of each feature; see `read_examples`."""
 
-
-def parse(body: bytes) -> dict[str, Any]:
-    """Parse a request; NaN and Infinity are taken, as TensorFlow Serving does.
-
-    Raises:
-        StatusError: it is not JSON, or not an object.
-    """
-    if not body:
-        raise invalid_argument("JSON Parse error: The document is empty")
-    try:
-        document = json.loads(body.decode("utf-8-sig"), parse_float=_read_float)
-    except json.JSONDecodeError as exc:
-        reason = next((ours for theirs, ours in _PARSE_ERRORS.items() if exc.msg.startswith(theirs)), exc.msg)
-        # In a long text not even the reason is worth seconds of searching.
-        if exc.msg.startswith("Expecting ','") and exc.pos < _MAX_SEARCHED_CHARS and _ends_in_array(exc.doc[: exc.pos]):
-            reason = _IN_ARRAY
-        raise invalid_argument(f"JSON Parse error: {reason} at offset: {exc.pos}") from exc
-    except UnicodeDecodeError as exc:
-        raise invalid_argument(f"JSON Parse error: Invalid encoding in string. at offset: {exc.start}") from exc
-    except RecursionError as exc:
-        raise invalid_argument("JSON Parse error: The document is nested too deeply.") from exc
-    except ValueError as exc:  # a whole number of thousands of digits
-        raise invalid_argument(_TOO_BIG) from exc
-    if _SURROGATE.search(body):
-        _check_text(document)
-    if not isinstance(document, dict):
-        raise invalid_argument(f"JSON Value: {show(document)} Is not object")
-    return document
-
-
-def _ends_in_array(text: str) -> bool:
-    """Return whether the innermost bracket that a part of a document leaves open is an array's."""
-    opened: list[str] = []
-    for bracket in re.findall(r"[\[\]{}]", re.sub(r'"(?:[^"\\]|\\.)*"', "", text)):
-        if bracket in "[{":
-            opened.append(bracket)
-        else:
-            opened.pop()
-    return opened[-1:] == ["["]
-
-
-def _read_float(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise invalid_argument(_TOO_BIG)
-    return value
-
-
-def _check_text(document: Any) -> None:
-    try:
-        json.dumps(document, ensure_ascii=False).encode()
-    except (UnicodeEncodeError, RecursionError) as exc:
-        raise invalid_argument("JSON Parse error: The surrogate pair in string is invalid.") from exc
+CONTEXT, NEXT, SAME = "context", "next", "same"
+_MAX_VALUES_AT_ONCE = 10_000
 
 
 def read_signature_name(document: Mapping[str, Any]) -> str:
@@ -98,7 +34,7 @@ def read_signature_name(document: Mapping[str, Any]) -> str:
         raise invalid_argument(
             f"JSON Value: {show(document)} not formatted correctly. 'signature_name' key must be a string value."
         )
-    return name
+    return printable(name)
 
 
 def read_inputs(document: Mapping[str, Any], infos: Mapping[str, Any]) -> tuple[dict[str, Array], bool]:
@@ -106,7 +42,7 @@ def read_inputs(document: Mapping[str, Any], infos: Mapping[str, Any]) -> tuple[
 
     Args:
         document: the request.
-        infos: `TensorInfo` of each input of the signature.
+        infos: `TensorInfo` of each input of the signature, or anything with its `dtype`.
 
     Returns:
         The arrays by alias, and whether the request came in rows.
@@ -147,8 +83,8 @@ def _read_rows(instances: list[Any], infos: Mapping[str, Any]) -> dict[str, Arra
         for name in element:
             if name not in infos:
                 raise invalid_argument(
-                    f"Failed to process element: {i} key: {name} of 'instances' list. Error: INVALID_ARGUMENT: "
-                    f"JSON object: does not have named input: {name}"
+                    f"Failed to process element: {i} key: {printable(name)} of 'instances' list. Error: "
+                    f"INVALID_ARGUMENT: JSON object: does not have named input: {printable(name)}"
                 )
         if element.keys() != infos.keys():
             raise invalid_argument(
@@ -183,13 +119,17 @@ def _stack_rows(rows: list[Any], dtype: int, where: Any) -> Array:
                 if array.size != arrays[0].size:
                     reason = f"Expecting tensor size: {arrays[0].size} but got: {array.size}"
                 else:
-                    reason = f"Expecting shape {show_shape(arrays[0])} but got: {show_shape(array)}"
+                    reason = f"Expecting shape {_show_shape(arrays[0])} but got: {_show_shape(array)}"
                 code, message = (
                     Code.INVALID_ARGUMENT,
                     f"{where(i)} of 'instances' list. Error: INVALID_ARGUMENT: {reason}",
                 )
             raise StatusError(code, message) from None
         raise
+
+
+def _show_shape(array: Array) -> str:
+    return f"[{','.join(map(str, array.shape))}]"
 
 
 def _read_columns(value: Any, infos: Mapping[str, Any]) -> dict[str, Array]:
@@ -209,10 +149,18 @@ def _read_columns(value: Any, infos: Mapping[str, Any]) -> dict[str, Array]:
 
 def fill_examples(document: Mapping[str, Any], proto: Any) -> None:
     """Fill the `Input` of a classify or regress request with the `tf.Example`s of its JSON."""
-    target = proto.example_list
+    add_examples(read_examples(document), proto)
+
+
+def read_examples(document: Mapping[str, Any]) -> Iterator[Example]:
+    """Read the examples of a classify or regress request.
+
+    Yields:
+        A target and features: of the context, if there is one, then of each next example. Long ones come in parts,
+        and more features, or more values of them, of the same target follow.
+    """
     if "context" in document:
-        target = proto.example_list_with_context
-        _fill_example(document["context"], target.context)
+        yield from _read_example(CONTEXT, document["context"])
     examples = document.get("examples")
     if "examples" not in document:
         raise invalid_argument(
@@ -223,40 +171,69 @@ def fill_examples(document: Mapping[str, Any], proto: Any) -> None:
     if not examples:
         raise invalid_argument(f"JSON Value: {show(document)} 'examples' value is an empty array")
     for example in examples:
-        _fill_example(example, target.examples.add())
+        yield from _read_example(NEXT, example)
 
 
-def _fill_example(value: Any, example: Any) -> None:
+def _read_example(target: str, value: Any) -> Iterator[Example]:
     if not isinstance(value, dict):
         raise invalid_argument(f"Example must be JSON object but got JSON {kind_of(value)}")
-    for name, content in value.items():
-        _fill_feature(name, content if isinstance(content, list) else [content], example.features.feature[name])
+    features: dict[str, tuple[str, list[Any]]] = {}
+    num_values = 0
+    for name, content in (value.last if isinstance(value, Members) else value).items():
+        name = printable(name)
+        kind, values = _read_feature(name, content if isinstance(content, list) else [content])
+        for start in range(0, max(1, len(values)), _MAX_VALUES_AT_ONCE):
+            features[name] = kind, values[start : start + _MAX_VALUES_AT_ONCE]
+            num_values += len(values)
+            if num_values >= _MAX_VALUES_AT_ONCE:
+                yield target, features
+                target, features, num_values = SAME, {}, 0
+    if features or target is not SAME:
+        yield target, features
 
 
-def _fill_feature(name: str, values: Sequence[Any], feature: Any) -> None:
-    """Fill a feature with values of one kind: whole numbers and booleans, decimals, or strings."""
+def _read_feature(name: str, values: list[Any]) -> tuple[str, list[Any]]:
+    """Read a feature's values, of one kind: whole numbers and booleans, decimals, or strings."""
+    if set(map(type, values)) == {float}:
+        return "float_list", values
+    found = ""
+    converted = []
     for value in values:
-        kind, converted = _to_feature_value(name, value)
-        present = feature.WhichOneof("kind")
-        if present not in (None, kind):
+        kind, each = _to_feature_value(name, value)
+        if found not in ("", kind):
             raise invalid_argument(
-                f"Unexpected element type in feature: {name} expecting type: {present.removesuffix('_list')}"
+                f"Unexpected element type in feature: {name} expecting type: {found.removesuffix('_list')}"
             )
-        getattr(feature, kind).value.append(converted)
+        found = kind
+        converted.append(each)
+    return found, converted
 
 
 def _to_feature_value(name: str, value: Any) -> tuple[str, Any]:
-    if isinstance(value, bool):
-        return "int64_list", int(value)
-    if isinstance(value, int) and -(2**63) <= value < 2**64:
+    if isinstance(value, int):
         if value >= 2**63:
             raise invalid_argument(f"Feature: {name} has uint64 element. Only int64 is supported.")
-        return "int64_list", value
-    if isinstance(value, int | float):
-        check_lossless([value], {type(value)}, tf.float32)
+        return "int64_list", int(value)
+    if isinstance(value, float):
         return "float_list", value
     if isinstance(value, str):
-        return "bytes_list", value.encode("utf-8", "surrogatepass")
+        return "bytes_list", encode(value)
     if is_base64(value):
         return "bytes_list", decode_base64(value["b64"])
     raise invalid_argument(f"Feature: {name} has element with unexpected JSON type: {kind_of(value)}")
+
+
+def add_examples(examples: Iterable[Example], proto: Any) -> None:
+    """Add what `read_examples` yields to an `Input`."""
+    listed = proto.example_list
+    for target, features in examples:
+        if target == CONTEXT:
+            listed = proto.example_list_with_context
+            example = listed.context
+            example.SetInParent()
+        elif target == NEXT:
+            example = listed.examples.add()
+        for name, (kind, values) in features.items():
+            feature = example.features.feature[name]
+            if kind:
+                getattr(feature, kind).value.extend(values)

@@ -1,27 +1,67 @@
-"""JSON values to tensors and back, by the rules and with the error texts of TensorFlow Serving's json_tensor.cc."""
+"""JSON values to tensors, by the rules and with the error texts of TensorFlow Serving's json_tensor.cc.
+
+Nothing of TensorFlow is imported: the process that reads large bodies starts in a moment.
+"""
 
 import base64
 import binascii
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
+import ml_dtypes
 import numpy as np
-import tensorflow as tf
 
 from serving.local_server.errors import Code, StatusError, invalid_argument
 from serving.local_server.servable import Array
-from serving.local_server.tensor_protos import runtime_name
 
 # numpy's own limit, and more than any model's.
 _MAX_RANK = 64
-_MAX_SHOWN_CHARS = 100
-_TYPE_NAMES = {type(None): "Null", dict: "Object", list: "Array", str: "String"}
+_MAX_SHOWN_CHARS = 256
+_KINDS = {type(None): "Null", dict: "Object", list: "Array", str: "String"}
+_STRING, _BOOL = 7, 10
+# The numbers of types.proto, with the runtime's names.
+_TYPES: dict[int, tuple[str, Any]] = {
+    1: ("float", np.float32),
+    2: ("double", np.float64),
+    3: ("int32", np.int32),
+    4: ("uint8", np.uint8),
+    5: ("int16", np.int16),
+    6: ("int8", np.int8),
+    _STRING: ("string", np.object_),
+    9: ("int64", np.int64),
+    _BOOL: ("bool", np.bool_),
+    14: ("bfloat16", ml_dtypes.bfloat16),
+    17: ("uint16", np.uint16),
+    19: ("half", np.float16),
+    22: ("uint32", np.uint32),
+    23: ("uint64", np.uint64),
+}
+_OTHER_NAMES = {
+    8: "complex64", 11: "qint8", 12: "quint8", 13: "qint32", 15: "qint16", 16: "quint16", 18: "complex128",
+    20: "resource", 21: "variant",
+}  # fmt: skip
+
+
+class Members(dict[str, Any]):
+    """An object that has a key twice: the first of each counts, but for the features of a `tf.Example` the last."""
+
+    def __init__(self, first: dict[str, Any], last: dict[str, Any]) -> None:
+        super().__init__(first)
+        self.last = last
 
 
 def to_array(value: Any, dtype: int) -> Array:
-    """Turn a value, or lists of equal length, nested to any depth, into an array."""
+    """Turn a value, or lists of equal length, nested to any depth, into an array.
+
+    Args:
+        value: of a parsed document.
+        dtype: the number of the type in types.proto. Decimals are rounded to the nearest one of the type.
+
+    Raises:
+        StatusError: a value is of another type or beyond it, or the lists make no array.
+    """
     shape: list[int] = []
     level = [value]
     while level and isinstance(level[0], list):
@@ -33,9 +73,10 @@ def to_array(value: Any, dtype: int) -> Array:
             _refuse_ragged(level, size, len(shape))
         shape.append(size)
         level = list(chain.from_iterable(level))
-    if list in set(map(type, level)):
+    kinds = set(map(type, level))
+    if list in kinds:
         raise invalid_argument(f"Encountered list at unexpected level: {len(shape)} expected < {len(shape)}")
-    return _convert(level, tf.dtypes.as_dtype(dtype)).reshape(shape)
+    return _convert(level, kinds, dtype).reshape(shape)
 
 
 def _refuse_ragged(level: Sequence[Any], size: int, depth: int) -> None:
@@ -59,68 +100,56 @@ def _depth(value: Any) -> int:
     return depth
 
 
-def _convert(values: Sequence[Any], dtype: tf.DType) -> Array:
-    kinds = set(map(type, values))
-    if dtype == tf.string:
-        return np.array([_to_bytes(value) for value in values] or [], dtype=object)
-    if dtype == tf.bool:
-        allowed: set[type] = {bool}
-    elif dtype.is_integer:
-        allowed = {int}
-    elif dtype.is_floating:
-        allowed = {int, float}
-    else:
-        raise StatusError(
-            Code.UNIMPLEMENTED, f"Conversion of JSON Value: {show(list(values))} to type: {runtime_name(dtype)}"
-        )
+def _convert(values: list[Any], kinds: set[type], number: int) -> Array:
+    if number not in _TYPES:
+        name = _OTHER_NAMES.get(number, f"type {number}")
+        raise StatusError(Code.UNIMPLEMENTED, f"Conversion of JSON Value: {show(values)} to type: {name}")
+    name, dtype = _TYPES[number]
+    if number == _STRING:
+        return np.array([_to_bytes(value) for value in values], dtype=object)
+    allowed: set[type] = {bool} if number == _BOOL else {int}
+    is_integer = np.issubdtype(dtype, np.integer)
+    if number != _BOOL and not is_integer:
+        allowed.add(float)
     if not kinds <= allowed:
-        raise _type_error(next(value for value in values if type(value) not in allowed), dtype)
-    if dtype.is_integer:
-        low, high = dtype.min, dtype.max
-        if values and (min(values) < low or max(values) > high):
-            raise _type_error(next(value for value in values if not low <= value <= high), dtype)
-    elif dtype.is_floating:
-        check_lossless(values, kinds, dtype)
-    return np.array(values, dtype=dtype.as_numpy_dtype)
+        raise _type_error(next(value for value in values if type(value) not in allowed), name)
+    try:
+        with np.errstate(over="ignore"):  # what is beyond the type's largest number is infinite
+            return np.array(values, dtype=dtype)
+    except OverflowError:
+        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+        raise _type_error(next(value for value in values if not low <= value <= high), name) from None
 
 
-def check_lossless(values: Sequence[Any], kinds: set[type], dtype: tf.DType) -> None:
-    """Refuse numbers that the type cannot hold: whole ones beyond its digits, others beyond its range."""
-    most = 2 ** (np.finfo(dtype.as_numpy_dtype).nmant + 1) - 1 if dtype != tf.bfloat16 else 2**8 - 1
-    if not values or -most <= min(values) <= max(values) <= most:  # which no comparison with NaN makes true
-        return
-    largest = float(dtype.max)
-    lossy: Iterable[Any] = ()
-    if int in kinds:
-        # Whole numbers that no 64 bits hold are read as decimals.
-        lossy = (v for v in values if type(v) is int and abs(v) > (most if -(2**63) <= v < 2**64 else largest))
-    if float in kinds:
-        lossy = chain(lossy, (v for v in values if type(v) is float and largest < abs(v) < float("inf")))
-    for value in lossy:
-        raise invalid_argument(
-            f"Cannot convert JSON value: {show(value)} to {runtime_name(dtype)} without loss of precision."
-        )
-
-
-def _type_error(value: Any, dtype: tf.DType) -> StatusError:
-    return invalid_argument(
-        f"JSON Value: {show(value)} Type: {kind_of(value)} is not of expected type: {runtime_name(dtype)}"
-    )
+def _type_error(value: Any, name: str) -> StatusError:
+    return invalid_argument(f"JSON Value: {show(value)} Type: {kind_of(value)} is not of expected type: {name}")
 
 
 def kind_of(value: Any) -> str:
-    return str(value) if isinstance(value, bool) else _TYPE_NAMES.get(type(value), "Number")
+    if isinstance(value, bool):
+        return str(value)
+    return "Object" if isinstance(value, Members) else _KINDS.get(type(value), "Number")
 
 
 def is_base64(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str)
+    return type(value) is dict and value.keys() == {"b64"} and isinstance(value["b64"], str)
+
+
+def encode(text: str) -> bytes:
+    """Return the bytes of a string as they were sent, UTF-8 or not."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def printable(text: str) -> str:
+    """Return a string with a mark in place of bytes that are no UTF-8."""
+    return text if text.isascii() else encode(text).decode("utf-8", "replace")
 
 
 def _to_bytes(value: Any) -> bytes:
     if isinstance(value, str):
-        return value.encode("utf-8", "surrogatepass")
+        return encode(value)
     if not isinstance(value, dict):
-        raise _type_error(value, tf.string)
+        raise _type_error(value, "string")
     if not is_base64(value):
         raise invalid_argument(f"JSON Value: {show(value)} not formatted correctly for base64 data")
     return decode_base64(value["b64"])
@@ -135,48 +164,18 @@ def decode_base64(text: str) -> bytes:
         raise invalid_argument("Unable to base64 decode") from exc
 
 
-def to_json(name: str, array: Array) -> Any:
-    """Turn an output into lists; strings of an output named `*_bytes` are written as base64."""
-    if array.dtype == object or array.dtype.kind in "SU":
-        write = _write_base64 if name.endswith("_bytes") else _write_text
-        flat = np.empty(array.size, dtype=object)
-        flat[:] = [write(value) for value in array.ravel()]
-        return flat.reshape(array.shape).tolist()
-    if array.dtype.kind in "biu":
-        return array.tolist()
-    if array.dtype == np.float64:
-        return array.tolist()
-    if array.dtype.kind == "c":
-        raise invalid_argument(f"Failed to write JSON value for tensor type: {array.dtype}")
-    values = array.astype(np.float32)
-    return np.array([shortest(value) for value in values.ravel()]).reshape(array.shape).tolist()
-
-
-def shortest(value: Any) -> float:
-    """Return the double that prints with the fewest digits that still are this float32."""
-    return float(str(np.float32(value)))
-
-
-def _write_text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def _write_base64(value: bytes) -> dict[str, str]:
-    return {"b64": base64.b64encode(value).decode()}
-
-
 def show(value: Any) -> str:
     """Show a JSON value in an error, shortened: it may be megabytes, or nested beyond what can be written."""
     try:
-        text = json.dumps(value) if not isinstance(value, dict | list) else _show_outline(value)
+        text = json.dumps(value, ensure_ascii=False) if not isinstance(value, dict | list) else _show_outline(value)
     except RecursionError:
         text = "..."
-    return text if len(text) <= _MAX_SHOWN_CHARS else text[:_MAX_SHOWN_CHARS] + "..."
+    return printable(text if len(text) <= _MAX_SHOWN_CHARS else text[:_MAX_SHOWN_CHARS] + "...")
 
 
 def _show_outline(value: Any) -> str:
     """Write the beginning of a list or object, without walking through all of it."""
-    encoder = json.JSONEncoder(indent=4)
+    encoder = json.JSONEncoder(indent=4, ensure_ascii=False)
     text = ""
     for chunk in encoder.iterencode(value):
         text += chunk[: _MAX_SHOWN_CHARS + 1]

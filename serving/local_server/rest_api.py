@@ -1,7 +1,6 @@
 """REST: TensorFlow Serving's paths under /v1/, its metrics, and a /healthz that does not depend on any model."""
 
 import asyncio
-import gc
 import json
 import logging
 import re
@@ -24,8 +23,9 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.local_server import inference, json_requests, json_responses
+from serving.local_server import inference, json_responses
 from serving.local_server.errors import HTTP_STATUS, Code, StatusError, invalid_argument
+from serving.local_server.json_bodies import LARGE_BODY_BYTES, MANY_VALUES, Bodies, convert
 from serving.local_server.servable import DEFAULT_SIGNATURE
 from serving.local_server.service import Service
 
@@ -41,10 +41,6 @@ _CORS_HEADERS = {
     "Access-Control-Allow-Headers": "Content-Type",
 }
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
-# What has more values is converted in a thread, and other requests go on meanwhile: two thousand take a millisecond.
-# A long string takes none, and a thread would wait for its turn beside a model at work.
-_MANY_VALUES = 2000
-_LARGE_BODY_BYTES = 1 << 22
 _TOO_LARGE = 413
 _MAX_SHOWN_CHARS = 100
 _MAX_VERSION_DIGITS = 19
@@ -76,10 +72,7 @@ class RestApi:
         self._timeout_s = timeout_s
         self._max_body_bytes = max_body_bytes
         self._bytes_left = 8 * max_body_bytes
-        # A document takes up to twenty times the memory of its text, so large ones are read one after the other.
-        self._converting_large = asyncio.Lock()
-        # One in each turn of the event loop, in which gRPC, too, accepts one call.
-        self._converting_small = asyncio.Lock()
+        self._bodies = Bodies()
         self._headers = _CORS_HEADERS if enable_cors else {}
         routes = [Route("/healthz", _healthz, methods=["GET"])]
         if metrics_path:
@@ -170,7 +163,9 @@ class RestApi:
             async for chunk in request.stream():
                 if refusal:
                     continue
-                part = unpack.decompress(chunk, self._max_body_bytes + 1) if unpack and chunk else chunk
+                part = chunk
+                if unpack and chunk:
+                    part = await asyncio.to_thread(unpack.decompress, chunk, self._max_body_bytes + 1)
                 num_bytes += len(part)
                 self._bytes_left -= len(part)
                 chunks.append(part)
@@ -186,7 +181,7 @@ class RestApi:
                 raise refusal
             if unpack and not unpack.eof:
                 raise invalid_argument("Failed to gunzip the request body: it ends too early")
-            body = b"".join(chunks)
+            body = await asyncio.to_thread(b"".join, chunks) if num_bytes >= LARGE_BODY_BYTES else b"".join(chunks)
             chunks.clear()
             yield body
         except zlib.error as exc:
@@ -198,8 +193,8 @@ class RestApi:
 
     async def _predict(self, spec: Any, body: bytes) -> bytes:
         with ExitStack() as stack:
-            async with self._converting(body) as in_thread:
-                document = await _parse(spec, body, in_thread=in_thread)
+            async with self._bodies.read(body) as document:
+                spec.signature_name = document.signature_name
                 version = self._service.manager.get(spec)
                 servable = stack.enter_context(version.lease())
                 name = spec.signature_name or DEFAULT_SIGNATURE
@@ -209,41 +204,26 @@ class RestApi:
                 if not signature.inputs:
                     raise invalid_argument(f"Failed to get input map for signature: {spec.signature_name or 'DEFAULT'}")
                 inference.check_inputs(signature)
-                inputs, rows = await _convert(
-                    json_requests.read_inputs, document, signature.inputs, in_thread=in_thread
-                )
+                inputs, rows = await document.read_inputs(signature.inputs)
                 del document
             outputs = await self._service.predict_arrays(version, signature, inputs)
-        num_values = sum(array.size for array in outputs.values())
-        return await _convert(json_responses.write_predictions, outputs, rows=rows, in_thread=num_values > _MANY_VALUES)
+        in_thread = sum(array.size for array in outputs.values()) > MANY_VALUES
+        return await convert(json_responses.write_predictions, outputs, rows=rows, in_thread=in_thread)
 
     async def _run_examples(self, spec: Any, api: str, body: bytes) -> bytes:
         kind = classification_pb2.ClassificationRequest if api == "classify" else regression_pb2.RegressionRequest
-        async with self._converting(body) as in_thread:
-            document = await _parse(spec, body, in_thread=in_thread)
+        async with self._bodies.read(body) as document:
+            spec.signature_name = document.signature_name
             message = kind(model_spec=spec)
-            await _convert(json_requests.fill_examples, document, message.input, in_thread=in_thread)
+            await document.fill_examples(message.input)
             del document
         if api == "classify":
-            return json_responses.write_classifications((await self._service.classify(message)).result)
-        return json_responses.write_regressions((await self._service.regress(message)).result)
-
-    @asynccontextmanager
-    async def _converting(self, body: bytes) -> AsyncIterator[bool]:
-        """Wait for a body's turn; yield whether it is better converted in a thread."""
-        if len(body) >= _LARGE_BODY_BYTES:
-            async with self._converting_large:
-                # While collections walk through millions of new lists, again and again, nothing else runs.
-                gc.disable()
-                try:
-                    yield True
-                finally:
-                    gc.enable()
-        elif body.count(b",") > _MANY_VALUES:
-            yield True
-        else:
-            async with self._converting_small:
-                yield False
+            result = (await self._service.classify(message)).result
+            in_thread = sum(len(found.classes) for found in result.classifications) > MANY_VALUES
+            return await convert(json_responses.write_classifications, result, in_thread=in_thread)
+        result = (await self._service.regress(message)).result
+        in_thread = len(result.regressions) > MANY_VALUES
+        return await convert(json_responses.write_regressions, result, in_thread=in_thread)
 
 
 async def _refuse(message: str) -> bytes:
@@ -273,19 +253,6 @@ async def _unless_hung_up(request: Request, work: Coroutine[Any, Any, bytes]) ->
 async def _wait_for_hang_up(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-async def _parse(spec: Any, body: bytes, *, in_thread: bool) -> dict[str, Any]:
-    """Parse the body of a request, and note the signature that it names."""
-    document: dict[str, Any] = await _convert(json_requests.parse, body, in_thread=in_thread)
-    spec.signature_name = json_requests.read_signature_name(document)
-    return document
-
-
-async def _convert(function: Any, *args: Any, in_thread: bool, **kwargs: Any) -> Any:
-    if not in_thread:
-        return function(*args, **kwargs)
-    return await asyncio.to_thread(function, *args, **kwargs)
 
 
 def _read_spec(match: re.Match[str]) -> Any:

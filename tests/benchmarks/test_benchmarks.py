@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import augmentation, bulk_inference, growth, on_device, photos, serving, training
+from benchmarks import augmentation, bulk_inference, growth, json, on_device, photos, serving, training
 from components.model import ModelOptions
 
 
@@ -83,3 +83,11 @@ def test_growth_sets_many_photos_beside_few(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["growth, examples", "growth, statistics", "growth, features"]
     assert all(re.search(r"ratio \d+\.\d\d in time, \d+\.\d{3} in memory", line) for line in lines)
+
+
+def test_json_sets_ours_beside_orjson(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json, "NUM_PAIRS", 3)
+    json.measure()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert all(re.fullmatch(r"json, .*: ours \S+, orjson.* \S+: ratio \d+\.\d\d", line) for line in lines)

@@ -18,7 +18,6 @@ import pytest
 from tests.serving.local_server.conftest import CALL_S, Server, wait_until, write_config
 
 FLOAT = "is not of expected type: float"
-LOSS = "without loss of precision."
 
 
 def element(position: Any, reason: str) -> str:
@@ -165,12 +164,35 @@ def test_numbers_are_written_with_the_digits_that_matter(server):
     assert echo(server, "float32", "inputs", [1e-50, 3.4028234e38]) == (200, {"outputs": [0.0, 3.4028235e38]})
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value", "nearest"),
+    [
+        ("float32", 16777217, "16777216.0"),
+        ("float32", 1700000001, "1700000000.0"),
+        ("float32", 134217744, "134217744.0"),
+        ("float32", -(2**32), "-4294967296.0"),
+        ("float32", 2**64 - 1, "1.8446744e+19"),
+        ("float32", -3.5e38, "-Infinity"),
+        ("float64", 2**53 + 1, "9007199254740992.0"),
+        ("float64", 10**30, "1e+30"),
+        ("float16", 7e4, "Infinity"),
+        ("float16", 65503, "65504.0"),
+        ("bfloat16", 257, "256.0"),
+    ],
+)
+def test_a_number_becomes_the_nearest_one_of_its_type(server, dtype, value, nearest):
+    response = server.request(
+        "POST", "/v1/models/echo:predict", {"signature_name": dtype, "inputs": [value, 0.5, value]}
+    )
+    assert response.text == f'{{"outputs":[{nearest},0.5,{nearest}]}}'
+
+
 def test_numbers_that_are_none_pass_in_and_out(server):
     for dtype in ("float32", "float64"):
         body = f'{{"signature_name": "{dtype}", "instances": [NaN, Infinity, -Infinity, 1.0]}}'
         response = server.request("POST", "/v1/models/echo:predict", body)
         assert response.status_code == 200
-        assert "NaN, Infinity, -Infinity, 1.0" in response.text
+        assert "NaN,Infinity,-Infinity,1.0" in response.text
     status, response = server.post(
         "/v1/models/judge:regress", {"signature_name": "regress", "examples": [{"x": math.inf}, {"x": math.nan}]}
     )
@@ -261,7 +283,9 @@ def test_bodies_may_come_in_pieces_and_of_any_type(server):
     ("body", "error"),
     [
         ("", "The document is empty"),
-        (" ", "Invalid value. at offset: 1"),
+        (" ", "The document is empty. at offset: 1"),
+        ('{"a": 1.}', "Miss fraction part in number. at offset: 8"),
+        ('{"a": [1e+]}', "Miss exponent in number. at offset: 10"),
         ("instances = [1, 2]", "Invalid value. at offset: 0"),
         ('{"instances": [1, 2', "Missing a comma or ] after an array element. at offset: 19"),
         ('{"instances": [1.0,]}', "Invalid value. at offset: 19"),
@@ -277,9 +301,13 @@ def test_bodies_may_come_in_pieces_and_of_any_type(server):
         ('{"a": "x', "Missing a closing quotation mark in string. at offset: 6"),
         ('{"a": "\\q"}', "Invalid escape character in string. at offset: 7"),
         ('{"a": "\\ud8zz"}', "Incorrect hex digit after \\u escape in string. at offset: 8"),
-        (b'{"a": "\xff"}', "Invalid encoding in string. at offset: 7"),
-        (b'{"a": "\xed\xa0\x80"}', "Invalid encoding in string. at offset: 7"),
-        ('{"a": 1}'.encode("utf-16"), "Invalid encoding in string. at offset: 0"),
+        (b'{"a": "\n"}', "Invalid encoding in string. at offset: 7"),
+        (b'{"a\xff": \xff}', "Invalid value. at offset: 7"),
+        ('{"ü": +1}', "Invalid value. at offset: 7"),
+        ('{"a": [nan]}', "Invalid value. at offset: 7"),
+        ('{"a": [Inf, -NaN, x]}', "Invalid value. at offset: 18"),
+        ('{"a": 1}'.encode("utf-16"), "Invalid value. at offset: 0"),
+        (b'{"a": "x\0y"}', "Missing a closing quotation mark in string. at offset: 6"),
         ('{"instances": ["\\ud800"]}', "The surrogate pair in string is invalid."),
         ('{"instances": ["\\ud800\\u0041"]}', "The surrogate pair in string is invalid."),
         ('{"signature_name": "\\udc00"}', "The surrogate pair in string is invalid."),
@@ -375,8 +403,6 @@ PRETTY = '{{\n    "{}": {}\n}}'
             '{"instances": [[[1], [2, 3]]]}',
             element(0, "Encountered list at unexpected size: 2 at level: 1 expected size: 1"),
         ),
-        ('{"instances": [16777217]}', element(0, f"Cannot convert JSON value: 16777217 to float {LOSS}")),
-        ('{"instances": [1e39]}', element(0, f"Cannot convert JSON value: 1e+39 to float {LOSS}")),
         ('{"instances": [{"x": 1}, 2]}', "Expecting object but got list at item 1 of input list"),
         ('{"instances": [1, {"x": 2}]}', "Expecting value/list but got object at item 1 of input list"),
         ('{"instances": [{"x": 1}, {"x": "a"}]}', element("1 key: x", f'JSON Value: "a" Type: String {FLOAT}')),
@@ -429,24 +455,11 @@ def test_a_value_of_another_type_is_refused(server, value, kind, dtype):
 
 @pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"])
 def test_whole_numbers_beyond_their_type_are_refused(server, dtype):
-    for value in (np.iinfo(dtype).min - 1, np.iinfo(dtype).max + 1, 10**400, -(10**400)):
-        shown = str(value) if len(str(value)) <= 100 else f"{value}"[:100] + "..."
+    for value in (np.iinfo(dtype).min - 1, np.iinfo(dtype).max + 1, 10**30):
+        # Beyond 64 bits it is a decimal.
+        shown = value if -(2**63) <= value < 2**64 else float(value)
         error = f"JSON Value: {shown} Type: Number is not of expected type: {dtype}"
         assert echo(server, dtype, "inputs", [0, value]) == (400, {"error": error})
-
-
-@pytest.mark.parametrize(
-    ("dtype", "value", "error"),
-    [
-        ("float32", 16777216, f"16777216 to float {LOSS}"),
-        ("float32", -16777217, f"-16777217 to float {LOSS}"),
-        ("float32", -3.5e38, f"-3.5e+38 to float {LOSS}"),
-        ("float64", 2**53, f"{2**53} to double {LOSS}"),
-        ("float16", 7e4, f"70000.0 to half {LOSS}"),
-    ],
-)
-def test_numbers_that_would_lose_digits_are_refused(server, dtype, value, error):
-    assert echo(server, dtype, "inputs", [value]) == (400, {"error": f"Cannot convert JSON value: {error}"})
 
 
 @pytest.mark.parametrize(
@@ -474,7 +487,6 @@ def test_what_is_no_base64_is_refused(server, value, error):
             501,
             "Conversion of JSON Value: [\n    1\n] to ",
         ),
-        ("echo", {"signature_name": "no_rows", "instances": ["a"]}, 400, "Tensor name: y has invalid batch size: 0"),
         (
             "echo",
             {"signature_name": "uneven", "instances": ["a"]},
@@ -535,7 +547,6 @@ EXAMPLES = "When method is classify, key 'examples' is expected and was not foun
         ({"examples": [{"x": [[10], 20]}]}, "Feature: x has element with unexpected JSON type: Array"),
         ({"examples": [{"x": 2**63}]}, "Feature: x has uint64 element. Only int64 is supported."),
         ({"examples": [{"x": 2**64 - 1}]}, "Feature: x has uint64 element. Only int64 is supported."),
-        ({"examples": [{"x": 1e39}]}, f"Cannot convert JSON value: 1e+39 to float {LOSS}"),
         ({"signature_name": "s", "examples": [{}]}, "No signature was found with the name: s"),
     ],
 )
