@@ -195,8 +195,12 @@ async def test_when_one_part_of_a_large_request_fails_the_others_are_given_up() 
     scheduler, model = Scheduler(replace(SPLIT, num_batch_threads=1)), Careful()
     assert await code_of(scheduler.run(model, {"x": rows(-1, *range(19))}, ["y"])) is Code.INVALID_ARGUMENT
     model.gate.set()  # for the second part, which is at work already
-    await scheduler.run(Doubler(), {"x": rows(1)}, ["y"])
-    assert model.sizes == [8, 8]
+    with anyio.fail_after(TIMEOUT_S):
+        while len(model.calls) < 2:
+            await asyncio.sleep(0.001)
+    model.gate.set()
+    await scheduler.run(model, {"x": rows(1)}, ["y"])
+    assert model.sizes == [8, 8, 1]
 
 
 async def test_a_large_request_takes_no_more_room_than_there_is(model: Doubler) -> None:

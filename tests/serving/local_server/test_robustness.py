@@ -56,6 +56,7 @@ Code = grpc.StatusCode
 MAX_REQUEST_BYTES = 8_000_000
 REST_TIMEOUT_S = 3
 END_S = 10
+BATCHING = "max_batch_size { value: 8 } max_enqueued_batches { value: 3 }"
 # The model `patient` runs when it has as many requests, and not before.
 NUM_PATIENT = 8
 METRICS = "/monitoring/prometheus/metrics"
@@ -72,6 +73,7 @@ def config(folder: Path, export_dir: Path) -> Path:
     """The configuration of models that are well, change, come late, or are broken when the server starts."""
     for name in ("flowers", "reloaded", "broken", "patient"):
         shutil.copytree(export_dir, folder / name / "1")
+    (folder / "flowers" / "1" / "batching_params.pbtxt").write_text(BATCHING)
     (folder / "patient" / "1" / "batching_params.pbtxt").write_text(
         f"max_batch_size {{ value: {NUM_PATIENT} }} batch_timeout_micros {{ value: 1000000000 }}"
     )
@@ -87,7 +89,7 @@ def config(folder: Path, export_dir: Path) -> Path:
 def batching_flags(folder: Path) -> dict[str, Any]:
     """Return the flags of a server that batches, and shows how many rows its batches have."""
     batching, monitoring = folder / "batching.config", folder / "monitoring.config"
-    batching.write_text("max_batch_size { value: 8 } num_batch_threads { value: 2 } max_enqueued_batches { value: 3 }")
+    batching.write_text(f"{BATCHING} num_batch_threads {{ value: 2 }}")
     monitoring.write_text("prometheus_config { enable: true }")
     return {"enable_batching": True, "batching_parameters_file": batching, "monitoring_config_file": monitoring}
 
