@@ -3,8 +3,9 @@
 The order of the checks and the error texts are those of classifier.cc, regressor.cc and util.cc.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,22 +13,32 @@ from serving.local_server import tensor_protos
 from serving.local_server.errors import invalid_argument
 from serving.local_server.servable import CLASSIFY, Array
 
+T = TypeVar("T")
 
-def serialize(proto: Any) -> list[bytes]:
+
+# More are read and filled in a thread, and other requests go on meanwhile: these take a millisecond.
+_MANY_EXAMPLES = 500
+
+
+async def serialize(proto: Any) -> list[bytes]:
     """Return the serialized `tf.Example`s of an `Input`, each with the shared context where there is one."""
     kind = proto.WhichOneof("kind")
     context = b""
-    examples: Iterable[Any] = ()
+    examples: Sequence[Any] = ()
     if kind == "example_list":
         examples = proto.example_list.examples
     elif kind == "example_list_with_context":
         context = proto.example_list_with_context.context.SerializeToString()
         examples = proto.example_list_with_context.examples
-    # Two serialized messages in a row are their merger.
-    found = [context + example.SerializeToString() for example in examples]
-    if not found:
+    if not examples:
         raise invalid_argument("Input is empty.")
-    return found
+    # Two serialized messages in a row are their merger.
+    return await _beside(len(examples), lambda: [context + example.SerializeToString() for example in examples])
+
+
+async def _beside(num_examples: int, work: Callable[[], T]) -> T:
+    """Do work on examples, beside the event loop where they are many."""
+    return await asyncio.to_thread(work) if num_examples > _MANY_EXAMPLES else work()
 
 
 def read_signature(signature: Any, method: str, *, check_method: bool) -> tuple[Any, list[str]]:
@@ -53,7 +64,7 @@ def read_signature(signature: Any, method: str, *, check_method: bool) -> tuple[
     return signature.inputs["inputs"], fetches
 
 
-def fill_classification(result: Any, signature: Any, outputs: Mapping[str, Array], num_examples: int) -> None:
+async def fill_classification(result: Any, signature: Any, outputs: Mapping[str, Array], num_examples: int) -> None:
     found: dict[str, Array] = {}
     for alias, dtype in (("classes", np.dtype(object)), ("scores", np.dtype(np.float32))):
         if alias not in signature.outputs:
@@ -73,17 +84,21 @@ def fill_classification(result: Any, signature: Any, outputs: Mapping[str, Array
         raise invalid_argument(
             f"Tensors class and score should match in dim_size(1). Got {num_classes[0]} vs. {num_classes[1]}"
         )
-    for i in range(num_examples):
-        classes = result.classifications.add().classes
-        for c in range(num_classes[0]):
-            added = classes.add()
-            if "classes" in found:
-                added.label = found["classes"][i, c].decode("utf-8", "replace")
-            if "scores" in found:
-                added.score = found["scores"][i, c]
+
+    def fill() -> None:
+        for i in range(num_examples):
+            classes = result.classifications.add().classes
+            for c in range(num_classes[0]):
+                added = classes.add()
+                if "classes" in found:
+                    added.label = found["classes"][i, c].decode("utf-8", "replace")
+                if "scores" in found:
+                    added.score = found["scores"][i, c]
+
+    await _beside(num_examples, fill)
 
 
-def fill_regression(result: Any, signature: Any, outputs: Mapping[str, Array], num_examples: int) -> None:
+async def fill_regression(result: Any, signature: Any, outputs: Mapping[str, Array], num_examples: int) -> None:
     array = outputs[signature.outputs["outputs"].name]
     if not (array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)):
         raise invalid_argument(
@@ -94,5 +109,9 @@ def fill_regression(result: Any, signature: Any, outputs: Mapping[str, Array], n
         raise invalid_argument(f"Input batch size did not match output batch size: {num_examples} vs. {len(array)}")
     if array.dtype != np.float32:
         raise invalid_argument(f"Expected output Tensor of DT_FLOAT.  Got: {tensor_protos.enum_name(array)}")
-    for value in array.ravel():
-        result.regressions.add().value = value
+
+    def fill() -> None:
+        for value in array.ravel():
+            result.regressions.add().value = value
+
+    await _beside(num_examples, fill)

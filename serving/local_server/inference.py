@@ -83,10 +83,10 @@ async def classify(version: Version, request: Any, run: Run, *, check_method: bo
     """Run a `ClassificationRequest`."""
     signature = _find_example_signature(version, request.model_spec)
     info, fetches = examples.read_signature(signature, CLASSIFY, check_method=check_method)
-    serialized = examples.serialize(request.input)
+    serialized = await examples.serialize(request.input)
     outputs = await _run_examples(version, [info], serialized, fetches, run)
     response = classification_pb2.ClassificationResponse()
-    examples.fill_classification(response.result, signature, outputs, len(serialized))
+    await examples.fill_classification(response.result, signature, outputs, len(serialized))
     _name_model(response.model_spec, version, request.model_spec)
     return response
 
@@ -95,10 +95,10 @@ async def regress(version: Version, request: Any, run: Run, *, check_method: boo
     """Run a `RegressionRequest`."""
     signature = _find_example_signature(version, request.model_spec)
     info, fetches = examples.read_signature(signature, REGRESS, check_method=check_method)
-    serialized = examples.serialize(request.input)
+    serialized = await examples.serialize(request.input)
     outputs = await _run_examples(version, [info], serialized, fetches, run)
     response = regression_pb2.RegressionResponse()
-    examples.fill_regression(response.result, signature, outputs, len(serialized))
+    await examples.fill_regression(response.result, signature, outputs, len(serialized))
     _name_model(response.model_spec, version, request.model_spec)
     return response
 
@@ -122,15 +122,15 @@ async def multi_inference(version: Version, request: Any, run: Run, *, check_met
     """Run a `MultiInferenceRequest`: several signatures of one model, run once on the same examples."""
     with version.lease() as servable:
         signatures, infos, fetches = _choose_tasks(servable, request.tasks, check_method=check_method)
-        serialized = examples.serialize(request.input)
+        serialized = await examples.serialize(request.input)
         outputs = await _run_examples(version, infos, serialized, fetches, run)
     response = inference_pb2.MultiInferenceResponse()
     for task, signature in zip(request.tasks, signatures, strict=True):
         result = response.results.add()
         if task.method_name == CLASSIFY:
-            examples.fill_classification(result.classification_result, signature, outputs, len(serialized))
+            await examples.fill_classification(result.classification_result, signature, outputs, len(serialized))
         else:
-            examples.fill_regression(result.regression_result, signature, outputs, len(serialized))
+            await examples.fill_regression(result.regression_result, signature, outputs, len(serialized))
         _name_model(result.model_spec, version, task.model_spec)
     return response
 

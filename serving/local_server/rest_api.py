@@ -219,7 +219,8 @@ class RestApi:
             del document
         if api == "classify":
             result = (await self._service.classify(message)).result
-            in_thread = sum(len(found.classes) for found in result.classifications) > MANY_VALUES
+            found = result.classifications
+            in_thread = len(found) * len(found[0].classes) > MANY_VALUES
             return await convert(json_responses.write_classifications, result, in_thread=in_thread)
         result = (await self._service.regress(message)).result
         in_thread = len(result.regressions) > MANY_VALUES
