@@ -106,7 +106,7 @@ def _compare(model: str, num_clients: int, sides: dict[str, tuple[int, int]], bo
             asyncio.run(_press(port, num_clients, bodies, loads[side]))
             loads[side].processor_s += _processor_s(pid) - before_s
     ours, peer = (len(load.latencies_ms) / load.duration_s for load in loads.values())
-    what = f"load, {num_clients} clients on {model}"
+    what = f"load, {num_clients} client{'s' if num_clients > 1 else ''} on {model}"
     for side, load in loads.items():
         print(f"{what}, {side}: {load}", flush=True)
     print(f"{what}: requests a second: ratio {ours / peer:.3f}", flush=True)

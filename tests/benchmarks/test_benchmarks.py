@@ -1,11 +1,12 @@
 """The benchmarks run on tiny data; their numbers are not judged here."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import augmentation, bulk_inference, growth, json, on_device, photos, serving, training
+from benchmarks import augmentation, bulk_inference, growth, json, load, machine, on_device, photos, serving, training
 from components.model import ModelOptions
 
 
@@ -47,6 +48,28 @@ def test_serving_sets_the_server_beside_a_direct_call(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 7
     assert all(re.fullmatch(r"serving, .*: ours \S+, .* \S+: ratio \d+\.\d\d\d", line) for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_load_sets_the_server_beside_one_written_by_hand(
+    export_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"NUM_CLIENTS": (1, 4), "NUM_ROUNDS": 1, "ROUND_S": 1.0}.items():
+        monkeypatch.setattr(load, name, value)
+    load.measure("synthetic", export_dir)
+    lines = capsys.readouterr().out.splitlines()
+    seen = r"\S+ a second, p50 \S+ ms, p99 \S+ ms, 0 refused, \S+ ms of processor time each"
+    compared = [rf"load, \d clients? on \w+, {side}: {seen}" for side in ("ours", "by hand")]
+    compared.append(r"load, \d clients? on \w+: requests a second: ratio \d+\.\d\d\d")
+    beside = [rf"load, 1 client alone: {seen}", rf"load, 1 client beside 2 endless requests: {seen}"]
+    beside.append(r"load, p99 beside 2 endless requests \(ms\): ours \S+, alone \S+: ratio \d+\.\d\d\d")
+    for line, pattern in zip(lines, [*compared * 4, *beside], strict=True):
+        assert re.fullmatch(pattern, line), line
+
+
+def test_the_machine_is_named_with_its_peak() -> None:
+    assert re.search(r", \d+ cores, [1-9]\d* GFLOP/s in float32$", machine.describe())
 
 
 def test_on_device_sets_the_file_beside_the_saved_model(
