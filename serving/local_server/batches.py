@@ -62,7 +62,12 @@ def run(
     if len(tasks) == 1 or code not in _PERHAPS_ONE_REQUESTS:
         # New ones: the one caught refers to the arrays.
         return [StatusError(code, message) for _ in tasks]
-    return [result for task in tasks for result in run(servable, [task], fetches, options)]
+    results: list[list[Array] | StatusError] = []
+    for task in tasks:
+        # Whoever has gone needs no second run.
+        gone = task.future.done()
+        results += [StatusError(code, message)] if gone else run(servable, [task], fetches, options)
+    return results
 
 
 def _run_together(

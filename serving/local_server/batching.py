@@ -70,7 +70,8 @@ class Scheduler:
 
     Args:
         options: of models that have none of their own; `None` runs every request for itself.
-        max_queued_bytes: of all requests that wait or are at work.
+        max_queued_bytes: of all requests that wait or are at work. One model's may take as much as is still free, so
+            that however many of them are stuck, others have room.
         on_batch: called with each batch of a model that is batched, when it starts.
     """
 
@@ -108,21 +109,24 @@ class Scheduler:
         """
         if self._is_closed:
             raise _ending()
-        num_bytes = _REQUEST_BYTES + sum(map(_count_bytes, feeds.values()))
-        if self._num_bytes + num_bytes > self._max_bytes:
-            raise StatusError(
-                Code.UNAVAILABLE,
-                f"The server is full: requests of {self._num_bytes} bytes wait, {self._max_bytes} may, and this one "
-                f"has {num_bytes}. Try again later.",
-            )
         queue = self._queues.get(servable)
         if queue is None:
             queue = self._queues[servable] = _Queue(self._options, self._on_batch)
+        num_bytes = _REQUEST_BYTES + sum(map(_count_bytes, feeds.values()))
+        num_free = self._max_bytes - self._num_bytes
+        if queue.num_bytes + num_bytes > num_free:
+            raise StatusError(
+                Code.UNAVAILABLE,
+                f"The model's queue is full: its requests of {queue.num_bytes} bytes wait, {num_free} bytes are free, "
+                f"and this one has {num_bytes}. Try again later.",
+            )
         self._num_bytes += num_bytes
+        queue.num_bytes += num_bytes
         try:
             return await queue.run(servable, feeds, fetches, deadline_s)
         finally:
             self._num_bytes -= num_bytes
+            queue.num_bytes -= num_bytes
 
     def close(self) -> None:
         """Refuse what waits and what is still to come; batches at work are finished."""
@@ -140,6 +144,9 @@ class _Queue:
         self._num_idle = options.num_batch_threads if options else _NUM_CORES
         self._threads = ThreadPoolExecutor(self._num_idle, thread_name_prefix="batch")
         self._waiting: list[_Batch] = []
+        # The same batches, where several requests may share one.
+        self._alike: dict[Any, list[_Batch]] = {}
+        self.num_bytes = 0
         self._on_batch = on_batch
         self._timer: asyncio.TimerHandle | None = None
 
@@ -173,7 +180,7 @@ class _Queue:
         return [batches.join(pieces, pads=pads) for pieces in zip(*outputs, strict=True)]
 
     def close(self) -> None:
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting, self._alike = self._waiting, [], {}
         for task in (task for batch in waiting for task in batch.tasks):
             if not task.future.done():
                 task.future.set_exception(_ending())
@@ -207,7 +214,7 @@ class _Queue:
         kind, start_at_s = None, 0.0
         if self._options:
             kind = _kind(feeds, fetches, padded=self._options.pad_variable_length_inputs)
-            alike = [batch for batch in self._waiting if batch.kind == kind]
+            alike = self._alike.get(kind, [])
             if alike:
                 last = alike[-1]
                 room = self._num_rows_per_batch - last.num_rows
@@ -227,7 +234,16 @@ class _Queue:
                 start_at_s = asyncio.get_running_loop().time() + self._options.batch_timeout_s
         batch = _Batch(servable, fetches, kind, start_at_s)
         self._waiting.append(batch)
+        if self._options:
+            self._alike.setdefault(kind, []).append(batch)
         return batch
+
+    def _remove(self, batch: _Batch) -> None:
+        self._waiting.remove(batch)
+        if self._options:
+            self._alike[batch.kind].remove(batch)
+            if not self._alike[batch.kind]:
+                del self._alike[batch.kind]
 
     def _leave(self, batch: _Batch, task: _Waiting) -> None:
         """Take a request out of its batch, unless that is at work already."""
@@ -236,7 +252,7 @@ class _Queue:
         batch.tasks.remove(task)
         batch.num_rows -= task.num_rows
         if not batch.tasks:
-            self._waiting.remove(batch)
+            self._remove(batch)
 
     def _start_batches(self) -> None:
         """Start a batch that is full, or has waited long enough, on every idle thread."""
@@ -250,7 +266,7 @@ class _Queue:
             if batch is None:
                 self._timer = loop.call_at(min(b.start_at_s for b in self._waiting), self._start_batches)
                 return
-            self._waiting.remove(batch)
+            self._remove(batch)
             self._num_idle -= 1
             running = loop.run_in_executor(
                 self._threads, batches.run, batch.servable, batch.tasks, batch.fetches, self._options

@@ -20,8 +20,12 @@ T = TypeVar("T")
 _MANY_EXAMPLES = 500
 
 
-async def serialize(proto: Any) -> list[bytes]:
-    """Return the serialized `tf.Example`s of an `Input`, each with the shared context where there is one."""
+async def serialize(proto: Any, max_bytes: int) -> list[bytes]:
+    """Return the serialized `tf.Example`s of an `Input`, each with the shared context where there is one.
+
+    Raises:
+        StatusError: there are none, or they take more than `max_bytes`.
+    """
     kind = proto.WhichOneof("kind")
     context = b""
     examples: Sequence[Any] = ()
@@ -32,6 +36,11 @@ async def serialize(proto: Any) -> list[bytes]:
         examples = proto.example_list_with_context.examples
     if not examples:
         raise invalid_argument("Input is empty.")
+    num_bytes = proto.ByteSize() + len(context) * len(examples)
+    if num_bytes > max_bytes:
+        raise invalid_argument(
+            f"Examples may take {max_bytes} bytes, each with the context. Received: {num_bytes}. Send less at once."
+        )
     # Two serialized messages in a row are their merger.
     return await _beside(len(examples), lambda: [context + example.SerializeToString() for example in examples])
 

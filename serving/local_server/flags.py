@@ -185,6 +185,10 @@ def _check(flags: Flags) -> None:
     for name in ("port", "rest_api_port"):
         if not 0 <= getattr(flags, name) < 1 << 16:
             raise StartError(f"--{name} must be 0 to 65535. Received: {getattr(flags, name)}. Choose another port.")
+    if flags.max_request_bytes >= 1 << 31:
+        raise StartError(
+            f"--max_request_bytes must be below 2147483648 for gRPC. Received: {flags.max_request_bytes}. Lower it."
+        )
     for name, least in _AT_LEAST.items():
         if getattr(flags, name) < least:
             raise StartError(f"--{name} must be at least {least}. Received: {getattr(flags, name)}. Raise it.")

@@ -79,24 +79,30 @@ async def _run_signature(
     return dict(zip(aliases, outputs, strict=True))
 
 
-async def classify(version: Version, request: Any, run: Run, *, check_method: bool = False) -> Any:
+async def classify(
+    version: Version, request: Any, run: Run, *, max_tensor_bytes: int, check_method: bool = False
+) -> Any:
     """Run a `ClassificationRequest`."""
     signature = _find_example_signature(version, request.model_spec)
-    info, fetches = examples.read_signature(signature, CLASSIFY, check_method=check_method)
-    serialized = await examples.serialize(request.input)
-    outputs = await _run_examples(version, [info], serialized, fetches, run)
+    with version.lease():  # it is not unloaded while the examples are read
+        info, fetches = examples.read_signature(signature, CLASSIFY, check_method=check_method)
+        serialized = await examples.serialize(request.input, max_tensor_bytes)
+        outputs = await _run_examples(version, [info], serialized, fetches, run)
     response = classification_pb2.ClassificationResponse()
     await examples.fill_classification(response.result, signature, outputs, len(serialized))
     _name_model(response.model_spec, version, request.model_spec)
     return response
 
 
-async def regress(version: Version, request: Any, run: Run, *, check_method: bool = False) -> Any:
+async def regress(
+    version: Version, request: Any, run: Run, *, max_tensor_bytes: int, check_method: bool = False
+) -> Any:
     """Run a `RegressionRequest`."""
     signature = _find_example_signature(version, request.model_spec)
-    info, fetches = examples.read_signature(signature, REGRESS, check_method=check_method)
-    serialized = await examples.serialize(request.input)
-    outputs = await _run_examples(version, [info], serialized, fetches, run)
+    with version.lease():  # it is not unloaded while the examples are read
+        info, fetches = examples.read_signature(signature, REGRESS, check_method=check_method)
+        serialized = await examples.serialize(request.input, max_tensor_bytes)
+        outputs = await _run_examples(version, [info], serialized, fetches, run)
     response = regression_pb2.RegressionResponse()
     await examples.fill_regression(response.result, signature, outputs, len(serialized))
     _name_model(response.model_spec, version, request.model_spec)
@@ -118,11 +124,13 @@ def choose_model(request: Any) -> Any:
     return request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
 
 
-async def multi_inference(version: Version, request: Any, run: Run, *, check_method: bool = False) -> Any:
+async def multi_inference(
+    version: Version, request: Any, run: Run, *, max_tensor_bytes: int, check_method: bool = False
+) -> Any:
     """Run a `MultiInferenceRequest`: several signatures of one model, run once on the same examples."""
     with version.lease() as servable:
         signatures, infos, fetches = _choose_tasks(servable, request.tasks, check_method=check_method)
-        serialized = await examples.serialize(request.input)
+        serialized = await examples.serialize(request.input, max_tensor_bytes)
         outputs = await _run_examples(version, infos, serialized, fetches, run)
     response = inference_pb2.MultiInferenceResponse()
     for task, signature in zip(request.tasks, signatures, strict=True):

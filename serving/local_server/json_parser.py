@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from serving.local_server.errors import invalid_argument
-from serving.local_server.json_tensors import Members, show
+from serving.local_server.json_tensors import MAX_RANK, Members, show
 
 _MAX_SEARCHED_CHARS = 100_000
 _BOM = b"\xef\xbb\xbf"
@@ -21,8 +21,9 @@ _TOO_BIG = "JSON Parse error: Number too big to be stored in double."
 # An escape that stands for half of a character beyond U+FFFF, and makes no text without the other half.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]|(u[dD][89a-fA-F])|.)", re.DOTALL)
-# What RapidJSON takes for a number and Python does not, and the strings that may hold the same letters.
-_STRING = r'"(?:[^"\\]|\\.)*"'
+# What RapidJSON takes for a number and Python does not, and the strings that may hold the same letters. One without an
+# end counts, too: a search that fails would begin again at each of its characters.
+_STRING = r'"(?:[^"\\]|\\.?)*"?'
 _UNUSUAL = re.compile(r"-NaN|Inf(?!i)")
 _UNUSUAL_OR_STRING = re.compile(rf"{_STRING}|{_UNUSUAL.pattern}", re.DOTALL)
 _RENAMED_CHARS = len("Infinity") - len("Inf")
@@ -77,9 +78,9 @@ def _count_members(value: Any) -> int:
     """Count the members of objects, or fewer: lists whose first value is no object are not walked through."""
     if isinstance(value, dict):
         return len(value) + sum(_count_members(each) for each in value.values() if isinstance(each, dict | list))
-    first = value
-    while isinstance(first, list) and first:
-        first = first[0]
+    first, depth = value, 0
+    while isinstance(first, list) and first and depth < MAX_RANK:
+        first, depth = first[0], depth + 1
     return sum(map(_count_members, value)) if isinstance(value, list) and isinstance(first, dict) else 0
 
 

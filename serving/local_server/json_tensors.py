@@ -17,7 +17,7 @@ from serving.local_server.errors import Code, StatusError, invalid_argument
 from serving.local_server.servable import Array
 
 # numpy's own limit, and more than any model's.
-_MAX_RANK = 64
+MAX_RANK = 64
 _MAX_SHOWN_CHARS = 256
 _KINDS = {type(None): "Null", dict: "Object", list: "Array", str: "String"}
 _STRING, _BOOL = 7, 10
@@ -65,8 +65,8 @@ def to_array(value: Any, dtype: int) -> Array:
     shape: list[int] = []
     level = [value]
     while level and isinstance(level[0], list):
-        if len(shape) == _MAX_RANK:
-            raise invalid_argument(f"Encountered list at unexpected level: {len(shape)} expected < {_MAX_RANK}")
+        if len(shape) == MAX_RANK:
+            raise invalid_argument(f"Encountered list at unexpected level: {len(shape)} expected < {MAX_RANK}")
         size = len(level[0])
         # Sets are made in a tenth of the time that a loop takes, which is left for what is wrong.
         if set(map(type, level)) != {list} or set(map(len, level)) != {size}:
@@ -115,6 +115,8 @@ def _convert(values: list[Any], kinds: set[type], number: int) -> Array:
         raise _type_error(next(value for value in values if type(value) not in allowed), name)
     try:
         with np.errstate(over="ignore"):  # what is beyond the type's largest number is infinite
+            if dtype == ml_dtypes.bfloat16:  # which takes no whole number beyond 63 bits
+                return np.array(values, dtype=np.float64).astype(dtype)
             return np.array(values, dtype=dtype)
     except OverflowError:
         low, high = np.iinfo(dtype).min, np.iinfo(dtype).max

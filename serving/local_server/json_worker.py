@@ -6,13 +6,16 @@ socket that it inherits it reads the bytes of a body, then what is wanted of it;
 """
 
 import gc
+import logging
 import sys
 from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from serving.local_server import json_requests
-from serving.local_server.errors import StatusError
+from serving.local_server.errors import Code, StatusError
+
+log = logging.getLogger(__name__)
 
 PART, END, ERROR = "part", "end", "error"
 SIGNATURE_NAME, INPUTS, EXAMPLES, DONE = "signature_name", "inputs", "examples", "done"
@@ -55,6 +58,12 @@ def _read(connection: Any) -> None:
             connection.send((END, None))
         except StatusError as exc:
             connection.send((ERROR, (exc.code, exc.message)))
+        except (EOFError, OSError):
+            raise
+        except Exception:
+            # It is for the server's log, and the next body may be a better one.
+            log.exception("a body cannot be read")
+            connection.send((ERROR, (Code.INTERNAL, "the server failed; its log says more")))
 
 
 def _inputs(document: Mapping[str, Any], dtypes: Mapping[str, int]) -> Iterator[Any]:

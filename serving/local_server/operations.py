@@ -84,12 +84,14 @@ def _find_missing(version_dir: Path, tags: Sequence[str]) -> list[str]:
 def _list_operations(graph: Any) -> Iterator[str]:
     """Yield the operations of a graph and of the functions that it calls, at whatever depth."""
     functions = {function.signature.name: function for function in graph.library.function}
+    names = set(functions)
     waiting: list[Iterable[Any]] = [graph.node]
     while waiting:
         for node in waiting.pop():
             called = [node.op, *(name for value in node.attr.values() for name in _list_functions(value))]
             waiting += [functions.pop(name).node_def for name in called if name in functions]
-            yield node.op
+            if node.op not in names:  # a function may be called like an operation
+                yield node.op
 
 
 def _list_functions(value: Any) -> list[str]:

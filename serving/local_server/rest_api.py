@@ -165,11 +165,17 @@ class RestApi:
                     continue
                 part = chunk
                 if unpack and chunk:
+                    # What follows the end is refused: it would be kept, and not be counted.
+                    is_over = unpack.eof
                     part = await asyncio.to_thread(unpack.decompress, chunk, self._max_body_bytes + 1)
+                    if is_over or unpack.unused_data:
+                        refusal = invalid_argument("Failed to gunzip the request body: more follows its end")
                 num_bytes += len(part)
                 self._bytes_left -= len(part)
                 chunks.append(part)
-                if num_bytes > self._max_body_bytes:
+                if refusal:
+                    pass
+                elif num_bytes > self._max_body_bytes:
                     refusal = _TooLargeError(self._max_body_bytes)
                 elif self._bytes_left < 0:
                     refusal = StatusError(Code.UNAVAILABLE, "Too many large requests at once. Try again later.")
@@ -259,9 +265,10 @@ async def _wait_for_hang_up(request: Request) -> None:
 def _read_spec(match: re.Match[str]) -> Any:
     spec = model_pb2.ModelSpec(name=unquote(match[1] or ""))
     if match[2]:
-        if len(match[2].lstrip("0")) > _MAX_VERSION_DIGITS or int(match[2]) >= 2**63:
+        digits = match[2].lstrip("0") or "0"
+        if len(digits) > _MAX_VERSION_DIGITS or int(digits) >= 2**63:
             raise invalid_argument(f"Failed to convert version: {match[2]} to numeric.")
-        spec.version.value = int(match[2])
+        spec.version.value = int(digits)
     if match[3]:
         spec.version_label = unquote(match[3])
     return spec

@@ -73,21 +73,27 @@ class Service:
     async def classify(self, request: Any) -> Any:
         version = self._find(request)
         run = self._runner(version.model_name, "Classify")
-        response = await inference.classify(version, request, run, check_method=self._check_methods)
+        response = await inference.classify(
+            version, request, run, max_tensor_bytes=self._max_tensor_bytes, check_method=self._check_methods
+        )
         self.metrics.count_examples(request.model_spec.name, len(response.result.classifications))
         return response
 
     async def regress(self, request: Any) -> Any:
         version = self._find(request)
         run = self._runner(version.model_name, "Regress")
-        response = await inference.regress(version, request, run, check_method=self._check_methods)
+        response = await inference.regress(
+            version, request, run, max_tensor_bytes=self._max_tensor_bytes, check_method=self._check_methods
+        )
         self.metrics.count_examples(request.model_spec.name, len(response.result.regressions))
         return response
 
     async def multi_inference(self, request: Any) -> Any:
         version = self.manager.get(inference.choose_model(request))
         run = self._runner(version.model_name, "MultiInference")
-        response = await inference.multi_inference(version, request, run, check_method=self._check_methods)
+        response = await inference.multi_inference(
+            version, request, run, max_tensor_bytes=self._max_tensor_bytes, check_method=self._check_methods
+        )
         given = request.input
         num_examples = len(given.example_list.examples) + len(given.example_list_with_context.examples)
         self.metrics.count_examples(version.model_name, num_examples)

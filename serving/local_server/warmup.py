@@ -79,11 +79,13 @@ async def _replay(version: Version, record: Any) -> None:
     if kind == "predict_log":
         await inference.predict_arrays(version, record.predict_log.request, _run_directly, max_tensor_bytes=1 << 31)
     elif kind == "classify_log":
-        await inference.classify(version, record.classify_log.request, _run_directly)
+        await inference.classify(version, record.classify_log.request, _run_directly, max_tensor_bytes=1 << 31)
     elif kind == "regress_log":
-        await inference.regress(version, record.regress_log.request, _run_directly)
+        await inference.regress(version, record.regress_log.request, _run_directly, max_tensor_bytes=1 << 31)
     elif kind == "multi_inference_log":
-        await inference.multi_inference(version, record.multi_inference_log.request, _run_directly)
+        await inference.multi_inference(
+            version, record.multi_inference_log.request, _run_directly, max_tensor_bytes=1 << 31
+        )
     elif kind == "session_run_log":
         number = record.DESCRIPTOR.fields_by_name[kind].number
         raise StatusError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {number}")

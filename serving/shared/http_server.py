@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import httptools
 import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
@@ -116,7 +117,10 @@ class _Uvicorn(uvicorn.Server):
 
 
 class _Http(HttpToolsProtocol):
-    """HTTP/1.1 with the bounds that uvicorn lacks: a head may take some time, and 64 KiB.
+    """HTTP/1.1 with the bounds that uvicorn lacks.
+
+    A head may take some time, and 64 KiB. What comes behind a request waits until that has its response. A connection
+    without a request under way is closed after a while, whatever else comes over it.
 
     A client may offer another protocol, as Java's does with every request (`Upgrade: h2c`). The parser takes what
     follows such a head for that protocol, and the request's body would be lost: so the offer is not read. To find it
@@ -129,11 +133,14 @@ class _Http(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         # What has come of the next head; `None` while a body is read.
         self._head: bytearray | None = bytearray()
+        # Whether the parser has a part of that head, which came in one packet with the end of chunks.
+        self._is_mid_head = False
         # Of a body whose length is known.
         self._num_left: int | None = None
         # What a body in chunks has taken since the last byte of content: sizes, extensions, trailers.
         self._num_framing = 0
-        self._tail = b""
+        # What came behind a request that has no response yet.
+        self._later = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -145,11 +152,18 @@ class _Http(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         while data and not self.transport.is_closing():
-            data = self._receive_body(data) if self._head is None else self._receive_head(self._head, data)
+            if self._head is None:
+                data = self._receive_body(data)
+            elif self._is_busy():
+                self._later += data
+                self.flow.pause_reading()
+                return
+            else:
+                data = self._receive_head(self._head, data)
 
     def on_message_begin(self) -> None:
+        self._is_mid_head = True
         super().on_message_begin()
-        self._expect_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._head is not None:  # else a trailer, which nobody reads
@@ -158,9 +172,9 @@ class _Http(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._stop_timer()
         found = dict(self.headers)
-        self._head = None
+        self._head, self._is_mid_head = None, False
         self._num_left = None if b"transfer-encoding" in found else int(found.get(b"content-length", 0))
-        self._num_framing, self._tail = 0, b""
+        self._num_framing = 0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -173,8 +187,22 @@ class _Http(HttpToolsProtocol):
         self._head = bytearray()
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        later, self._later = self._later, b""
+        self.data_received(later)
+
+    def _is_busy(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
     def _receive_head(self, head: bytearray, data: bytes) -> bytes:
         """Take data until a head is whole, and give it to the parser; return what follows it."""
+        if not head:
+            data = data if self._is_mid_head else data.lstrip(b"\r\n")
+            if not data:
+                return b""
+            self._unset_keepalive_if_required()
+            self._expect_head()
         searched = max(0, len(head) - len(_END_OF_HEAD) + 1)
         head += data
         end = head.find(_END_OF_HEAD, searched)
@@ -182,30 +210,33 @@ class _Http(HttpToolsProtocol):
         if end > _MAX_HEAD_BYTES:
             self._refuse(431 if b"\r\n" in head[:_MAX_HEAD_BYTES] else 414)
             return b""
-        if not head.endswith(_END_OF_HEAD, 0, end) and head[:1].isalpha():
-            return b""
         # What does not even begin like HTTP is refused at once.
+        if not head.endswith(_END_OF_HEAD, 0, end) and (self._is_mid_head or head[:1].isalpha()):
+            return b""
         self._head = bytearray()
-        super().data_received(_UPGRADE.sub(b"\r\nDeclined-Upgrade:", head[:end]))
+        self._parse(_UPGRADE.sub(b"\r\nDeclined-Upgrade:", head[:end]))
         return bytes(head[end:])
 
     def _receive_body(self, data: bytes) -> bytes:
-        """Give a body's data to the parser, or its beginning; return what follows."""
-        part = data[: self._num_left]
-        if self._num_left is None:
-            # The last chunk ends like a head: what follows is perhaps the next one.
-            end = (self._tail + data).find(_END_OF_HEAD)
-            part = data if end < 0 else data[: end + len(_END_OF_HEAD) - len(self._tail)]
-            self._tail = (self._tail + part)[-len(_END_OF_HEAD) + 1 :]
+        """Give a body's data to the parser; return what follows it, where its length is known."""
+        part = data if self._num_left is None else data[: self._num_left]
         self._num_framing += len(part)
-        super().data_received(part)
+        self._parse(part)
         if self._num_framing > _MAX_HEAD_BYTES and self._head is None:
             self._refuse(431)
         return data[len(part) :]
 
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # the method CONNECT, which has its response like any other
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+
     def _refuse(self, status: int) -> None:
         """End the connection, with a response where none is under way."""
-        if self.cycle is None or self.cycle.response_complete:
+        if not self._is_busy():
             head = STATUS_LINE[status] + b"content-length: 0\r\nconnection: close\r\n\r\n"
             self.transport.write(head)
         self.transport.close()

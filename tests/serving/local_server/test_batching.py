@@ -393,7 +393,7 @@ async def test_a_request_whose_time_is_up_is_not_computed(model: Doubler) -> Non
     "x", [np.zeros((1, 100), np.float32), np.array([[b"\0" * 400]], object)], ids=["numbers", "text"]
 )
 async def test_inputs_that_wait_take_bounded_memory(model: Doubler, options: BatchingOptions | None, x: Array) -> None:
-    scheduler = Scheduler(options, max_queued_bytes=1000 + 2 * batching._REQUEST_BYTES)
+    scheduler = Scheduler(options, max_queued_bytes=2 * (1000 + 2 * batching._REQUEST_BYTES))
     model.gate.clear()
     many = [submit(scheduler, model, x) for _ in range(4)]
     await settle()
@@ -404,12 +404,26 @@ async def test_inputs_that_wait_take_bounded_memory(model: Doubler, options: Bat
     await scheduler.run(model, {"x": x}, ["y"])
 
 
+async def test_however_many_models_are_stuck_others_have_room(model: Doubler) -> None:
+    scheduler, stuck = Scheduler(None, max_queued_bytes=64 * batching._REQUEST_BYTES), [Doubler() for _ in range(3)]
+    waiting = []
+    for each in stuck:
+        each.gate.clear()
+        waiting += [submit(scheduler, each, rows(1)) for _ in range(64)]
+    await settle()
+    assert sum(work.done() for work in waiting) > 64  # refused
+    assert await scheduler.run(model, {"x": rows(1)}, ["y"]) == [rows(2)]
+    for each in stuck:
+        each.gate.set()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
 @pytest.mark.parametrize("options", [None, WIDE], ids=["alone", "batched"])
 async def test_a_cancelled_request_is_not_computed_and_frees_its_room(
     model: Doubler, options: BatchingOptions | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batching, "_NUM_CORES", 1)
-    scheduler = Scheduler(options, max_queued_bytes=16 + 3 * batching._REQUEST_BYTES)
+    scheduler = Scheduler(options, max_queued_bytes=2 * (16 + 3 * batching._REQUEST_BYTES))
     busy = await occupy(scheduler, model)
     for _ in range(300):
         gone = submit(scheduler, model, rows(7))

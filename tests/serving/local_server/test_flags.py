@@ -128,6 +128,7 @@ def test_values_that_mean_none_or_never_are_taken(name: str, value: int) -> None
             [*MODEL, "--tensorflow_session_parallelism=1", "--tensorflow_inter_op_parallelism=1"],
             ["stands for both", "Received: more than it", "Leave it out"],
         ),
+        ([*MODEL, "--max_request_bytes=4294967296"], ["below 2147483648", "Received: 4294967296", "Lower it"]),
         ([*MODEL, "--num_load_threads=-1"], ["--num_load_threads must be at least 0", "Received: -1", "Raise"]),
         ([*MODEL, "--log_level=loud"], ["--log_level must be one of debug, info", "Received: loud", "Take one"]),
         (

@@ -267,3 +267,7 @@ def test_results_are_written() -> None:
     regressed = regression_pb2.RegressionResult()
     regressed.regressions.add(value=0.1)
     assert json_responses.write_regressions(regressed) == b'{"results":[0.1]}'
+
+
+def test_a_whole_number_beyond_63_bits_is_a_bfloat16_too() -> None:
+    assert float(read('{"instances": [9223372036854775808]}', x="bfloat16")["x"][0]) == 2.0**63

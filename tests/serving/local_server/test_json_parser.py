@@ -2,6 +2,8 @@
 
 import json
 import math
+import time
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from tensorflow_serving.apis import input_pb2
 
 from serving.local_server import json_requests, json_responses
+from serving.local_server.errors import StatusError
 from serving.local_server.json_parser import parse
 from tests.serving.local_server.test_json import infos, read, refusal
 
@@ -125,3 +128,19 @@ def test_large_outputs_are_written_as_small_ones_are() -> None:
         assert b"NaN,4294967296.0" in text or array.shape[0] == 2
     text = json_responses.write_predictions({"y": np.full(150_000, b"a", object)}, rows=False)
     assert json.loads(text) == {"outputs": ["a"] * 150_000}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a": Inf, "b": "' + b'\\"' * 500_000,
+        b'{"instances": [' + b",".join([b"[" * 900 + b"{}" + b"]" * 900] * 500) + b"]}",
+    ],
+    ids=["a string without an end", "deep lists"],
+)
+def test_what_is_made_to_be_slow_is_not(body: bytes) -> None:
+    """It would take an hour, and seconds."""
+    start_s = time.perf_counter()
+    with suppress(StatusError):
+        parse(body)
+    assert time.perf_counter() - start_s < 1

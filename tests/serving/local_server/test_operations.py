@@ -108,3 +108,8 @@ def test_models_of_tensorflow_alone_have_nothing_missing(models_dir: Path) -> No
     for path in models_dir.glob("*/*"):
         operations.register(path, ["serve"])
     assert not {"tensorflow_text", "tensorflow_decision_forests"} & set(sys.modules)
+
+
+def test_a_function_may_be_called_like_an_operation(tmp_path: Path) -> None:
+    """As TensorFlow 1 does: here the function `outer` calls `inner`."""
+    operations.register(save(tmp_path / "1", "Placeholder", called="NoOp"), ["serve"])

@@ -691,3 +691,14 @@ def test_a_request_that_takes_too_long_is_given_up(other):
 
 def test_metrics_have_a_path_where_none_is_configured(other):
     assert "# TYPE" in metrics(other)
+
+
+def test_a_number_of_many_zeros_is_a_version_like_any_other(server):
+    assert server.get(f"/v1/models/default/versions/{'0' * 5000}123")[0] == 200
+    assert server.get(f"/v1/models/default/versions/{'0' * 5000}")[0] == 404
+
+
+def test_a_context_that_is_repeated_for_many_examples_is_bounded(server):
+    body = {"signature_name": "regress", "context": {"query": "x" * 1_000_000}, "examples": [{}] * 100}
+    status, response = server.post("/v1/models/judge:regress", body)
+    assert (status, response["error"][:29]) == (400, "Examples may take 67108864 by")

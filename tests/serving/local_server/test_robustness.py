@@ -300,6 +300,8 @@ def test_gzip_is_unpacked_within_bounds(server: Server) -> None:
         (packed[:5], 400, "it ends too early"),
         (packed[:-6] + b"\0" * 6, 400, "incorrect data check"),
         (packed[:12] + b"no gzip", 400, ""),
+        (packed + b"more", 400, "more follows its end"),
+        (packed + packed, 400, "more follows its end"),
         (b"hello", 400, "incorrect header check"),
         (b"", 400, "it ends too early"),
         (gzip.compress(b"0" * 200_000_000), 413, "--max_request_bytes"),
