@@ -135,26 +135,39 @@ def _measure_neighbours(work: Path) -> None:
         config_dir=None,
     ) as server:
         port = int(server.rest_url.rpartition(":")[2])
-        alone, beside, stuck = Load(), Load(), Load()
+        alone, once, always = Load(), Load(), Load()
         for _ in range(NUM_ROUNDS):
             asyncio.run(_press(port, 1, [_NUMBERS], alone))
-            asyncio.run(_press_beside(port, beside, stuck))
-    print(f"load, 1 client alone: {alone}", flush=True)
-    print(f"load, 1 client beside {NUM_STUCK} endless requests: {beside}", flush=True)
-    p99 = [float(np.percentile(load.latencies_ms, 99)) for load in (beside, alone)]
-    report(f"load, p99 beside {NUM_STUCK} endless requests (ms)", p99[0], "alone", p99[1])
+            asyncio.run(_press_beside(port, once, stuck_s=0.1))
+            asyncio.run(_press_beside(port, always, stuck_s=ROUND_S))
+    stuck = f"{NUM_STUCK} endless requests"
+    for what, load in (("alone", alone), (f"beside {stuck}", once), (f"beside {stuck}, again and again", always)):
+        print(f"load, 1 client {what}: {load}", flush=True)
+    p99 = [float(np.percentile(load.latencies_ms, 99)) for load in (once, always, alone)]
+    report(f"load, p99 beside {stuck} (ms)", p99[0], "alone", p99[2])
+    report(f"load, p99 beside {stuck}, again and again (ms)", p99[1], "alone", p99[2])
 
 
-async def _press_beside(port: int, load: Load, stuck: Load) -> None:
+async def _press_beside(port: int, load: Load, *, stuck_s: float) -> None:
+    """Let a client call one model, and others another that is stuck, for as long as they begin requests."""
     await asyncio.gather(
-        _press(port, 1, [_NUMBERS], load), _press(port, NUM_STUCK, [b'{"instances": [1.0]}'], stuck, "endless")
+        _press(port, 1, [_NUMBERS], load),
+        _press(port, NUM_STUCK, [b'{"instances": [1.0]}'], Load(), "endless", duration_s=stuck_s),
     )
 
 
-async def _press(port: int, num_clients: int, bodies: Sequence[bytes], load: Load, model: str = NAME) -> None:
+async def _press(
+    port: int,
+    num_clients: int,
+    bodies: Sequence[bytes],
+    load: Load,
+    model: str = NAME,
+    *,
+    duration_s: float | None = None,
+) -> None:
     """Let clients call for a while."""
     start = time.perf_counter()
-    end = start + ROUND_S
+    end = start + (duration_s or ROUND_S)
     await asyncio.gather(*(_call_until(end, port, bodies[i % len(bodies)], load, model) for i in range(num_clients)))
     load.duration_s += time.perf_counter() - start
 
