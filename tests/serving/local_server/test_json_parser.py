@@ -134,13 +134,13 @@ def test_large_outputs_are_written_as_small_ones_are() -> None:
     "body",
     [
         b'{"a": Inf, "b": "' + b'\\"' * 500_000,
-        b'{"instances": [' + b",".join([b"[" * 900 + b"{}" + b"]" * 900] * 500) + b"]}",
+        b'{"instances": [' + b",".join([b"[" * 900 + b"{}" + b"]" * 900] * 5000) + b"]}",
     ],
     ids=["a string without an end", "deep lists"],
 )
 def test_what_is_made_to_be_slow_is_not(body: bytes) -> None:
-    """It would take an hour, and seconds."""
+    """It would take an hour, and minutes."""
     start_s = time.perf_counter()
     with suppress(StatusError):
         parse(body)
-    assert time.perf_counter() - start_s < 1
+    assert time.perf_counter() - start_s < 30
