@@ -7,7 +7,7 @@ anything; ours the whole body of a request, with TensorFlow Serving's rules.
 
 import statistics
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import orjson
@@ -19,13 +19,9 @@ SHAPE = (1, 224, 224, 3)
 _FLOAT = 1  # DT_FLOAT of types.proto
 
 
-class _Info(NamedTuple):
-    dtype: int
-
-
 def measure() -> None:
     """Print milliseconds of both sides and their ratio, out and in."""
-    from serving.local_server import json_requests, json_responses
+    from serving.local_server import json_requests, json_responses, json_worker
 
     array = np.random.default_rng(0).random(SHAPE, np.float32)
     body = b'{"instances":' + orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY) + b"}"
@@ -34,7 +30,7 @@ def measure() -> None:
         return json_responses.write_predictions({"probabilities": array}, rows=True)
 
     def read() -> Any:
-        return json_requests.read_inputs(json_requests.parse(body), {"pixels": _Info(_FLOAT)})
+        return json_requests.read_inputs(json_requests.parse(body), {"pixels": json_worker.Info(_FLOAT)})
 
     _compare("encode", write, "orjson.dumps", lambda: orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY))
     _compare(

@@ -9,7 +9,6 @@ import asyncio
 import base64
 import json
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -23,8 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import photos
-from benchmarks.serving import BATCHING, NAME, report
-from serving.launcher import serve
+from benchmarks.machine import processor_s
+from benchmarks.serving import BATCHING, NAME, report, served
 
 NUM_CLIENTS = (1, 8, 64, 400)
 NUM_ROUNDS = 3
@@ -79,14 +78,7 @@ def measure(data: str, model_dir: Path) -> None:
         ):
             base_path = work / model / NAME
             with (
-                serve(
-                    model_name=NAME,
-                    base_path=base_path,
-                    log_path=work / f"{model}.log",
-                    engine="local",
-                    flags=flags,
-                    config_dir=None,
-                ) as server,
+                served(base_path, work / f"{model}.log", *flags, config_dir=None) as server,
                 _served_by_hand(base_path / "1") as (port, pid),
             ):
                 sides = {
@@ -102,9 +94,9 @@ def _compare(model: str, num_clients: int, sides: dict[str, tuple[int, int]], bo
     loads = {side: Load() for side in sides}
     for _ in range(NUM_ROUNDS):
         for side, (port, pid) in sides.items():
-            before_s = _processor_s(pid)
+            before_s = processor_s(pid)
             asyncio.run(_press(port, num_clients, bodies, loads[side]))
-            loads[side].processor_s += _processor_s(pid) - before_s
+            loads[side].processor_s += processor_s(pid) - before_s
     ours, peer = (len(load.latencies_ms) / load.duration_s for load in loads.values())
     what = f"load, {num_clients} client{'s' if num_clients > 1 else ''} on {model}"
     for side, load in loads.items():
@@ -126,14 +118,7 @@ def _measure_neighbours(work: Path) -> None:
         encoding="utf-8",
     )
     flags = (f"--model_config_file={config}", "--rest_api_timeout_in_ms=1000")
-    with serve(
-        model_name=NAME,
-        base_path=work / "small" / NAME,
-        log_path=work / "neighbours.log",
-        engine="local",
-        flags=flags,
-        config_dir=None,
-    ) as server:
+    with served(work / "small" / NAME, work / "neighbours.log", *flags, config_dir=None) as server:
         port = int(server.rest_url.rpartition(":")[2])
         alone, once, always = Load(), Load(), Load()
         for _ in range(NUM_ROUNDS):
@@ -193,12 +178,6 @@ async def _call_until(end: float, port: int, body: bytes, load: Load, model: str
         finally:
             if writer:
                 writer.close()
-
-
-def _processor_s(pid: int) -> float:
-    """Return the processor time that a process has taken so far, from Linux's /proc."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _save_half_plus_two(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The machine that a benchmark ran on: its processor, and what that computes at most, measured."""
+"""The machine that a benchmark ran on: its processor, what that computes at most, and what a process took of it."""
 
 import os
 import platform
@@ -17,6 +17,12 @@ def describe() -> str:
     best_s = min(_time_product(left) for _ in range(_NUM_TRIES))
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{_name_processor()}, {num_cores} cores, {2 * _SIZE**3 / best_s / 1e9:.0f} GFLOP/s in float32"
+
+
+def processor_s(process_id: int) -> float:
+    """Return the processor time that a process has taken so far, from Linux's /proc."""
+    fields = Path(f"/proc/{process_id}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _time_product(left: np.ndarray) -> float:

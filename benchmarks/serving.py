@@ -27,7 +27,7 @@ import requests
 from benchmarks import photos
 from export import preprocessing
 from export.spec import read_spec
-from serving.launcher import Server, serve
+from serving.launcher import CONFIG, Server, serve
 
 NAME = "flowers"
 NUM_CLIENTS = 8
@@ -102,9 +102,11 @@ def _load(model_dir: Path, encoded: Sequence[bytes]) -> tuple[Call, Callable[[in
 
 
 @contextmanager
-def served(base_path: Path, log_path: Path, *flags: str) -> Iterator[Server]:
-    """Serve a model with the local server."""
-    with serve(model_name=NAME, base_path=base_path, log_path=log_path, engine="local", flags=flags) as server:
+def served(base_path: Path, log_path: Path, *flags: str, config_dir: Path | None = CONFIG) -> Iterator[Server]:
+    """Serve a model with the local server; its own defaults, without batching, hold where `config_dir` is `None`."""
+    with serve(
+        model_name=NAME, base_path=base_path, log_path=log_path, engine="local", flags=flags, config_dir=config_dir
+    ) as server:
         yield server
 
 

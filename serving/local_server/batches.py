@@ -36,10 +36,14 @@ _PERHAPS_ONE_REQUESTS = (
 
 @dataclass(eq=False)
 class Task:
-    """A request in a batch: its inputs, by tensor name, and the time on `time.monotonic` by which it must be done."""
+    """A request in a batch: its inputs, by tensor name, and the times of its arrival and its deadline.
+
+    Both are on `time.monotonic`, which is the event loop's clock.
+    """
 
     feeds: Mapping[str, Array]
     num_rows: int
+    arrival_s: float
     deadline_s: float
     future: "asyncio.Future[list[Array]]"
 

@@ -49,11 +49,6 @@ OnBatch = Callable[[BatchRecord], None]
 
 
 @dataclass(eq=False)
-class _Waiting(Task):
-    arrival_s: float = 0.0
-
-
-@dataclass(eq=False)
 class _Batch:
     """Requests of one kind that run together, at the latest at `start_at_s`."""
 
@@ -61,7 +56,7 @@ class _Batch:
     fetches: Sequence[str]
     kind: Any
     start_at_s: float
-    tasks: list[_Waiting] = field(default_factory=list)
+    tasks: list[Task] = field(default_factory=list)
     num_rows: int = 0
 
 
@@ -196,7 +191,7 @@ class _Queue:
     ) -> list[Array]:
         loop = asyncio.get_running_loop()
         batch = self._find_batch(servable, feeds, fetches, num_rows)
-        task = _Waiting(feeds, num_rows, deadline_s, loop.create_future(), loop.time())
+        task = Task(feeds, num_rows, loop.time(), deadline_s, loop.create_future())
         batch.tasks.append(task)
         batch.num_rows += num_rows
         try:
@@ -245,7 +240,7 @@ class _Queue:
             if not self._alike[batch.kind]:
                 del self._alike[batch.kind]
 
-    def _leave(self, batch: _Batch, task: _Waiting) -> None:
+    def _leave(self, batch: _Batch, task: Task) -> None:
         """Take a request out of its batch, unless that is at work already."""
         if batch not in self._waiting:
             return

@@ -11,7 +11,7 @@ import numpy as np
 
 from serving.local_server import tensor_protos
 from serving.local_server.errors import invalid_argument
-from serving.local_server.servable import CLASSIFY, Array
+from serving.local_server.servable import CLASSIFY, Array, show_shape
 
 T = TypeVar("T")
 
@@ -80,9 +80,7 @@ async def fill_classification(result: Any, signature: Any, outputs: Mapping[str,
             continue
         array = found[alias] = outputs[signature.outputs[alias].name]
         if array.ndim != 2:
-            raise invalid_argument(
-                f"Expected Tensor shape: [batch_size num_classes] but got {tensor_protos.show_shape(array)}"
-            )
+            raise invalid_argument(f"Expected Tensor shape: [batch_size num_classes] but got {show_shape(array)}")
         if array.dtype != dtype:
             wanted = "DT_STRING" if alias == "classes" else "DT_FLOAT"
             raise invalid_argument(f"Expected {alias} Tensor of {wanted}. Got: {tensor_protos.enum_name(array)}")
@@ -111,8 +109,7 @@ async def fill_regression(result: Any, signature: Any, outputs: Mapping[str, Arr
     array = outputs[signature.outputs["outputs"].name]
     if not (array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)):
         raise invalid_argument(
-            "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got "
-            f"{tensor_protos.show_shape(array)}"
+            f"Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got {show_shape(array)}"
         )
     if len(array) != num_examples:
         raise invalid_argument(f"Input batch size did not match output batch size: {num_examples} vs. {len(array)}")

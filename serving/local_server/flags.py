@@ -140,11 +140,10 @@ def parse(arguments: Sequence[str]) -> Flags:
 
 def write_table() -> str:
     """Write all flags as a table in Markdown: TensorFlow Serving's in the order of their names, then our own."""
-    known = {f.name: f"{f.metadata['help']} (default: {_show(f.default)})" for f in fields(Flags) if f.name not in OWN}
-    rows = known | {name: f"*without effect:* {reason}" for name, reason in IGNORED.items()}
-    own = {f.name: f"{f.metadata['help']} (default: {_show(f.default)})" for f in fields(Flags) if f.name in OWN}
-    lines = [f"| `--{name}` | {text} |" for name, text in sorted(rows.items())]
-    lines += [f"| `--{name}` | *not in TensorFlow Serving:* {text} |" for name, text in own.items()]
+    rows = {f.name: f"{f.metadata['help']} (default: {_show(f.default)})" for f in fields(Flags)}
+    own = {name: f"*not in TensorFlow Serving:* {rows.pop(name)}" for name in OWN}
+    rows |= {name: f"*without effect:* {reason}" for name, reason in IGNORED.items()}
+    lines = [f"| `--{name}` | {text} |" for name, text in (*sorted(rows.items()), *own.items())]
     return "\n".join(["| flag | meaning here |", "|---|---|", *lines]) + "\n"
 
 

@@ -19,7 +19,7 @@ from serving.local_server.json_tensors import (
     show,
     to_array,
 )
-from serving.local_server.servable import Array
+from serving.local_server.servable import Array, show_shape
 
 Example = tuple[str, dict[str, tuple[str, list[Any]]]]
 """A part of a request's examples: of which one, and the kind and values of each feature; see `read_examples`."""
@@ -119,17 +119,13 @@ def _stack_rows(rows: list[Any], dtype: int, where: Any) -> Array:
                 if array.size != arrays[0].size:
                     reason = f"Expecting tensor size: {arrays[0].size} but got: {array.size}"
                 else:
-                    reason = f"Expecting shape {_show_shape(arrays[0])} but got: {_show_shape(array)}"
+                    reason = f"Expecting shape {show_shape(arrays[0])} but got: {show_shape(array)}"
                 code, message = (
                     Code.INVALID_ARGUMENT,
                     f"{where(i)} of 'instances' list. Error: INVALID_ARGUMENT: {reason}",
                 )
             raise StatusError(code, message) from None
         raise
-
-
-def _show_shape(array: Array) -> str:
-    return f"[{','.join(map(str, array.shape))}]"
 
 
 def _read_columns(value: Any, infos: Mapping[str, Any]) -> dict[str, Array]:

@@ -173,12 +173,7 @@ class RestApi:
                 num_bytes += len(part)
                 self._bytes_left -= len(part)
                 chunks.append(part)
-                if refusal:
-                    pass
-                elif num_bytes > self._max_body_bytes:
-                    refusal = _TooLargeError(self._max_body_bytes)
-                elif self._bytes_left < 0:
-                    refusal = StatusError(Code.UNAVAILABLE, "Too many large requests at once. Try again later.")
+                refusal = refusal or self._find_excess(num_bytes)
                 if refusal:
                     chunks.clear()
                     self._bytes_left += num_bytes
@@ -196,6 +191,14 @@ class RestApi:
             raise StatusError(Code.CANCELLED, "the client hung up") from exc
         finally:
             self._bytes_left += num_bytes
+
+    def _find_excess(self, num_bytes: int) -> StatusError | None:
+        """Return the error for a body that has become too large, alone or with all others."""
+        if num_bytes > self._max_body_bytes:
+            return _TooLargeError(self._max_body_bytes)
+        if self._bytes_left < 0:
+            return StatusError(Code.UNAVAILABLE, "Too many large requests at once. Try again later.")
+        return None
 
     async def _predict(self, spec: Any, body: bytes) -> bytes:
         with ExitStack() as stack:

@@ -17,6 +17,11 @@ LITERT = "TFLite"
 """`Servable.runtime` of a LiteRT model."""
 
 
+def show_shape(array: Array) -> str:
+    """Write an array's shape as TensorFlow does, such as `[2,3]`."""
+    return f"[{','.join(map(str, array.shape))}]"
+
+
 class Servable(Protocol):
     """A model in memory. `run` may be called from several threads at once."""
 

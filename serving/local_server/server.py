@@ -153,7 +153,8 @@ def _make_loader(settings: Settings, scheduler: Scheduler, metrics: Metrics) -> 
         with metrics.timed_load(version_dir):
             batching = _choose_batching(settings, version_dir)
             servable = load(version_dir, options)
-        scheduler.add(servable, batching)
+        if batching != settings.batching:
+            scheduler.add(servable, batching)
         if flags.enable_model_warmup:
             try:
                 with metrics.timed_warmup(version_dir):

@@ -130,8 +130,3 @@ def runtime_name(dtype: tf.DType) -> str:
 def enum_name(array: Array) -> str:
     """Name an array's type as protobuf does, such as `DT_FLOAT`."""
     return types_pb2.DataType.Name(tf.dtypes.as_dtype(array.dtype).as_datatype_enum)
-
-
-def show_shape(array: Array) -> str:
-    """Write an array's shape as TensorFlow does, such as `[2,3]`."""
-    return f"[{','.join(map(str, array.shape))}]"

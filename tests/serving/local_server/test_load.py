@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import grpc
 import pytest
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
+from benchmarks.machine import processor_s
 from tests.serving.local_server.conftest import (
     CALL_S,
     STOP_S,
@@ -46,18 +46,12 @@ def hasty(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterato
         yield server
 
 
-def processor_s(server: Server) -> float:
-    """Return the processor time that a server has taken so far."""
-    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def is_idle(server: Server) -> bool:
     """Return whether a server takes next to no processor time for a fifth of a second."""
-    before = processor_s(server)
+    before = processor_s(server.process.pid)
     with pytest.raises(subprocess.TimeoutExpired):
         server.process.wait(0.2)
-    return processor_s(server) - before < 0.05
+    return processor_s(server.process.pid) - before < 0.05
 
 
 @linux
