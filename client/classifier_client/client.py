@@ -1,7 +1,7 @@
 """The client: images in any form in, labels out, over any transport."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -44,6 +44,7 @@ class Client:
     Args:
         transport: the connection to the model; closed along with the client.
         batch_size: images in a request, at most. Results come batch by batch: with 1, each as soon as it is there.
+        load: reads, decodes and resizes an image, as `preprocessing.load` does.
 
     Example:
         >>> with Client(RestTransport("localhost:8501", model="flowers")) as client:
@@ -53,11 +54,18 @@ class Client:
         missing.jpg: cannot be read (No such file or directory); check the path
     """
 
-    def __init__(self, transport: Transport, *, batch_size: int = BATCH_SIZE) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        batch_size: int = BATCH_SIZE,
+        load: Callable[..., Image.Image] = preprocessing.load,
+    ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1. Received: {batch_size}")
         self._transport = transport
         self._batch_size = batch_size
+        self._load = load
 
     def classify(self, images: Source | Iterable[Source]) -> Iterator[Prediction | ImageError]:
         """Classify one image, or any number of them, read only as they are needed.
@@ -76,7 +84,7 @@ class Client:
         sources = each(images)
         while batch := list(islice(sources, self._batch_size)):
             size_px = self._transport.image_size_px()
-            loaded = [_load(source, name, size_px) for name, source in batch]
+            loaded = [self._try_load(source, name, size_px) for name, source in batch]
             readable = [image for image in loaded if isinstance(image, Image.Image)]
             predictions = iter(self._transport.predict(readable) if readable else ())
             for (name, _), image in zip(batch, loaded, strict=True):
@@ -86,19 +94,18 @@ class Client:
         """Release connections and memory."""
         self._transport.close()
 
+    def _try_load(self, source: Source, name: str, size_px: int) -> Image.Image | ImageError:
+        try:
+            return self._load(source, name=name, size_px=size_px)
+        except ImageError as exc:
+            # A new one: the traceback of the one that was raised keeps everything that was read in memory.
+            return ImageError(exc.image, exc.reason, code=exc.code)
+
     def __enter__(self) -> "Client":
         return self
 
     def __exit__(self, *_: Any) -> None:
         self.close()
-
-
-def _load(source: Source, name: str, size_px: int) -> Image.Image | ImageError:
-    try:
-        return preprocessing.load(source, name=name, size_px=size_px)
-    except ImageError as exc:
-        # A new one: the traceback of the one that was raised keeps everything that was read in memory.
-        return ImageError(exc.image, exc.reason, code=exc.code)
 
 
 def _to_prediction(image: str, answer: Answer) -> Prediction:
