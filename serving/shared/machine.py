@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 _ROOT = Path("/")
@@ -56,10 +57,8 @@ def _read(root: Path, controller: str, name: str) -> Iterator[str]:
     top = root / "sys" / "fs" / "cgroup" / controller
     folder = top / _find_cgroup(root, controller)
     for each in (folder, *folder.parents):
-        try:
+        with suppress(OSError):
             yield (each / name).read_text().strip()
-        except OSError:
-            pass
         if each == top:
             return
 

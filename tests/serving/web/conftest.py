@@ -20,6 +20,7 @@ from anyio.from_thread import start_blocking_portal
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
+from client.classifier_client.decoder_pool import DecoderPool
 from serving.shared.http_server import HttpServer
 from serving.shared.process import take_port
 from serving.web.app import make_app
@@ -133,7 +134,10 @@ def open_page(model: Model, **options: Any) -> Iterator[Page]:
         options: of `Settings`.
     """
     settings, metrics = Settings(**options), Metrics()
-    classifier = Classifier(model, threshold=settings.threshold, num_workers=1, metrics=metrics)
+    decoders = DecoderPool(settings.num_workers)
+    classifier = Classifier(
+        model, decoders, threshold=settings.threshold, num_workers=settings.num_workers, metrics=metrics
+    )
     bound = take_port("127.0.0.1", 0)
     http = HttpServer(make_app(classifier, settings, metrics), bound, None, head_timeout_s=CALL_S, grace_s=STOP_S)
     page = Page(f"http://127.0.0.1:{bound.getsockname()[1]}")
