@@ -62,13 +62,13 @@ class Body:
         self.refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._bodies = bodies
 
-    def add(self, num_bytes: int) -> None:
-        """Count bytes that arrived.
+    def hold(self, num_bytes: int) -> None:
+        """Count the bytes that are in memory now, after more arrived.
 
         Raises:
             RequestError: there are too many, and this client has most of them.
         """
-        self.num_bytes += num_bytes
+        self.num_bytes = num_bytes
         self.is_arriving = True
         self._bodies.make_room()
         self.is_arriving = False
@@ -80,7 +80,7 @@ class Body:
             self.refused.result()
 
     def release(self) -> None:
-        """Count from 0 again: what has arrived is no longer in memory."""
+        """Count nothing: what arrived is no longer in memory."""
         self.num_bytes = 0
 
     def refuse(self) -> None:

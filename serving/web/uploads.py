@@ -76,6 +76,7 @@ async def read(request: Request, limits: Limits, body: Body) -> AsyncIterator[Ph
     content = bytearray()
     async for chunk in _read_chunks(request, limits, body, max_bytes=limits.max_photo_bytes, what="A photo"):
         content += chunk
+        body.hold(len(content))
     yield Photo(clean_name(b"", 1), bytes(content))
 
 
@@ -86,6 +87,7 @@ async def _read_form(request: Request, limits: Limits, body: Body, boundary: byt
         what = f"A request of {limits.max_photos} photos"
         async for chunk in _read_chunks(request, limits, body, max_bytes=limits.max_request_bytes, what=what):
             parser.write(chunk)
+            body.hold(form.num_bytes)
             while form.done:
                 yield form.done.popleft()
     except FormParserError as exc:
@@ -112,7 +114,6 @@ async def _read_chunks(
         waited_s += time.monotonic() - start_s
         chunk = message.get("body", b"")
         num_bytes += len(chunk)
-        body.add(len(chunk))
         if num_bytes > max_bytes:
             raise too_large
         is_complete = not message.get("more_body", False)
@@ -143,8 +144,15 @@ class _Form:
         self.done: deque[Photo | Field] = deque()
         self.is_complete = False
         self._limits = limits
+        self._content: bytearray | None = None
         self._num_photos = 0
         self._num_fields = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Return the number of bytes of all photos that were not taken yet."""
+        done = sum(len(part.content or b"") for part in self.done if isinstance(part, Photo))
+        return done + len(self._content or b"")
 
     def callbacks(self) -> "MultipartCallbacks":
         return {
@@ -176,7 +184,7 @@ class _Form:
         _, options = parse_options_header(self._disposition)
         self._name = options.get(b"name", b"").decode("utf-8", "replace")
         self._filename = options.get(b"filename")
-        self._content: bytearray | None = bytearray()
+        self._content = bytearray()
         self._num_fields += 1
         if self._num_fields > self._limits.max_photos + _MAX_FIELDS:
             raise self._too_many()

@@ -96,6 +96,8 @@ def test_a_taken_port_is_an_error(page: PageProcess, models_dir: Path, capsys: p
 @pytest.mark.parametrize(
     "arguments",
     [
+        ["--workers", "65"],
+        ["--requests-per-client", "0"],
         ["--threshold", "2"],
         ["--rest", "nowhere"],
         ["--rest", "localhost:8501", "--tflite", "a.tflite"],
