@@ -41,7 +41,7 @@ class Load:
         latencies_ms: of each request with a prediction.
         num_refused: requests that got another status than 200, or none.
         duration_s: of all rounds.
-        processor_s: that the server took.
+        processor_s: that the server took; 0 where it was not measured.
     """
 
     latencies_ms: list[float] = field(default_factory=list)
@@ -52,10 +52,9 @@ class Load:
     def __str__(self) -> str:
         rate = len(self.latencies_ms) / self.duration_s
         p50, p99 = np.percentile(self.latencies_ms or [math.nan], (50, 99))
-        return (
-            f"{rate:.4g} a second, p50 {p50:.3g} ms, p99 {p99:.3g} ms, {self.num_refused} refused, "
-            f"{1000 * self.processor_s / max(len(self.latencies_ms), 1):.3g} ms of processor time each"
-        )
+        line = f"{rate:.4g} a second, p50 {p50:.3g} ms, p99 {p99:.3g} ms, {self.num_refused} refused"
+        each_ms = 1000 * self.processor_s / max(len(self.latencies_ms), 1)
+        return f"{line}, {each_ms:.3g} ms of processor time each" if each_ms else line
 
 
 def measure(data: str, model_dir: Path) -> None:
@@ -105,7 +104,10 @@ def _compare(model: str, num_clients: int, sides: dict[str, tuple[int, int]], bo
 
 
 def _measure_neighbours(work: Path) -> None:
-    """Compare a model's latency while another one is kept busy by requests that would never end with its own alone."""
+    """Compare a model's latency while another one is kept busy by requests that would never end with its own alone.
+
+    Beside processes that only spin, apart from the server, it shows what waiting for a processor costs by itself.
+    """
     _save_endless(work / "endless" / "1")
     config = work / "models.config"
     config.write_text(
@@ -120,17 +122,32 @@ def _measure_neighbours(work: Path) -> None:
     flags = (f"--model_config_file={config}", "--rest_api_timeout_in_ms=1000")
     with served(work / "small" / NAME, work / "neighbours.log", *flags, config_dir=None) as server:
         port = int(server.rest_url.rpartition(":")[2])
-        alone, once, always = Load(), Load(), Load()
+        alone, spinning, once, always = Load(), Load(), Load(), Load()
         for _ in range(NUM_ROUNDS):
             asyncio.run(_press(port, 1, [_NUMBERS], alone))
+            with _spinning():
+                asyncio.run(_press(port, 1, [_NUMBERS], spinning))
             asyncio.run(_press_beside(port, once, stuck_s=0.1))
             asyncio.run(_press_beside(port, always, stuck_s=ROUND_S))
     stuck = f"{NUM_STUCK} endless requests"
-    for what, load in (("alone", alone), (f"beside {stuck}", once), (f"beside {stuck}, again and again", always)):
-        print(f"load, 1 client {what}: {load}", flush=True)
-    p99 = [float(np.percentile(load.latencies_ms, 99)) for load in (once, always, alone)]
-    report(f"load, p99 beside {stuck} (ms)", p99[0], "alone", p99[2])
-    report(f"load, p99 beside {stuck}, again and again (ms)", p99[1], "alone", p99[2])
+    beside = {f"{NUM_STUCK} other processes": spinning, stuck: once, f"{stuck}, again and again": always}
+    p99_ms = float(np.percentile(alone.latencies_ms, 99))
+    print(f"load, 1 client alone: {alone}", flush=True)
+    for what, load in beside.items():
+        print(f"load, 1 client beside {what}: {load}", flush=True)
+        report(f"load, p99 beside {what} (ms)", float(np.percentile(load.latencies_ms, 99)), "alone", p99_ms)
+
+
+@contextmanager
+def _spinning() -> Iterator[None]:
+    """Keep as many processors busy as the endless requests do, by processes of their own."""
+    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(NUM_STUCK)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 async def _press_beside(port: int, load: Load, *, stuck_s: float) -> None:
