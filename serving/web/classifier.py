@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -72,6 +73,7 @@ class Classifier:
         # So that it does not wait behind photos.
         self._watcher = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._is_ready: bool | None = None
+        self._gone = asyncio.Event()
         self._unexpected = ""
 
     @property
@@ -143,7 +145,10 @@ class Classifier:
     async def watch(self, poll_s: float) -> None:
         """Refresh again and again, and soon where the model does not respond."""
         while True:
-            await asyncio.sleep(poll_s if self.is_ready else min(poll_s, _SOON_S))
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._gone.wait(), poll_s)
+            if not self.is_ready:
+                await asyncio.sleep(min(poll_s, _SOON_S))
             await self.refresh()
 
     def close(self) -> None:
@@ -173,6 +178,10 @@ class Classifier:
         elif self._is_ready is False:
             log.info("the model responds again")
         self._is_ready = is_ready
+        if is_ready:
+            self._gone.clear()
+        else:
+            self._gone.set()
         self._metrics.model_ready.set(is_ready)
 
 

@@ -1,4 +1,4 @@
-"""The page follows its model whatever happens to it: wrong versions, a server that goes, answers that nobody expects."""
+"""The page follows its model whatever happens: wrong versions, a server that goes, responses that nobody expects."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from serving.web.classifier import Classifier
 from serving.web.metrics import Metrics
 from serving.web.model_info import read_spec, read_spec_of
 from serving.web.models import PushedModel
-from tests.client.fakes import FakeRest, free_port
+from tests.client.fakes import DIE, FakeRest, free_port
 from tests.client.litert_files import with_metadata
 from tests.serving.web.conftest import RED, PageProcess, push, start_page
 
@@ -100,10 +100,10 @@ def test_six_wrong_versions_in_a_row_and_a_good_one_is_served_two_seconds_later(
 
 def check_a_server_that_goes(page: PageProcess, port: int, num_times: int) -> None:
     for _ in range(num_times):
-        with FakeRest(port):
+        with FakeRest(port) as server:
             assert wait_for(lambda: page.get("/readyz").status_code == 200) < READY_S
-        page.classify(("a.jpg", RED))
-        wait_for(lambda: page.get("/readyz").status_code == 503)
+            server.script.append(DIE)
+            assert page.classify(("a.jpg", RED)).status_code == 503
 
 
 @pytest.mark.parametrize("num_times", [2, pytest.param(20, marks=pytest.mark.slow)])
