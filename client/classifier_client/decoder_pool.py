@@ -14,9 +14,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
-from queue import LifoQueue
 from typing import Any, BinaryIO, TypeAlias, cast
 
 from PIL import Image
@@ -63,6 +63,7 @@ class DecoderPool:
 
     Args:
         num_processes: images that are decoded at the same time.
+        num_spare: more processes, which wait: what starts in the place of one that was ended takes half a second.
         limits: what one image may take.
 
     Example:
@@ -72,7 +73,7 @@ class DecoderPool:
         client.classifier_client.errors.ImageError: a.jpg: not an image that can be read ...
     """
 
-    def __init__(self, num_processes: int, *, limits: DecoderLimits | None = None) -> None:
+    def __init__(self, num_processes: int, *, num_spare: int = 0, limits: DecoderLimits | None = None) -> None:
         if num_processes < 1:
             raise ValueError(f"num_processes must be at least 1. Received: {num_processes}")
         self._limits = limits or DecoderLimits()
@@ -80,12 +81,17 @@ class DecoderPool:
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._running: set[_Decoder] = set()
-        # The one that was used last is next: its memory is in the processor's cache.
-        self._idle: LifoQueue[_Decoder | None] = LifoQueue()
-        for _ in range(num_processes):
-            self._idle.put(self._start())
+        self._spent = threading.local()
+        self._free = threading.Semaphore(num_processes)
+        # The last one is next: it was used last, or has waited for longest.
+        self._idle: deque[_Decoder | None] = deque(self._start() for _ in range(num_processes + num_spare))
         # A timer for each image would cost more than most images do.
         threading.Thread(target=self._watch, name="decoder deadlines", daemon=True).start()
+
+    @property
+    def last_cpu_s(self) -> float:
+        """Return the processor time, in seconds, that the last image took which this thread had decoded."""
+        return getattr(self._spent, "cpu_s", 0.0)
 
     def load(self, source: Source, *, name: str, size_px: int) -> Image.Image:
         """Read, decode and resize one image, as `preprocessing.load` does; encoded bytes in another process.
@@ -109,10 +115,12 @@ class DecoderPool:
             for decoder in self._running:
                 decoder.kill()
         for _ in range(self._num_processes):
-            if idle := self._idle.get():
+            self._free.acquire()
+        for idle in self._idle:
+            if idle:
                 idle.close()
-        for _ in range(self._num_processes):
-            self._idle.put(None)  # Later calls fail instead of waiting.
+        self._idle = deque([None] * len(self._idle))  # Later calls fail.
+        self._free.release(self._num_processes)
 
     def __enter__(self) -> "DecoderPool":
         return self
@@ -129,26 +137,39 @@ class DecoderPool:
             return decoder
 
     def _decode(self, kind: bytes, encoded: Encoded, name: str, size_px: int) -> Image.Image:
-        decoder = self._idle.get()
-        try:
-            if decoder and not decoder.is_usable:
-                self._remove(decoder)
-                decoder = None
-            decoder = decoder or self._start()
-            result = decoder.call(kind, size_px, encoded)
-        finally:
-            if decoder and not decoder.is_usable:
-                self._remove(decoder)
-                decoder = None
-                with suppress(ClassifierError):  # Else the next image tries it.
-                    decoder = self._start()
-            self._idle.put(decoder)
+        with self._free:
+            result = self._call(kind, encoded, size_px)
         if isinstance(result, str):
             log.warning("an image is not decoded, and its decoder is replaced: %s", result)
             raise ImageError(name, _TOO_COMPLEX, code="too_complex")
         if isinstance(result, ImageError):
             raise ImageError(name, result.reason, code=result.code)
         return result
+
+    def _call(self, kind: bytes, encoded: Encoded, size_px: int) -> Image.Image | ImageError | str:
+        """Call an idle decoder; see `_Decoder.call`."""
+        decoder = self._idle.pop()
+        try:
+            if decoder and not decoder.is_usable:
+                self._remove(decoder)
+                decoder = None
+            decoder = decoder or self._start()
+            result = decoder.call(kind, size_px, encoded)
+            self._spent.cpu_s = decoder.last_cpu_s
+            return result
+        finally:
+            if decoder and decoder.is_usable:
+                self._idle.append(decoder)
+            else:
+                self._idle.appendleft(self._replace(decoder))
+
+    def _replace(self, decoder: "_Decoder | None") -> "_Decoder | None":
+        if decoder:
+            self._remove(decoder)
+        try:
+            return self._start()
+        except ClassifierError:
+            return None  # An image that needs it tries again.
 
     def _watch(self) -> None:
         while not self._closed.wait(_WATCH_S):
@@ -168,6 +189,7 @@ class _Decoder:
     def __init__(self, limits: DecoderLimits) -> None:
         self._limits = limits
         self._is_ready = False
+        self.last_cpu_s = 0.0
         self._end: str | None = None
         self._deadline_s = math.inf
         self._command = [sys.executable, "-m", decoder_process.__name__, str(limits.cpu_s), str(limits.memory_bytes)]
@@ -209,10 +231,11 @@ class _Decoder:
                 self._read(len(READY))
                 self._is_ready = True
             self._deadline_s = time.monotonic() + self._limits.wall_s
+            self.last_cpu_s = self._limits.cpu_s  # until it says how much it was
             self._requests.write(REQUEST.pack(kind, size_px, len(encoded)))
             self._requests.write(encoded)
             self._requests.flush()
-            status, width, height, num_bytes = RESULT.unpack(self._read(RESULT.size))
+            status, self.last_cpu_s, width, height, num_bytes = RESULT.unpack(self._read(RESULT.size))
             content = self._read(num_bytes)
             self._deadline_s = math.inf
         except (EOFError, BrokenPipeError) as exc:

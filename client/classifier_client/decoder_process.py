@@ -11,6 +11,7 @@ import os
 import signal
 import struct
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import BinaryIO
@@ -24,8 +25,8 @@ from .errors import ImageError
 REQUEST = struct.Struct("<cIQ")
 """`LOAD` or `SHRINK`, `size_px`, and the number of bytes that follow."""
 
-RESULT = struct.Struct("<cIIQ")
-"""`IMAGE` or `ERROR`, width and height, and the number of bytes that follow."""
+RESULT = struct.Struct("<cdIIQ")
+"""`IMAGE` or `ERROR`, seconds of processor time, width and height, and the number of bytes that follow."""
 
 LOAD, SHRINK = b"L", b"S"
 IMAGE, ERROR = b"I", b"E"
@@ -65,6 +66,7 @@ def shrink(encoded: bytes, *, name: str, size_px: int) -> Image.Image:
         turn = find_turn(image)
         image.thumbnail((size_px, size_px), reducing_gap=None)
         small = to_rgb(image, name)
+        small.load()  # A small RGB image is still the one that is about to be closed.
         return small if turn is None else small.transpose(turn)
 
 
@@ -74,14 +76,16 @@ def _serve(requests: BinaryIO, results: BinaryIO, cpu_s: float) -> None:
         encoded = requests.read(num_bytes)
         # SIGPROF ends the process: a decoder's loop runs no Python code that could look at a clock.
         signal.setitimer(signal.ITIMER_PROF, cpu_s)
+        start_s = time.process_time()
         result = _decode(shrink if kind == SHRINK else preprocessing.load, encoded, size_px)
         signal.setitimer(signal.ITIMER_PROF, 0)
+        spent_s = time.process_time() - start_s
         if isinstance(result, Image.Image):
             content = result.tobytes()
-            results.write(RESULT.pack(IMAGE, *result.size, len(content)))
+            results.write(RESULT.pack(IMAGE, spent_s, *result.size, len(content)))
         else:
             content = json.dumps({"reason": result.reason, "code": result.code}).encode()
-            results.write(RESULT.pack(ERROR, 0, 0, len(content)))
+            results.write(RESULT.pack(ERROR, spent_s, 0, 0, len(content)))
         results.write(content)
         results.flush()
 

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(exc))
     except StartError as exc:
         return _fail(exc)
-    with DecoderPool(settings.num_workers) as decoders:
+    with DecoderPool(settings.num_workers, num_spare=1) as decoders:
         try:
             model = _open_model(options, decoders.load)
         except ValueError as exc:

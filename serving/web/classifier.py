@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from client.classifier_client import ClassifierError, ImageError, ServerError
+from client.classifier_client import ClassifierError, ImageError, Prediction, ServerError
 from client.classifier_client.decoder_pool import DecoderPool
 from serving.web.errors import RequestError
 from serving.web.metrics import Metrics
@@ -94,22 +94,22 @@ class Classifier:
             image: its name.
 
         Returns:
-            The prediction, or why there is none, and the seconds that decoding took.
+            The prediction, or why there is none, and the seconds of processor time that decoding took.
 
         Raises:
             RequestError: the model does not respond.
         """
         start_s = time.perf_counter()
         try:
-            result = await self._call(self._workers, self._model.classify, content)
+            result, decoding_s = await self._call(self._workers, self._classify, content)
         except ClassifierError as exc:
             self._metrics.photos.labels("no_answer").inc()
             raise RequestError(503, _GONE, retry_after_s=_RETRY_S) from exc
-        latency_s = time.perf_counter() - start_s
         if isinstance(result, ImageError):
             unreadable = explain(image, content, result)
             self._metrics.photos.labels(unreadable.code).inc()
-            return unreadable, latency_s
+            return unreadable, decoding_s
+        latency_s = time.perf_counter() - start_s
         is_sure = result.probability >= self.threshold
         self._metrics.photos.labels("sure" if is_sure else "unsure").inc()
         self._metrics.predictions.labels(result.label).inc()
@@ -123,7 +123,7 @@ class Classifier:
             model_version=result.model_version,
             latency_ms=round(latency_s * 1000, 1),
         )
-        return classified, latency_s - result.latency_ms / 1000
+        return classified, decoding_s
 
     async def make_thumbnail(self, content: bytes) -> str:
         """Return the data URI of a small copy of a photo; empty where that fails."""
@@ -151,6 +151,9 @@ class Classifier:
                 await asyncio.sleep(min(poll_s, _SOON_S))
             await self.refresh()
 
+    def _classify(self, content: bytes) -> tuple[Prediction | ImageError, float]:
+        return self._model.classify(content), self._decoders.last_cpu_s
+
     def close(self) -> None:
         """Release threads, processes and connections; what is in progress ends."""
         self._decoders.close()
@@ -165,7 +168,7 @@ class Classifier:
         except ServerError as exc:
             self._note(exc)
             raise
-        if not isinstance(result, ImageError):  # Such a photo never reached the model.
+        if not (isinstance(result, tuple) and isinstance(result[0], ImageError)):  # It never reached the model.
             self._note(None)
         return result
 

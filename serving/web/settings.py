@@ -9,7 +9,7 @@ MAX_WORKERS = 64
 
 _MAX_DEFAULT_WORKERS = 16
 _MIN_DEFAULT_WORKERS = 2
-# Of the page itself with a model, and of photos that wait.
+# Of the page itself with a model, of photos that wait, and of a spare process.
 _PAGE_BYTES = 350_000_000
 # Of a process without an image.
 _PROCESS_BYTES = 35_000_000

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from serving.web.errors import RequestError
 
 SLOW_S = 0.5
-"""A photo that takes longer to decode makes its client a slow one for a while. A camera's takes a tenth."""
+"""A photo that takes more processor time to decode makes its client slow for a while. A camera's takes a tenth."""
 
 _SLOW_FOR_S = 60
 _MAX_SLOW_CLIENTS = 10_000
@@ -57,7 +57,7 @@ class Turns:
             self._leave(is_slow)
 
     def note(self, client: str, decoding_s: float) -> None:
-        """Note how long a client's photo took to decode."""
+        """Note the processor time that a client's photo took to decode."""
         if decoding_s < SLOW_S:
             return
         self._slow_until[client] = self._clock() + _SLOW_FOR_S

@@ -59,6 +59,13 @@ def test_a_small_copy_keeps_its_shape_and_stands_upright(pool: DecoderPool, enco
     assert (small.mode, small.size) == ("RGB", (75, 100))
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_what_is_small_already_keeps_its_size(pool: DecoderPool, encode: Callable[..., bytes], kind: str) -> None:
+    small = pool.shrink(encode(Image.new("RGB", (40, 30), "white"), kind), name="a", size_px=100)
+    assert small.size == (40, 30)
+    assert small.getextrema() == ((255, 255),) * 3
+
+
 def test_what_cannot_be_read_has_its_name_and_costs_no_process(pool: DecoderPool) -> None:
     before = find_pids(pool)
     with pytest.raises(ImageError, match=r"^a\.jpg: not an image") as caught:

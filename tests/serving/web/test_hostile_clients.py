@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from tests.hostile_images import CORPUS
-from tests.serving.web.conftest import GREEN, RED, PageProcess, start_page
+from tests.serving.web.conftest import GREEN, RED, PageProcess, start_page, wait_until
 
 log = logging.getLogger(__name__)
 
@@ -186,6 +187,26 @@ def test_beside_eight_hostile_clients_a_polite_one_is_served_in_a_second(
         assert page.get("/healthz").status_code == 200
         assert page.stop() == 0
         assert "Traceback" not in page.log()
+
+
+def test_the_images_that_take_most_memory_all_at_once_stay_within_the_containers(
+    tmp_path: Path, models_dir: Path
+) -> None:
+    large = [CORPUS[name]() for name in ("webp_transparent", "png_transparent", "gif_transparent")] * 2
+    arguments = ("--models-dir", models_dir, "--workers", 2, "--photos-per-minute", 1_000_000)
+    with start_page(tmp_path / "page.log", *arguments) as page:
+        with ThreadPoolExecutor(len(large)) as threads:
+            sending = [
+                threads.submit(requests.post, f"{page.url}/api/classify", data=image, timeout=60) for image in large
+            ]
+            most = 0
+            while not all(each.done() for each in sending):
+                most = max(most, read_memory(page))
+                time.sleep(0.01)
+        log.info("six images of 25 megapixels with transparency: %.0f MB at most", most / 1e6)
+        assert {each.result().status_code for each in sending} <= {200, 422}
+        assert most < MAX_MEMORY_BYTES
+        wait_until(lambda: page.classify(("a.jpg", RED)).status_code == 200)
 
 
 def test_sixteen_slow_uploads_of_one_client_leave_room_for_the_others(tmp_path: Path, models_dir: Path) -> None:
