@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,6 +157,20 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end, "what is waited for does not happen"
         time.sleep(0.05)
+
+
+def read_memory(page: PageProcess) -> int:
+    """Return what the page takes, with the processes that decode: memory that they share counts once (PSS)."""
+    pids = [page.process.pid]
+    for task in Path(f"/proc/{page.process.pid}/task").iterdir():
+        with suppress(OSError):
+            pids += map(int, (task / "children").read_text().split())
+    total = 0
+    for pid in pids:
+        with suppress(OSError, StopIteration):
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            total += 1024 * int(next(line.split()[1] for line in lines if line.startswith("Pss:")))
+    return total
 
 
 def push(

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import pytest
 import requests
+from PIL import Image
 from requests.adapters import HTTPAdapter
 
 from tests.hostile_images import CORPUS
-from tests.serving.web.conftest import GREEN, RED, PageProcess, start_page, wait_until
+from tests.serving.web.conftest import GREEN, RED, PageProcess, read_memory, start_page, wait_until
 
 log = logging.getLogger(__name__)
 
@@ -136,20 +137,6 @@ def _endure(
             function(page, host, stopping)
 
 
-def read_memory(page: PageProcess) -> int:
-    """Return what the page takes, with the processes that decode: memory that they share counts once (PSS)."""
-    pids = [page.process.pid]
-    for task in Path(f"/proc/{page.process.pid}/task").iterdir():
-        with suppress(OSError):
-            pids += map(int, (task / "children").read_text().split())
-    total = 0
-    for pid in pids:
-        with suppress(OSError, StopIteration):
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-            total += 1024 * int(next(line.split()[1] for line in lines if line.startswith("Pss:")))
-    return total
-
-
 @pytest.mark.parametrize(("begin_s", "duration_s"), [(3, 3), pytest.param(0, 60, marks=pytest.mark.slow)])
 def test_beside_eight_hostile_clients_a_polite_one_is_served_in_a_second(
     tmp_path: Path, models_dir: Path, begin_s: float, duration_s: float
@@ -190,10 +177,20 @@ def test_beside_eight_hostile_clients_a_polite_one_is_served_in_a_second(
 
 
 def test_the_images_that_take_most_memory_all_at_once_stay_within_the_containers(
-    tmp_path: Path, models_dir: Path
+    tmp_path: Path, models_dir: Path, encode: Callable[..., bytes]
 ) -> None:
     large = [CORPUS[name]() for name in ("webp_transparent", "png_transparent", "gif_transparent")] * 2
-    arguments = ("--models-dir", models_dir, "--workers", 2, "--photos-per-minute", 1_000_000)
+    large += [encode(Image.effect_noise((5000, 5000), 20).convert("RGB"), "JPEG", quality=60)] * 2
+    arguments = (
+        "--models-dir",
+        models_dir,
+        "--workers",
+        2,
+        "--photos-per-minute",
+        1_000_000,
+        "--requests-per-client",
+        8,
+    )
     with start_page(tmp_path / "page.log", *arguments) as page:
         with ThreadPoolExecutor(len(large)) as threads:
             sending = [
@@ -203,7 +200,7 @@ def test_the_images_that_take_most_memory_all_at_once_stay_within_the_containers
             while not all(each.done() for each in sending):
                 most = max(most, read_memory(page))
                 time.sleep(0.01)
-        log.info("six images of 25 megapixels with transparency: %.0f MB at most", most / 1e6)
+        log.info("eight images of 25 megapixels: %.0f MB at most", most / 1e6)
         assert {each.result().status_code for each in sending} <= {200, 422}
         assert most < MAX_MEMORY_BYTES
         wait_until(lambda: page.classify(("a.jpg", RED)).status_code == 200)
