@@ -11,16 +11,17 @@ from serving.web.errors import RequestError
 SLOW_S = 0.5
 """A photo that takes more processor time to decode makes its client slow for a while. A camera's takes a tenth."""
 
-_SLOW_FOR_S = 60
-_MAX_SLOW_CLIENTS = 10_000
+_SEEN_FOR_S = 60
+_MAX_CLIENTS = 10_000
 _RETRY_S = 2
 
 
 class Turns:
     """Lets a bounded number of photos be worked on, the others wait, and the clients that wait take turns.
 
-    Slow clients come after the others, and leave one worker free for those, where there is more than one. When all
-    that may wait are waiting, the client that has most of them loses one to a client that has fewer.
+    Where there is more than one worker, one is kept for clients whose photos were quick before: strangers and slow
+    clients together cannot have it. Slow ones come last. When all that may wait are waiting, the client that has most
+    of them loses one to a client that has fewer.
 
     Args:
         num_at_once: photos that are worked on.
@@ -33,10 +34,11 @@ class Turns:
         self._max_at_work = max_at_work
         self._clock = clock
         self._num_running = 0
-        self._num_running_slow = 0
+        self._num_running_unproven = 0
         # The client whose turn is next comes first.
         self._waiting: OrderedDict[str, deque[asyncio.Future[bool]]] = OrderedDict()
-        self._slow_until: OrderedDict[str, float] = OrderedDict()
+        # Whose last photos were slow, or quick, and until when that counts.
+        self._seen: OrderedDict[str, tuple[bool, float]] = OrderedDict()
 
     @property
     def num_at_work(self) -> int:
@@ -50,23 +52,24 @@ class Turns:
         Raises:
             RequestError: too many photos wait.
         """
-        is_slow = await self._wait(client)
+        is_proven = await self._wait(client)
         try:
             yield
         finally:
-            self._leave(is_slow)
+            self._leave(is_proven)
 
     def note(self, client: str, decoding_s: float) -> None:
         """Note the processor time that a client's photo took to decode."""
-        if decoding_s < SLOW_S:
-            return
-        self._slow_until[client] = self._clock() + _SLOW_FOR_S
-        self._slow_until.move_to_end(client)
-        if len(self._slow_until) > _MAX_SLOW_CLIENTS:
-            self._slow_until.popitem(last=False)
+        is_slow = decoding_s >= SLOW_S
+        if self._is_slow(client) and not is_slow:
+            return  # One quick photo does not make up for a slow one.
+        self._seen[client] = is_slow, self._clock() + _SEEN_FOR_S
+        self._seen.move_to_end(client)
+        if len(self._seen) > _MAX_CLIENTS:
+            self._seen.popitem(last=False)
 
     async def _wait(self, client: str) -> bool:
-        """Return, when it is the client's turn, whether it counts as slow."""
+        """Return, when it is the client's turn, whether its photos were quick before."""
         if self.num_at_work >= self._max_at_work:
             self._make_room(client)
         turn = asyncio.get_running_loop().create_future()
@@ -81,34 +84,42 @@ class Turns:
                 self._drop(client, turn)
             raise
 
-    def _leave(self, is_slow: bool) -> None:
+    def _leave(self, is_proven: bool) -> None:
         self._num_running -= 1
-        self._num_running_slow -= is_slow
+        self._num_running_unproven -= not is_proven
         self._start()
 
     def _start(self) -> None:
         """Give turns to those who wait, as many as there are."""
         while self._num_running < self._num_at_once and (found := self._find_next()):
-            client, is_slow = found
+            client, is_proven = found
             turn = self._waiting[client].popleft()
             self._waiting.move_to_end(client)
             if not self._waiting[client]:
                 del self._waiting[client]
             self._num_running += 1
-            self._num_running_slow += is_slow
-            turn.set_result(is_slow)
+            self._num_running_unproven += not is_proven
+            turn.set_result(is_proven)
 
     def _find_next(self) -> tuple[str, bool] | None:
+        """Return a client that may have a turn now, and whether its photos were quick before."""
+        is_open = self._num_running_unproven < max(1, self._num_at_once - 1)
         slow = None
         for client in self._waiting:
-            if not self._is_slow(client):
-                return client, False
-            slow = slow or client
-        max_slow = max(1, self._num_at_once - 1)
-        return (slow, True) if slow is not None and self._num_running_slow < max_slow else None
+            is_slow = self._find_pace(client)
+            if is_slow:
+                slow = slow or client
+            elif is_slow is False or is_open:
+                return client, is_slow is False
+        return (slow, False) if slow is not None and is_open else None
+
+    def _find_pace(self, client: str) -> bool | None:
+        """Return whether a client is slow; `None` of a stranger."""
+        is_slow, until_s = self._seen.get(client, (False, 0.0))
+        return is_slow if until_s > self._clock() else None
 
     def _is_slow(self, client: str) -> bool:
-        return self._slow_until.get(client, 0.0) > self._clock()
+        return self._find_pace(client) is True
 
     def _make_room(self, client: str) -> None:
         """Take a place from the client that has most, for one that would have fewer even then."""
