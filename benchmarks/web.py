@@ -35,7 +35,7 @@ def measure(data: str, file: Path) -> None:
         data: a folder `{train,validation,test}/<class>/*.jpg`, or `synthetic`.
         file: a LiteRT file.
     """
-    limits = ("--photos-per-minute", "1000000")
+    limits = ("--photos-per-minute", "1000000", "--requests-per-client", str(NUM_CLIENTS))
     with (
         photos.folder(data) as folder,
         Client(LiteRTTransport(file)) as client,

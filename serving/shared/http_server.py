@@ -31,6 +31,7 @@ class HttpServer:
         context: for TLS; `None` listens without.
         head_timeout_s: a client may take so long for a request's head.
         grace_s: what was accepted gets so long to finish when the server is stopped.
+        max_connections: with one more, the one that has waited longest for a request is closed; `None` is no limit.
     """
 
     def __init__(
@@ -41,10 +42,12 @@ class HttpServer:
         *,
         head_timeout_s: float,
         grace_s: float,
+        max_connections: int | None = None,
     ) -> None:
+        connections = _Connections(max_connections)
         config = uvicorn.Config(
             _Ending(app),
-            http=partial(_Http, head_timeout_s=head_timeout_s),  # type: ignore[arg-type]
+            http=partial(_Http, head_timeout_s=head_timeout_s, connections=connections),  # type: ignore[arg-type]
             ws="none",
             log_config=None,
             access_log=False,
@@ -116,6 +119,31 @@ class _Uvicorn(uvicorn.Server):
         await ending
 
 
+class _Connections:
+    """All connections of a server. Those without a request under way make room for new ones, the oldest first."""
+
+    def __init__(self, max_connections: int | None) -> None:
+        self._max_connections = max_connections
+        self._all: set[_Http] = set()
+        self._waiting: dict[_Http, None] = {}
+
+    def add(self, connection: "_Http") -> None:
+        self._all.add(connection)
+        if self._max_connections and len(self._all) > self._max_connections and self._waiting:
+            oldest = next(iter(self._waiting))
+            self.remove(oldest)
+            oldest.transport.abort()
+
+    def remove(self, connection: "_Http") -> None:
+        self._all.discard(connection)
+        self._waiting.pop(connection, None)
+
+    def note(self, connection: "_Http", *, is_waiting: bool) -> None:
+        self._waiting.pop(connection, None)
+        if is_waiting and connection in self._all:
+            self._waiting[connection] = None
+
+
 class _Http(HttpToolsProtocol):
     """HTTP/1.1 with the bounds that uvicorn lacks.
 
@@ -127,8 +155,9 @@ class _Http(HttpToolsProtocol):
     wherever packets are cut, a head goes to the parser as a whole.
     """
 
-    def __init__(self, *args: Any, head_timeout_s: float, **options: Any) -> None:
+    def __init__(self, *args: Any, head_timeout_s: float, connections: _Connections, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._connections = connections
         self._head_timeout_s = head_timeout_s
         self._head_timer: asyncio.TimerHandle | None = None
         # What has come of the next head; `None` while a body is read.
@@ -144,10 +173,12 @@ class _Http(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._connections.add(self)
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._connections.remove(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -171,6 +202,7 @@ class _Http(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop_timer()
+        self._connections.note(self, is_waiting=False)
         found = dict(self.headers)
         self._head, self._is_mid_head = None, False
         self._num_left = None if b"transfer-encoding" in found else int(found.get(b"content-length", 0))
@@ -189,6 +221,7 @@ class _Http(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._connections.note(self, is_waiting=True)
         later, self._later = self._later, b""
         self.data_received(later)
 
@@ -243,6 +276,7 @@ class _Http(HttpToolsProtocol):
 
     def _expect_head(self) -> None:
         self._stop_timer()
+        self._connections.note(self, is_waiting=True)
         self._head_timer = self.loop.call_later(self._head_timeout_s, self.timeout_keep_alive_handler)
 
     def _stop_timer(self) -> None:

@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 
 log = logging.getLogger(__name__)
 
@@ -13,6 +14,7 @@ GRACE_S = 7.0
 """What was accepted gets so long to finish, and all of ending stays under the ten seconds that Docker gives."""
 
 _END_S = 9.5
+_MAX_FILES = 10_000
 
 
 def bracket(host: str) -> str:
@@ -47,6 +49,19 @@ def _bind(host: str, port: int) -> socket.socket:
         taken.close()
         raise
     return taken
+
+
+def raise_file_limit() -> None:
+    """Let the process have as many connections as the system allows it; by default, the shell's limit is lower."""
+    try:
+        import resource
+    except ImportError:
+        return  # Windows has no such limit.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):  # macOS allows less than it says.
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def end_in_time() -> None:

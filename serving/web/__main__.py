@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from client.classifier_client import ClassifierError, ConnectionOptions
+from client.classifier_client.decoder_pool import DecoderPool
 from serving.shared.folders import local_folder
+from serving.shared.machine import count_processors, read_memory_bytes
 from serving.web.errors import StartError
-from serving.web.models import FileModel, Model, PushedModel, ServerModel
-from serving.web.settings import Limits, Settings
+from serving.web.models import FileModel, Load, Model, PushedModel, ServerModel
+from serving.web.settings import Limits, Settings, choose_num_workers
 
 TOKEN = "CLASSIFIER_WEB_TOKEN"
 SERVER_TOKEN = "CLASSIFIER_TOKEN"
@@ -29,6 +31,8 @@ Behind a proxy, FORWARDED_ALLOW_IPS names the addresses whose X-Forwarded-For is
 # A person waits: two attempts of a few seconds each are enough to know that a server is down.
 _SERVER_TIMEOUT_S = 5
 _SERVER_RETRIES = 1
+# A look at a folder costs next to nothing; one at a server a prediction.
+_SERVER_POLL_S = 5.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,18 +44,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         settings = _read_settings(options)
-        model = _open_model(options)
     except ValueError as exc:
         parser.error(str(exc))
-    except (StartError, ClassifierError) as exc:
-        return _fail(exc)
-    # Starlette takes a moment to import: not before all is known to be good.
-    from serving.web.server import serve
-
-    try:
-        asyncio.run(serve(model, settings, on_ready=lambda line: print(line, flush=True)))
     except StartError as exc:
         return _fail(exc)
+    with DecoderPool(settings.num_workers, num_spare=1) as decoders:
+        try:
+            model = _open_model(options, decoders.load)
+        except ValueError as exc:
+            parser.error(str(exc))
+        except (StartError, ClassifierError) as exc:
+            return _fail(exc)
+        # Starlette takes a moment to import: not before all is known to be good.
+        from serving.web.server import serve
+
+        try:
+            asyncio.run(serve(model, decoders, settings, on_ready=lambda line: print(line, flush=True)))
+        except StartError as exc:
+            return _fail(exc)
     return 0
 
 
@@ -67,24 +77,33 @@ def _read_settings(options: argparse.Namespace) -> Settings:
             token = options.token_file.read_text(encoding="utf-8").strip()
         except OSError as exc:
             raise StartError(f"--token-file must be readable. {options.token_file}: {exc.strerror}.") from exc
-    limits = Limits(max_at_work=options.max_at_work, photos_per_minute=options.photos_per_minute)
+    limits = Limits(
+        max_at_work=options.max_at_work,
+        max_requests_per_client=options.requests_per_client,
+        photos_per_minute=options.photos_per_minute,
+    )
+    poll_s = options.poll_s
+    if poll_s is None:
+        poll_s = _SERVER_POLL_S if options.rest or options.grpc else Settings.poll_s
     return Settings(
         host=options.host,
         port=options.port,
         threshold=options.threshold,
         runs_dir=options.runs_dir,
         token=token,
-        num_workers=options.workers,
-        poll_s=options.poll_s,
+        num_workers=choose_num_workers(count_processors(), read_memory_bytes())
+        if options.workers is None
+        else options.workers,
+        poll_s=poll_s,
         limits=limits,
     )
 
 
-def _open_model(options: argparse.Namespace) -> Model:
+def _open_model(options: argparse.Namespace, load: Load) -> Model:
     if options.tflite:
-        return FileModel(options.tflite)
+        return FileModel(options.tflite, load=load)
     if not (options.rest or options.grpc):
-        return PushedModel(options.models_dir, options.model_name)
+        return PushedModel(options.models_dir, options.model_name, load=load)
     server = ConnectionOptions(
         timeout_s=_SERVER_TIMEOUT_S,
         num_retries=_SERVER_RETRIES,
@@ -97,11 +116,11 @@ def _open_model(options: argparse.Namespace) -> Model:
         from client.classifier_client import RestTransport
 
         transport = RestTransport(options.rest, name, options=server)
-        return ServerModel(transport, name=name, origin=f"REST {options.rest}", models_dir=models_dir)
+        return ServerModel(transport, name=name, origin=f"REST {options.rest}", models_dir=models_dir, load=load)
     from client.classifier_client import GrpcTransport
 
     channel = GrpcTransport(options.grpc, name, options=server)
-    return ServerModel(channel, name=name, origin=f"gRPC {options.grpc}", models_dir=models_dir)
+    return ServerModel(channel, name=name, origin=f"gRPC {options.grpc}", models_dir=models_dir, load=load)
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -133,10 +152,20 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--token-file", metavar="FILE", type=Path, help="holds the token that callers must send")
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="photos decoded at once (default: one a core)"
+        "--workers",
+        type=int,
+        help="photos decoded at once, each in a process of up to 335 MB (default: one a core that it may use, 2 to 16, "
+        "as memory allows)",
     )
     parser.add_argument(
-        "--max-at-work", type=int, default=Limits.max_at_work, help="requests at once (default: %(default)s)"
+        "--max-at-work", type=int, default=Limits.max_at_work, help="photos at work or waiting (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--requests-per-client",
+        type=int,
+        default=Limits.max_requests_per_client,
+        help="of one address, in progress at once; all who share a router's or a proxy's address count as one, unless "
+        "FORWARDED_ALLOW_IPS names the proxy (default: %(default)s)",
     )
     parser.add_argument(
         "--photos-per-minute",
@@ -147,8 +176,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--poll-s",
         type=float,
-        default=Settings.poll_s,
-        help="seconds between two looks for a newer version, or at the server (default: %(default)s)",
+        help="seconds between two looks for a newer version (default: 1), or at the server (default: 5)",
     )
     return parser
 

@@ -5,14 +5,17 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from client.classifier_client import ClassifierError, ImageError, ServerError
+from client.classifier_client import ClassifierError, ImageError, Prediction, ServerError
+from client.classifier_client.decoder_pool import DecoderPool
 from serving.web.errors import RequestError
 from serving.web.metrics import Metrics
 from serving.web.model_info import ModelInfo
 from serving.web.models import Model
+from serving.web.thumbnails import make_thumbnail
 from serving.web.unreadable import Unreadable, explain
 
 log = logging.getLogger(__name__)
@@ -20,7 +23,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _RETRY_S = 5
-_GONE = "The model does not answer at the moment. Nothing is wrong with the photo; send it again shortly."
+_GONE = "The model does not answer at the moment. Nothing is wrong with the photo."
+# Until the model responds, whatever the interval is otherwise.
+_SOON_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -51,17 +56,25 @@ class Classifier:
 
     Args:
         model: predicts.
+        decoders: decode photos; closed along with the classifier.
         threshold: below it a result is not sure.
         num_workers: photos that are decoded at the same time.
         metrics: counts what happens.
     """
 
-    def __init__(self, model: Model, *, threshold: float, num_workers: int, metrics: Metrics) -> None:
+    def __init__(
+        self, model: Model, decoders: DecoderPool, *, threshold: float, num_workers: int, metrics: Metrics
+    ) -> None:
         self.threshold = threshold
         self._model = model
+        self._decoders = decoders
         self._metrics = metrics
         self._workers = ThreadPoolExecutor(num_workers, thread_name_prefix="photo")
+        # So that it does not wait behind photos.
+        self._watcher = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._is_ready: bool | None = None
+        self._gone = asyncio.Event()
+        self._unexpected = ""
 
     @property
     def info(self) -> ModelInfo:
@@ -73,32 +86,35 @@ class Classifier:
         """Return whether the model responded to its last call."""
         return bool(self._is_ready)
 
-    async def classify(self, content: bytes, *, image: str) -> Classified | Unreadable:
+    async def classify(self, content: bytes, *, image: str) -> tuple[Classified | Unreadable, float]:
         """Classify one photo.
 
         Args:
             content: the encoded photo.
             image: its name.
 
+        Returns:
+            The prediction, or why there is none, and the seconds of processor time that decoding took.
+
         Raises:
             RequestError: the model does not respond.
         """
         start_s = time.perf_counter()
         try:
-            result = await self._call(self._model.classify, content)
+            result, decoding_s = await self._call(self._workers, self._classify, content)
         except ClassifierError as exc:
             self._metrics.photos.labels("no_answer").inc()
             raise RequestError(503, _GONE, retry_after_s=_RETRY_S) from exc
         if isinstance(result, ImageError):
             unreadable = explain(image, content, result)
             self._metrics.photos.labels(unreadable.code).inc()
-            return unreadable
+            return unreadable, decoding_s
         latency_s = time.perf_counter() - start_s
         is_sure = result.probability >= self.threshold
         self._metrics.photos.labels("sure" if is_sure else "unsure").inc()
         self._metrics.predictions.labels(result.label).inc()
         self._metrics.photo_seconds.observe(latency_s)
-        return Classified(
+        classified = Classified(
             image=image,
             label=result.label,
             probability=result.probability,
@@ -107,41 +123,56 @@ class Classifier:
             model_version=result.model_version,
             latency_ms=round(latency_s * 1000, 1),
         )
+        return classified, decoding_s
+
+    async def make_thumbnail(self, content: bytes) -> str:
+        """Return the data URI of a small copy of a photo; empty where that fails."""
+        return await _run(self._workers, make_thumbnail, self._decoders, content)
 
     async def refresh(self) -> None:
         """Look for a newer version of the model, and check that it responds."""
         try:
-            await self._call(self._model.refresh)
+            await self._call(self._watcher, self._model.refresh)
         except ClassifierError:
             return  # Noted, and in the log.
+        except Exception as exc:
+            # Whatever a server sends or a folder holds, the next look may find it in order.
+            self._note(exc)
+            if repr(exc) != self._unexpected:
+                self._unexpected = repr(exc)
+                log.exception("looking for the model failed in an unexpected way")
 
     async def watch(self, poll_s: float) -> None:
-        """Refresh again and again."""
+        """Refresh again and again, and soon where the model does not respond."""
         while True:
-            await asyncio.sleep(poll_s)
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._gone.wait(), poll_s)
+            if not self.is_ready:
+                await asyncio.sleep(min(poll_s, _SOON_S))
             await self.refresh()
 
+    def _classify(self, content: bytes) -> tuple[Prediction | ImageError, float]:
+        return self._model.classify(content), self._decoders.last_cpu_s
+
     def close(self) -> None:
-        """Release threads and connections, after what is in progress."""
-        self._workers.shutdown(cancel_futures=True)
+        """Release threads, processes and connections; what is in progress ends."""
+        self._decoders.close()
+        for threads in (self._workers, self._watcher):
+            threads.shutdown(cancel_futures=True)
         self._model.close()
 
-    async def run(self, function: Callable[..., T], *args: Any) -> T:
-        """Run a function off the event loop, when a worker is free."""
-        return await asyncio.get_running_loop().run_in_executor(self._workers, function, *args)
-
-    async def _call(self, function: Callable[..., T], *args: Any) -> T:
+    async def _call(self, threads: ThreadPoolExecutor, function: Callable[..., T], *args: Any) -> T:
         """Call the model, and note whether it responds."""
         try:
-            result = await self.run(function, *args)
+            result = await _run(threads, function, *args)
         except ServerError as exc:
             self._note(exc)
             raise
-        if not isinstance(result, ImageError):  # Such a photo never reached the model.
+        if not (isinstance(result, tuple) and isinstance(result[0], ImageError)):  # It never reached the model.
             self._note(None)
         return result
 
-    def _note(self, error: ServerError | None) -> None:
+    def _note(self, error: Exception | None) -> None:
         is_ready = error is None
         if is_ready is self._is_ready:
             return
@@ -150,4 +181,13 @@ class Classifier:
         elif self._is_ready is False:
             log.info("the model responds again")
         self._is_ready = is_ready
+        if is_ready:
+            self._gone.clear()
+        else:
+            self._gone.set()
         self._metrics.model_ready.set(is_ready)
+
+
+async def _run(threads: ThreadPoolExecutor, function: Callable[..., T], *args: Any) -> T:
+    """Run a function off the event loop, when a thread is free."""
+    return await asyncio.get_running_loop().run_in_executor(threads, function, *args)

@@ -10,7 +10,8 @@ class RequestError(Exception):
 
     Args:
         status: the HTTP status.
-        message: one or two sentences for a person: the rule, what was received and what to do next.
+        message: one or two sentences for a person: the rule, what was received and what to do next. Where trying
+            again is worth it, `advice` says that.
         retry_after_s: when it is worth trying again; `None` where it is not.
     """
 
@@ -19,3 +20,10 @@ class RequestError(Exception):
         self.status = status
         self.message = message
         self.retry_after_s = retry_after_s
+
+    @property
+    def advice(self) -> str:
+        """Return when to try again, for whoever has to do it: the page's script does it by itself."""
+        if self.retry_after_s is None:
+            return ""
+        return f"Try again in {self.retry_after_s} {'second' if self.retry_after_s == 1 else 'seconds'}."

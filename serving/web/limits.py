@@ -1,9 +1,9 @@
-"""Limit the number of requests in progress, and the rate of each client."""
+"""Limit the requests that each client has in progress, and its rate."""
 
 import ipaddress
 import math
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,38 +13,45 @@ from serving.web.errors import RequestError
 _MAX_CLIENTS = 10_000
 # A provider assigns a whole network of this length to one person (RFC 6177).
 _IPV6_PREFIX = 64
-_RETRY_S = 2
+_RETRY_S = 1
 
 
 class Gate:
-    """Lets a bounded number of requests in.
+    """Lets a bounded number of requests of each client in.
 
     Args:
-        size: the number of requests.
+        size: the number of requests of a client.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self.num_inside = 0
+        self._inside: Counter[str] = Counter()
+
+    @property
+    def num_inside(self) -> int:
+        """Return the number of requests of all clients."""
+        return self._inside.total()
 
     @contextmanager
-    def enter(self) -> Iterator[None]:
+    def enter(self, client: str) -> Iterator[None]:
         """Count as inside for as long as the block lasts.
 
         Raises:
-            RequestError: it is full.
+            RequestError: the client has enough of them inside.
         """
-        if self.num_inside >= self._size:
+        if self._inside[client] >= self._size:
             raise RequestError(
-                503,
-                f"Everybody is asking at once, and no more than {self._size} can be at work. Try again in a moment.",
+                429,
+                f"No more than {self._size} requests of one address can be in progress at once.",
                 retry_after_s=_RETRY_S,
             )
-        self.num_inside += 1
+        self._inside[client] += 1
         try:
             yield
         finally:
-            self.num_inside -= 1
+            self._inside[client] -= 1
+            if not self._inside[client]:
+                del self._inside[client]
 
 
 @dataclass
@@ -81,14 +88,13 @@ class RateLimiter:
             wait_s = math.ceil((1 - bucket.photos_left) / self._per_s)
             raise RequestError(
                 429,
-                f"That was many photos in a short time: {self._per_s * 60:.0f} a minute are looked at. "
-                f"Try again in {wait_s} {'second' if wait_s == 1 else 'seconds'}.",
+                f"That was many photos in a short time: {self._per_s * 60:.0f} a minute are looked at.",
                 retry_after_s=wait_s,
             )
 
-    def take(self, client: str) -> None:
-        """Count a photo."""
-        self._fill(client).photos_left -= 1
+    def take(self, client: str, num_photos: int = 1) -> None:
+        """Count photos."""
+        self._fill(client).photos_left -= num_photos
 
     def _fill(self, client: str) -> _Bucket:
         now_s = self._clock()
@@ -107,6 +113,8 @@ def name_client(host: str) -> str:
         address = ipaddress.ip_address(host)
     except ValueError:
         return host
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped  # Of a socket that listens on all addresses (RFC 4291, 2.5.5.2).
     if address.version == 4:
-        return host
+        return str(address)
     return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))

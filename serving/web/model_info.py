@@ -1,13 +1,19 @@
 """What is known of a model: from its predictions, and from its `model_spec.json`."""
 
 import json
+import logging
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import TypedDict, cast
+from typing import Any, TypedDict, cast
+
+log = logging.getLogger(__name__)
 
 SPEC = "model_spec.json"
+
+_MAX_SPEC_BYTES = 10_000_000
 
 _SYNTHETIC = "synthetic"
 
@@ -66,9 +72,8 @@ class ModelInfo:
     @property
     def sha256(self) -> str:
         """Return the checksum that the spec has of the LiteRT file in use; empty where it has none."""
-        files = self.spec.get("files")
         name = PurePath(self.origin).name
-        entries = files.values() if isinstance(files, Mapping) else ()
+        entries = self.spec.get("files", {}).values()
         return next((entry["sha256"] for entry in entries if entry["name"] == name), "")
 
 
@@ -76,23 +81,69 @@ def read_spec_of(path: Path) -> Spec:
     """Read the spec beside a LiteRT file, or inside it; empty where there is none."""
     if spec := read_spec(path.with_name(SPEC)):
         return spec
-    if not zipfile.is_zipfile(path):
-        return Spec()
-    with zipfile.ZipFile(path) as archive:
-        return _parse_spec(archive.read(SPEC)) if SPEC in archive.namelist() else Spec()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo(SPEC).file_size <= _MAX_SPEC_BYTES:
+                return _parse_spec(archive.read(SPEC), path)
+    except (OSError, KeyError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError):
+        pass  # No archive, or a damaged one: whether the model itself is sound is for others to say.
+    return Spec()
 
 
 def read_spec(path: Path) -> Spec:
-    """Read a spec; empty where there is none, or it is malformed."""
+    """Read a spec; empty where there is none, or it is malformed. A key whose value is malformed is left out."""
     try:
-        return _parse_spec(path.read_bytes())
+        return _parse_spec(path.read_bytes(), path)
     except OSError:
         return Spec()
 
 
-def _parse_spec(content: bytes) -> Spec:
+def _parse_spec(content: bytes, path: Path) -> Spec:
     try:
         spec = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
+        spec = None
+    if not isinstance(spec, dict):
+        log.warning("the %s of %s is ignored: it must be a JSON object", SPEC, path)
         return Spec()
-    return cast(Spec, spec) if isinstance(spec, dict) else Spec()
+    wrong = [key for key, is_sound in _CHECKS.items() if key in spec and not is_sound(spec[key])]
+    if wrong:
+        log.warning("of the %s of %s %s is ignored: not what it must be", SPEC, path, ", ".join(wrong))
+    return cast(Spec, {key: spec[key] for key in _CHECKS if key in spec and key not in wrong})
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _are_class_names(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_text, value)) and len(set(value)) == len(value)
+
+
+def _is_origin(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return _is_text(value)
+    return all(value.get(key) is None or isinstance(value[key], str) for key in Origin.__annotations__)
+
+
+def _are_files(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(file, dict) and all(_is_text(file.get(key)) for key in SpecFile.__annotations__)
+        for file in value.values()
+    )
+
+
+_CHECKS: Mapping[str, Callable[[Any], bool]] = {
+    "model_name": _is_text,
+    "class_names": _are_class_names,
+    "image_size_px": _is_size,
+    "backbone": _is_text,
+    "data": _is_origin,
+    "weights": _is_origin,
+    "files": _are_files,
+}
+"""What the page reads, and whether a value is what it must be: a spec is another program's file."""

@@ -1,13 +1,21 @@
 """The models that predict: the newest pushed LiteRT file, one LiteRT file, or a server. All are thread-safe."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from PIL import Image
 
-from client.classifier_client import Client, ImageError, LiteRTTransport, ModelFileError, Prediction, Transport
+from client.classifier_client import (
+    Client,
+    ImageError,
+    LiteRTTransport,
+    ModelFileError,
+    Prediction,
+    Transport,
+    preprocessing,
+)
 from serving.web.errors import StartError
 from serving.web.model_info import SPEC, ModelInfo, read_spec, read_spec_of
 
@@ -16,6 +24,9 @@ log = logging.getLogger(__name__)
 MARKER = "saved_model.pb"
 KINDS = ("int8", "dynamic", "float16", "float32")
 """A pushed version's files, the fastest first."""
+
+Load: TypeAlias = Callable[..., Image.Image]
+"""Reads, decodes and resizes an image, as `preprocessing.load` does."""
 
 
 class Model(Protocol):
@@ -47,13 +58,14 @@ class FileModel:
 
     Args:
         path: the file.
+        load: reads an image.
 
     Raises:
         ModelFileError: it cannot be used.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._client = Client(LiteRTTransport(path))
+    def __init__(self, path: Path, *, load: Load = preprocessing.load) -> None:
+        self._client = Client(LiteRTTransport(path), load=load)
         spec = read_spec_of(path)
         warm = self.classify(_blank())
         if not isinstance(warm, Prediction):
@@ -83,18 +95,20 @@ class PushedModel:
     Args:
         models_dir: the folder that models are pushed to.
         name: of the model.
+        load: reads an image.
 
     Raises:
         StartError: no version was pushed, or the newest has no LiteRT file or one that cannot be used.
     """
 
-    def __init__(self, models_dir: Path, name: str) -> None:
+    def __init__(self, models_dir: Path, name: str, *, load: Load = preprocessing.load) -> None:
         self._models_dir = models_dir
         self._name = name
+        self._load = load
         file = find_newest_file(models_dir, name)
         self._seen: tuple[Path, int] | str = _identify(file)
         try:
-            self._model = FileModel(file)
+            self._model = FileModel(file, load=self._load)
         except ModelFileError as exc:
             raise StartError(
                 f"The web page takes the newest version, and its file cannot be used: {exc} "
@@ -125,9 +139,12 @@ class PushedModel:
             return
         self._seen = seen
         try:
-            self._model = FileModel(file)
+            self._model = FileModel(file, load=self._load)
         except (ModelFileError, OSError) as exc:
             log.error("version %s goes on: %s", self.info.version, exc)
+        except Exception:
+            # A file may be wrong in ways that nobody thought of, and the next version may be sound.
+            log.exception("version %s goes on: %s cannot be used", self.info.version, file)
         else:
             log.info("version %s of %s takes over", self.info.version, self._name)
 
@@ -143,10 +160,13 @@ class ServerModel:
         name: of the model.
         origin: the server's name for people, such as `REST localhost:8501`.
         models_dir: the folder that models are pushed to; a version's spec is read there, if there is one.
+        load: reads an image.
     """
 
-    def __init__(self, transport: Transport, *, name: str, origin: str, models_dir: Path) -> None:
-        self._client = Client(transport)
+    def __init__(
+        self, transport: Transport, *, name: str, origin: str, models_dir: Path, load: Load = preprocessing.load
+    ) -> None:
+        self._client = Client(transport, load=load)
         self._models_dir = models_dir
         self.info = ModelInfo(name, origin)
 
@@ -202,10 +222,10 @@ def find_newest_file(models_dir: Path, name: str) -> Path:
 
 
 def find_files(folder: Path, name: str) -> list[Path]:
-    """Return the preferred file of each version of a model, the newest first."""
+    """Return the preferred file of each version of a model, the newest first; whether it is one, its reader says."""
     versions = sorted((path for path in folder.glob("*") if path.name.isdecimal()), key=lambda path: -int(path.name))
     choices = ([version / f"{name}_{kind}.tflite" for kind in KINDS] for version in versions)
-    return [file for files in choices if (file := next(filter(Path.is_file, files), None))]
+    return [file for files in choices if (file := next(filter(Path.exists, files), None))]
 
 
 def _is_version(marker: Path) -> bool:

@@ -17,7 +17,6 @@ from serving.web.card import find_run, read_card, read_plot
 from serving.web.classifier import Classified
 from serving.web.errors import RequestError
 from serving.web.service import Result, Service, status_of
-from serving.web.thumbnails import make_thumbnail
 from serving.web.uploads import Photo
 
 ACCEPT = "image/jpeg,image/png,image/gif,image/bmp,image/webp"
@@ -68,7 +67,9 @@ class Pages:
 
     def show_error(self, error: RequestError) -> Response:
         """Show the page with what went wrong."""
-        return self._render("index", status=error.status, headers=error_headers(error), error=error.message)
+        return self._render(
+            "index", status=error.status, headers=error_headers(error), error=f"{error.message} {error.advice}".strip()
+        )
 
     def _find_run(self) -> Path:
         return find_run(self._service.settings.runs_dir, self._service.classifier.info)
@@ -87,7 +88,7 @@ class Pages:
         result = await self._service.classify(photo)
         if not isinstance(result, Classified) or photo.content is None:
             return Shown(result)
-        return Shown(result, await self._service.classifier.run(make_thumbnail, photo.content))
+        return Shown(result, await self._service.classifier.make_thumbnail(photo.content))
 
     async def _show_card(self, request: Request) -> Response:
         card = await asyncio.to_thread(read_card, self._find_run())

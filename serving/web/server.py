@@ -5,8 +5,9 @@ import logging
 import signal
 from collections.abc import Callable
 
+from client.classifier_client.decoder_pool import DecoderPool
 from serving.shared.http_server import HttpServer
-from serving.shared.process import GRACE_S, bracket, end_in_time, take_port
+from serving.shared.process import GRACE_S, bracket, end_in_time, raise_file_limit, take_port
 from serving.web.app import make_app
 from serving.web.classifier import Classifier
 from serving.web.errors import StartError
@@ -17,13 +18,16 @@ from serving.web.settings import Settings
 log = logging.getLogger(__name__)
 
 _HEAD_TIMEOUT_S = 10
+# A head may have 64 KiB, and is held until it is complete.
+_MAX_CONNECTIONS = 1000
 
 
-async def serve(model: Model, settings: Settings, on_ready: Callable[[str], None]) -> None:
+async def serve(model: Model, decoders: DecoderPool, settings: Settings, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
         model: predicts.
+        decoders: decode photos; closed at the end.
         settings: of the service.
         on_ready: called once with one line, the URL and the model, when requests are accepted.
 
@@ -33,14 +37,22 @@ async def serve(model: Model, settings: Settings, on_ready: Callable[[str], None
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    raise_file_limit()
     metrics = Metrics()
     try:
         bound = take_port(settings.host, settings.port)
     except OSError as exc:
         raise _port_error(settings.host, settings.port, exc) from exc
-    classifier = Classifier(model, threshold=settings.threshold, num_workers=settings.num_workers, metrics=metrics)
+    classifier = Classifier(
+        model, decoders, threshold=settings.threshold, num_workers=settings.num_workers, metrics=metrics
+    )
     http = HttpServer(
-        make_app(classifier, settings, metrics), bound, None, head_timeout_s=_HEAD_TIMEOUT_S, grace_s=GRACE_S
+        make_app(classifier, settings, metrics),
+        bound,
+        None,
+        head_timeout_s=_HEAD_TIMEOUT_S,
+        grace_s=GRACE_S,
+        max_connections=_MAX_CONNECTIONS,
     )
     await classifier.refresh()
     try:

@@ -2,22 +2,27 @@
 
 import hmac
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
 from starlette.requests import Request
 
+from serving.web.bodies import Bodies
 from serving.web.classifier import Classified, Classifier
 from serving.web.errors import RequestError
 from serving.web.limits import Gate, RateLimiter, name_client
 from serving.web.metrics import Metrics
 from serving.web.settings import Settings
-from serving.web.unreadable import TOO_LARGE, Unreadable, too_large
+from serving.web.turns import Turns
+from serving.web.unreadable import TOO_COMPLEX, TOO_LARGE, Unreadable, too_large
 from serving.web.uploads import Field, Photo, read
 
 Result: TypeAlias = Classified | Unreadable
 T = TypeVar("T")
 
 _BEARER = "bearer "
+# What a photo counts that took so much to decode that it was given up.
+_COMPLEX_PHOTOS = 20
 
 
 class Service:
@@ -38,7 +43,9 @@ class Service:
         self.metrics = metrics
         self.samples = samples
         limits = settings.limits
-        self._gate = Gate(limits.max_at_work)
+        self._gate = Gate(limits.max_requests_per_client)
+        self._turns = Turns(settings.num_workers, limits.max_at_work)
+        self._bodies = Bodies(limits.max_waiting_bytes)
         self._rate = RateLimiter(per_minute=limits.photos_per_minute, burst=limits.burst_photos)
         metrics.watch_work(lambda: self._gate.num_inside)
 
@@ -74,19 +81,21 @@ class Service:
         """
         client = _name_client(request)
         self._rate.check(client)
-        with self._gate.enter():
-            is_allowed = self._accepts(_read_bearer(request))
-            if not (is_allowed or is_form):
-                raise self._refuse(client)
-            results: list[T] = []
-            async for part in read(request, self.settings.limits):
+        is_allowed = self._accepts(_read_bearer(request))
+        if not is_allowed and (not is_form or "authorization" in request.headers):
+            raise self._refuse(client)
+        results: list[T] = []
+        with self._gate.enter(client), self._bodies.hold(client) as body:
+            async for part in read(request, self.settings.limits, body):
                 if isinstance(part, Field) and part.name == "token":
                     is_allowed = is_allowed or self._accepts(part.value.strip())
                 elif photo := self._find_photo(part):
                     if not is_allowed:
                         break
                     self._rate.take(client)
-                    results.append(await handle_photo(photo))
+                    async with self._turns.take(client):
+                        results.append(await handle_photo(replace(photo, client=client)))
+                    body.release()
         if not is_allowed:
             raise self._refuse(client)
         if not results:
@@ -102,7 +111,11 @@ class Service:
         if photo.content is None:
             self.metrics.photos.labels(TOO_LARGE).inc()
             return too_large(photo.name, self.settings.limits.max_photo_bytes)
-        return await self.classifier.classify(photo.content, image=photo.name)
+        result, decoding_s = await self.classifier.classify(photo.content, image=photo.name)
+        self._turns.note(photo.client, decoding_s)
+        if isinstance(result, Unreadable) and result.code == TOO_COMPLEX:
+            self._rate.take(photo.client, _COMPLEX_PHOTOS)
+        return result
 
     def _accepts(self, token: str) -> bool:
         return self.settings.token is None or hmac.compare_digest(token.encode(), self.settings.token.encode())

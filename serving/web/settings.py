@@ -3,7 +3,16 @@
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-MAX_THREADS = 64
+from client.classifier_client.decoder_pool import DecoderLimits
+
+MAX_WORKERS = 64
+
+_MAX_DEFAULT_WORKERS = 16
+_MIN_DEFAULT_WORKERS = 2
+# Of the page itself with a model, of photos that wait, and of a spare process.
+_PAGE_BYTES = 350_000_000
+# Of a process without an image.
+_PROCESS_BYTES = 35_000_000
 
 
 @dataclass(frozen=True)
@@ -13,20 +22,26 @@ class Limits:
     Attributes:
         max_photo_bytes: of one encoded photo.
         max_photos: in one request.
-        max_at_work: requests in progress at the same time; one more is refused.
+        max_at_work: photos that are worked on or wait for it; one more is refused.
+        max_requests_per_client: in progress at the same time, their uploads included.
+        max_waiting_bytes: of all photos that are arriving or wait.
         photos_per_minute: of one client, in the long run.
         burst_photos: of one client, at once.
         patience_s: for a client that sends nothing, and before `min_bytes_per_s` counts.
         min_bytes_per_s: a client that sends more slowly is cut off.
+        max_upload_s: that a request waits for its client, in all.
     """
 
     max_photo_bytes: int = 10_000_000
     max_photos: int = 20
     max_at_work: int = 16
+    max_requests_per_client: int = 6
+    max_waiting_bytes: int = 100_000_000
     photos_per_minute: int = 240
     burst_photos: int = 60
     patience_s: float = 20
     min_bytes_per_s: int = 16_000
+    max_upload_s: float = 120
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -60,7 +75,7 @@ class Settings:
     runs_dir: Path = Path("runs")
     token: str | None = field(default=None, repr=False)
     num_workers: int = 2
-    poll_s: float = 5.0
+    poll_s: float = 1.0
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -68,11 +83,25 @@ class Settings:
             raise ValueError(f"port must be 0 to 65535. Received: {self.port}")
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold must be 0 to 1. Received: {self.threshold}")
-        if not 1 <= self.num_workers <= MAX_THREADS:
-            raise ValueError(f"num_workers must be 1 to {MAX_THREADS}. Received: {self.num_workers}")
+        if not 1 <= self.num_workers <= MAX_WORKERS:
+            raise ValueError(f"num_workers must be 1 to {MAX_WORKERS}. Received: {self.num_workers}")
         if not self.poll_s > 0:
             raise ValueError(f"poll_s must be above 0. Received: {self.poll_s}")
         if self.token is not None and not (self.token.isascii() and self.token.isprintable() and self.token.strip()):
             raise ValueError(
                 "A token must be printable ASCII without line ends. The one received is not; it is not shown."
             )
+
+
+def choose_num_workers(num_processors: int, memory_bytes: int) -> int:
+    """Return how many photos may be decoded at once: one a processor, as far as memory allows.
+
+    Two even on one processor, where there is memory: so a photo that takes long does not stop all others.
+
+    Args:
+        num_processors: that the page may use.
+        memory_bytes: that the page may use, with the processes that decode.
+    """
+    num_in_memory = (memory_bytes - _PAGE_BYTES) // (DecoderLimits().memory_bytes + _PROCESS_BYTES)
+    wanted = min(max(num_processors, _MIN_DEFAULT_WORKERS), _MAX_DEFAULT_WORKERS)
+    return max(1, min(wanted, num_in_memory))

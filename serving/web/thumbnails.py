@@ -3,18 +3,18 @@
 import base64
 import io
 
-from PIL import Image, ImageOps
+from client.classifier_client import ClassifierError
+from client.classifier_client.decoder_pool import DecoderPool
 
 SIZE_PX = 352
 
 
-def make_thumbnail(content: bytes) -> str:
+def make_thumbnail(decoders: DecoderPool, content: bytes) -> str:
     """Return the data URI of a small JPEG of a photo; empty where that fails."""
-    buffer = io.BytesIO()
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            image.thumbnail((SIZE_PX, SIZE_PX))
-            ImageOps.exif_transpose(image).convert("RGB").save(buffer, "JPEG", quality=80)
-    except (OSError, ValueError):
+        small = decoders.shrink(content, name="", size_px=SIZE_PX)
+    except ClassifierError:
         return ""
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

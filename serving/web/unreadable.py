@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from client.classifier_client import ImageError
 
 TOO_LARGE = "too_large"
+TOO_COMPLEX = "too_complex"
 
 _SENTENCES = {
     TOO_LARGE: "This photo is larger than {max_mb:.0f} MB. Send a smaller copy.",
     "empty": "This file is empty. Choose the photo again.",
     "too_many_pixels": "This photo has more than 25 megapixels. Send a smaller copy.",
+    TOO_COMPLEX: "This photo takes more time or memory to read than is allowed. Save it as a JPEG, and send that.",
     "damaged": "This photo is damaged, or was cut short on its way. Send the original again.",
     "heic": "This is a HEIC or AVIF picture, or a film, which cannot be read here. Send the photo as a JPEG.",
     "not_an_image": "This file is not a photo that can be read here. Send a JPEG, PNG, GIF, BMP or WebP picture.",

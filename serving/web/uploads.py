@@ -10,12 +10,14 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
 
+from serving.web.bodies import Body
 from serving.web.errors import RequestError
 from serving.web.settings import Limits
 
@@ -36,10 +38,12 @@ class Photo:
     Attributes:
         name: the file's own name without folders and unprintable characters, or its position.
         content: its bytes; `None` where it is larger than allowed, and was not kept.
+        client: who sent it; empty where that does not matter.
     """
 
     name: str
     content: bytes | None
+    client: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,33 +54,40 @@ class Field:
     value: str
 
 
-async def read(request: Request, limits: Limits) -> AsyncIterator[Photo | Field]:
+async def read(request: Request, limits: Limits, body: Body) -> AsyncIterator[Photo | Field]:
     """Read a form (`multipart/form-data`), or a body that is itself one photo.
 
+    Args:
+        request: holds it.
+        limits: see `Limits`.
+        body: counts the bytes that arrive; the caller releases them.
+
     Raises:
-        RequestError: the request is too large, too slow, or damaged.
+        RequestError: the request is too large, too slow, or damaged, or there is no memory for it.
         ClientDisconnect: the client hung up.
     """
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise RequestError(415, "Photos are sent as they are, and this request is packed. Send it without packing.")
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind == _FORM:
-        async for part in _read_form(request, limits, options.get(b"boundary", b"")):
+        async for part in _read_form(request, limits, body, options.get(b"boundary", b"")):
             yield part
         return
     content = bytearray()
-    async for chunk in _read_chunks(request, limits, max_bytes=limits.max_photo_bytes, what="A photo"):
+    async for chunk in _read_chunks(request, limits, body, max_bytes=limits.max_photo_bytes, what="A photo"):
         content += chunk
+        body.hold(len(content))
     yield Photo(clean_name(b"", 1), bytes(content))
 
 
-async def _read_form(request: Request, limits: Limits, boundary: bytes) -> AsyncIterator[Photo | Field]:
+async def _read_form(request: Request, limits: Limits, body: Body, boundary: bytes) -> AsyncIterator[Photo | Field]:
     form = _Form(limits)
     try:
         parser = MultipartParser(boundary, form.callbacks())
         what = f"A request of {limits.max_photos} photos"
-        async for chunk in _read_chunks(request, limits, max_bytes=limits.max_request_bytes, what=what):
+        async for chunk in _read_chunks(request, limits, body, max_bytes=limits.max_request_bytes, what=what):
             parser.write(chunk)
+            body.hold(form.num_bytes)
             while form.done:
                 yield form.done.popleft()
     except FormParserError as exc:
@@ -85,7 +96,9 @@ async def _read_form(request: Request, limits: Limits, boundary: bytes) -> Async
         raise RequestError(400, "The form that was sent is cut short. Send it again.")
 
 
-async def _read_chunks(request: Request, limits: Limits, *, max_bytes: int, what: str) -> AsyncIterator[bytes]:
+async def _read_chunks(
+    request: Request, limits: Limits, body: Body, *, max_bytes: int, what: str
+) -> AsyncIterator[bytes]:
     """Read the body, no more of it than is allowed, as long as the client keeps sending."""
     too_large = RequestError(413, f"{what} may take {max_bytes / 1e6:.0f} MB, and this is larger. Send less at once.")
     announced = request.headers.get("content-length", "")
@@ -95,12 +108,7 @@ async def _read_chunks(request: Request, limits: Limits, *, max_bytes: int, what
     while not is_complete:
         start_s = time.monotonic()
         patience_s = limits.patience_s + num_bytes / limits.min_bytes_per_s - waited_s
-        try:
-            message = await asyncio.wait_for(request.receive(), min(patience_s, limits.patience_s))
-        except asyncio.TimeoutError as exc:
-            raise RequestError(
-                408, "The photo did not arrive in time. Check the connection, and send it again."
-            ) from exc
+        message = await _receive(request, body, min(patience_s, limits.patience_s, limits.max_upload_s - waited_s))
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         waited_s += time.monotonic() - start_s
@@ -112,6 +120,23 @@ async def _read_chunks(request: Request, limits: Limits, *, max_bytes: int, what
         yield chunk
 
 
+async def _receive(request: Request, body: Body, timeout_s: float) -> Message:
+    """Return what arrives next, unless it takes too long, or the request must end."""
+    receiving = asyncio.ensure_future(request.receive())
+    body.is_arriving = True
+    try:
+        waited: list[asyncio.Future[Any]] = [receiving, body.refused]
+        await asyncio.wait(waited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        body.is_arriving = False
+        if not receiving.done():
+            receiving.cancel()
+    body.check()
+    if not receiving.done() or receiving.cancelled():
+        raise RequestError(408, "The photo did not arrive in time. Check the connection, and send it again.")
+    return receiving.result()
+
+
 class _Form:
     """Assembles parts as the parser finds their pieces; `done` holds those that are complete."""
 
@@ -119,8 +144,15 @@ class _Form:
         self.done: deque[Photo | Field] = deque()
         self.is_complete = False
         self._limits = limits
+        self._content: bytearray | None = None
         self._num_photos = 0
         self._num_fields = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Return the number of bytes of all photos that were not taken yet."""
+        done = sum(len(part.content or b"") for part in self.done if isinstance(part, Photo))
+        return done + len(self._content or b"")
 
     def callbacks(self) -> "MultipartCallbacks":
         return {
@@ -152,7 +184,7 @@ class _Form:
         _, options = parse_options_header(self._disposition)
         self._name = options.get(b"name", b"").decode("utf-8", "replace")
         self._filename = options.get(b"filename")
-        self._content: bytearray | None = bytearray()
+        self._content = bytearray()
         self._num_fields += 1
         if self._num_fields > self._limits.max_photos + _MAX_FIELDS:
             raise self._too_many()

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from anyio.from_thread import start_blocking_portal
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
+from client.classifier_client.decoder_pool import DecoderPool
 from serving.shared.http_server import HttpServer
 from serving.shared.process import take_port
 from serving.web.app import make_app
@@ -133,7 +134,10 @@ def open_page(model: Model, **options: Any) -> Iterator[Page]:
         options: of `Settings`.
     """
     settings, metrics = Settings(**options), Metrics()
-    classifier = Classifier(model, threshold=settings.threshold, num_workers=1, metrics=metrics)
+    decoders = DecoderPool(settings.num_workers)
+    classifier = Classifier(
+        model, decoders, threshold=settings.threshold, num_workers=settings.num_workers, metrics=metrics
+    )
     bound = take_port("127.0.0.1", 0)
     http = HttpServer(make_app(classifier, settings, metrics), bound, None, head_timeout_s=CALL_S, grace_s=STOP_S)
     page = Page(f"http://127.0.0.1:{bound.getsockname()[1]}")
@@ -153,6 +157,20 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end, "what is waited for does not happen"
         time.sleep(0.05)
+
+
+def read_memory(page: PageProcess) -> int:
+    """Return what the page takes, with the processes that decode: memory that they share counts once (PSS)."""
+    pids = [page.process.pid]
+    for task in Path(f"/proc/{page.process.pid}/task").iterdir():
+        with suppress(OSError):
+            pids += map(int, (task / "children").read_text().split())
+    total = 0
+    for pid in pids:
+        with suppress(OSError, StopIteration):
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            total += 1024 * int(next(line.split()[1] for line in lines if line.startswith("Pss:")))
+    return total
 
 
 def push(

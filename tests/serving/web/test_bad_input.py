@@ -153,8 +153,8 @@ def test_uploads_never_touch_the_disk(tmp_path: Path, models_dir: Path) -> None:
 
 @pytest.fixture
 def narrow(file_model: FileModel) -> Iterator[Page]:
-    """A service that handles one request at a time, and 60 photos a minute."""
-    with open_page(file_model, limits=Limits(max_at_work=1, photos_per_minute=60)) as page:
+    """A service that handles one request of a client at a time, and 60 photos a minute."""
+    with open_page(file_model, limits=Limits(max_requests_per_client=1, photos_per_minute=60)) as page:
         yield page
 
 
@@ -172,8 +172,8 @@ def test_a_request_too_many_is_refused_and_a_hung_up_upload_makes_room(
 ) -> None:
     with begin_upload(narrow):
         refused = narrow.classify(("a.jpg", RED))
-        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "2")
-        assert refused.json()["error"].startswith("Everybody is asking at once, and no more than 1 can be at work.")
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+        assert refused.json()["error"].startswith("No more than 1 requests of one address")
     wait_until(lambda: narrow.metric("classifier_web_requests_at_work") == 0)
     assert narrow.classify(("a.jpg", RED)).status_code == 200
     assert narrow.metric("classifier_web_requests_total", route="/api/classify", status="499") == 1

@@ -1,5 +1,6 @@
 """The service from outside: how it starts, follows new versions, survives a server that goes, and checks a token."""
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,20 @@ def test_a_token_opens_the_api_and_the_form(file_model: FileModel) -> None:
             assert page.get(path).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("path", "header"),
+    [
+        ("/api/classify", ""),
+        ("/api/classify", "Authorization: Bearer other\r\n"),
+        ("/", "Authorization: Bearer other\r\n"),
+    ],
+)
+def test_a_wrong_token_is_refused_before_the_body_comes(file_model: FileModel, path: str, header: str) -> None:
+    with open_page(file_model, token=TOKEN) as page, socket.create_connection(("127.0.0.1", page.port), 10) as caller:
+        caller.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\n{header}Content-Length: 1000\r\n\r\n".encode())
+        assert caller.recv(1000).startswith(b"HTTP/1.1 401")
+
+
 def test_no_model_is_an_error_that_names_make_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main(["--models-dir", str(tmp_path)]) == 1
     message = capsys.readouterr().err
@@ -96,6 +111,8 @@ def test_a_taken_port_is_an_error(page: PageProcess, models_dir: Path, capsys: p
 @pytest.mark.parametrize(
     "arguments",
     [
+        ["--workers", "65"],
+        ["--requests-per-client", "0"],
         ["--threshold", "2"],
         ["--rest", "nowhere"],
         ["--rest", "localhost:8501", "--tflite", "a.tflite"],

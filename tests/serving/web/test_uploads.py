@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect, Request
 
+from serving.web.bodies import Bodies
 from serving.web.errors import RequestError
 from serving.web.settings import Limits
 from serving.web.uploads import Field, Photo, clean_name, read
@@ -17,6 +18,7 @@ FORM = (
     b'--b\r\nContent-Disposition: form-data; name="photo"; filename=""\r\n\r\n\r\n'
     b'--b\r\nContent-Disposition: form-data; name="photo"; filename="b.jpg"\r\n\r\n\r\n--b--\r\n'
 )
+MAX_BYTES = 1_000_000
 TOKEN, FIRST, LAST = Field("token", "secret"), Photo("a.jpg", b"first"), Photo("b.jpg", b"")
 
 
@@ -37,8 +39,9 @@ def make_request(chunks: Sequence[bytes | None], kind: str = "multipart/form-dat
 
 async def read_parts(request: Request, count: int, **limits: Any) -> list[Photo | Field]:
     """Read the first parts, and nothing after them."""
-    parts = read(request, Limits(**limits))
-    return [await anext(parts) for _ in range(count)]
+    with Bodies(MAX_BYTES).hold("a") as body:
+        parts = read(request, Limits(**limits), body)
+        return [await anext(parts) for _ in range(count)]
 
 
 @pytest.mark.anyio
@@ -68,14 +71,15 @@ async def test_a_client_that_sends_nothing_is_cut_off() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_client_that_drips_is_cut_off() -> None:
+@pytest.mark.parametrize("limits", [{"patience_s": 0.2, "min_bytes_per_s": 1000}, {"max_upload_s": 0.2}])
+async def test_a_client_that_drips_is_cut_off(limits: dict[str, Any]) -> None:
     async def drip() -> Any:
         await asyncio.sleep(0.02)
         return {"type": "http.request", "body": b"x", "more_body": True}
 
     request = Request({"type": "http", "method": "POST", "headers": []}, drip)
     with pytest.raises(RequestError, match="did not arrive in time"):
-        await read_parts(request, 1, patience_s=0.2, min_bytes_per_s=1000)
+        await read_parts(request, 1, **limits)
 
 
 @pytest.mark.anyio
