@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
+from . import directories, segments, structure
 from .errors import ImageError
 
 MAX_PIXELS = 25_000_000
@@ -68,7 +69,6 @@ _DAMAGED = (
     struct.error,
     zlib.error,
 )
-_EXIF_ORIENTATION = 0x0112  # Exif 2.3, 4.6.4 A
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -101,9 +101,10 @@ def open_encoded(encoded: bytes, name: str) -> Image.Image:
     Raises:
         ImageError: it is no image, one in a format that is not read, or it claims too many pixels.
     """
+    structure.check(encoded, name)
     with failures(name):
         image = _open(encoded, name)
-        is_reducible = image.format == "JPEG" and _is_in_one_scan(encoded)
+        is_reducible = image.format == "JPEG" and segments.is_in_one_scan(encoded)
         check_size(image, name, is_reducible=is_reducible)
         tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
         if _DNG_VERSION in tags:
@@ -186,18 +187,8 @@ def find_turn(image: Image.Image) -> Image.Transpose | None:
     Call it before the pixels are read: of a PNG only what stands before them counts, as in the graph and in browsers.
     Pillow itself turns a TIFF (Exif 2.3, 4.5.2 and 4.6.2).
     """
-    exif = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
-    order = "<" if exif.startswith(b"II") else ">"
-    try:
-        (directory,) = struct.unpack_from(order + "I", exif, 4)
-        (num_entries,) = struct.unpack_from(order + "H", exif, directory)
-        for position in range(directory + 2, directory + 2 + 12 * num_entries, 12):
-            tag, _, _, value = struct.unpack_from(order + "HHIH", exif, position)
-            if tag == _EXIF_ORIENTATION and 1 <= value <= 8:
-                return _TURNS.get(value)
-    except struct.error:
-        return None
-    return None
+    orientation = directories.find_orientation(image.info.get("exif", b""))
+    return _TURNS.get(orientation) if orientation else None
 
 
 def _open(encoded: bytes, name: str) -> Image.Image:
@@ -241,25 +232,6 @@ def _name_unreadable(encoded: bytes) -> str | None:
 def _not_readable(name: str, what: str) -> ImageError:
     reason = f"{what}, not an image that can be read ({READABLE}); convert it to JPEG"
     return ImageError(name, reason, code="not_an_image")
-
-
-def _is_in_one_scan(jpeg: bytes) -> bool:
-    """Return whether a JPEG holds all of its components in its first scan (ITU-T T.81, B.2).
-
-    Of any other, such as a progressive one, the decoder keeps every coefficient: 6 bytes a pixel at any scale.
-    """
-    position, num_components = 2, 0
-    while position + 10 <= len(jpeg) and jpeg[position] == 0xFF:
-        marker = jpeg[position + 1]
-        if marker == 0xFF:  # A fill byte.
-            position += 1
-            continue
-        if marker in (0xC0, 0xC1):
-            num_components = jpeg[position + 9]
-        elif marker == 0xDA:
-            return jpeg[position + 4] == num_components
-        position += 2 + int.from_bytes(jpeg[position + 2 : position + 4], "big")
-    return False
 
 
 def _too_many_pixels(name: str, received: str) -> ImageError:
