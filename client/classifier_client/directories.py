@@ -66,14 +66,13 @@ def find_excess(tiff: bytes, begin: int = 0) -> str | None:
         count = _unpack(order + number, tiff, begin + position)
         if count is None:
             continue
-        if count > MAX_ENTRIES:
-            return f"at most {MAX_ENTRIES:,} entries in a directory"
         # Entries may share a little data; twice as much as there is, they do not.
         left = min(2 * (len(tiff) - begin), MAX_BYTES)
         first = begin + position + struct.calcsize(order + number)
+        count = min(count, max(len(tiff) - first, 0) // layout.size)
+        if count > MAX_ENTRIES:
+            return f"at most {MAX_ENTRIES:,} entries in a directory"
         for at in range(first, first + count * layout.size, layout.size):
-            if at + layout.size > len(tiff):
-                break
             tag, kind, num_values, data = layout.unpack_from(tiff, at)
             size = num_values * _SIZES.get(kind, 0)
             if kind not in _BYTES and num_values > MAX_VALUES:
@@ -84,7 +83,7 @@ def find_excess(tiff: bytes, begin: int = 0) -> str | None:
                     break  # Pillow reads no more of this directory either.
                 left -= size
                 if left < 0:
-                    return f"at most {MAX_BYTES / 1e6:.0f} MB in the entries of a directory, and not the same data again and again"
+                    return f"at most {MAX_BYTES / 1e6:.0f} MB in a directory, and not the same data again and again"
             elif tag in _POINTERS:
                 waiting.append(_unpack(order + offset, data.ljust(8, b"\0"), 0))
     return None

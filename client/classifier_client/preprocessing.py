@@ -12,8 +12,9 @@ from typing import Any
 
 from PIL import Image
 
+from .colours import to_rgb
 from .decoding import MAX_PIXELS as MAX_PIXELS
-from .decoding import check_size, failures, find_turn, open_encoded, reduce_jpeg, to_rgb
+from .decoding import check_size, failures, find_turn, open_encoded, reduce_jpeg
 from .errors import ImageError
 from .sources import File, Source, is_array, is_file
 
@@ -47,7 +48,7 @@ def load(source: Source, *, name: str, size_px: int) -> Image.Image:
         box = None if image is source else reduce_jpeg(image, least_px=_REDUCED * size_px)
         turn = find_turn(image)
         # Turning the small image gives the same as turning the large one, and costs nothing.
-        small = to_rgb(image, name).resize((size_px, size_px), Image.Resampling.BILINEAR, box)
+        small = to_rgb(image, name, size=(size_px, size_px), box=box)
         return small if turn is None else small.transpose(turn)
 
 
