@@ -9,7 +9,7 @@ import re
 import struct
 from collections.abc import Callable
 
-from . import directories, segments
+from . import directories, jpeg2000, segments
 from .errors import ImageError
 
 MAX_CHUNKS = 100_000
@@ -33,14 +33,8 @@ MAX_HEAD_BYTES = 64_000
 MAX_PPM_COMMENTS = 1_000
 """In a PPM as text. Pillow copies a megabyte at each."""
 
-MAX_BOXES = 1_000
-"""Boxes of a JPEG 2000, and markers before its first tile. Usual files have ten."""
-
-MAX_TILES = 4_096
-"""Tiles of a JPEG 2000: each costs 8 KB, and there may be 65,535."""
-
-MAX_PALETTE_BYTES = 64_000
-"""Of the palette of a JPEG 2000, which is read number by number."""
+MAX_EXIF = 16
+"""Of an AVIF, which has one; four bytes look like its begin by chance."""
 
 MAX_RLE_BYTES = 3
 """Bytes a pixel of a run-length encoded BMP: it needs 2 at most. Pillow decodes it in Python, at 0.2 µs a byte."""
@@ -134,37 +128,18 @@ def _check_bmp(bmp: bytes) -> str | None:
     return None
 
 
-def _check_jp2(jp2: bytes) -> str | None:
-    """Walk the boxes of a JPEG 2000, or its bare codestream (ISO 15444-1, annexes A and I)."""
-    waiting = [(0, len(jp2))] if jp2.startswith(b"\0\0\0\x0c") else []
-    num_boxes = 0
-    while waiting:
-        position, end = waiting.pop()
-        while position + 8 <= end:
-            length, name = struct.unpack_from(">I4s", jp2, position)
-            begin = position + 8
-            if length == 1:
-                length, begin = int.from_bytes(jp2[position + 8 : position + 16], "big"), position + 16
-            box_end = min(position + length, end) if length else end
-            num_boxes += 1
-            if num_boxes > MAX_BOXES:
-                return f"at most {MAX_BOXES:,} boxes"
-            if name == b"pclr" and box_end - begin > MAX_PALETTE_BYTES:
-                return f"at most {MAX_PALETTE_BYTES:,} bytes of a palette"
-            if name in (b"jp2h", b"res "):
-                waiting.append((begin, box_end))
-            position = max(box_end, begin)
-    return _check_codestream(jp2)
+_TIFF_HEADER = re.compile(rb"II\*\0|MM\0\*")
 
 
-def _check_codestream(jp2: bytes) -> str | None:
-    size = re.search(rb"\xff\x4f\xff\x51(?s:.{36})", jp2)
-    if not size:
-        return None
-    right, bottom, _, _, width, height, left, top = struct.unpack_from(">8I", jp2, size.start() + 8)
-    num_tiles = -(-(right - left) // max(width, 1)) * -(-(bottom - top) // max(height, 1))
-    if num_tiles > MAX_TILES:
-        return f"at most {MAX_TILES:,} tiles"
+def _check_avif(avif: bytes) -> str | None:
+    """Check what looks like Exif, wherever it is: Pillow parses it."""
+    if b"Exif\0\0" * (directories.MAX_HEADERS + 1) in avif:
+        return f"at most {directories.MAX_HEADERS} headers of Exif"
+    for number, found in enumerate(_TIFF_HEADER.finditer(avif)):
+        if number == MAX_EXIF:
+            return f"at most {MAX_EXIF} blocks of Exif"
+        if rule := directories.find_excess(avif, found.start()):
+            return rule
     return None
 
 
@@ -175,5 +150,6 @@ _KINDS: tuple[tuple[re.Pattern[bytes], str, _Check], ...] = (
     (re.compile(rb"BM"), "BMP", _check_bmp),
     (re.compile(rb"P[0-6fy]"), "PPM", _check_ppm),
     (re.compile(rb"II|MM"), "TIFF", directories.find_excess),
-    (re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  "), "JPEG 2000", _check_jp2),
+    (re.compile(rb"(?s:....)ftyp"), "AVIF", _check_avif),
+    (re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  "), "JPEG 2000", jpeg2000.find_excess),
 )
