@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
+from . import directories, segments, structure
+from .colours import to_rgb
 from .errors import ImageError
 
 MAX_PIXELS = 25_000_000
@@ -23,6 +25,20 @@ MAX_PIXELS = 25_000_000
 
 MAX_JPEG_PIXELS = 210_000_000
 """A JPEG in one scan, such as a phone's 200 megapixels, is decoded row by row at a half, a quarter or an eighth."""
+
+FORMAT_PIXELS = {
+    "WEBP": ("a WebP", 16_000_000),  # 16 bytes a pixel: its decoder holds two canvases, and Pillow copies one.
+    "AVIF": ("an AVIF", 12_500_000),  # 11 bytes a pixel, and 20 where it has 10 bits.
+    "JPEG2000": ("a JPEG 2000", 12_500_000),  # 20 bytes a pixel: its planes have 32 bits; and 0.1 s a megapixel.
+    # Decoded in Python.
+    "bmp_rle": ("a run-length encoded BMP", 2_500_000),
+    "ppm": ("a PPM of 16-bit colours, or whose largest value is unusual,", 800_000),
+    "ppm_plain": ("a PPM as text", 800_000),
+}
+"""Fewer pixels than `MAX_PIXELS`, by format or by Pillow's decoder: these cost more, 300 MB or 2 s at these sizes."""
+
+MAX_TILE_PIXELS = 2 * MAX_PIXELS
+"""Of all of a TIFF's tiles, which may reach beyond the image: decoding one costs the same wherever it lies."""
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff"),
@@ -55,7 +71,7 @@ _UNREADABLE = (
 """Position, bytes and name of formats that are often taken for photos."""
 
 # TIFF 6.0, sections 8 and 15; DNG 1.4, 4.
-_SUBFILE_TYPE, _BITS_PER_SAMPLE, _PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH, _DNG_VERSION = 254, 258, 262, 322, 323, 50706
+_SUBFILE_TYPE, _TILE_WIDTH, _TILE_LENGTH, _DNG_VERSION = 254, 322, 323, 50706
 _DAMAGED = (
     OSError,
     RuntimeError,
@@ -68,7 +84,6 @@ _DAMAGED = (
     struct.error,
     zlib.error,
 )
-_EXIF_ORIENTATION = 0x0112  # Exif 2.3, 4.6.4 A
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -101,21 +116,25 @@ def open_encoded(encoded: bytes, name: str) -> Image.Image:
     Raises:
         ImageError: it is no image, one in a format that is not read, or it claims too many pixels.
     """
+    structure.check(encoded, name)
     with failures(name):
         image = _open(encoded, name)
-        is_reducible = image.format == "JPEG" and _is_in_one_scan(encoded)
-        check_size(image, name, is_reducible=is_reducible)
+        is_reducible = image.format == "JPEG" and segments.is_in_one_scan(encoded)
+        _check_encoded_size(image, name, is_reducible=is_reducible)
         tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
         if _DNG_VERSION in tags:
             raise _not_readable(name, _RAW)
         if tags.get(_SUBFILE_TYPE, 0) & 1:
             raise _not_readable(name, "a TIFF whose first image is a small preview, as in a camera's RAW file")
-        if tags.get(_TILE_WIDTH, 0) * tags.get(_TILE_LENGTH, 0) > MAX_PIXELS:
-            raise _too_many_pixels(name, "more in a tile")
+        width, height = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
+        if width and height:
+            num_tiles = -(-image.width // width) * -(-image.height // height)
+            if num_tiles * width * height > MAX_TILE_PIXELS:
+                raise _too_many_pixels(name, "more in its tiles")
     return image
 
 
-def check_size(image: Image.Image, name: str, *, is_reducible: bool = False) -> None:
+def check_size(image: Image.Image, name: str, *, max_pixels: int | None = None) -> None:
     """Check the size that an image claims, before it is decoded.
 
     Raises:
@@ -123,8 +142,17 @@ def check_size(image: Image.Image, name: str, *, is_reducible: bool = False) -> 
     """
     if not image.width * image.height:
         raise ImageError(name, "it has no pixels; send an image", code="empty")
-    if image.width * image.height > (MAX_JPEG_PIXELS if is_reducible else MAX_PIXELS):
+    if image.width * image.height > (max_pixels or MAX_PIXELS):
         raise _too_many_pixels(name, f"{image.width} × {image.height}")
+
+
+def _check_encoded_size(image: Image.Image, name: str, *, is_reducible: bool) -> None:
+    check_size(image, name, max_pixels=MAX_JPEG_PIXELS if is_reducible else None)
+    codec = image.tile[0][0] if getattr(image, "tile", None) else ""  # type: ignore[attr-defined]
+    for kind in (image.format, codec):
+        what, max_pixels = FORMAT_PIXELS.get(kind or "", ("", MAX_JPEG_PIXELS))
+        if image.width * image.height > max_pixels:
+            raise _too_many_pixels(name, f"{image.width} × {image.height}", what=what, max_pixels=max_pixels)
 
 
 def reduce_jpeg(image: Image.Image, *, least_px: int | None = None) -> tuple[float, float, float, float] | None:
@@ -150,34 +178,7 @@ def decode(encoded: bytes, name: str) -> Image.Image:
         reduce_jpeg(image)
         turn = find_turn(image)
         rgb = to_rgb(image, name)
-        rgb.load()  # Pillow reads the pixels of an image that is RGB already only when they are needed.
         return rgb if turn is None else rgb.transpose(turn)
-
-
-def to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """Convert an image of any mode to RGB: 16 bits keep the high byte, transparency is laid over white (GIF: black).
-
-    Raises:
-        ImageError: nothing says which of its values is white.
-    """
-    if image.mode.startswith("I;16"):
-        image = _high_bytes(image)
-    elif image.mode == "I" and image.format == "PPM":
-        image = image.point(lambda value: value * (1 / 256)).convert("L")  # Pillow has scaled it to 0–65535.
-    if image.mode in ("I", "F"):
-        raise ImageError(
-            name,
-            f"nothing says which value of mode {image.mode} (32 bits, floats or signed) is white; "
-            "convert it to RGB yourself",
-        )
-    if image.mode == "La":
-        image = image.convert("LA")
-    # The graph takes no transparent colour of an image of black and white.
-    if image.has_transparency_data and image.mode != "1":
-        ground = Image.new("RGBA", image.size, "black" if image.format == "GIF" else "white")
-        ground.alpha_composite(image.convert("RGBA"))
-        image = ground
-    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def find_turn(image: Image.Image) -> Image.Transpose | None:
@@ -186,18 +187,8 @@ def find_turn(image: Image.Image) -> Image.Transpose | None:
     Call it before the pixels are read: of a PNG only what stands before them counts, as in the graph and in browsers.
     Pillow itself turns a TIFF (Exif 2.3, 4.5.2 and 4.6.2).
     """
-    exif = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
-    order = "<" if exif.startswith(b"II") else ">"
-    try:
-        (directory,) = struct.unpack_from(order + "I", exif, 4)
-        (num_entries,) = struct.unpack_from(order + "H", exif, directory)
-        for position in range(directory + 2, directory + 2 + 12 * num_entries, 12):
-            tag, _, _, value = struct.unpack_from(order + "HHIH", exif, position)
-            if tag == _EXIF_ORIENTATION and 1 <= value <= 8:
-                return _TURNS.get(value)
-    except struct.error:
-        return None
-    return None
+    orientation = directories.find_orientation(image.info.get("exif", b""))
+    return _TURNS.get(orientation) if orientation else None
 
 
 def _open(encoded: bytes, name: str) -> Image.Image:
@@ -243,38 +234,9 @@ def _not_readable(name: str, what: str) -> ImageError:
     return ImageError(name, reason, code="not_an_image")
 
 
-def _is_in_one_scan(jpeg: bytes) -> bool:
-    """Return whether a JPEG holds all of its components in its first scan (ITU-T T.81, B.2).
-
-    Of any other, such as a progressive one, the decoder keeps every coefficient: 6 bytes a pixel at any scale.
-    """
-    position, num_components = 2, 0
-    while position + 10 <= len(jpeg) and jpeg[position] == 0xFF:
-        marker = jpeg[position + 1]
-        if marker == 0xFF:  # A fill byte.
-            position += 1
-            continue
-        if marker in (0xC0, 0xC1):
-            num_components = jpeg[position + 9]
-        elif marker == 0xDA:
-            return jpeg[position + 4] == num_components
-        position += 2 + int.from_bytes(jpeg[position + 2 : position + 4], "big")
-    return False
-
-
-def _too_many_pixels(name: str, received: str) -> ImageError:
+def _too_many_pixels(name: str, received: str, *, what: str = "an image", max_pixels: int | None = None) -> ImageError:
     reason = (
-        f"an image may have at most {MAX_PIXELS:,} pixels, and it claims {received}; make a smaller copy "
+        f"{what} may have at most {max_pixels or MAX_PIXELS:,} pixels, and it claims {received}; make a smaller copy "
         f"(or a JPEG that is not progressive: it may have {MAX_JPEG_PIXELS:,})"
     )
     return ImageError(name, reason, code="too_many_pixels")
-
-
-def _high_bytes(image: Image.Image) -> Image.Image:
-    """Return the high bytes of 16-bit grey. Pillow's own conversion takes every value above 255 for white."""
-    tags = getattr(image, "tag_v2", {})
-    is_white_zero = tags.get(_PHOTOMETRIC) == 0
-    if tags.get(_BITS_PER_SAMPLE) == (12,):
-        image = image.point(lambda value: value * 16)
-    grey = Image.frombytes("L", image.size, image.tobytes("raw", "I;16B")[::2])
-    return grey.point(lambda value: 255 - value) if is_white_zero else grey

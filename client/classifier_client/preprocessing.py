@@ -12,10 +12,11 @@ from typing import Any
 
 from PIL import Image
 
+from .colours import to_rgb
 from .decoding import MAX_PIXELS as MAX_PIXELS
-from .decoding import check_size, failures, find_turn, open_encoded, reduce_jpeg, to_rgb
+from .decoding import check_size, failures, find_turn, open_encoded, reduce_jpeg
 from .errors import ImageError
-from .sources import File, Source, is_array, is_file
+from .sources import File, Source, is_array, is_file, open_path
 
 MAX_BYTES = 80_000_000
 """Larger files are refused unread: 25 megapixels without any compression are 75 MB."""
@@ -47,7 +48,7 @@ def load(source: Source, *, name: str, size_px: int) -> Image.Image:
         box = None if image is source else reduce_jpeg(image, least_px=_REDUCED * size_px)
         turn = find_turn(image)
         # Turning the small image gives the same as turning the large one, and costs nothing.
-        small = to_rgb(image, name).resize((size_px, size_px), Image.Resampling.BILINEAR, box)
+        small = to_rgb(image, name, size=(size_px, size_px), box=box)
         return small if turn is None else small.transpose(turn)
 
 
@@ -80,7 +81,7 @@ def _read(source: Any, name: str) -> bytes:
     """Read an encoded image, no more of it than is allowed."""
     if isinstance(source, str | os.PathLike):
         try:
-            with open(source, "rb") as file:  # noqa: PTH123
+            with open_path(source, name) as file:
                 return _read(file, name)
         except OSError as exc:
             raise ImageError(name, f"cannot be read ({exc.strerror}); check the path") from exc

@@ -1,10 +1,15 @@
 """What a caller may pass as an image, alone or with others, and the name of each in a result."""
 
+import errno
 import os
+import re
+import stat
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol, TypeAlias
+from typing import Any, BinaryIO, Protocol, TypeAlias
 
 from PIL import Image
+
+from .errors import ImageError
 
 
 class Array(Protocol):
@@ -22,6 +27,7 @@ class File(Protocol):
 
 Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | File | Image.Image | Array
 
+_DESCRIPTOR = re.compile(r"/dev/(stdin|fd/\d+)|/proc/(self|\d+)/fd/\d+")
 _ONE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
 
 
@@ -31,6 +37,30 @@ def is_array(source: object) -> bool:
 
 def is_file(source: object) -> bool:
     return hasattr(source, "read")
+
+
+def open_path(path: str | os.PathLike[str], name: str) -> BinaryIO:
+    """Open a regular file, or a descriptor that the caller has open, such as `/dev/stdin` or a shell's `<(command)`.
+
+    Any other pipe, socket or device is refused: where nobody writes to it, opening or reading it never ends.
+
+    Raises:
+        ImageError: it is neither.
+        OSError: it cannot be opened.
+    """
+    if _DESCRIPTOR.fullmatch(os.fsdecode(path)):
+        return open(path, "rb")  # noqa: PTH123
+    # Without blocking: the open of a named pipe would wait for a writer.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return open(descriptor, "rb")  # noqa: PTH123
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    raise ImageError(
+        name, "a pipe or a device, no regular file; give an image's path, or pass what you have open itself"
+    )
 
 
 def each(images: Source | Iterable[Source]) -> Iterator[tuple[str, Source]]:
