@@ -8,7 +8,7 @@ import os
 import time
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from http.client import HTTPResponse
+from http.client import HTTPException, HTTPResponse
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
@@ -138,6 +138,12 @@ class _Response(HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
         self.fp = io.BufferedReader(_Timed(sock, self.fp.detach()))
+
+    def begin(self) -> None:
+        super().begin()
+        # The library refuses it too, and then leaves the connection open.
+        if "," in ",".join(self.headers.get_all("Content-Length", ())):
+            raise HTTPException("it names several lengths")
 
 
 class _Connection(HTTPConnection):
