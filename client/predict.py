@@ -5,6 +5,7 @@ Runs without installation. Of other packages it needs Pillow, and requests, grpc
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -16,4 +17,7 @@ if __name__ == "__main__":
             file=sys.stderr,
         )
         sys.exit(4)
-    sys.exit(command.main(samples_dir=Path(os.path.relpath(Path(__file__).parent / "samples"))))
+    samples_dir = Path(__file__).parent / "samples"
+    with suppress(OSError):  # The working directory may be gone.
+        samples_dir = Path(os.path.relpath(samples_dir))
+    sys.exit(command.main(samples_dir=samples_dir))

@@ -1,7 +1,6 @@
 """The client: images in any form in, labels out, over any transport."""
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -9,9 +8,10 @@ from typing import Any
 from PIL import Image
 
 from . import preprocessing
-from .errors import AnswerError, ImageError
+from .errors import ImageError
 from .sources import Source, each
-from .transports import Answer, Transport
+from .transports import Answer, Closable, Transport
+from .transports.answers import check_answer
 
 BATCH_SIZE = 8
 """Images in a request. A server with batching refuses more than its own `max_batch_size`; this project's has 8."""
@@ -38,7 +38,7 @@ class Prediction:
     latency_ms: float
 
 
-class Client:
+class Client(Closable):
     """Classifies images.
 
     Args:
@@ -79,10 +79,12 @@ class Client:
 
         Raises:
             TypeError: something is no image at all.
+            ValueError: the client is closed.
             ServerError: the server cannot be reached, refuses, or responds with something else.
         """
         sources = each(images)
         while batch := list(islice(sources, self._batch_size)):
+            self.check_open()
             size_px = self._transport.image_size_px()
             loaded = [self._try_load(source, name, size_px) for name, source in batch]
             readable = [image for image in loaded if isinstance(image, Image.Image)]
@@ -91,8 +93,10 @@ class Client:
                 yield image if isinstance(image, ImageError) else _to_prediction(name, next(predictions))
 
     def close(self) -> None:
-        """Release connections and memory."""
-        self._transport.close()
+        """Release connections and memory; once is enough."""
+        if not self._is_closed:
+            super().close()
+            self._transport.close()
 
     def _try_load(self, source: Source, name: str, size_px: int) -> Image.Image | ImageError:
         try:
@@ -109,16 +113,6 @@ class Client:
 
 
 def _to_prediction(image: str, answer: Answer) -> Prediction:
-    _check(answer.class_names, answer.probabilities)
-    ranked = sorted(zip(answer.class_names, answer.probabilities, strict=True), key=lambda pair: -pair[1])
+    check_answer(answer)
+    ranked = sorted(zip(answer.class_names, map(float, answer.probabilities), strict=True), key=lambda pair: -pair[1])
     return Prediction(image, *ranked[0], dict(ranked), answer.model_version, answer.latency_ms)
-
-
-def _check(class_names: Sequence[str], probabilities: Sequence[float]) -> None:
-    if len(class_names) != len(probabilities) or len(set(class_names)) != len(class_names) or not class_names:
-        raise AnswerError(
-            "A classifier must return one probability for each of its classes, which have different names. Received: "
-            f"{len(probabilities)} probabilities for {list(class_names)}. Export the model again."
-        )
-    if not all(map(math.isfinite, probabilities)):
-        raise AnswerError(f"A probability must be a number. Received: {list(probabilities)}. Train the model again.")

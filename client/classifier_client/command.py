@@ -4,6 +4,7 @@ import argparse
 import glob
 import json
 import os
+import stat
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -36,9 +37,10 @@ _EPILOG = f"""\
 exit status:
   0    every image was classified
   1    some images cannot be read; all others were classified
-  2    the command line is wrong
+  2    the command line, or the environment, is wrong
   3    the server cannot be reached, or does not respond in time
-  4    the server refuses, does not know the model, or is none; the model's file, or a library, cannot be used
+  4    the server refuses, does not know the model, or is none; the model's file, or a library, cannot be used;
+       the results cannot be written
   130  interrupted
 """
 
@@ -58,51 +60,80 @@ def main(arguments: Sequence[str] | None = None, *, samples_dir: Path) -> int:
     """
     # gRPC would log a failed connection, which our own line reports.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    if sys.stderr is None:  # Whoever called closed it.
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # A file's name may be no text.
     parser = _make_parser()
     options = parser.parse_args(arguments)
     try:
+        if sys.stdout is None:
+            raise ValueError("Standard output must be open. It is closed. Send it to a file, or to /dev/null.")
         images = [image for name in options.images or [str(samples_dir)] for image in expand(name)]
         with Client(_open_transport(options)) as client:
             results = _show_progress(client.classify(images), len(images), sys.stderr)
             if options.json:
                 is_readable = _print_json(results, options.top_k)
             else:
-                image_chars = max((len(image) for image in images if isinstance(image, str)), default=0)
+                image_chars = max((len(to_text(image)) for image in images if isinstance(image, str)), default=0)
                 is_readable = _print_table(results, options.top_k, image_chars)
+        sys.stdout.flush()
     except ValueError as exc:
-        print(f"{parser.prog}: {exc}", file=sys.stderr)
-        return WRONG_USE
+        return _complain(parser.prog, exc, WRONG_USE)
     except ClassifierError as exc:
-        print(f"{parser.prog}: {exc}", file=sys.stderr)
-        return NO_RESPONSE if isinstance(exc, UnavailableError | DeadlineError) else UNUSABLE
+        return _complain(
+            parser.prog, exc, NO_RESPONSE if isinstance(exc, UnavailableError | DeadlineError) else UNUSABLE
+        )
     except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return _complain(parser.prog, "interrupted", INTERRUPTED)
     except BrokenPipeError:
-        # The reader has closed the pipe. Flushing at the end must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard(sys.stdout)  # The reader has closed the pipe.
         return OK
+    except OSError as exc:
+        _discard(sys.stdout)
+        return _complain(parser.prog, f"the results cannot be written ({exc.strerror or exc})", UNUSABLE)
     return OK if is_readable else SOME_UNREADABLE
+
+
+def to_text(name: str) -> str:
+    """Return a name with what is not printed, such as control characters and marks of direction, as escapes."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
+
+
+def _complain(program: str, reason: object, status: int) -> int:
+    """Print one line, if that is possible; return the status."""
+    try:
+        print(f"{program}: {to_text(str(reason))}", file=sys.stderr, flush=True)
+    except OSError:
+        _discard(sys.stderr)
+    return status
+
+
+def _discard(stream: TextIO) -> None:
+    """Send what a stream still holds to nowhere: writing it at the end of the process must not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def expand(name: str) -> Iterator[str | BinaryIO]:
     """Yield the images that an argument means: a file, those in a folder or of a pattern, or stdin.
 
+    A folder that cannot be read is yielded too: it becomes an error at its position. Devices and pipes are left out.
+
     Raises:
-        ValueError: the folder holds no image, or nothing matches the pattern.
+        ValueError: the folder holds no image, nothing matches the pattern, or stdin is closed.
     """
-    path = Path(name)
+    # Those of os.path take a name of any length.
     if name == "-":
+        if sys.stdin is None:
+            raise ValueError("Standard input must be open for the image -. It is closed. Send an image to it.")
         yield sys.stdin.buffer
-    elif path.is_dir():
-        found = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    elif os.path.isdir(name):  # noqa: PTH112
+        found = _find_images(name)
         if not found:
             raise ValueError(f"A folder must hold images ({READABLE}). There are none in {name}.")
         yield from found
-    elif glob.has_magic(name) and not path.exists():
+    elif glob.has_magic(name) and not os.path.exists(name):  # noqa: PTH110
         found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 (Path's takes no absolute patterns)
         if not found:
             raise ValueError(f"A pattern must match something. Nothing is there that matches {name}.")
@@ -110,6 +141,27 @@ def expand(name: str) -> Iterator[str | BinaryIO]:
             yield from expand(match)
     else:
         yield name
+
+
+def _find_images(folder: str) -> list[str]:
+    """Return the paths of the images in a folder and below, and of the folders that cannot be read, sorted."""
+    unreadable: list[str] = []
+    found = [
+        str(Path(parent, name))
+        for parent, _, names in os.walk(folder, onerror=lambda exc: unreadable.append(str(exc.filename)))
+        for name in names
+        if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".") and not _is_special(Path(parent, name))
+    ]
+    return sorted(found + unreadable)
+
+
+def _is_special(path: Path) -> bool:
+    """Return whether a path is a device, a pipe or a socket: to open one may wait for ever."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # Whoever reads it says why.
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -145,7 +197,7 @@ def _make_parser() -> argparse.ArgumentParser:
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a number from 1. Received: {text!r}")
-    return int(text)
+    return min(int(text), sys.maxsize)
 
 
 def _open_transport(options: argparse.Namespace) -> Transport:
@@ -153,7 +205,7 @@ def _open_transport(options: argparse.Namespace) -> Transport:
     connection = {"timeout_s": options.timeout, "ca_file": options.ca_file, "token": os.environ.get(_TOKEN)}
     connection = {name: value for name, value in connection.items() if value is not None}
     if options.tflite:
-        if given or options.tls or options.ca_file or options.timeout:
+        if given or options.tls or options.ca_file or options.timeout is not None:
             raise ValueError(
                 "--target, --model, --timeout, --tls and --ca-file are for a server, --tflite is without one."
             )
@@ -191,16 +243,18 @@ def _print_table(results: Results, top_k: int | None, image_chars: int) -> bool:
     for result in results:
         if isinstance(result, ImageError):
             is_readable = False
-            print(f"{result.image:<{image_chars}}  {result.reason}")
+            print(f"{to_text(result.image):<{image_chars}}  {to_text(result.reason)}")
             continue
         predictions.append(result)
-        label_chars = max(map(len, result.probabilities))
-        best = islice(result.probabilities.items(), top_k or _TABLE_TOP_K)
+        labels = [(to_text(label), probability) for label, probability in result.probabilities.items()]
+        label_chars = max(len(label) for label, _ in labels)
+        best = labels[: top_k or _TABLE_TOP_K]
         row = "  ".join(f"{label:<{label_chars}} {probability:6.1%}" for label, probability in best)
-        print(f"{result.image:<{image_chars}}  {row}")
+        print(f"{to_text(result.image):<{image_chars}}  {row}")
     if predictions:
         latency_ms = statistics.median(prediction.latency_ms for prediction in predictions)
-        print(f"model version {predictions[-1].model_version or 'unknown'}, {latency_ms:.1f} ms (median)")
+        version = to_text(predictions[-1].model_version) or "unknown"
+        print(f"model version {version}, {latency_ms:.1f} ms (median)")
     return is_readable
 
 

@@ -46,7 +46,13 @@ class ModelFileError(ClassifierError):
 
 
 class ServerError(ClassifierError):
-    """A server that does not return predictions."""
+    """A server that does not return predictions.
+
+    Attributes:
+        retry_after_s: when it is worth trying again, as the server says; `None` where it does not.
+    """
+
+    retry_after_s: float | None = None
 
 
 class UnavailableError(ServerError):
@@ -66,4 +72,5 @@ class RefusedError(ServerError):
 
 
 class AnswerError(ServerError):
-    """The server is not TensorFlow Serving, or the model is no classifier with this project's signatures."""
+    """The server is not TensorFlow Serving, the model is no classifier with this project's signatures, or what it
+    sends is malformed."""

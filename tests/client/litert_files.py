@@ -21,18 +21,19 @@ CLASS_NAMES = ("red", "green", "blue")
 SPEC = "model_spec.json"
 
 
-def convert(shape: Sequence[int], *, num_inputs: int = 1, representative: Any = None) -> bytes:
+def convert(shape: Sequence[int], *, num_inputs: int = 1, representative: Any = None, activation: Any = None) -> bytes:
     """Return a model whose probabilities say how red, green and blue an image of -1 to 1 is.
 
     Args:
         shape: `[height, width, channels]` of the image.
         num_inputs: images that it takes; their sum counts.
         representative: images `float32 [1, height, width, channels]` to quantize with, for uint8 in and out.
+        activation: what makes the outputs; a softmax where there is none.
     """
     import tensorflow as tf
 
     def classify(*images: Any) -> Any:
-        return tf.nn.softmax(4.0 * tf.reduce_mean(tf.add_n(images), [1, 2]))
+        return (activation or tf.nn.softmax)(4.0 * tf.reduce_mean(tf.add_n(images), [1, 2]))
 
     graph = tf.function(classify).get_concrete_function(*[tf.TensorSpec([1, *shape])] * num_inputs)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([graph], tf.Module())

@@ -147,7 +147,7 @@ def test_batch_size_is_at_least_one(transport: ColourTransport) -> None:
         (["a", "b"], [0.5], r"Received: 1 probabilities for \['a', 'b'\]"),
         (["a", "a"], [0.5, 0.5], r"Received: 2 probabilities for \['a', 'a'\]"),
         ([], [], "Received: 0 probabilities"),
-        (["a", "b"], [0.5, float("nan")], r"A probability must be a number\. Received: \[0\.5, nan\]"),
+        (["a", "b"], [0.5, float("nan")], r"A probability must be a number of 0 to 1\. Received: \[0\.5, nan\]"),
     ],
 )
 def test_invalid_output_is_an_error(

@@ -39,3 +39,22 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Release connections and memory."""
+
+
+class Closable:
+    """What can be closed once and again, and used no more."""
+
+    _is_closed = False
+
+    def close(self) -> None:
+        """Release connections and memory; once is enough."""
+        self._is_closed = True
+
+    def check_open(self) -> None:
+        """Check that it was not closed.
+
+        Raises:
+            ValueError: it was.
+        """
+        if self._is_closed:
+            raise ValueError(f"A {type(self).__name__} must be open to classify. This one is closed. Make a new one.")

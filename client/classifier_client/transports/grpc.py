@@ -1,33 +1,32 @@
 """TensorFlow Serving over gRPC: pixels in, as bytes. Needs no TensorFlow: the messages are this package's own."""
 
+import reprlib
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from PIL import Image
 
-from ..errors import RefusedError
-from . import Answer, prediction_pb2
-from .connection import (
-    SIGNATURE,
-    ConnectionOptions,
-    check_image_size,
-    check_target,
-    is_this_machine,
-    retry,
-    to_answers,
-)
+from ..errors import AnswerError, RefusedError
+from . import Answer, Closable, prediction_pb2
+from .answers import MAX_RESPONSE_BYTES, SIGNATURE, check_image_size, to_answers
+from .connection import ConnectionOptions, check_target, is_this_machine, retry
 from .failures import to_error
 
 _SERVICE = "/tensorflow.serving.PredictionService/"
 _SIGNATURE_DEF = "signature_def"
 _UNIX = "unix:"
-# gRPC's own waits, a second that grows to two minutes, would outlast our retries and a server's restart.
-_RECONNECT = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 1000)]
+_SETTINGS = [
+    # gRPC's own waits, a second that grows to two minutes, would outlast our retries and a server's restart.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
+]
 
 
-class GrpcTransport:
+class GrpcTransport(Closable):
     """A model behind TensorFlow Serving's gRPC API.
 
     Args:
@@ -48,25 +47,26 @@ class GrpcTransport:
         self._options = options or ConnectionOptions()
         self._image_size_px: int | None = None
         self._channel = self._open_channel()
-        self._predict = self._method("Predict", prediction_pb2.PredictRequest, prediction_pb2.PredictResponse)
-        self._get_metadata = self._method(
-            "GetModelMetadata", prediction_pb2.ModelMetadataRequest, prediction_pb2.ModelMetadataResponse
-        )
+        # Responses come as bytes, since the library would log a traceback of those that it cannot parse.
+        self._predict: Any = self._channel.unary_unary(f"{_SERVICE}Predict")
+        self._get_metadata: Any = self._channel.unary_unary(f"{_SERVICE}GetModelMetadata")
 
     def image_size_px(self) -> int:
         """Return the side of the images that the model takes; the server is queried once."""
+        self.check_open()
         if self._image_size_px is None:
             request = prediction_pb2.ModelMetadataRequest(
                 model_spec=prediction_pb2.ModelSpec(name=self._model), metadata_field=[_SIGNATURE_DEF]
             )
-            response = self._call(self._get_metadata, request)
-            signatures = prediction_pb2.Signatures.FromString(response.metadata[_SIGNATURE_DEF].value)
+            response = self._call(self._get_metadata, request, prediction_pb2.ModelMetadataResponse)
+            signatures = _parse(prediction_pb2.Signatures, response.metadata[_SIGNATURE_DEF].value)
             shape = signatures.signature_def[SIGNATURE].inputs[SIGNATURE].tensor_shape
             self._image_size_px = check_image_size([dim.size for dim in shape.dim], model=self._model)
         return self._image_size_px
 
     def predict(self, images: Sequence[Image.Image]) -> list[Answer]:
         """Classify RGB images of the model's size; see `Transport`."""
+        self.check_open()
         size_px = images[0].width
         pixels = prediction_pb2.Tensor(
             dtype=prediction_pb2.DT_UINT8,
@@ -78,16 +78,14 @@ class GrpcTransport:
         )
         start_s = time.perf_counter()
         try:
-            response = self._call(self._predict, request)
+            response = self._call(self._predict, request, prediction_pb2.PredictResponse)
         except RefusedError:
             # Perhaps there is a new version, for images of another size: the next call queries it.
             self._image_size_px = None
             raise
-        rows, names = response.outputs["probabilities"], response.outputs["classes"]
-        num_classes = max(len(rows.float_val) // len(images), 1)
         return to_answers(
-            _split(rows.float_val, num_classes),
-            _split([name.decode() for name in names.string_val], num_classes),
+            _read_rows(response.outputs["probabilities"], prediction_pb2.DT_FLOAT),
+            _read_rows(response.outputs["classes"], prediction_pb2.DT_STRING),
             num_images=len(images),
             model_version=str(response.model_spec.version.value),
             start_s=start_s,
@@ -95,27 +93,23 @@ class GrpcTransport:
 
     def close(self) -> None:
         """Close the connection."""
+        super().close()
         self._channel.close()
 
     def _open_channel(self) -> grpc.Channel:
-        arguments = [*_RECONNECT, ("grpc.enable_http_proxy", int(not self._is_here))]
+        arguments = [*_SETTINGS, ("grpc.enable_http_proxy", int(not self._is_here))]
         if not self._options.tls:
             return grpc.insecure_channel(self._target, arguments)
         roots = self._options.ca_file.read_bytes() if self._options.ca_file else None
         return grpc.secure_channel(self._target, grpc.ssl_channel_credentials(roots), arguments)
 
-    def _method(self, name: str, request: Any, response: Any) -> Any:
-        return self._channel.unary_unary(
-            _SERVICE + name, request_serializer=request.SerializeToString, response_deserializer=response.FromString
-        )
-
-    def _call(self, method: Any, request: Any) -> Any:
+    def _call(self, method: Any, request: Any, response: Any) -> Any:
         token = self._options.token
         metadata = [("authorization", f"Bearer {token}")] if token else []
 
         def call() -> Any:
             try:
-                return method(request, timeout=self._options.timeout_s, metadata=metadata)
+                content = method(request.SerializeToString(), timeout=self._options.timeout_s, metadata=metadata)
             except grpc.RpcError as exc:
                 raise to_error(
                     exc.code().name,
@@ -124,6 +118,7 @@ class GrpcTransport:
                     model=self._model,
                     timeout_s=self._options.timeout_s,
                 ) from exc
+            return _parse(response, content)
 
         return retry(call, self._options.num_retries)
 
@@ -132,6 +127,31 @@ def _shape(*sizes: int) -> prediction_pb2.TensorShape:
     return prediction_pb2.TensorShape(dim=[prediction_pb2.TensorShape.Dim(size=size) for size in sizes])
 
 
-def _split(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    """Split values into rows of a size."""
-    return [values[i : i + size] for i in range(0, len(values), size)]
+def _parse(message: Any, content: bytes) -> Any:
+    try:
+        return message.FromString(content)
+    except DecodeError as exc:
+        raise AnswerError(
+            f"A server must send messages of TensorFlow Serving. Received: {content[:20]!r}. "
+            "Check which server is there."
+        ) from exc
+
+
+def _read_rows(tensor: prediction_pb2.Tensor, dtype: int) -> list[list[Any]]:
+    """Return the values of a tensor `[N, C]`.
+
+    Raises:
+        AnswerError: it has another dtype or shape, not as many values, or a text that is not UTF-8.
+    """
+    values: Sequence[Any] = tensor.float_val if dtype == prediction_pb2.DT_FLOAT else tensor.string_val
+    shape = [dim.size for dim in tensor.tensor_shape.dim]
+    if tensor.dtype != dtype or len(shape) != 2 or min(shape) < 1 or shape[0] * shape[1] != len(values):
+        raise AnswerError(
+            "A server must return probabilities as DT_FLOAT and classes as DT_STRING, both [N, classes]. Received: "
+            f"{len(values)} values of dtype {tensor.dtype} for {reprlib.repr(shape)}. Check which model is there."
+        )
+    try:
+        values = [value.decode() for value in values] if dtype == prediction_pb2.DT_STRING else list(values)
+    except UnicodeDecodeError as exc:
+        raise AnswerError(f"A class name must be UTF-8 ({exc}). Export the model again.") from exc
+    return [values[i : i + shape[1]] for i in range(0, len(values), shape[1])]

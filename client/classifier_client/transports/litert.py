@@ -1,6 +1,7 @@
 """A LiteRT (TFLite) file, run in this process. Its metadata describes its input and its output."""
 
 import os
+import reprlib
 import threading
 import time
 from collections.abc import Sequence
@@ -13,8 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import ModelFileError
-from . import Answer
+from . import Answer, Closable
+from .answers import MAX_SIZE_PX, are_probabilities
 from .litert_metadata import read_metadata
+
+# What the interpreter raises for a model that it cannot run: it has no errors of its own.
+_UNFIT = (ValueError, RuntimeError, TypeError, LookupError, OverflowError, MemoryError)
 
 
 class _Tensor(TypedDict):
@@ -26,7 +31,7 @@ class _Tensor(TypedDict):
     quantization: tuple[float, int]
 
 
-class LiteRTTransport:
+class LiteRTTransport(Closable):
     """A model in a file, without a server.
 
     Args:
@@ -42,16 +47,15 @@ class LiteRTTransport:
         self._metadata = read_metadata(path)
         self._mean = np.array(self._metadata.mean, np.float32)
         self._std = np.array(self._metadata.std, np.float32)
+        self._path = path
         try:
             self._interpreter = Interpreter(model_path=str(path), num_threads=num_threads or _count_cores())
             self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as exc:
-            reason = " ".join(str(exc).split())
-            raise ModelFileError(
-                f"{path} must be a LiteRT model that runs here. LiteRT says: {reason} Export the model again."
-            ) from exc
+            tensors = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        except _UNFIT as exc:
+            raise self._error(exc) from exc
         self._lock = threading.Lock()
-        self._input, self._output = _check_tensors(self._interpreter, path)
+        self._input, self._output = _check_tensors(*tensors, path)
         if self._input["dtype"] is np.float32 and not (self._mean.size and self._std.size):
             raise ModelFileError(
                 f"A LiteRT file with a float input must say how it is normalized. {path} does not. "
@@ -66,6 +70,7 @@ class LiteRTTransport:
 
     def image_size_px(self) -> int:
         """Return the side of the model's input."""
+        self.check_open()
         return int(self._input["shape"][1])
 
     def predict(self, images: Sequence[Image.Image]) -> list[Answer]:
@@ -73,8 +78,10 @@ class LiteRTTransport:
         return [self._predict(image) for image in images]
 
     def close(self) -> None:
-        """Release the model."""
-        del self._interpreter
+        """Release the model, after the image that it runs."""
+        with self._lock:
+            super().close()
+            self.__dict__.pop("_interpreter", None)
 
     def _predict(self, image: Image.Image) -> Answer:
         start_s = time.perf_counter()
@@ -82,21 +89,35 @@ class LiteRTTransport:
         if self._input["dtype"] is np.float32:
             pixels = (pixels - self._mean) / self._std
         with self._lock:  # An interpreter runs one image at a time.
-            self._interpreter.set_tensor(self._input["index"], pixels)
-            self._interpreter.invoke()
-            values = self._interpreter.get_tensor(self._output["index"])[0]
-        probabilities = _dequantize(values, self._output)
+            self.check_open()
+            try:
+                self._interpreter.set_tensor(self._input["index"], pixels)
+                self._interpreter.invoke()
+                values = self._interpreter.get_tensor(self._output["index"])[0]
+            except _UNFIT as exc:
+                raise self._error(exc) from exc
+        probabilities = _dequantize(values, self._output).tolist()
+        if len(probabilities) != len(self._metadata.class_names) or not are_probabilities(probabilities):
+            raise ModelFileError(
+                "A classifier's LiteRT file must return a probability of 0 to 1 for each class. "
+                f"Received: {reprlib.repr(probabilities)} of {self._path}. Export the model again."
+            )
         latency_ms = (time.perf_counter() - start_s) * 1000
-        return Answer(self._metadata.class_names, probabilities.tolist(), self._metadata.model_version, latency_ms)
+        return Answer(self._metadata.class_names, probabilities, self._metadata.model_version, latency_ms)
+
+    def _error(self, exc: Exception) -> ModelFileError:
+        reason = " ".join(str(exc).split())
+        return ModelFileError(
+            f"{self._path} must be a LiteRT model that runs here. LiteRT says: {reason} Export the model again."
+        )
 
 
 def _count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _check_tensors(interpreter: Interpreter, path: Path) -> tuple[_Tensor, _Tensor]:
+def _check_tensors(inputs: list[_Tensor], outputs: list[_Tensor], path: Path) -> tuple[_Tensor, _Tensor]:
     """Return the details of the one input and the one output of an image classifier."""
-    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     shapes = [tensor["shape"].tolist() for tensor in (*inputs, *outputs)]
     types = [tensor["dtype"].__name__ for tensor in (*inputs, *outputs)]
     if (
@@ -105,6 +126,7 @@ def _check_tensors(interpreter: Interpreter, path: Path) -> tuple[_Tensor, _Tens
         or len(shapes[0]) != 4
         or shapes[0][0] != 1
         or shapes[0][1] != shapes[0][2]
+        or not 2 <= shapes[0][1] <= MAX_SIZE_PX  # A size that is left open appears as 1.
         or shapes[0][3] != 3
         or types[0] not in ("float32", "uint8")
         or len(shapes[1]) != 2
@@ -112,8 +134,9 @@ def _check_tensors(interpreter: Interpreter, path: Path) -> tuple[_Tensor, _Tens
     ):
         received = ", ".join(f"{kind} {shape}" for kind, shape in zip(types, shapes, strict=True))
         raise ModelFileError(
-            "A classifier's LiteRT file must take one square RGB image, float32 or uint8 [1, size, size, 3], and "
-            f"return [1, classes]. Received: {received} in {path}. Choose another file."
+            "A classifier's LiteRT file must take one square RGB image, float32 or uint8 [1, size, size, 3] of 2 to "
+            f"{MAX_SIZE_PX} pixels a side, and return [1, classes]. Received: {received} in {path}. "
+            "Choose another file."
         )
     return inputs[0], outputs[0]
 
@@ -122,4 +145,5 @@ def _dequantize(values: NDArray[Any], tensor: _Tensor) -> NDArray[np.float32]:
     if values.dtype == np.float32:
         return values
     scale, zero_point = tensor["quantization"]
-    return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+    with np.errstate(over="ignore", invalid="ignore"):  # What is no probability then is refused.
+        return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)

@@ -5,8 +5,11 @@ Of both flatbuffers a few fields are needed, so they are read by number instead 
 The schemas: tensorflow/lite/schema/schema.fbs and tflite_support/metadata/metadata_schema.fbs.
 """
 
+import hashlib
 import json
+import lzma
 import mmap
+import stat
 import struct
 import zipfile
 import zlib
@@ -25,11 +28,17 @@ SPEC = "model_spec.json"
 """Beside the file, or in its archive: may name the classes, in the output's order, and the version."""
 
 # What flatbuffers, zipfile and json raise for invalid content.
-_DAMAGED = (struct.error, zlib.error, zipfile.BadZipFile, LookupError, TypeError, ValueError, EOFError, RuntimeError)
+_DAMAGED = (
+    *(struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile),
+    *(LookupError, TypeError, ValueError, EOFError, RuntimeError, OverflowError),
+)
 _MAGIC = b"TFL3"
 _METADATA_NAME = "TFLITE_METADATA"
 _TENSOR_AXIS_LABELS = 2  # AssociatedFileType
 _NORMALIZATION = 1  # ProcessUnitOptions
+_MAX_ELEMENTS = 1 << 16
+_MAX_PACKED_BYTES = 16 << 20
+_MAX_NORMALIZATION = 1e6  # Far above any; what it is divided by is above its inverse.
 
 
 @dataclass(frozen=True)
@@ -55,31 +64,35 @@ def read_metadata(path: Path) -> Metadata:
 
     Raises:
         ModelFileError: there is no such file, it is no LiteRT model, has no metadata or no labels, or `model_spec.json`
-            names other classes.
+            names other classes, or another content of the file beside it.
     """
     try:
         with _open(path) as content:
             if content[4:8] != _MAGIC:
                 raise _error(path, f"a file that begins with {bytes(content[:8])!r}")
+            beside = _read_spec(path)
+            # A damaged model may end the whole process, where nothing vouches for it.
+            _check_content(path, content, beside)
             metadata = _find_metadata(content)
             if metadata is None:
                 raise _error(path, "a model without metadata")
             mean, std = _read_normalization(metadata)
             version = metadata.text(2)
-            files = _read_archive(path)
-            labels = files.get(_find_labels(metadata), b"").decode()
-            spec = json.loads(_read_spec(path, files))
+            labels = _read_packed(path, _find_labels(metadata)).decode()
+            spec = beside or _to_spec(_read_packed(path, SPEC) or b"{}")
     except OSError as exc:
-        raise ModelFileError(f"{path} cannot be read ({exc.strerror}). Check the path.") from exc
+        raise ModelFileError(f"{path} cannot be read ({exc.strerror or exc}). Check the path.") from exc
     except _DAMAGED as exc:
         raise _error(path, f"one with damaged metadata ({exc})") from exc
     class_names = tuple(label.strip() for label in labels.splitlines() if label.strip())
     if not class_names:
         raise _error(path, "metadata without labels")
-    if tuple(spec.get("class_names", class_names)) != class_names:
+    if len(set(class_names)) < len(class_names):
+        raise _error(path, "metadata whose labels are not all different")
+    if list(named := spec.get("class_names", class_names)) != list(class_names):
         raise ModelFileError(
             f"A LiteRT file and the {SPEC} beside it must name the same classes. Received: {', '.join(class_names)} "
-            f"and {', '.join(spec['class_names'])}. Copy both again from where the model was published."
+            f"and {', '.join(named)}. Copy both again from where the model was published."
         )
     # Published models lie in a folder that is named for the version.
     folder = path.absolute().parent.name
@@ -97,6 +110,9 @@ def _error(path: Path, received: str) -> ModelFileError:
 @contextmanager
 def _open(path: Path) -> Iterator[Any]:
     """Return a file's content without reading it all: a model may take a hundred megabytes."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # To open a pipe may wait for ever.
+        raise _error(path, "a pipe or a device")
     with path.open("rb") as file:
         if not path.stat().st_size:
             raise _error(path, "an empty file")
@@ -143,8 +159,10 @@ class _Table:
         offset = self._offset(field)
         if not offset:
             return range(0)
-        start, size = self._table.Vector(offset), kind.bytewidth
-        return range(start, start + self._table.VectorLen(offset) * size, size)
+        start, size, length = self._table.Vector(offset), kind.bytewidth, self._table.VectorLen(offset)
+        if start + length * size > len(self._table.Bytes) or (size > 1 and length > _MAX_ELEMENTS):
+            raise ValueError(f"a list of {length} elements")
+        return range(start, start + length * size, size)
 
 
 def _find_metadata(content: Any) -> _Table | None:
@@ -162,7 +180,15 @@ def _read_normalization(metadata: _Table) -> tuple[tuple[float, ...], tuple[floa
     for unit in metadata.tables(3)[0].tables(2)[0].tables(4):
         if unit.number(0, Uint8Flags) == _NORMALIZATION:
             options = unit.table(1)
-            return options.floats(0), options.floats(1)
+            mean, std = options.floats(0), options.floats(1)
+            limit = _MAX_NORMALIZATION
+            if not (
+                {len(mean), len(std)} <= {0, 1, 3}
+                and all(abs(value) <= limit for value in mean)
+                and all(1 / limit <= value <= limit for value in std)
+            ):
+                raise ValueError("a mean and a standard deviation that cannot be")
+            return mean, std
     return (), ()
 
 
@@ -174,14 +200,50 @@ def _find_labels(metadata: _Table) -> str:
     return ""
 
 
-def _read_archive(path: Path) -> dict[str, bytes]:
-    """Return the files that are packed with the model."""
+def _read_packed(path: Path, name: str) -> bytes:
+    """Return a file that is packed with the model; empty where there is none."""
     if not zipfile.is_zipfile(path):
-        return {}
+        return b""
     with zipfile.ZipFile(path) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
+        if name not in archive.namelist():
+            return b""
+        with archive.open(name) as file:
+            content = file.read(_MAX_PACKED_BYTES + 1)
+    if len(content) > _MAX_PACKED_BYTES:
+        raise ValueError(f"more than {_MAX_PACKED_BYTES >> 20} MB in {name}")
+    return content
 
 
-def _read_spec(path: Path, files: dict[str, bytes]) -> bytes:
+def _read_spec(path: Path) -> dict[str, Any]:
+    """Return the spec beside the file; empty where there is none."""
     beside = path.with_name(SPEC)
-    return beside.read_bytes() if beside.is_file() else files.get(SPEC, b"{}")
+    return _to_spec(beside.read_bytes()) if beside.is_file() else {}
+
+
+def _to_spec(content: bytes) -> dict[str, Any]:
+    """Return a spec whose fields are what they should be.
+
+    Raises:
+        ValueError: it is no such spec.
+    """
+    spec = json.loads(content)
+    if not isinstance(spec, dict):
+        raise ValueError(f"a {SPEC} that is a {type(spec).__name__}")
+    names, version, files = spec.get("class_names", []), spec.get("model_version", ""), spec.get("files", {})
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"a {SPEC} whose class_names is no list of texts")
+    if type(version) not in (str, int):
+        raise ValueError(f"a {SPEC} whose model_version is neither a text nor a number")
+    if not isinstance(files, dict) or not all(isinstance(file, dict) for file in files.values()):
+        raise ValueError(f"a {SPEC} whose files are no objects")
+    return spec
+
+
+def _check_content(path: Path, content: Any, spec: dict[str, Any]) -> None:
+    """Check that a file is what the spec beside it describes, if it does."""
+    digests = [file.get("sha256") for file in spec.get("files", {}).values() if file.get("name") == path.name]
+    if digests and hashlib.sha256(content).hexdigest() not in digests:
+        raise ModelFileError(
+            f"A LiteRT file must be the one whose sha256 the {SPEC} beside it has. {path} is damaged, or another one. "
+            "Copy both again from where the model was published."
+        )

@@ -5,6 +5,9 @@ Pixels written as JSON numbers would take several times as long.
 
 import base64
 import io
+import json
+import re
+import reprlib
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,17 +20,11 @@ import requests
 from PIL import Image
 
 from ..errors import ModelNotFoundError, ServerError
-from . import Answer
-from .connection import (
-    SIGNATURE,
-    ConnectionOptions,
-    check_image_size,
-    check_target,
-    is_this_machine,
-    retry,
-    to_answers,
-)
+from . import Answer, Closable
+from .answers import MAX_RESPONSE_BYTES, SIGNATURE, check_image_size, to_answers
+from .connection import ConnectionOptions, check_target, retry
 from .failures import to_error
+from .http import Late, Malformed, Session, TooLongError, Unavailable, parse_retry_after
 
 _DESCRIPTION_AGE_S = 5.0
 _MAX_SHOWN_CHARS = 200
@@ -43,6 +40,9 @@ _CODES = {
     504: "DEADLINE_EXCEEDED",
 }
 _NOT_SERVING = "UNIMPLEMENTED"
+_OVERLOADED = (429, 503)
+_INTEGER = re.compile(r"-?[0-9]{1,19}")
+_VERSION = re.compile(r"[0-9]{1,19}")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class _Description:
     read_s: float
 
 
-class RestTransport:
+class RestTransport(Closable):
     """A model behind TensorFlow Serving's REST API.
 
     A response over REST does not name the version. So each request does: the newest that was there at most a few
@@ -66,7 +66,7 @@ class RestTransport:
         options: how the server is called.
 
     Raises:
-        ValueError: the target is something else.
+        ValueError: the target is something else, or REQUESTS_CA_BUNDLE names no certificates.
     """
 
     def __init__(
@@ -77,18 +77,16 @@ class RestTransport:
         self._options = options or ConnectionOptions()
         self._url = f"http{'s' if self._options.tls else ''}://{target}/v1/models/{quote(model, safe='')}"
         self._description: _Description | None = None
-        self._session = requests.Session()
-        self._session.trust_env = not is_this_machine(target)
-        self._session.auth = self._add_token
-        if self._options.ca_file:
-            self._session.verify = str(self._options.ca_file)
+        self._session = Session(target, self._options)
 
     def image_size_px(self) -> int:
         """Return the side of the images that the newest version takes."""
+        self.check_open()
         return self._describe().image_size_px
 
     def predict(self, images: Sequence[Image.Image]) -> list[Answer]:
         """Classify RGB images of the model's size; see `Transport`."""
+        self.check_open()
         body = {"inputs": [{"b64": _write_png(image)} for image in images]}
         try:
             return self._predict(body, self._describe().version)
@@ -99,6 +97,7 @@ class RestTransport:
 
     def close(self) -> None:
         """Close the connections."""
+        super().close()
         self._session.close()
 
     def _describe(self) -> _Description:
@@ -108,13 +107,16 @@ class RestTransport:
         if known and now_s - known.read_s < _DESCRIPTION_AGE_S:
             return known
         document = self._call("GET", "/metadata")
-        version, shape = "", []
+        version, shape = None, []
         # Without such a signature there is no shape, and the check reports it.
-        with suppress(LookupError, TypeError, ValueError):
+        with suppress(LookupError, TypeError):
             version = document["model_spec"]["version"]
             signature = document["metadata"]["signature_def"]["signature_def"][SIGNATURE]
-            shape = [int(dim["size"]) for dim in signature["inputs"][SIGNATURE]["tensor_shape"]["dim"]]
-        self._description = _Description(version, check_image_size(shape, model=self._model), now_s)
+            shape = [_to_int(dim["size"]) for dim in signature["inputs"][SIGNATURE]["tensor_shape"]["dim"]]
+        size_px = check_image_size(shape, model=self._model)
+        if not isinstance(version, str) or not _VERSION.fullmatch(version):
+            raise self._error(_NOT_SERVING, f"it names the version {reprlib.repr(version)}")
+        self._description = _Description(version, size_px, now_s)
         return self._description
 
     def _predict(self, body: dict[str, list[dict[str, str]]], version: str) -> list[Answer]:
@@ -124,7 +126,7 @@ class RestTransport:
             outputs = document["outputs"]
             probabilities, classes = outputs["probabilities"], outputs["classes"]
         except (LookupError, TypeError) as exc:
-            raise self._error(_NOT_SERVING, f"it sends {str(document)[:_MAX_SHOWN_CHARS]}") from exc
+            raise self._error(_NOT_SERVING, f"it sends {reprlib.repr(document)}") from exc
         return to_answers(
             probabilities, classes, num_images=len(body["inputs"]), model_version=version, start_s=start_s
         )
@@ -134,43 +136,47 @@ class RestTransport:
 
         def call() -> Any:
             try:
-                response = self._session.request(
-                    method, self._url + path, json=body, timeout=self._options.timeout_s, allow_redirects=False
-                )
-            except requests.Timeout as exc:
+                response, content = self._session.request(method, self._url + path, body)
+            except Late as exc:
                 raise self._error("DEADLINE_EXCEEDED", "") from exc
-            except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as exc:
-                raise self._error("UNAVAILABLE", _reason(exc)) from exc
-            return self._read(response)
+            except Unavailable as exc:
+                # Between two bytes, a timeout looks like a broken connection.
+                is_late = isinstance(_cause(exc), TimeoutError)
+                raise self._error("DEADLINE_EXCEEDED" if is_late else "UNAVAILABLE", _reason(exc)) from exc
+            except TooLongError as exc:
+                reason = f"its response is longer than {MAX_RESPONSE_BYTES >> 20} MB"
+                raise self._error(_NOT_SERVING, reason) from exc
+            except Malformed as exc:
+                raise self._error(_NOT_SERVING, _reason(exc)) from exc
+            return self._read(response, content)
 
         return retry(call, self._options.num_retries)
 
-    def _read(self, response: requests.Response) -> Any:
+    def _read(self, response: requests.Response, content: bytes) -> Any:
         """Return the JSON of a response.
 
         Raises:
             ServerError: it is an error, or not from TensorFlow Serving.
         """
         try:
-            document = response.json()
-        except requests.JSONDecodeError:
+            document = json.loads(content)
+        except (ValueError, RecursionError):  # No JSON, no UTF-8, a number of a thousand digits, or deeply nested.
             document = None
         status, is_error = response.status_code, isinstance(document, dict) and "error" in document
         if status == requests.codes.ok and isinstance(document, dict) and not is_error:
             return document
-        reason = str(document["error"]) if is_error else f"HTTP status {status}: {response.text[:_MAX_SHOWN_CHARS]}"
+        shown = content[:_MAX_SHOWN_CHARS].decode("utf-8", "replace")
+        told = document["error"] if is_error else None
+        reason = told if isinstance(told, str) else f"HTTP status {status}: {shown}"
         # A proxy may respond for a server that is down, in a form of its own.
         known = is_error or status in (401, 403, 503, 504)
-        raise self._error(_CODES.get(status, f"HTTP status {status}") if known else _NOT_SERVING, reason)
+        error = self._error(_CODES.get(status, f"HTTP status {status}") if known else _NOT_SERVING, reason)
+        if known and status in _OVERLOADED:
+            error.retry_after_s = parse_retry_after(response.headers.get("Retry-After", ""))
+        raise error
 
     def _error(self, code: str, reason: str) -> ServerError:
         return to_error(code, reason, target=self._target, model=self._model, timeout_s=self._options.timeout_s)
-
-    def _add_token(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        # As the session's `auth`, so that no ~/.netrc replaces it.
-        if self._options.token:
-            request.headers["Authorization"] = f"Bearer {self._options.token}"
-        return request
 
 
 def _write_png(image: Image.Image) -> str:
@@ -180,8 +186,21 @@ def _write_png(image: Image.Image) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _reason(exc: BaseException) -> str:
-    """Return the message of the first failure of a chain: the others only wrap it."""
+def _to_int(value: Any) -> int:
+    """Return an integer that is written as a text or a number; 0 for all else."""
+    text = str(value) if type(value) in (str, int) else ""
+    return int(text) if _INTEGER.fullmatch(text) else 0
+
+
+def _cause(exc: BaseException) -> BaseException:
+    """Return the first failure of a chain: the others only wrap it."""
     while before := exc.__cause__ or exc.__context__:
         exc = before
-    return str(exc) if isinstance(exc, OSError) or not isinstance(exc, BadStatusLine) else "it does not speak HTTP"
+    return exc
+
+
+def _reason(exc: BaseException) -> str:
+    cause = _cause(exc)
+    return (
+        "it does not speak HTTP" if isinstance(cause, BadStatusLine) and not isinstance(cause, OSError) else str(cause)
+    )

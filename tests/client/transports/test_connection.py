@@ -18,7 +18,7 @@ from client.classifier_client import (
     RefusedError,
     UnavailableError,
 )
-from client.classifier_client.transports import connection
+from client.classifier_client.transports import answers, connection
 from tests.client import fakes
 from tests.client.fakes import (
     CLASS_NAMES,
@@ -240,9 +240,9 @@ def test_model_that_takes_no_square_images_is_an_error(fake: FakeServer, shape: 
 
 def test_predictions_are_as_many_as_images() -> None:
     with pytest.raises(AnswerError, match="Received: 1 predictions for 2 images"):
-        connection.to_answers([[1.0]], [["a"]], num_images=2, model_version="1", start_s=0)
-    [result] = connection.to_answers([[1.0]], [CLASS_NAMES[:1]], num_images=1, model_version="1", start_s=0)
-    assert result.class_names == CLASS_NAMES[:1]
+        answers.to_answers([[1.0]], [["a"]], num_images=2, model_version="1", start_s=0)
+    [result] = answers.to_answers([[1.0]], [list(CLASS_NAMES[:1])], num_images=1, model_version="1", start_s=0)
+    assert tuple(result.class_names) == CLASS_NAMES[:1]
 
 
 # --- options
@@ -265,8 +265,11 @@ def test_target_of_any_host_is_taken(target: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"timeout_s": 0}, r"timeout_s must be above 0\. Received: 0"),
-        ({"timeout_s": float("nan")}, r"timeout_s must be above 0\. Received: nan"),
+        ({"timeout_s": 0}, r"timeout_s must be above 0 and at most a day\. Received: 0"),
+        ({"timeout_s": float("nan")}, r"at most a day\. Received: nan"),
+        ({"timeout_s": float("inf")}, r"at most a day\. Received: inf"),
+        ({"ca_file": Path(__file__), "tls": True}, r"must be a file of PEM certificates\. .*test_connection\.py"),
+        ({"ca_file": Path("n" * 300), "tls": True}, "File name too long"),
         ({"num_retries": -1}, r"num_retries must be at least 0\. Received: -1"),
         ({"ca_file": Path(__file__)}, "tls is off"),
         ({"ca_file": Path("missing.pem"), "tls": True}, "There is none at missing.pem"),

@@ -139,3 +139,25 @@ def test_file_whose_model_is_cut_out_is_refused(save: Any, float_model: bytes) -
     model = metadata.unpack(float_model)
     model.subgraphs = []
     assert "LiteRT says" in refuse(save(with_metadata(metadata.pack(model))))
+
+
+@pytest.mark.parametrize("side", [1, 5000])
+def test_file_without_a_size_or_with_a_huge_one_is_refused(side: int, save: Any) -> None:
+    assert f"Received: float32 [1, {side}, {side}, 3]" in refuse(
+        save(with_metadata(litert_files.convert((side, side, 3))))
+    )
+
+
+def test_output_that_is_no_probability_is_refused(save: Any) -> None:
+    content = litert_files.convert(SHAPE, activation=lambda values: 3 * values)
+    with pytest.raises(ModelFileError, match=r"a probability of 0 to 1 for each class\. Received: \[1"):
+        classify(save(with_metadata(content)), Image.new("RGB", (8, 8), "white"))
+
+
+def test_closed_file_is_an_error_of_ours_and_closes_again(save: Any, float_model: bytes) -> None:
+    transport = LiteRTTransport(save(with_metadata(float_model)))
+    for _ in range(2):
+        transport.close()
+    for use in (transport.image_size_px, lambda: transport.predict([Image.new("RGB", (16, 16))])):
+        with pytest.raises(ValueError, match=r"LiteRTTransport must be open to classify\. This one is closed"):
+            use()

@@ -1,6 +1,9 @@
 """The metadata of a LiteRT file is read as other writers write it, and a file without any is refused."""
 
+import hashlib
+import io
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -98,3 +101,62 @@ def test_damaged_file_gives_an_error_or_metadata(tmp_path: Path, model: bytes) -
         except ModelFileError as exc:
             refused.append(exc)
     assert len(refused) > 100
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("[]", "a list"),
+        ("null", "a NoneType"),
+        ("[" * 100_000, "damaged metadata"),
+        ("9" * 6000, "damaged metadata"),
+        ("\xff", "damaged metadata"),
+        ('{"class_names": 5}', "class_names is no list of texts"),
+        ('{"class_names": [1, 2, 3]}', "class_names is no list of texts"),
+        ('{"model_version": [1]}', "model_version is neither"),
+        ('{"files": [1]}', "files are no objects"),
+        ('{"files": {"int8": 1}}', "files are no objects"),
+    ],
+)
+def test_spec_of_another_form_is_refused(spec: str, message: str, tmp_path: Path, model: bytes) -> None:
+    (tmp_path / "model_spec.json").write_bytes(spec.encode("latin-1"))
+    with pytest.raises(ModelFileError, match=message):
+        read(tmp_path, with_metadata(model))
+
+
+def test_file_whose_content_is_not_that_of_the_spec_beside_it_is_refused(tmp_path: Path, model: bytes) -> None:
+    content = with_metadata(model)
+    described = {"name": "model.tflite", "sha256": hashlib.sha256(content).hexdigest()}
+    (tmp_path / "model_spec.json").write_text(json.dumps({"files": {"float32": described}}))
+    assert read(tmp_path, content).class_names == CLASS_NAMES
+    with pytest.raises(ModelFileError, match=r"must be the one whose sha256 the model_spec\.json beside it has"):
+        read(tmp_path, content + b"\0")
+
+
+@pytest.mark.parametrize(
+    "normalization",
+    [((0.0,), (0.0,)), ((0.0, 0.0), (1.0, 1.0)), ((float("nan"),), (1.0,)), ((3e38,), (1.0,)), ((0.0,), (1e-40,))],
+)
+def test_normalization_that_cannot_be_is_refused(normalization: Any, tmp_path: Path, model: bytes) -> None:
+    with pytest.raises(ModelFileError, match="a mean and a standard deviation that cannot be"):
+        read(tmp_path, with_metadata(model, normalization=normalization))
+
+
+def test_labels_that_are_the_same_or_swell_are_refused(tmp_path: Path, model: bytes) -> None:
+    with pytest.raises(ModelFileError, match="labels are not all different"):
+        read(tmp_path, with_metadata(model, labels=["a", "b", "a"]))
+    content = with_metadata(model, labels=None)
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as writer:
+        writer.writestr("model_spec.json", bytes(17 << 20))
+    assert len(archive.getvalue()) < 100_000
+    with pytest.raises(ModelFileError, match=r"more than 16 MB in model_spec\.json"):
+        read(tmp_path, content + archive.getvalue())
+
+
+def test_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.tflite")
+    with pytest.raises(ModelFileError, match="Received: a pipe or a device"):
+        read_metadata(tmp_path / "model.tflite")
+    with pytest.raises(ModelFileError, match="File name too long"):
+        read_metadata(tmp_path / ("n" * 300))

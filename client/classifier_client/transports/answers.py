@@ -1,0 +1,95 @@
+"""The checks of what a model sends, whichever transport carries it."""
+
+import reprlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import AnswerError
+from . import Answer
+
+SIGNATURE = "images"
+"""The model's signature that takes pixels, and the name of its one input: uint8 `[N, size, size, 3]`, RGB."""
+
+MAX_RESPONSE_BYTES = 16 << 20
+"""The probabilities and names of 30,000 classes for each of 8 images; what is longer is read no further."""
+
+MAX_SIZE_PX = 4096
+"""The side of the largest image that is made for a model: 50 MB."""
+
+_TOLERANCE = 0.01  # One step of 8 bits is 0.004, and float32 misses 1 by less.
+
+
+def check_image_size(shape: Sequence[int], *, model: str) -> int:
+    """Return the side of the images that a signature takes.
+
+    Raises:
+        AnswerError: it takes no square RGB images, or larger ones than `MAX_SIZE_PX`.
+    """
+    if len(shape) != 4 or shape[1] != shape[2] or not 1 <= shape[1] <= MAX_SIZE_PX or shape[3] != 3:
+        raise AnswerError(
+            f"The signature {SIGNATURE!r} of a model must take square RGB images, [-1, size, size, 3], of at most "
+            f"{MAX_SIZE_PX} pixels a side. Received: {reprlib.repr(list(shape))} from {model}. "
+            "Export the model with this project."
+        )
+    return shape[1]
+
+
+def to_answers(
+    probabilities: Any, classes: Any, *, num_images: int, model_version: str, start_s: float
+) -> list[Answer]:
+    """Return a server's outputs as one result for each image.
+
+    Args:
+        probabilities: a list for each image, of numbers.
+        classes: the labels, again a list for each image, of texts.
+        num_images: in the request.
+        model_version: of the model that made the predictions.
+        start_s: when the request was sent, of `time.perf_counter`.
+
+    Raises:
+        AnswerError: they are something else, or there are more predictions than images, or fewer.
+    """
+    if not (_are_rows(probabilities, (float, int)) and _are_rows(classes, (str,))):
+        raise AnswerError(
+            "A server must return a list of numbers and a list of class names for each image. "
+            f"Received: {reprlib.repr(probabilities)} and {reprlib.repr(classes)}. Check which server is there."
+        )
+    if not len(probabilities) == len(classes) == num_images:
+        raise AnswerError(
+            "A server must return one prediction for each image. "
+            f"Received: {len(probabilities)} predictions for {num_images} images. Check which server is there."
+        )
+    latency_ms = (time.perf_counter() - start_s) * 1000
+    return [Answer(*pair, model_version, latency_ms) for pair in zip(classes, probabilities, strict=True)]
+
+
+def check_answer(answer: Answer) -> None:
+    """Check that there is one probability for each class. Their sum is free: a model may judge each class alone.
+
+    Raises:
+        AnswerError: there are more or fewer, names are the same, or a probability is not 0–1.
+    """
+    names, probabilities = answer.class_names, answer.probabilities
+    if len(names) != len(probabilities) or len(set(names)) != len(names) or not names:
+        raise AnswerError(
+            "A classifier must return one probability for each of its classes, which have different names. Received: "
+            f"{len(probabilities)} probabilities for {reprlib.repr(list(names))}. Export the model again."
+        )
+    if not are_probabilities(probabilities):
+        raise AnswerError(
+            f"A probability must be a number of 0 to 1. Received: {reprlib.repr(list(probabilities))}. "
+            "Train or export the model again."
+        )
+
+
+def are_probabilities(values: Sequence[float]) -> bool:
+    """Return whether all are 0–1, but for rounding; NaN is not."""
+    return all(-_TOLERANCE <= value <= 1 + _TOLERANCE for value in values)
+
+
+def _are_rows(values: Any, types: tuple[type, ...]) -> bool:
+    """Return whether values are a list of lists of some types; a truth value is no number."""
+    return isinstance(values, list) and all(
+        isinstance(row, list) and all(type(value) in types for value in row) for row in values
+    )
