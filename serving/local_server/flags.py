@@ -90,7 +90,9 @@ class Flags:
         60_000_000, "between two of these, less than 0 for no wait; a version whose files change: at once"
     )
     num_load_threads: int = _flag(0, "versions loaded at the same time; 0 chooses")
-    tensorflow_session_parallelism: int = _flag(0, "threads for a session, inside and between operations; 0 chooses")
+    tensorflow_session_parallelism: int = _flag(
+        0, "threads inside an operation and operations at once, where neither has a flag of its own; 0 chooses"
+    )
     tensorflow_intra_op_parallelism: int = _flag(0, "threads inside one operation; 0 chooses")
     tensorflow_inter_op_parallelism: int = _flag(0, "operations at once; 0 chooses")
     tensorflow_session_config_file: str = _flag(
@@ -170,12 +172,14 @@ def _check(flags: Flags) -> None:
             "--batching_parameters_file is for --enable_batching, which is not given. Received: "
             f"--batching_parameters_file={flags.batching_parameters_file}. Add --enable_batching."
         )
-    if flags.tensorflow_session_parallelism and (
-        flags.tensorflow_intra_op_parallelism or flags.tensorflow_inter_op_parallelism
+    if (
+        flags.tensorflow_session_parallelism
+        and flags.tensorflow_intra_op_parallelism
+        and flags.tensorflow_inter_op_parallelism
     ):
         raise StartError(
             "--tensorflow_session_parallelism stands for both --tensorflow_intra_op_parallelism and "
-            "--tensorflow_inter_op_parallelism. Received: more than it. Leave it out, or the two others."
+            "--tensorflow_inter_op_parallelism. Received: all three. Leave it out, or the two others."
         )
     if not flags.port and not flags.grpc_socket_path:
         raise StartError("The server needs a port for gRPC. Received --port=0: give one, or a --grpc_socket_path.")

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from serving.local_server import operations
 from serving.local_server.errors import failed_precondition, not_found
 from serving.local_server.saved_model import SavedModelServable
 from serving.local_server.servable import LoadOptions, Servable
@@ -28,7 +27,6 @@ def load(version_dir: Path, options: LoadOptions) -> Servable:
         raise not_found(
             f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {version_dir}{hint}"
         )
-    operations.register(version_dir, options.tags)
     servable = SavedModelServable(version_dir, options)
     if all(name.startswith("__") for name in servable.signatures):
         servable.close()

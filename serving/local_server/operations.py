@@ -5,13 +5,10 @@ TensorFlow Serving has those of TensorFlow Text and of Decision Forests built in
 
 import importlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
-from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
 from serving.local_server.errors import not_found
@@ -40,13 +37,17 @@ _PACKAGES = {
 }
 
 
-def register(version_dir: Path, tags: Sequence[str]) -> None:
-    """Import the packages whose operations a SavedModel runs.
+def register(graph: Any, version_dir: Path) -> None:
+    """Import the packages whose operations a graph runs.
+
+    Args:
+        graph: a `GraphDef`.
+        version_dir: where it comes from, for messages.
 
     Raises:
         StatusError: it runs operations that are registered nowhere.
     """
-    missing = _find_missing(version_dir, tags)
+    missing = sorted({name for name in _list_operations(graph) if not _is_registered(name)})
     hints = []
     for package, prefixes in _PACKAGES.items():
         if not any(name.startswith(prefixes) for name in missing):
@@ -65,20 +66,6 @@ def register(version_dir: Path, tags: Sequence[str]) -> None:
         names = ", ".join(f"'{name}'" for name in missing)
         hint = " ".join(hints) or "They are of no package that is known here: export the model without them."
         raise not_found(f"Op type not registered {names}, which {version_dir} runs. {hint}")
-
-
-def _find_missing(version_dir: Path, tags: Sequence[str]) -> list[str]:
-    """Return the operations that a SavedModel runs and nobody has registered; what cannot be read has none."""
-    saved = saved_model_pb2.SavedModel()
-    try:
-        if (path := version_dir / "saved_model.pb").is_file():
-            saved.ParseFromString(path.read_bytes())
-        else:
-            text_format.Parse((version_dir / "saved_model.pbtxt").read_text(), saved)
-    except (OSError, ValueError, DecodeError, text_format.ParseError):
-        return []
-    graphs = [meta.graph_def for meta in saved.meta_graphs if set(meta.meta_info_def.tags) == set(tags)]
-    return sorted({name for graph in graphs for name in _list_operations(graph) if not _is_registered(name)})
 
 
 def _list_operations(graph: Any) -> Iterator[str]:

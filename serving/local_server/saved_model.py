@@ -10,8 +10,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.client import pywrap_tf_session as tf_session
+from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
-from serving.local_server.errors import failed_precondition, from_tensorflow, invalid_argument
+from serving.local_server import operations
+from serving.local_server.errors import StatusError, failed_precondition, from_tensorflow, invalid_argument
 from serving.local_server.servable import Array, LoadOptions
 
 
@@ -31,8 +33,16 @@ class SavedModelServable:
         self._graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=self._graph, config=config)
         try:
-            with self._graph.as_default():
-                meta_graph = tf.compat.v1.saved_model.load(self._session, list(options.tags), str(path))
+            # What `tf.compat.v1.saved_model.load` does, which reads the file twice, and leaves no time to look at it.
+            loader = SavedModelLoader(str(path))
+            meta_graph = loader.get_meta_graph_def_from_tags(options.tags)
+            operations.register(meta_graph.graph_def, path)
+            saver, _ = loader.load_graph(self._graph, options.tags)
+            loader.restore_variables(self._session, saver)
+            loader.run_init_ops(self._session, options.tags)
+        except StatusError:
+            self.close()
+            raise
         except tf.errors.OpError:
             self.close()
             with from_tensorflow():

@@ -131,22 +131,31 @@ def _manager_options(flags: Flags) -> ManagerOptions:
     )
 
 
-def _make_loader(settings: Settings, scheduler: Scheduler, metrics: Metrics) -> Callable[[str, Path], Servable]:
-    flags = settings.flags
+def read_session_config(flags: Flags) -> Any:
+    """Return the `ConfigProto` of every session: the file's, with the threads that the flags name.
+
+    As in TensorFlow Serving, one flag for both numbers counts only where neither is given alone.
+
+    Raises:
+        StartError: the file cannot be read, or is no `ConfigProto`.
+    """
     config = config_pb2.ConfigProto()
     if flags.tensorflow_session_config_file:
         config = protos.read(Path(flags.tensorflow_session_config_file), config_pb2.ConfigProto)
-    both = flags.tensorflow_session_parallelism
-    config.intra_op_parallelism_threads = (
-        flags.tensorflow_intra_op_parallelism or both or config.intra_op_parallelism_threads
-    )
-    config.inter_op_parallelism_threads = (
-        flags.tensorflow_inter_op_parallelism or both or config.inter_op_parallelism_threads
-    )
+    intra, inter = flags.tensorflow_intra_op_parallelism, flags.tensorflow_inter_op_parallelism
+    if not (intra or inter):
+        intra = inter = flags.tensorflow_session_parallelism
+    config.intra_op_parallelism_threads = intra or config.intra_op_parallelism_threads
+    config.inter_op_parallelism_threads = inter or config.inter_op_parallelism_threads
+    return config
+
+
+def _make_loader(settings: Settings, scheduler: Scheduler, metrics: Metrics) -> Callable[[str, Path], Servable]:
+    flags = settings.flags
     options = LoadOptions(
         tags=tuple(flags.saved_model_tags.split(",")),
         prefer_litert=flags.prefer_tflite_model or flags.use_tflite_model,
-        session_config=config.SerializeToString(),
+        session_config=read_session_config(flags).SerializeToString(),
     )
 
     def load_warm(model_name: str, version_dir: Path) -> Servable:

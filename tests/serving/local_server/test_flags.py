@@ -125,8 +125,13 @@ def test_values_that_mean_none_or_never_are_taken(name: str, value: int) -> None
         ([*MODEL, "--port=70000"], ["--port must be 0 to 65535", "Received: 70000", "Choose"]),
         ([*MODEL, "--rest_api_port=-1"], ["--rest_api_port must be 0 to 65535", "Received: -1", "Choose"]),
         (
-            [*MODEL, "--tensorflow_session_parallelism=1", "--tensorflow_inter_op_parallelism=1"],
-            ["stands for both", "Received: more than it", "Leave it out"],
+            [
+                *MODEL,
+                "--tensorflow_session_parallelism=1",
+                "--tensorflow_intra_op_parallelism=1",
+                "--tensorflow_inter_op_parallelism=1",
+            ],
+            ["stands for both", "Received: all three", "Leave it out"],
         ),
         ([*MODEL, "--max_request_bytes=4294967296"], ["below 2147483648", "Received: 4294967296", "Lower it"]),
         ([*MODEL, "--num_load_threads=-1"], ["--num_load_threads must be at least 0", "Received: -1", "Raise"]),

@@ -8,6 +8,7 @@ import pytest
 from google.protobuf import text_format
 from tensorflow.core.framework import function_pb2, graph_pb2
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
 from serving.local_server import operations
 from serving.local_server.errors import Code
@@ -35,6 +36,10 @@ def save(path: Path, *names: str, called: str = "", uncalled: str = "", text: bo
     else:
         (path / "saved_model.pb").write_bytes(saved.SerializeToString())
     return path
+
+
+def register(path: Path, tag: str = "serve") -> None:
+    operations.register(SavedModelLoader(str(path)).get_meta_graph_def_from_tags([tag]).graph_def, path)
 
 
 @pytest.fixture
@@ -97,19 +102,20 @@ def test_a_package_that_cannot_be_imported_says_why(tmp_path: Path, fake: Any) -
 
 
 def test_only_what_is_run_counts(tmp_path: Path) -> None:
-    path = save(tmp_path / "1", "Placeholder", uncalled="NoSuchOp")
-    operations.register(path, ["serve"])
-    operations.register(save(tmp_path / "2", "NoSuchOp"), ["train"])
-    (path / "saved_model.pb").write_bytes(b"no model")
-    operations.register(path, ["serve"])
+    register(save(tmp_path / "1", "Placeholder", uncalled="NoSuchOp"))
+    path = save(tmp_path / "2", "NoSuchOp")
+    saved = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    saved.meta_graphs.add(meta_info_def={"tags": ["train"]})
+    (path / "saved_model.pb").write_bytes(saved.SerializeToString())
+    register(path, "train")
 
 
 def test_models_of_tensorflow_alone_have_nothing_missing(models_dir: Path) -> None:
     for path in models_dir.glob("*/*"):
-        operations.register(path, ["serve"])
+        register(path)
     assert not {"tensorflow_text", "tensorflow_decision_forests"} & set(sys.modules)
 
 
 def test_a_function_may_be_called_like_an_operation(tmp_path: Path) -> None:
     """As TensorFlow 1 does: here the function `outer` calls `inner`."""
-    operations.register(save(tmp_path / "1", "Placeholder", called="NoOp"), ["serve"])
+    register(save(tmp_path / "1", "Placeholder", called="NoOp"))

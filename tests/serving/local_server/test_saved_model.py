@@ -1,5 +1,6 @@
 """Any valid SavedModel is served, whichever API wrote it; those over the wire are in the protocols' tests."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +15,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 from serving.local_server.errors import Code, StatusError
 from serving.local_server.loading import load
 from serving.local_server.servable import LoadOptions, Servable
-from tests.serving.local_server.conftest import status_error
+from tests.serving.local_server import models
+from tests.serving.local_server.conftest import linux, status_error
 
 Load = Callable[..., Servable]
 
@@ -125,3 +127,19 @@ def test_an_empty_folder_and_half_a_model_are_refused(load_model, models_dir, tm
         (tmp_path / "saved_model.pb").write_bytes(content)
         with pytest.raises(StatusError):
             load_model(tmp_path)
+
+
+@linux
+def test_a_large_model_is_read_once(load_model, tmp_path):
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        x = tf.compat.v1.placeholder(tf.float32)
+        y = x + tf.range(1 << 20, dtype=tf.float32).eval()
+        models._save(session, tmp_path / "1", {"serving_default": models.signature({"x": x}, {"y": y})})
+    before = num_bytes_read()
+    load_model(tmp_path / "1")
+    assert num_bytes_read() - before < 1.5 * (4 << 20)
+
+
+def num_bytes_read() -> int:
+    """Return how much this process has read from files so far."""
+    return int(re.search(r"rchar: (\d+)", Path("/proc/self/io").read_text())[1])
