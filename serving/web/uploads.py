@@ -67,7 +67,8 @@ async def read(request: Request, limits: Limits) -> AsyncIterator[Photo | Field]
     content = bytearray()
     async for chunk in _read_chunks(request, limits, max_bytes=limits.max_photo_bytes, what="A photo"):
         content += chunk
-    yield Photo(clean_name(b"", 1), bytes(content))
+    if content:
+        yield Photo(clean_name(b"", 1), bytes(content))
 
 
 async def _read_form(request: Request, limits: Limits, boundary: bytes) -> AsyncIterator[Photo | Field]:

@@ -85,6 +85,21 @@ def test_other_requests_are_refused_with_a_sentence(page: PageProcess, method: s
 
 
 @pytest.mark.parametrize(
+    ("path", "allow"), [("/", "GET, HEAD, POST"), ("/api/classify", "POST"), ("/healthz", "GET, HEAD")]
+)
+def test_a_method_that_a_path_lacks_is_refused_with_those_that_it_has(page: PageProcess, path: str, allow: str) -> None:
+    response = page.session.request("DELETE", page.url + path, timeout=30)
+    assert (response.status_code, response.headers["Allow"]) == (405, allow)  # RFC 9110, 15.5.6
+
+
+@pytest.mark.parametrize("path", ["/model/", "/healthz/", "/api/classify/"])
+def test_nothing_redirects_to_the_host_that_a_request_names(page: PageProcess, path: str) -> None:
+    response = page.get(path, headers={"Host": "elsewhere"}, allow_redirects=False)
+    assert response.status_code == 404
+    assert "Location" not in response.headers
+
+
+@pytest.mark.parametrize(
     "path", ["/", "/model", "/healthz", "/openapi.json", "/nothing", "/static/app.js", "/samples/daisy.jpg"]
 )
 def test_every_response_carries_the_headers(page: PageProcess, path: str) -> None:
