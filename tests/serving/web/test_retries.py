@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import requests
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
 
 from serving.web.screenshots import find_browser, open_browser
@@ -177,7 +178,7 @@ def test_a_photo_is_cancelled_while_it_waits_or_is_sent_and_tried_again(
     browser: WebDriver, proxy: Proxy, tmp_path: Path
 ) -> None:
     def press(selector: str) -> None:
-        browser.find_element(By.CSS_SELECTOR, selector).click()
+        browser.find_element(By.CSS_SELECTOR, selector).send_keys(Keys.ENTER)
 
     proxy.refusals = [(503, in_seconds(3600))]
     send_files(browser, "drop", write(tmp_path, "a.jpg"))

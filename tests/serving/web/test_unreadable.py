@@ -1,11 +1,13 @@
 """The sentences of photos that cannot be classified."""
 
+import io
+
 import pytest
+from PIL import Image
 
 from client.classifier_client import ImageError
 from client.classifier_client.preprocessing import load
 from serving.web.unreadable import CODES, explain
-from tests.serving.web.conftest import make_photo
 from tests.serving.web.test_bad_input import BOMB
 
 
@@ -15,10 +17,12 @@ def read_error(content: bytes) -> ImageError:
     return caught.value
 
 
-def test_the_limit_of_pixels_is_that_of_the_format(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_of_pixels_is_that_of_the_format() -> None:
     expected = "This photo has more than 25 megapixels. Send a smaller copy."
     assert explain("a", BOMB, read_error(BOMB)).error == expected
-    progressive = make_photo((9, 9, 9), size=(5001, 5000), progressive=True)
+    buffer = io.BytesIO()
+    Image.new("L", (5001, 5000)).save(buffer, "JPEG", progressive=True)
+    progressive = buffer.getvalue()
     assert explain("a", progressive, read_error(progressive)).error == (
         "This photo has more than 25 megapixels, or more than 210 in a JPEG that is not progressive. "
         "Send a smaller copy."
