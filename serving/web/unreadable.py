@@ -62,7 +62,7 @@ def _describe_limit(content: bytes, reason: str) -> str:
     found = _MOST_PIXELS.search(reason)
     if not found:
         return "too many pixels"
-    limit = f"more than {int(found[1].replace(',', '')) / 1e6:.0f} megapixels"
+    limit = f"more than {int(found[1].replace(',', '')) / 1e6:g} megapixels"
     if content.startswith(_JPEG):
         return f"{limit}, or more than {MAX_JPEG_PIXELS / 1e6:.0f} in a JPEG that is not progressive"
     return limit

@@ -199,6 +199,8 @@ def exchange(page: Page, sent: Sent) -> bytes:
                 received += part
         except ConnectionError:
             pass  # Refused before it was read to its end.
+        except TimeoutError:
+            pytest.fail(f"no end after {HANG_S} s, only {received!r}")
     return received
 
 
