@@ -21,11 +21,13 @@ from serving.web.settings import Limits, Settings, choose_num_workers
 
 TOKEN = "CLASSIFIER_WEB_TOKEN"
 SERVER_TOKEN = "CLASSIFIER_TOKEN"
+ALLOWED_HOSTS = "CLASSIFIER_WEB_ALLOWED_HOSTS"
 
 _EPILOG = f"""\
 Without --rest, --grpc or --tflite it takes the newest version in <models-dir>/tflite, and follows newer ones.
 {TOKEN} in the environment is the token that callers must send; {SERVER_TOKEN} the one that a server gets.
 With a token the page asks for it; the API and /metrics want `Authorization: Bearer …`; the rest is open.
+Addresses, localhost and the names of a local network reach it; {ALLOWED_HOSTS}, or --allowed-host, adds others.
 Behind a proxy, FORWARDED_ALLOW_IPS names the addresses whose X-Forwarded-For is believed (default: 127.0.0.1).
 """
 # A person waits: two attempts of a few seconds each are enough to know that a server is down.
@@ -40,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     # Our own log has a line for a connection that fails.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Each byte of a form, or of a connection, that is not as it should be would have a line, of whoever sends it.
+    for name in ("python_multipart", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     parser = _make_parser()
     options = parser.parse_args(arguments)
     try:
@@ -88,6 +93,7 @@ def _read_settings(options: argparse.Namespace) -> Settings:
     return Settings(
         host=options.host,
         port=options.port,
+        allowed_hosts=(*options.allowed_hosts, *os.environ.get(ALLOWED_HOSTS, "").replace(",", " ").split()),
         threshold=options.threshold,
         runs_dir=options.runs_dir,
         token=token,
@@ -146,6 +152,14 @@ def _make_parser() -> argparse.ArgumentParser:
         "--runs-dir", type=Path, default=Path("runs"), help="runs of the pipeline, for the model card (default: runs)"
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument(
+        "--allowed-host",
+        dest="allowed_hosts",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a name by which browsers reach it, such as a proxy's; * is any (more than once for several)",
+    )
     parser.add_argument("--port", type=int, default=8080, help="0 takes a free one (default: 8080)")
     parser.add_argument(
         "--threshold", type=float, default=0.5, help="below it the page says that it is not sure (default: 0.5)"

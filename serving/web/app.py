@@ -12,6 +12,7 @@ from serving.web.classifier import Classifier
 from serving.web.errors import RequestError
 from serving.web.headers import Headers
 from serving.web.metrics import Metrics
+from serving.web.origins import Origins
 from serving.web.pages import Pages
 from serving.web.service import Service
 from serving.web.settings import Settings
@@ -35,22 +36,32 @@ def make_app(classifier: Classifier, settings: Settings, metrics: Metrics) -> St
 
     def to_response(request: Request, error: RequestError) -> Response:
         """Send a page to a person, and JSON to a program."""
-        is_page = getattr(request.scope.get("route"), "path", "") in page_paths
+        is_page = getattr(request.scope.get("route"), "path", request.scope["path"]) in page_paths
         wants_page = "text/html" in request.headers.get("accept", "")
         return pages.show_error(error) if is_page or (wants_page and error.status == 404) else to_json(error)
 
     async def respond_to_error(request: Request, exc: Exception) -> Response:
         return to_response(request, _to_request_error(exc))
 
-    return Starlette(
+    app = Starlette(
         routes=[*api.routes, *page_routes],
-        middleware=[Middleware(Headers, metrics=metrics, respond_to_failure=respond_to_error)],
+        middleware=[
+            Middleware(Headers, metrics=metrics, respond_to_failure=respond_to_error),
+            Middleware(
+                Origins, allowed_hosts=(settings.host, *settings.allowed_hosts), respond_to_error=respond_to_error
+            ),
+        ],
         exception_handlers=dict.fromkeys((RequestError, HTTPException), respond_to_error),
     )
+    # Starlette would redirect to whatever host a request names.
+    app.router.redirect_slashes = False
+    return app
 
 
 def _to_request_error(exc: Exception) -> RequestError:
     if isinstance(exc, RequestError):
         return exc
     status = exc.status_code if isinstance(exc, HTTPException) else 500
-    return RequestError(status, _SENTENCES.get(status, "The request cannot be answered."))
+    methods = (getattr(exc, "headers", None) or {}).get("Allow", "")
+    allow = ", ".join(sorted(methods.split(", ")))
+    return RequestError(status, _SENTENCES.get(status, "The request cannot be answered."), allow=allow)

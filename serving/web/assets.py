@@ -7,6 +7,8 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import Response
 
+from serving.web.errors import RequestError
+
 STATIC_DIR = Path(__file__).parent / "static"
 SAMPLES_DIR = Path(__file__).parents[2] / "client" / "samples"
 
@@ -48,7 +50,7 @@ class Assets:
         """Send a file, named by the last part of the request's path."""
         asset = self.files.get(request.path_params["name"])
         if asset is None:
-            return Response("There is no such file.", status_code=404, media_type="text/plain")
+            raise RequestError(404, "There is no such file.")
         headers = {"ETag": asset.etag, "Cache-Control": _CACHE}
         if asset.etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)

@@ -13,13 +13,15 @@ class RequestError(Exception):
         message: one or two sentences for a person: the rule, what was received and what to do next. Where trying
             again is worth it, `advice` says that.
         retry_after_s: when it is worth trying again; `None` where it is not.
+        allow: the methods that the path has, of an error that is about the method.
     """
 
-    def __init__(self, status: int, message: str, *, retry_after_s: int | None = None) -> None:
+    def __init__(self, status: int, message: str, *, retry_after_s: int | None = None, allow: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.retry_after_s = retry_after_s
+        self.allow = allow
 
     @property
     def advice(self) -> str:

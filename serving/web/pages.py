@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from client.classifier_client.preprocessing import MAX_PIXELS
+from client.classifier_client.decoding import MAX_JPEG_PIXELS, MAX_PIXELS
 from serving.web.api import HUNG_UP, error_headers
 from serving.web.assets import STATIC_DIR, Assets
 from serving.web.card import find_run, read_card, read_plot
@@ -56,8 +56,8 @@ class Pages:
     @property
     def routes(self) -> list[Route]:
         return [
-            Route("/", self._show, methods=["GET"]),
-            Route("/", self._classify, methods=["POST"]),
+            # One route, so that `Allow` names both methods.
+            Route("/", self._respond, methods=["GET", "POST"]),
             Route("/model", self._show_card),
             Route("/model/plots/{name}.png", self._show_plot),
             Route("/static/{name}", self._static.serve),
@@ -74,8 +74,8 @@ class Pages:
     def _find_run(self) -> Path:
         return find_run(self._service.settings.runs_dir, self._service.classifier.info)
 
-    async def _show(self, request: Request) -> Response:
-        return self._render("index")
+    async def _respond(self, request: Request) -> Response:
+        return await self._classify(request) if request.method == "POST" else self._render("index")
 
     async def _classify(self, request: Request) -> Response:
         try:
@@ -110,6 +110,7 @@ class Pages:
             threshold=classifier.threshold,
             limits=settings.limits,
             max_megapixels=MAX_PIXELS // 1_000_000,
+            max_jpeg_megapixels=MAX_JPEG_PIXELS // 1_000_000,
             needs_token=settings.token is not None,
             samples=list(self._samples.files),
             accept=ACCEPT,

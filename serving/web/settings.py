@@ -61,6 +61,7 @@ class Settings:
     Attributes:
         host: the address to listen on.
         port: 0 takes a free one.
+        allowed_hosts: names that the service is called by, such as a proxy's; see `origins.py`.
         threshold: a less probable prediction is not sure, 0–1.
         runs_dir: the pipeline's runs; the one that pushed the model gives the model card its numbers.
         token: callers must send it as a bearer token; `None` admits everybody.
@@ -71,6 +72,7 @@ class Settings:
 
     host: str = "127.0.0.1"
     port: int = 8080
+    allowed_hosts: tuple[str, ...] = ()
     threshold: float = 0.5
     runs_dir: Path = Path("runs")
     token: str | None = field(default=None, repr=False)

@@ -77,7 +77,8 @@ async def read(request: Request, limits: Limits, body: Body) -> AsyncIterator[Ph
     async for chunk in _read_chunks(request, limits, body, max_bytes=limits.max_photo_bytes, what="A photo"):
         content += chunk
         body.hold(len(content))
-    yield Photo(clean_name(b"", 1), bytes(content))
+    if content:
+        yield Photo(clean_name(b"", 1), bytes(content))
 
 
 async def _read_form(request: Request, limits: Limits, body: Body, boundary: bytes) -> AsyncIterator[Photo | Field]:

@@ -3,18 +3,25 @@
 
 const SENDING_AT_ONCE = 2;
 const MOST_TRIES = 12;
-const RETRY_S = 3;
-const POLL_MS = 2000;
+const MOST_BACKOFF_S = 16;
+// Timers hold no more than 24 days.
+const MOST_WAIT_S = 86_400;
 
 const find = (id) => document.getElementById(id);
 const form = find("form");
 const maxPhotos = Number(form.dataset.maxPhotos);
 const maxBytes = Number(form.dataset.maxBytes);
+// A photo waits here, or is being sent, or is done: so it is never sent twice at once.
 const waiting = [];
-const later = new Set();
 let numSending = 0;
+// Until then nothing is sent: the service is busy, or gone, for all photos alike.
+let restEndsMs = 0;
+let restTimer;
 
 const percent = (share) => `${(100 * share).toFixed(1)}\u00a0%`;
+const pause = (waitS) => new Promise((resolve) => { setTimeout(resolve, 1000 * waitS); });
+// What a browser would not show, or what turns the text behind it around, is no part of a name.
+const cleanName = (name) => name.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, "");
 const announce = (text) => { find("announcer").textContent = text; };
 
 function addPhotos(files) {
@@ -25,14 +32,33 @@ function addPhotos(files) {
   find("results").prepend(...taken.map((photo) => photo.card));
   const left = photos.length - taken.length;
   find("left-out").hidden = !left;
-  find("left-out").textContent = left ? `The first ${maxPhotos} photos are looked at; ${left} more are left out.` : "";
+  find("left-out").textContent = left ? `The first ${maxPhotos} photos are looked at; ${left} more ${left === 1 ? "is" : "are"} left out.` : "";
   announce(`${taken.length} ${taken.length === 1 ? "photo" : "photos"} added.`);
   taken.forEach((photo) => photo.start());
   const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   taken[0].card.scrollIntoView({ block: "nearest", behavior: isCalm ? "auto" : "smooth" });
 }
 
+// RFC 9110, 10.2.3: seconds, or a date, which is by the server's clock.
+function readRetryAfter(value, date) {
+  const seconds = /^\d+$/.test(value ?? "") ? Number(value) : (Date.parse(value) - (Date.parse(date) || Date.now())) / 1000;
+  return seconds > 0 ? Math.min(seconds, MOST_WAIT_S) : 0;
+}
+
+// Never sooner than the service says, later with every try, and at random, or all who were refused would come back at once.
+function chooseWait(leastS, numTries) {
+  return Math.max(leastS, Math.min(2 ** (numTries - 1), MOST_BACKOFF_S)) * (1 + Math.random() / 2);
+}
+
+const isReadable = (file) => file.slice(0, 1).arrayBuffer().then(() => true, () => false);
+
 function sendNext() {
+  clearTimeout(restTimer);
+  const restMs = restEndsMs - performance.now();
+  if (restMs > 0) {
+    restTimer = setTimeout(sendNext, restMs);
+    return;
+  }
   while (numSending < SENDING_AT_ONCE && waiting.length) {
     numSending += 1;
     waiting.shift().send();
@@ -42,20 +68,24 @@ function sendNext() {
 class Photo {
   constructor(file) {
     this.file = file;
+    this.name = cleanName(file.name);
     this.numTries = 0;
+    this.request = null;
     this.card = find("result-template").content.firstElementChild.cloneNode(true);
     const part = (selector) => this.card.querySelector(selector);
-    [this.verdict, this.note, this.progress, this.again, this.bars, this.meta] =
-      [".verdict", ".note", "progress", ".again", ".bars", ".meta"].map(part);
+    [this.verdict, this.note, this.progress, this.again, this.stop, this.bars, this.meta] =
+      [".verdict", ".note", "progress", ".again", ".stop", ".bars", ".meta"].map(part);
     this.barRow = this.bars.firstElementChild;
     this.bars.replaceChildren();
-    part(".file").textContent = file.name;
-    this.again.setAttribute("aria-label", `Try again: ${file.name}`);
-    this.progress.setAttribute("aria-label", `Progress of ${file.name}`);
-    this.again.addEventListener("click", () => { this.numTries = 0; this.start(); });
+    part(".file bdi").textContent = this.name;
+    this.again.setAttribute("aria-label", `Try again: ${this.name}`);
+    this.stop.setAttribute("aria-label", `Cancel: ${this.name}`);
+    this.progress.setAttribute("aria-label", `Progress of ${this.name}`);
+    this.again.addEventListener("click", () => { this.numTries = 0; this.start(); this.stop.focus(); });
+    this.stop.addEventListener("click", () => { this.cancel(); this.again.focus(); });
     const image = part("img");
     const url = URL.createObjectURL(file);
-    image.alt = `Your photo ${file.name}`;
+    image.alt = `Your photo ${this.name}`;
     image.addEventListener("load", () => URL.revokeObjectURL(url));
     image.addEventListener("error", () => { URL.revokeObjectURL(url); image.remove(); });
     image.src = url;
@@ -66,14 +96,27 @@ class Photo {
       this.fail(`This photo is larger than ${maxBytes / 1e6} MB. Send a smaller copy.`);
       return;
     }
-    this.again.hidden = true;
-    this.show("busy", "Waiting…");
+    this.wait();
+  }
+
+  wait(note = "") {
+    this.show("busy", "Waiting…", note);
     waiting.push(this);
     sendNext();
   }
 
+  cancel() {
+    const position = waiting.indexOf(this);
+    if (position >= 0) waiting.splice(position, 1);
+    const request = this.request;
+    this.request = null;
+    request?.abort();
+    this.fail("", { verdict: "Cancelled", canRetry: true });
+  }
+
   send() {
     const request = new XMLHttpRequest();
+    this.request = request;
     const body = new FormData();
     body.append("photo", this.file, this.file.name);
     request.open("POST", "/api/classify");
@@ -89,15 +132,24 @@ class Photo {
       this.verdict.textContent = "Looking…";
     });
     request.addEventListener("loadend", () => {
-      numSending -= 1;
-      this.receive(request);
-      sendNext();
+      this.receive(request).finally(() => {
+        numSending -= 1;
+        sendNext();
+      });
     });
     this.show("busy", "Sending…");
     request.send(body);
   }
 
-  receive(request) {
+  async receive(request) {
+    // A file that went, or changed, since it was chosen cannot be sent, which looks like a service that is gone.
+    const isGone = request.status === 0 && this.request === request && !await isReadable(this.file);
+    if (this.request !== request) return; // Cancelled.
+    this.request = null;
+    if (isGone) {
+      this.fail("This file cannot be read any more: it was changed, moved or deleted. Choose it again.");
+      return;
+    }
     let response = {};
     try {
       response = JSON.parse(request.responseText);
@@ -115,21 +167,18 @@ class Photo {
   }
 
   retryLater(request, error) {
-    const reason = error ?? "This page's service cannot be reached. Nothing is wrong with the photo; send it again shortly.";
+    const reason = error ?? "This page's service cannot be reached. Nothing is wrong with the photo.";
     if (request.status !== 429) watchModel();
     this.numTries += 1;
+    const leastS = readRetryAfter(request.getResponseHeader("Retry-After"), request.getResponseHeader("Date"));
+    const waitS = chooseWait(leastS, this.numTries);
+    restEndsMs = Math.max(restEndsMs, performance.now() + 1000 * waitS);
     if (this.numTries >= MOST_TRIES) {
-      this.fail(reason, { canRetry: true });
+      this.fail(`${reason} Try again later.`, { canRetry: true });
       return;
     }
-    const wait = Number(request.getResponseHeader("Retry-After")) || RETRY_S;
-    this.show("busy", "Waiting…", `${reason} That happens by itself in ${wait}\u00a0s.`);
-    later.add(this);
-    setTimeout(() => this.resume(), 1000 * wait);
-  }
-
-  resume() {
-    if (later.delete(this)) this.start();
+    const shown = waitS < 120 ? `${Math.ceil(waitS)}\u00a0s` : `${Math.ceil(waitS / 60)}\u00a0minutes`;
+    this.wait(`${reason} It is sent again by itself in ${shown}.`);
   }
 
   succeed(result) {
@@ -152,23 +201,24 @@ class Photo {
       return row;
     }));
     this.meta.textContent = `Model version ${result.model_version || "unknown"}, ${Math.round(result.latency_ms)} ms`;
-    announce(`${this.file.name}: ${result.is_sure ? result.label : `not sure, closest is ${result.label}`}, ${share}`);
+    announce(`${this.name}: ${result.is_sure ? result.label : `not sure, closest is ${result.label}`}, ${share}`);
   }
 
-  fail(reason, { canRetry = false } = {}) {
-    this.show("failed", "No answer", reason);
+  fail(reason, { verdict = "No answer", canRetry = false } = {}) {
+    this.show("failed", verdict, reason);
     this.again.hidden = !canRetry;
-    announce(`${this.file.name}: ${reason}`);
+    announce(`${this.name}: ${reason || verdict}`);
   }
 
-  show(state, verdict, note) {
+  show(state, verdict, note = "") {
     this.card.dataset.state = state;
     this.card.classList.remove("busy", "sure", "unsure", "failed");
     this.card.classList.add(state);
-    this.progress.hidden = state !== "busy";
+    this.progress.hidden = this.stop.hidden = state !== "busy";
+    this.again.hidden = true;
+    this.progress.removeAttribute("value");
     this.verdict.textContent = verdict;
-    if (note !== undefined) this.note.textContent = note;
-    else if (state !== "busy") this.note.textContent = "";
+    this.note.textContent = note;
   }
 }
 
@@ -177,14 +227,13 @@ let isWatching = false;
 async function watchModel() {
   if (isWatching) return;
   isWatching = true;
-  for (;;) {
+  for (let numTries = 1; ; numTries += 1) {
     const response = await fetch("/readyz").catch(() => null);
     find("model-gone").hidden = Boolean(response?.ok);
     if (response?.ok) break;
-    await new Promise((resolve) => { setTimeout(resolve, POLL_MS); });
+    await pause(chooseWait(readRetryAfter(response?.headers.get("Retry-After"), response?.headers.get("Date")), numTries));
   }
   isWatching = false;
-  later.forEach((photo) => photo.resume());
 }
 
 async function addSample(button) {
@@ -208,7 +257,7 @@ function listen() {
     form.classList.remove("over");
     addPhotos(event.dataTransfer.files);
   });
-  document.addEventListener("paste", (event) => addPhotos(event.clipboardData.files));
+  document.addEventListener("paste", (event) => addPhotos(event.clipboardData?.files ?? []));
   for (const input of [find("files"), find("camera")]) {
     input.addEventListener("change", () => { addPhotos(input.files); input.value = ""; });
   }

@@ -46,7 +46,9 @@ def test_the_description_has_the_responses_and_their_fields(page: PageProcess) -
     description = page.get("/openapi.json").json()
     assert description["openapi"] == "3.1.0"
     operation = description["paths"]["/api/classify"]["post"]
-    assert set(operation["responses"]) == {"200", "400", "408", "413", "415", "422", "429", "503"}
+    assert {"200", "400", "403", "408", "413", "415", "421", "422", "429", "431", "500", "503"} < set(
+        operation["responses"]
+    )
     results = page.classify(("a.jpg", RED), ("b.jpg", b"no photo")).json()["results"]
     for result, name in zip(results, ("Classified", "Unreadable"), strict=True):
         schema = description["components"]["schemas"][name]
@@ -82,6 +84,21 @@ def test_other_requests_are_refused_with_a_sentence(page: PageProcess, method: s
     response = page.session.request(method, page.url + path, timeout=30)
     assert response.status_code == status
     assert response.text
+
+
+@pytest.mark.parametrize(
+    ("path", "allow"), [("/", "GET, HEAD, POST"), ("/api/classify", "POST"), ("/healthz", "GET, HEAD")]
+)
+def test_a_method_that_a_path_lacks_is_refused_with_those_that_it_has(page: PageProcess, path: str, allow: str) -> None:
+    response = page.session.request("DELETE", page.url + path, timeout=30)
+    assert (response.status_code, response.headers["Allow"]) == (405, allow)  # RFC 9110, 15.5.6
+
+
+@pytest.mark.parametrize("path", ["/model/", "/healthz/", "/api/classify/"])
+def test_nothing_redirects_to_the_host_that_a_request_names(page: PageProcess, path: str) -> None:
+    response = page.get(path, headers={"Host": "elsewhere"}, allow_redirects=False)
+    assert response.status_code == 404
+    assert "Location" not in response.headers
 
 
 @pytest.mark.parametrize(

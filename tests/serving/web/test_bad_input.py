@@ -123,14 +123,15 @@ def test_names_are_not_trusted(page: Page, name: str, shown: str) -> None:
 @pytest.mark.parametrize(
     ("body", "headers", "status"),
     [
-        (b"", {}, 422),
+        (b"", {}, 400),
+        (b"", {"Content-Type": "image/jpeg"}, 400),
         (b"", {"Content-Type": "multipart/form-data"}, 400),
         (b"nothing", FORM, 400),
         (b"--b\r\nContent-Disposition: form-data; name=photo; filename=a\r\n\r\ncut", FORM, 400),
         (b"--b\r\n\r\n\r\n--b--\r\n", FORM, 400),
         (RED, {"Content-Type": "image/jpeg", "Content-Encoding": "gzip"}, 415),
     ],
-    ids=["empty", "no boundary", "no form", "cut short", "no photo", "packed"],
+    ids=["empty", "empty photo", "no boundary", "no form", "cut short", "no photo", "packed"],
 )
 def test_damaged_requests_are_refused_with_a_sentence(
     page: Page, body: bytes, headers: dict[str, str], status: int
@@ -138,6 +139,24 @@ def test_damaged_requests_are_refused_with_a_sentence(
     response = page.post("/api/classify", data=body, headers=headers)
     assert response.status_code == status
     assert response.json()
+
+
+def test_a_bad_form_writes_no_log_line(tmp_path: Path, models_dir: Path) -> None:
+    forms = [
+        b"--b\r\nx: y\r\n\r\nz\r\n--b--\r\nafter the end",
+        b"nothing\nERROR forged",
+        b"--b\r\nCont\x00ent: a\r\n\r\n",
+        b"--b\r\n: \r\n",
+        b"--bERROR forged",
+    ]
+    with start_page(tmp_path / "page.log", "--models-dir", models_dir) as page:
+        before = page.log()
+        for form in forms:
+            assert page.post("/api/classify", data=form, headers=FORM).status_code == 400
+        with socket.create_connection(("127.0.0.1", page.port)) as connection:
+            connection.sendall(b"no HTTP at all\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 400")
+        assert page.log() == before
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux's")

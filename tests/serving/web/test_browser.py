@@ -192,6 +192,7 @@ def test_without_javascript_a_form_does_the_same(page: Page, photos: list[Path])
         assert (red.file, red.verdict[:5], green.verdict[:7]) == ("red.jpg", "red 9", "green 9")
         assert broken.note == "This photo is damaged, or was cut short on its way. Send the original again."
         assert grey.verdict == "Not sure"
+        assert is_in_view(browser, ".card .verdict"), "a person sees the result without searching for it"
         browser.find_element(By.CSS_SELECTOR, '[value="daisy.jpg"]').click()
         (sample,) = wait_for_cards(browser, 1)
         assert sample.file == "daisy.jpg"
@@ -200,6 +201,12 @@ def test_without_javascript_a_form_does_the_same(page: Page, photos: list[Path])
         wait_for(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "p[role=alert]"))
         alert = browser.find_element(By.CSS_SELECTOR, "p[role=alert]")
         assert alert.text == "A request may hold 20 photos, and this one holds more. Send fewer at once."
+
+
+def is_in_view(browser: WebDriver, selector: str) -> bool:
+    """Return whether the first such element is on the screen as it is scrolled."""
+    script = "const box = arguments[0].getBoundingClientRect(); return box.top >= 0 && box.bottom <= innerHeight"
+    return bool(browser.execute_script(script, browser.find_element(By.CSS_SELECTOR, selector)))
 
 
 def test_the_page_requests_the_token(chromium: WebDriver, photos: list[Path], model_path: Path, tmp_path: Path) -> None:

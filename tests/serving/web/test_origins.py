@@ -1,0 +1,108 @@
+"""Which hosts the service is known by, and whose pages may send photos."""
+
+import http.client
+from typing import Any
+
+import pytest
+
+from serving.web.models import FileModel
+from tests.serving.web.conftest import CALL_S, RED, Page, open_page
+
+
+def send(
+    page: Page, path: str = "/api/classify", *, method: str = "POST", headers: list[tuple[str, str]], body: bytes = RED
+) -> tuple[int, str]:
+    """Send a request with these headers only; return the status and the body."""
+    connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=CALL_S)
+    try:
+        connection.putrequest(method, path, skip_host=True)
+        for name, value in [*headers, ("Content-Length", str(len(body)))]:
+            connection.putheader(name, value)
+        connection.endheaders(body)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1:{port}",
+        "localhost:{port}",
+        "192.168.1.20:8080",
+        "[::1]:8080",
+        "[fe80::1]",
+        "LOCALHOST",
+        "page.localhost:8080",
+        "web:8080",
+        "printer.local",
+        "web.flowers.svc",
+        "web.flowers.svc.cluster.local:80",
+        "localhost.",
+    ],
+)
+def test_addresses_and_names_that_nobody_can_register_reach_the_service(page: Page, host: str) -> None:
+    status, _ = send(page, headers=[("Host", host.format(port=page.port))])
+    assert status == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example.com", "127.0.0.1.evil.com:80", "evil.com.", "a b", "[::1", "x@y.com", "é"]
+)
+@pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("POST", "/api/classify"), ("GET", "/nothing")])
+def test_a_name_that_turned_into_this_address_is_refused(page: Page, host: str, method: str, path: str) -> None:
+    status, text = send(page, path, method=method, headers=[("Host", host)])
+    assert status == 421
+    assert "start it with --allowed-host" in text
+
+
+def test_a_program_need_not_name_a_host_and_nobody_names_two(page: Page) -> None:
+    assert send(page, headers=[])[0] == 200
+    assert send(page, headers=[("Host", "localhost"), ("Host", "evil.com")])[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("options", "host", "status"),
+    [
+        ({"allowed_hosts": ("Photos.example.com",)}, "photos.example.com:443", 200),
+        ({"allowed_hosts": ("photos.example.com",)}, "other.example.com", 421),
+        ({"allowed_hosts": ("*",)}, "other.example.com", 200),
+        ({"host": "photos.example.com"}, "photos.example.com", 200),
+    ],
+)
+def test_other_names_are_told(file_model: FileModel, options: dict[str, Any], host: str, status: int) -> None:
+    with open_page(file_model, **options) as page:
+        assert send(page, headers=[("Host", host)])[0] == status
+
+
+FORM = b'--b\r\nContent-Disposition: form-data; name="photo"; filename="a.jpg"\r\n\r\n' + RED + b"\r\n--b--\r\n"
+
+
+@pytest.mark.parametrize("path", ["/", "/api/classify"])
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost:8080"}, 403),
+        ({"Origin": "http://localhost:8080"}, 200),
+        ({"Origin": "http://localhost:9999"}, 403),
+        ({"Origin": "https://evil.com"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
+        # A proxy that names the page by its address; the browser knows its own name.
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "https://photos.example.com"}, 200),
+    ],
+)
+def test_no_foreign_page_sends_photos(page: Page, path: str, headers: dict[str, str], status: int) -> None:
+    sent = [("Host", "localhost:8080"), ("Content-Type", "multipart/form-data; boundary=b"), *headers.items()]
+    assert send(page, path, headers=sent, body=FORM)[0] == status
+
+
+def test_a_link_from_another_site_opens_the_page(page: Page) -> None:
+    headers = {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.com"}
+    assert page.get("/", headers=headers).status_code == 200
