@@ -19,7 +19,8 @@ from typing import BinaryIO
 from PIL import AvifImagePlugin, Image
 
 from . import preprocessing
-from .decoding import failures, find_turn, open_encoded, reduce_jpeg, to_rgb
+from .colours import to_rgb
+from .decoding import failures, find_turn, open_encoded, reduce_jpeg
 from .errors import ImageError
 
 REQUEST = struct.Struct("<cIQ")
