@@ -1,11 +1,16 @@
 """Which hosts the service is known by, and whose pages may send photos."""
 
 import http.client
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from selenium.webdriver.common.by import By
 
 from serving.web.models import FileModel
+from serving.web.screenshots import find_browser, open_browser
+from tests.serving.web.browser import wait_for
 from tests.serving.web.conftest import CALL_S, RED, Page, open_page
 
 
@@ -106,3 +111,36 @@ def test_no_foreign_page_sends_photos(page: Page, path: str, headers: dict[str, 
 def test_a_link_from_another_site_opens_the_page(page: Page) -> None:
     headers = {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.com"}
     assert page.get("/", headers=headers).status_code == 200
+
+
+FOREIGN = """<!doctype html><body><form method="post" action="{url}/" enctype="multipart/form-data">
+<input name="sample" value="rose.jpg"><button>Win a prize</button></form>
+<script>fetch("{url}/api/classify", {{method: "POST", mode: "no-cors", body: new Blob(["x"])}})
+  .catch(() => null).then(() => {{ document.title = "sent"; }});</script>"""
+
+
+@pytest.mark.skipif(find_browser() is None, reason="needs Chromium and chromedriver (Debian: chromium chromium-driver)")
+def test_a_foreign_page_in_a_real_browser_spends_nothing(file_model: FileModel) -> None:
+    with open_page(file_model) as page:
+
+        class Foreign(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(FOREIGN.format(url=page.url).encode())
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Foreign) as server, open_browser() as browser:
+            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+            # For a browser localhost is another site than 127.0.0.1.
+            browser.get(f"http://localhost:{server.server_port}")
+            wait_for(browser, lambda: browser.title == "sent")
+            browser.find_element(By.CSS_SELECTOR, "button").click()
+            wait_for(browser, lambda: browser.current_url.startswith(page.url))
+            assert "Photos are not taken from pages of other sites." in browser.page_source
+            server.shutdown()
+        for route in ("other", "/api/classify", "/"):
+            assert page.metric("classifier_web_requests_total", route=route, status="200") == 0
+        assert page.metric("classifier_web_requests_total", route="other", status="403") == 2
