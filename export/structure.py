@@ -1,7 +1,8 @@
 """Walk through the blocks of an encoded image, in TensorFlow: what they say of it, and whether decoding it is cheap.
 
 TensorFlow's decoders go through any number of blocks, and of a GIF through all frames: a file of 300 KB can keep them
-busy for minutes. Every walk here is bounded; what has more blocks than that is refused. The client has the same rules.
+busy for minutes. Every walk here is bounded; what has more blocks than that is refused. The client, which reads more
+formats, has rules of its own.
 Sources: ITU-T T.81, annex B (JPEG); PNG, third edition, 5.3 and 11.3; GIF89a, 15 to 26; Exif 2.3, 4.5.2 and 4.6.2.
 """
 
