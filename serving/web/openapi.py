@@ -220,5 +220,8 @@ def _malformed(description: str, *, kind: str) -> Json:
 
 
 def _too_many(limits: Limits, *, kind: str = "application/json") -> Json:
-    rate = f"A client may send {limits.photos_per_minute} photos a minute, {limits.burst_photos} at once."
+    rate = (
+        f"A client may send {limits.photos_per_minute} photos a minute, {limits.burst_photos} at once, "
+        "and not many requests at the same time."
+    )
     return _error(rate, kind=kind, retry=True)

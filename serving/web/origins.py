@@ -6,7 +6,6 @@ are no browser send what they like, and nothing here stops them.
 """
 
 import ipaddress
-import re
 from collections.abc import Awaitable, Callable, Iterable
 
 from starlette.requests import Request
@@ -14,11 +13,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.web.errors import RequestError
+from serving.web.settings import ANY_HOST, HOST
 
-ANY = "*"
-"""The name that stands for all."""
-
-_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::[0-9]*)?", re.ASCII)
 # Names that nobody can register, and so nobody can point at this service from outside (RFC 6761, 6762 and 8375; ICANN
 # reserved `internal` in 2024, and `svc` is Kubernetes' own).
 _PRIVATE = (".localhost", ".local", ".internal", ".home.arpa", ".svc")
@@ -32,7 +28,7 @@ class Origins:
     Args:
         app: responds to the other requests.
         allowed_hosts: names that the service is called by, besides addresses, names without a dot, and names that
-            cannot be registered; `ANY` admits every name.
+            cannot be registered; `ANY_HOST` admits every name.
         respond_to_error: responds to a request that is refused.
     """
 
@@ -43,8 +39,8 @@ class Origins:
         respond_to_error: Callable[[Request, Exception], Awaitable[Response]],
     ) -> None:
         self._app = app
-        self._allowed = {_read_host(host) for host in allowed_hosts if host != ANY}
-        self._allows_any = ANY in allowed_hosts
+        self._allowed = {_read_host(host) for host in allowed_hosts if host != ANY_HOST}
+        self._allows_any = ANY_HOST in allowed_hosts
         self._respond_to_error = respond_to_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,7 +92,7 @@ class Origins:
 
 def _read_host(host: str) -> str:
     """Return the name or address of a `Host`, without its port; empty where it is malformed."""
-    match = _HOST.fullmatch(host.lower())
+    match = HOST.fullmatch(host.lower())
     return match[1].strip("[]").rstrip(".") if match else ""
 
 

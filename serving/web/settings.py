@@ -1,11 +1,15 @@
 """The options of the service."""
 
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from client.classifier_client.decoder_pool import DecoderLimits
 
 MAX_WORKERS = 64
+ANY_HOST = "*"
+HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::[0-9]*)?", re.ASCII)
+"""A `Host`: a name or an address, and perhaps a port."""
 
 _MAX_DEFAULT_WORKERS = 16
 _MIN_DEFAULT_WORKERS = 2
@@ -83,6 +87,11 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 <= self.port < 1 << 16:
             raise ValueError(f"port must be 0 to 65535. Received: {self.port}")
+        for host in self.allowed_hosts:
+            if host != ANY_HOST and not HOST.fullmatch(host):
+                raise ValueError(
+                    f"allowed_hosts must be names such as photos.example.com, or {ANY_HOST}. Received: {host}"
+                )
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold must be 0 to 1. Received: {self.threshold}")
         if not 1 <= self.num_workers <= MAX_WORKERS:

@@ -3,6 +3,7 @@
 import http.client
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ from selenium.webdriver.common.by import By
 
 from serving.web.models import FileModel
 from serving.web.screenshots import find_browser, open_browser
+from serving.web.settings import Settings
 from tests.serving.web.browser import wait_for
-from tests.serving.web.conftest import CALL_S, RED, Page, open_page
+from tests.serving.web.conftest import CALL_S, RED, Page, open_page, start_page
 
 
 def send(
@@ -79,6 +81,20 @@ def test_a_program_need_not_name_a_host_and_nobody_names_two(page: Page) -> None
 def test_other_names_are_told(file_model: FileModel, options: dict[str, Any], host: str, status: int) -> None:
     with open_page(file_model, **options) as page:
         assert send(page, headers=[("Host", host)])[0] == status
+
+
+def test_names_are_told_by_options_and_the_environment(tmp_path: Path, model_path: Path) -> None:
+    options = ("--tflite", model_path, "--allowed-host", "a.example.com", "--allowed-host", "b.example.com")
+    env = {"CLASSIFIER_WEB_ALLOWED_HOSTS": "c.example.com, d.example.com"}
+    with start_page(tmp_path / "page.log", *options, env=env) as page:
+        statuses = [send(page, headers=[("Host", f"{name}.example.com")])[0] for name in "abcde"]
+    assert statuses == [200, 200, 200, 200, 421]
+
+
+@pytest.mark.parametrize("host", ["http://a.example.com", "a.example.com/", "", "*.example.com"])
+def test_what_is_no_name_is_an_error_of_the_operator(host: str) -> None:
+    with pytest.raises(ValueError, match="must be names such as"):
+        Settings(allowed_hosts=(host,))
 
 
 FORM = b'--b\r\nContent-Disposition: form-data; name="photo"; filename="a.jpg"\r\n\r\n' + RED + b"\r\n--b--\r\n"
