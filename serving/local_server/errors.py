@@ -8,6 +8,9 @@ import grpc
 
 Code: TypeAlias = grpc.StatusCode
 
+MAX_STRINGS = 1 << 20
+"""Of a tensor that is sent. Each becomes an object, and while TensorFlow takes them, no other thread of Python runs."""
+
 # net_http's table in TensorFlow Serving's http_server.cc.
 HTTP_STATUS = {
     Code.OK: 200,
@@ -47,8 +50,29 @@ class StatusError(Exception):
         return f"{self.code.name}: {self.message}"
 
 
+class TooManyStringsError(StatusError):
+    """A tensor has more strings than a request may send, or a request more examples."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(
+            Code.INVALID_ARGUMENT,
+            f"A tensor may have {MAX_STRINGS} strings, and a request as many examples. Received: {count}. Send fewer "
+            "at once.",
+        )
+
+
 class StartError(Exception):
     """The server cannot start. The message states the rule, what was received and what to do next."""
+
+
+def check_num_strings(count: int) -> None:
+    """Refuse more strings than a tensor may have.
+
+    Raises:
+        TooManyStringsError: there are more.
+    """
+    if count > MAX_STRINGS:
+        raise TooManyStringsError(count)
 
 
 def invalid_argument(message: str) -> StatusError:

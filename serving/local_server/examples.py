@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from serving.local_server import tensor_protos
-from serving.local_server.errors import invalid_argument
+from serving.local_server.errors import check_num_strings, invalid_argument
 from serving.local_server.servable import CLASSIFY, Array, show_shape
 
 T = TypeVar("T")
@@ -36,6 +36,7 @@ async def serialize(proto: Any, max_bytes: int) -> list[bytes]:
         examples = proto.example_list_with_context.examples
     if not examples:
         raise invalid_argument("Input is empty.")
+    check_num_strings(len(examples))
     num_bytes = proto.ByteSize() + len(context) * len(examples)
     if num_bytes > max_bytes:
         raise invalid_argument(

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -175,7 +176,7 @@ class _Process:
             values: Array = np.empty(int(np.prod(shape)), dtype)
             taken = 0
             while taken < len(values):
-                part = next(parts)
+                part = _take_strings(parts) if values.dtype == object else next(parts)
                 values[taken : taken + len(part)] = part
                 taken += len(part)
             arrays[name] = values.reshape(shape)
@@ -199,6 +200,18 @@ class _Process:
             raise _died() from exc
         code, message = content
         raise StatusError(code, message)
+
+
+def _take_strings(parts: Iterator[Any]) -> list[bytes]:
+    """Return the next strings: their lengths come first, then their bytes, which are joined while others run."""
+    lengths: list[int] = next(parts)
+    pieces: list[bytes] = []
+    num_left = sum(lengths)
+    while num_left:
+        pieces.append(next(parts))
+        num_left -= len(pieces[-1])
+    joined = b"".join(pieces)
+    return [joined[end - length : end] for length, end in zip(lengths, accumulate(lengths), strict=True)]
 
 
 def _died() -> StatusError:

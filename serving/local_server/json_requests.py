@@ -7,7 +7,7 @@ A row request (`instances`) names the inputs of each example, a column request (
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from serving.local_server.errors import Code, StatusError, invalid_argument
+from serving.local_server.errors import Code, StatusError, TooManyStringsError, check_num_strings, invalid_argument
 from serving.local_server.json_parser import parse as parse
 from serving.local_server.json_tensors import (
     Members,
@@ -105,6 +105,8 @@ def _stack_rows(rows: list[Any], dtype: int, where: Any) -> Array:
     """Read all rows as one tensor; when that fails, one by one, to name the one that is wrong."""
     try:
         return to_array(rows, dtype)
+    except TooManyStringsError:
+        raise  # no one of them is wrong
     except StatusError:
         arrays: list[Array] = []
         for i, row in enumerate(rows):
@@ -166,6 +168,7 @@ def read_examples(document: Mapping[str, Any]) -> Iterator[Example]:
         raise invalid_argument(f"JSON Value: {show(document)} Expecting 'examples' value to be an list/array")
     if not examples:
         raise invalid_argument(f"JSON Value: {show(document)} 'examples' value is an empty array")
+    check_num_strings(len(examples))
     for example in examples:
         yield from _read_example(NEXT, example)
 

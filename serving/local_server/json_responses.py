@@ -1,7 +1,8 @@
 """The JSON of TensorFlow Serving's REST responses: https://www.tensorflow.org/tfx/serving/api_rest."""
 
 import base64
-from collections.abc import Iterable, Mapping
+import codecs
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -14,6 +15,8 @@ from serving.local_server.servable import Array
 
 # orjson keeps other threads waiting while it writes: these take it a few milliseconds.
 _MAX_VALUES_AT_ONCE = 100_000
+# Of strings, in threes, which base64 writes without padding.
+_MAX_BYTES_AT_ONCE = 3 << 18
 # Whole numbers that a float32 holds only every second, fourth … of, up to where Python and orjson write exponents.
 _FIRST_SPARSE, _FIRST_SCIENTIFIC = 2**24, 1e16
 
@@ -83,19 +86,58 @@ def _member(name: str, value: bytes) -> bytes:
 def _write(name: str, array: Array) -> bytes:
     """Write an output as lists; strings of an output named `*_bytes` are written as base64."""
     if array.ndim == 0:
-        return _write(name, array.reshape(1))[1:-1]
-    if array.size <= _MAX_VALUES_AT_ONCE:
-        return _write_part(name, array)
-    if len(array) == 1:
-        return _join(b"[", [_write(name, array[0])], b"]")
-    step = max(1, _MAX_VALUES_AT_ONCE * len(array) // array.size)
-    return _join(b"[", (_write(name, array[i : i + step])[1:-1] for i in range(0, len(array), step)), b"]")
+        return b"".join(_write_content(name, array.reshape(1)))
+    return b"".join((b"[", *_write_content(name, array), b"]"))
+
+
+def _write_content(name: str, array: Array) -> Iterator[bytes]:
+    """Write what stands between the brackets of a list, in pieces that others need not wait for."""
+    size = count_values(array)
+    if size <= _MAX_VALUES_AT_ONCE:
+        yield _write_part(name, array)[1:-1]
+    elif len(array) > 1:
+        step = max(1, min(len(array) // 2, _MAX_VALUES_AT_ONCE * len(array) // size))
+        for start in range(0, len(array), step):
+            if start:
+                yield b","
+            yield from _write_content(name, array[start : start + step])
+    elif array.ndim > 1:
+        yield b"["
+        yield from _write_content(name, array[0])
+        yield b"]"
+    else:
+        yield from _write_long(name, array[0])
+
+
+def count_values(array: Array) -> int:
+    """Return the number of values; a long string counts as many."""
+    if array.size > _MAX_VALUES_AT_ONCE or not _is_text(array):
+        return array.size
+    return max(array.size, sum(map(len, array.ravel().tolist())) * _MAX_VALUES_AT_ONCE // _MAX_BYTES_AT_ONCE)
+
+
+def _write_long(name: str, value: bytes | str) -> Iterator[bytes]:
+    data = value if isinstance(value, bytes) else value.encode()
+    parts = [data[start : start + _MAX_BYTES_AT_ONCE] for start in range(0, len(data), _MAX_BYTES_AT_ONCE)]
+    if name.endswith("_bytes"):
+        yield b'{"b64":"'
+        yield from map(base64.b64encode, parts)
+        yield b'"}'
+        return
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    yield b'"'
+    for part in parts:
+        yield orjson.dumps(decoder.decode(part))[1:-1]
+    yield orjson.dumps(decoder.decode(b"", final=True))[1:-1]
+    yield b'"'
 
 
 def _rows(name: str, array: Array) -> list[bytes]:
     """Write each row of an output."""
-    if _is_text(array):
+    if _is_text(array) and count_values(array) <= _MAX_VALUES_AT_ONCE:
         return [orjson.dumps(row) for row in _to_texts(name, array)]
+    if _is_text(array):
+        return [_write(name, array[i, ...]) for i in range(len(array))]
     if array.size == 0:
         return [_write(name, row) for row in array]
     # Between rows, and nowhere else, all lists but the outermost end and begin.

@@ -13,7 +13,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from serving.local_server.errors import Code, StatusError, invalid_argument
+from serving.local_server.errors import Code, StatusError, check_num_strings, invalid_argument
 from serving.local_server.servable import Array
 
 # numpy's own limit, and more than any model's.
@@ -106,6 +106,7 @@ def _convert(values: list[Any], kinds: set[type], number: int) -> Array:
         raise StatusError(Code.UNIMPLEMENTED, f"Conversion of JSON Value: {show(values)} to type: {name}")
     name, dtype = _TYPES[number]
     if number == _STRING:
+        check_num_strings(len(values))
         return np.array([_to_bytes(value) for value in values], dtype=object)
     allowed: set[type] = {bool} if number == _BOOL else {int}
     is_integer = np.issubdtype(dtype, np.integer)

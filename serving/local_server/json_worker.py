@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 PART, END, ERROR = "part", "end", "error"
 SIGNATURE_NAME, INPUTS, EXAMPLES, DONE = "signature_name", "inputs", "examples", "done"
 # The server takes one part after the other, and other work in between.
-_MAX_VALUES_AT_ONCE, _MAX_NUMBERS_AT_ONCE = 10_000, 500_000
+_MAX_VALUES_AT_ONCE, _MAX_NUMBERS_AT_ONCE, _MAX_BYTES_AT_ONCE = 10_000, 500_000, 1 << 20
 
 
 class Info(NamedTuple):
@@ -73,9 +73,28 @@ def _inputs(document: Mapping[str, Any], dtypes: Mapping[str, int]) -> Iterator[
     for name, array in arrays.items():
         yield name, array.dtype, array.shape
         values = array.ravel()
-        step = _MAX_VALUES_AT_ONCE if array.dtype == object else _MAX_NUMBERS_AT_ONCE
-        for start in range(0, len(values), step):
-            yield values[start : start + step]
+        if array.dtype == object:
+            yield from _strings(values.tolist())
+            continue
+        for start in range(0, len(values), _MAX_NUMBERS_AT_ONCE):
+            yield values[start : start + _MAX_NUMBERS_AT_ONCE]
+
+
+def _strings(values: list[bytes]) -> Iterator[Any]:
+    """Yield the lengths of the next strings, then their bytes in parts, and so on; a long string comes alone."""
+    start = 0
+    while start < len(values):
+        end, num_bytes = start + 1, len(values[start])
+        while end < min(len(values), start + _MAX_VALUES_AT_ONCE):
+            num_bytes += len(values[end])
+            if num_bytes > _MAX_BYTES_AT_ONCE:
+                break
+            end += 1
+        strings, start = values[start:end], end
+        yield list(map(len, strings))
+        joined = b"".join(strings)
+        for first in range(0, len(joined), _MAX_BYTES_AT_ONCE):
+            yield joined[first : first + _MAX_BYTES_AT_ONCE]
 
 
 def _examples(document: Mapping[str, Any]) -> Iterator[list[json_requests.Example]]:

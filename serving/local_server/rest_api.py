@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -52,6 +53,21 @@ class _TooLargeError(StatusError):
             Code.RESOURCE_EXHAUSTED,
             f"A request body may take {limit} bytes, unpacked. Send less at once, or raise --max_request_bytes.",
         )
+
+
+class _LargeResponse(Response):
+    """A response that is sent in parts: each waits until the connection has taken the one before, others run between.
+
+    To send it at once would copy all of it on the event loop, twice.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for start in range(0, len(self.body), LARGE_BODY_BYTES):
+            part = self.body[start : start + LARGE_BODY_BYTES]
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+            await asyncio.sleep(0)
+        await send({"type": "http.response.body", "body": b""})
 
 
 class RestApi:
@@ -106,7 +122,8 @@ class RestApi:
             status, body = 500, json_responses.write_error("the server failed; its log says more")
         # Who was too slow to send a request is not waited for any longer.
         headers = self._headers | ({"Connection": "close"} if status == HTTP_STATUS[Code.DEADLINE_EXCEEDED] else {})
-        return Response(body, status_code=status, media_type="application/json", headers=headers)
+        kind = _LargeResponse if len(body) > LARGE_BODY_BYTES else Response
+        return kind(body, status_code=status, media_type="application/json", headers=headers)
 
     async def _dispatch(self, request: Request, path: str) -> bytes:
         # The path may be written in capitals, but for the method's name.
@@ -216,7 +233,7 @@ class RestApi:
                 inputs, rows = await document.read_inputs(signature.inputs)
                 del document
             outputs = await self._service.predict_arrays(version, signature, inputs)
-        in_thread = sum(array.size for array in outputs.values()) > MANY_VALUES
+        in_thread = sum(map(json_responses.count_values, outputs.values())) > MANY_VALUES
         return await convert(json_responses.write_predictions, outputs, rows=rows, in_thread=in_thread)
 
     async def _run_examples(self, spec: Any, api: str, body: bytes) -> bytes:

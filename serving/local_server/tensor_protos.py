@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 
-from serving.local_server.errors import invalid_argument
+from serving.local_server.errors import check_num_strings, invalid_argument
 from serving.local_server.servable import Array
 
 # Where a TensorProto keeps the values of a type, and how they are written there (tensor.proto).
@@ -50,6 +50,7 @@ def to_array(proto: Any, alias: str, max_bytes: int) -> Array:
                 f"{num_bytes} bytes. Send less at once."
             )
         if dtype == tf.string:
+            check_num_strings(max(len(proto.string_val), int(np.prod(shape, dtype=object))))
             _check_repeated(proto, shape, alias, max_bytes)
         array = _parse(proto, dtype) if _is_unusual(proto, dtype, shape) else tf.make_ndarray(proto)
     except (TypeError, ValueError, LookupError, OverflowError, tf.errors.InvalidArgumentError) as exc:
