@@ -6,7 +6,7 @@
 import io
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from PIL import Image
@@ -187,6 +187,131 @@ def webp_transparent() -> bytes:
     return _encode("RGBA", "WEBP", lossless=True)
 
 
+def webp_large() -> bytes:
+    """Return a WebP with transparency of 16 megapixels, the most that is allowed."""
+    return _encode("RGBA", "WEBP", side_px=4000, lossless=True)
+
+
+def jp2_large() -> bytes:
+    """Return a JPEG 2000 with transparency of nearly 12.5 megapixels, the most that is allowed."""
+    return _encode("RGBA", "JPEG2000", side_px=3500)
+
+
+def jp2_of_blocks() -> bytes:
+    """Return a JPEG 2000 in blocks of 4 × 4: each has a head of its own in memory."""
+    return _encode("RGB", "JPEG2000", side_px=3500, codeblock_size=(4, 4))
+
+
+def jp2_of_tiles() -> bytes:
+    """Return a JPEG 2000 in tiles of 16 × 16."""
+    return _encode("L", "JPEG2000", side_px=2000, tile_size=(16, 16))
+
+
+def _box(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", len(content) + 8, name) + content
+
+
+def jp2_of_boxes(num_boxes: int = 1_200_000) -> bytes:
+    """Return a JPEG 2000 whose head holds very many empty boxes."""
+    jp2 = _encode("L", "JPEG2000", side_px=64)
+    start = jp2.index(b"jp2h") - 4
+    end = start + int.from_bytes(jp2[start : start + 4], "big")
+    return jp2[:start] + _box(b"jp2h", jp2[start + 8 : end] + _box(b"free", b"") * num_boxes) + jp2[end:]
+
+
+def avif_large() -> bytes:
+    """Return an AVIF with transparency of nearly 12.5 megapixels, the most that is allowed."""
+    return _encode("RGBA", "AVIF", side_px=3500, speed=10, subsampling="4:4:4")
+
+
+def _directory(entries: Iterable[tuple[int, int, int, int]]) -> bytes:
+    packed = [struct.pack("<HHII", *entry) for entry in entries]
+    return struct.pack("<H", len(packed)) + b"".join(packed) + bytes(4)
+
+
+def _tiff(width: int, height: int, *more: tuple[int, int, int, int], data: bytes = b"", tiled: bool = False) -> bytes:
+    """Return an uncompressed TIFF of grey with further entries; its data begins at byte 8."""
+    base = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (277, 3, 1, 1)]
+    strips = [] if tiled else [(273, 4, 1, 8), (278, 4, 1, height), (279, 4, 1, width * height)]
+    entries = sorted([*base, *strips, *more])
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + _directory(entries)
+
+
+def tiff_of_shared_data(num_entries: int = 500) -> bytes:
+    """Return a TIFF whose entries all name the same megabyte: each has a copy of its own in memory."""
+    data = bytes(1_000_000)
+    return _tiff(8, 8, *((40_000 + number, 7, len(data), 8) for number in range(num_entries)), data=data)
+
+
+def tiff_of_entries() -> bytes:
+    """Return a TIFF with as many entries as a directory can have."""
+    return _tiff(8, 8, *((40_000, 3, 1, 0) for _ in range(65_000)), data=bytes(64))
+
+
+def tiff_of_tiles(num_tiles: int = 1_000_000) -> bytes:
+    """Return a TIFF of tiles of one pixel."""
+    data = struct.pack("<I", 8) * num_tiles
+    tiles = [(322, 4, 1, 1), (323, 4, 1, 1), (324, 4, num_tiles, 8), (325, 4, num_tiles, 8)]
+    return _tiff(1000, num_tiles // 1000, *tiles, data=data, tiled=True)
+
+
+def tiff_of_large_tiles() -> bytes:
+    """Return a narrow TIFF of tiles as large as an image may be, of which a sixteenth is seen."""
+    tile = zlib.compress(bytes(4992 * 4992), 9)
+    data = tile + struct.pack("<I", 8) * 320 + struct.pack("<I", len(tile)) * 320
+    at = 8 + len(tile)
+    tiles = [(322, 4, 1, 4992), (323, 4, 1, 4992), (324, 4, 320, at), (325, 4, 320, at + 4 * 320)]
+    tiff = _tiff(16, 1_500_000, *tiles, data=data, tiled=True)
+    return tiff.replace(struct.pack("<HHII", 259, 3, 1, 1), struct.pack("<HHII", 259, 3, 1, 8))  # Deflate.
+
+
+def jpeg_of_exif_of_shared_data(num_entries: int = 5000) -> bytes:
+    """Return a JPEG whose Exif has thousands of entries that all name the same 60 KB."""
+    directory = _directory((0x9000 + number, 7, 60_000, 0) for number in range(num_entries))
+    jpeg = _encode("RGB", "JPEG", side_px=64)
+    # Without the JFIF segment, which holds the resolution, it is looked for in Exif.
+    return _after_start(jpeg[:2] + jpeg[20:], _segment(0xE1, b"Exif\0\0II*\0\x08\0\0\0" + directory))
+
+
+def jpeg_of_exif_headers() -> bytes:
+    """Return a JPEG whose Exif is nothing but headers of Exif, taken off one by one."""
+    jpeg = _encode("RGB", "JPEG", side_px=64)
+    return _after_start(jpeg[:2] + jpeg[20:], _segment(0xE1, b"Exif\0\0" * 10_000) * 30)
+
+
+def jpeg_of_padding_in_its_scan(num_bytes: int = 10_000_000) -> bytes:
+    """Return a JPEG with fill bytes among its pixels."""
+    jpeg = _encode("RGB", "JPEG", side_px=2000)
+    return jpeg[:-2000] + b"\xff" * num_bytes + jpeg[-2:]
+
+
+def ppm_of_blanks(num_bytes: int = 20_000_000) -> bytes:
+    """Return a PPM with very many blanks in its head."""
+    return b"P6\n" + b" " * num_bytes + b"8 8\n255\n" + bytes(192)
+
+
+def ppm_of_comments(num_comments: int = 1_000_000) -> bytes:
+    """Return a PPM as text with very many comments among its pixels."""
+    return b"P2\n800 800\n255\n" + b"#\n" * num_comments + b"0 " * 640_000
+
+
+def ppm_as_text() -> bytes:
+    """Return 25 megapixels as text."""
+    return b"P2\n5000 5000\n255\n" + b"0 " * 25_000_000
+
+
+def ppm_of_200_levels() -> bytes:
+    """Return 25 megapixels of which 200 is the largest value: each is scaled on its own."""
+    return b"P5\n5000 5000\n200\n" + bytes(25_000_000)
+
+
+def bmp_of_runs() -> bytes:
+    """Return a run-length encoded BMP of 25 megapixels in runs of one."""
+    palette, data = bytes(1024), b"\1\1" * 10_000_000
+    head = struct.pack("<IiiHHIIiiII", 40, _SIDE_PX, _SIDE_PX, 1, 8, 1, len(data), 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", 54 + 1024 + len(data), 0, 0, 54 + 1024) + head + palette + data
+
+
 CORPUS: dict[str, Callable[[], bytes]] = {
     make.__name__: make
     for make in (
@@ -195,6 +320,10 @@ CORPUS: dict[str, Callable[[], bytes]] = {
         *(png_of_profiles, png_of_texts, png_of_packed_texts, png_of_nothing, png_of_unknown, png_of_frames),
         *(png_transparent, png_of_palette, png_of_16_bits, png_bomb),
         *(gif_of_comments, gif_of_extensions, gif_of_frames, gif_of_large_frames, gif_transparent),
-        *(bmp_of_nothing, webp_transparent),
+        *(bmp_of_nothing, bmp_of_runs, webp_transparent, webp_large, avif_large),
+        *(jp2_large, jp2_of_blocks, jp2_of_tiles, jp2_of_boxes),
+        *(tiff_of_shared_data, tiff_of_entries, tiff_of_tiles, tiff_of_large_tiles),
+        *(jpeg_of_exif_of_shared_data, jpeg_of_exif_headers, jpeg_of_padding_in_its_scan),
+        *(ppm_of_blanks, ppm_of_comments, ppm_as_text, ppm_of_200_levels),
     )
 }

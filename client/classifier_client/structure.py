@@ -39,6 +39,12 @@ MAX_EXIF = 16
 MAX_RLE_BYTES = 3
 """Bytes a pixel of a run-length encoded BMP: it needs 2 at most. Pillow decodes it in Python, at 0.2 µs a byte."""
 
+_GIF_FRAME_PIXELS = 2_500
+"""What a frame costs besides its pixels, in pixels: 0.1 ms."""
+
+_GIF_BLOCKS = 500_000
+"""Of all frames: 80 MB in blocks of 255 bytes are 300,000."""
+
 _Check = Callable[[bytes], str | None]
 
 
@@ -77,33 +83,62 @@ def _check_png(png: bytes) -> str | None:
     return None
 
 
-_NOT_JUNK = re.compile(rb"[!,;]")
+_GIF_BLOCK = re.compile(rb"[!,;]")
 
 
 def _check_gif(gif: bytes) -> str | None:
-    """Walk a GIF to its first frame: what comes after is not read (GIF89a, 15–26)."""
-    flags = gif[10:11] or b"\0"
-    position = 13 + (3 << (flags[0] & 7) + 1 if flags[0] & 0x80 else 0)
-    num_blocks, num_comment_blocks = 0, 0
-    while found := _NOT_JUNK.search(gif, position):
+    """Walk a GIF to its first frame: what comes after is not read."""
+    num_blocks, num_comment_blocks, position = 0, 0, _first_gif_block(gif)
+    while found := _GIF_BLOCK.search(gif, position):
         num_blocks += 1 + found.start() - position
-        if found.group() != b"!":
-            break
-        position = found.start() + 2
-        is_comment = gif[found.start() + 1 : position] == b"\xfe"
-        while (size := gif[position : position + 1]) not in (b"", b"\0"):
-            position += 1 + size[0]
-            num_blocks += 1
-            num_comment_blocks += is_comment
-            if num_blocks > MAX_BLOCKS or num_comment_blocks > MAX_COMMENT_BLOCKS:
-                break
-        else:
-            position += 1
-        if num_comment_blocks > MAX_COMMENT_BLOCKS:
-            return f"at most {MAX_COMMENT_BLOCKS:,} blocks of comments"
         if num_blocks > MAX_BLOCKS:
-            break
-    return f"at most {MAX_BLOCKS:,} blocks before its first frame" if num_blocks > MAX_BLOCKS else None
+            return f"at most {MAX_BLOCKS:,} blocks before its first frame"
+        if found.group() != b"!":
+            return None
+        label, position = gif[found.end() : found.end() + 1], found.end() + 1
+        while size := gif[position] if position < len(gif) else 0:
+            position += 1 + size
+            num_blocks += 1
+            num_comment_blocks += label == b"\xfe"
+            if num_comment_blocks > MAX_COMMENT_BLOCKS:
+                return f"at most {MAX_COMMENT_BLOCKS:,} blocks of comments"
+            if num_blocks > MAX_BLOCKS:
+                return f"at most {MAX_BLOCKS:,} blocks before its first frame"
+        position += 1
+    return None
+
+
+def count_gif_pixels(gif: bytes, *, most: int) -> int:
+    """Return the number of pixels of all frames of a GIF, or a number above `most` as soon as it is reached.
+
+    TensorFlow decodes them all, also where only the first is wanted.
+    """
+    num_pixels, num_blocks, position = 0, 0, _first_gif_block(gif)
+    while (found := _GIF_BLOCK.search(gif, position)) and found.group() != b";" and num_pixels <= most:
+        position = found.end() + 1
+        if found.group() == b",":
+            frame = gif[found.end() : found.end() + 9]
+            if len(frame) < 9:
+                break
+            width, height = struct.unpack_from("<HH", frame, 4)
+            num_pixels += width * height + _GIF_FRAME_PIXELS
+            position = found.end() + 10 + _palette_bytes(frame[8])
+        while size := gif[position] if position < len(gif) else 0:
+            position += 1 + size
+            num_blocks += 1
+            if num_blocks > _GIF_BLOCKS:
+                return most + 1
+        position += 1
+    return num_pixels
+
+
+def _first_gif_block(gif: bytes) -> int:
+    """Return where the blocks begin, after the screen's head and its palette (GIF89a, 15–26)."""
+    return 13 + _palette_bytes(gif[10] if len(gif) > 10 else 0)
+
+
+def _palette_bytes(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 _PPM_COMMENT = re.compile(rb"#[^\r\n]*[\r\n]?")

@@ -12,7 +12,7 @@ from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from client.classifier_client import ImageError, decoding
+from client.classifier_client import ImageError, decoding, structure
 from components.artifacts.examples import Exclusion, IndexRow
 from components.data import duplicates
 from components.data.sources.source import Photo
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 _SERVED_FORMATS = {"JPEG": "jpeg", "PNG": "png", "GIF": "gif", "BMP": "bmp"}
+_MAX_ANIMATION_PIXELS = 4 * decoding.MAX_PIXELS
+"""Of all frames of a GIF together: TensorFlow decodes each of them, in 6 ns and a byte a pixel."""
+
 _REDUCED_QUALITY = 95
 _BATCH_SIZE = 64
 _SMALL_SIZE_PX = 32
@@ -150,7 +153,7 @@ def _to_served_format(photo: Photo) -> tuple[bytes, str]:
     """Return a photo in a format that is served: as it is, or as the client decodes it.
 
     Any other format (TIFF, WebP, AVIF …) becomes a PNG without loss, a JPEG of more than
-    `decoding.MAX_PIXELS` a smaller JPEG; both upright.
+    `decoding.MAX_PIXELS` a smaller JPEG, a GIF of very many or large frames a PNG of its first; all upright.
 
     Raises:
         ImageError: it cannot be read.
@@ -158,7 +161,9 @@ def _to_served_format(photo: Photo) -> tuple[bytes, str]:
     with decoding.open_encoded(photo.encoded, photo.name) as image:
         kind = image.format
         if kind in _SERVED_FORMATS and image.width * image.height <= decoding.MAX_PIXELS:
-            return photo.encoded, _SERVED_FORMATS[kind]
+            most = _MAX_ANIMATION_PIXELS
+            if kind != "GIF" or structure.count_gif_pixels(photo.encoded, most=most) <= most:
+                return photo.encoded, _SERVED_FORMATS[kind]
     rgb = decoding.decode(photo.encoded, photo.name)
     rgb.info.clear()  # Its colour profile, say, is of other colours.
     buffer = io.BytesIO()

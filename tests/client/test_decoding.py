@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from client.classifier_client import ImageError, decoding
+from client.classifier_client import ImageError, colours, decoding
 from tests.export.encoded_images import Encode, draw, oriented, translucent
 from tests.export.tiff import write_tiff
 
@@ -142,6 +142,40 @@ def test_what_is_not_read_is_named(encoded: bytes, what: str) -> None:
 def test_tile_of_a_tiff_that_is_larger_than_any_image_is_refused() -> None:
     """It would be decoded as a whole."""
     assert refuse(write_tiff(HIGH, more={322: 20000, 323: 20000})).code == "too_many_pixels"
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [("WEBP", "a WebP"), ("AVIF", "an AVIF"), ("JPEG2000", "a JPEG 2000"), ("ppm_plain", "a PPM as text")],
+)
+def test_format_that_costs_more_may_have_fewer_pixels(
+    kind: str, what: str, monkeypatch: pytest.MonkeyPatch, encode: Encode
+) -> None:
+    monkeypatch.setitem(decoding.FORMAT_PIXELS, kind, (what, 12_000))
+    for height in (100, 101):
+        encoded = encode(draw(120, height), kind) if kind != "ppm_plain" else b"P2 120 %d 9 " % height + b"0 " * 12_120
+        if height == 100:
+            assert decoding.decode(encoded, "photo").size == (120, 100)
+        else:
+            error = refuse(encoded)
+            assert error.code == "too_many_pixels"
+            assert error.reason.startswith(f"{what} may have at most 12,000 pixels, and it claims 120 × 101; make")
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "PA", "I;16", "CMYK", "1"])
+def test_image_converted_in_bands_is_the_same_as_in_one(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = draw(301, 403).convert("L").point(lambda value: value * 257, "I;16") if mode == "I;16" else None
+    image = whole or (translucent() if "A" in mode else draw()).resize((301, 403)).convert(
+        "P" if mode == "PA" else mode
+    )
+    if mode == "PA":
+        image = image.convert("PA")
+    for size in (None, (40, 30), (500, 600)):
+        monkeypatch.setattr(colours, "_BAND_PIXELS", 10**9)
+        expected = np.asarray(colours.to_rgb(image, "photo", size=size)).astype(int)
+        monkeypatch.setattr(colours, "_BAND_PIXELS", 5_000)
+        received = np.asarray(colours.to_rgb(image, "photo", size=size))
+        assert np.abs(received - expected).max() <= 1  # Bands begin at fractions of a pixel, which are rounded.
 
 
 # --- large JPEGs

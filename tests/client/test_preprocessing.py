@@ -198,7 +198,6 @@ def test_file_of_too_many_bytes_is_refused_before_it_is_all_read(monkeypatch: py
     assert "larger than" in refuse(endless)
     assert endless.num_read == 1001
     assert "larger than" in refuse(bytes(1001))
-    assert "larger than" in refuse("/dev/zero")
 
 
 @pytest.mark.parametrize("size", [(5001, 5000), (12000, 12000), (60000, 60000)])

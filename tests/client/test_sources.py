@@ -1,6 +1,8 @@
 """One image or many, in any form, and their names."""
 
 import io
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from client.classifier_client import ImageError, preprocessing
 from client.classifier_client.sources import each
 
 
@@ -65,3 +68,27 @@ def test_value_that_is_no_image_is_an_error_of_the_caller() -> None:
         names(["a.jpg", 3])
     with pytest.raises(TypeError, match="int"):
         names(3)
+
+
+def test_named_pipe_and_device_are_refused_at_once(tmp_path: Path) -> None:
+    """Nobody writes to it: it would be waited for without an end."""
+    pipe = tmp_path / "x.jpg"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/zero")):
+        with pytest.raises(
+            ImageError, match=r"a pipe or a device, no regular file; give an image's path, or pass what"
+        ):
+            preprocessing.load(path, name="x.jpg", size_px=8)
+
+
+def test_open_descriptor_is_read_though_it_is_a_pipe() -> None:
+    """As a shell passes the output of a command: `classify <(command)`."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (9, 9), "red").save(buffer, "PNG")
+    reading, writing = os.pipe()
+    with open(writing, "wb") as file:  # noqa: PTH123
+        thread = threading.Thread(target=lambda: (file.write(buffer.getvalue()), file.close()))
+        thread.start()
+        assert preprocessing.load(f"/dev/fd/{reading}", name="x", size_px=8).getpixel((0, 0)) == (255, 0, 0)
+        thread.join()
+    os.close(reading)

@@ -147,6 +147,18 @@ def test_large_jpeg_is_learned_from_smaller_and_seen_so_by_the_client(
     encoded_images.assert_close(received, encoded_images.load(encoded, 32))
 
 
+def test_gif_of_too_many_frames_is_kept_as_its_first(monkeypatch: pytest.MonkeyPatch, encode: Encode) -> None:
+    """TensorFlow would decode them all."""
+    frames = [draw(seed).quantize(32) for seed in (80, 81)]
+    content = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    monkeypatch.setattr(examination, "_MAX_ANIMATION_PIXELS", frames[0].width * frames[0].height)
+    candidate, encoded = examine(content)
+    assert isinstance(candidate, Candidate)
+    assert candidate.format == "png"
+    expected = preprocessing.decode(tf.constant(content)).numpy()
+    np.testing.assert_array_equal(preprocessing.decode(tf.constant(encoded)).numpy(), expected)
+
+
 def test_profile_of_a_foreign_format_is_not_kept(encode: Encode) -> None:
     """It is of the colours before they were converted."""
     _, encoded = examine(encode(draw(82).convert("CMYK"), "TIFF", icc_profile=b"a profile"))
