@@ -59,7 +59,7 @@ def check_jpeg(encoded: tf.Tensor, num_pixels: tf.Tensor) -> tf.Tensor:
     scan = _integers(raw, position, 5)
     # A sequential JPEG whose first scan holds all of its components has no other.
     is_in_one_scan = (frame > 0) & (scan[1] == 0xDA) & (scan[4] == _integers(raw, frame + 9, 1)[0])
-    num_blocks, num_scans = tf.cond(is_in_one_scan, lambda: (0, 1), lambda: _count_scans(raw))
+    num_blocks, num_scans = tf.cond(is_in_one_scan, lambda: (tf.constant(0), tf.constant(1)), lambda: _count_scans(raw))
     few_blocks = _assert_at_most(MAX_BLOCKS, num_blocks, "JPEG", "segments")
     few_scans = _assert_at_most(MAX_SCANS, num_scans, "JPEG", "scans")
     scanned = tf.cast(num_scans, tf.int64) * num_pixels
