@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as npst
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
 from serving.local_server import tensor_protos
-from serving.local_server.errors import Code, StatusError
+from serving.local_server.errors import MAX_STRINGS, Code, StatusError
 from serving.local_server.servable import Array
 from tests.serving.local_server import models
 from tests.serving.local_server.conftest import status_error
@@ -168,3 +168,14 @@ def test_a_shape_must_fit(received: tuple[int, ...], expected: tuple[int | None,
         return
     with status_error(Code.INVALID_ARGUMENT, r"input 'x' must have the shape \[.*\]\. Received: \[.*\]"):
         tensor_protos.check_shape(received, expected, "x")
+
+
+def test_more_strings_than_a_tensor_may_have_are_refused() -> None:
+    many = tf.make_tensor_proto([b"a"])
+    many.tensor_shape.dim[0].size = MAX_STRINGS + 1  # the last one repeated
+    with status_error(Code.INVALID_ARGUMENT, rf"may have {MAX_STRINGS} strings, .* Received: {MAX_STRINGS + 1}"):
+        tensor_protos.to_array(many, "x", 1 << 30)
+    many.tensor_shape.dim[0].size = 1
+    many.string_val.extend([b""] * MAX_STRINGS)
+    with status_error(Code.INVALID_ARGUMENT, rf"Received: {MAX_STRINGS + 1}\. Send fewer"):
+        tensor_protos.to_array(many, "x", 1 << 30)
