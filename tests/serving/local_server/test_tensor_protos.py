@@ -1,3 +1,5 @@
+import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 import numpy as np
@@ -179,3 +181,40 @@ def test_more_strings_than_a_tensor_may_have_are_refused() -> None:
     many.string_val.extend([b""] * MAX_STRINGS)
     with status_error(Code.INVALID_ARGUMENT, rf"Received: {MAX_STRINGS + 1}\. Send fewer"):
         tensor_protos.to_array(many, "x", 1 << 30)
+
+
+@pytest.mark.parametrize("dtype", NUMBERS)
+def test_many_numbers_survive_and_the_last_one_is_repeated(dtype: str) -> None:
+    array = (np.arange(120_001) % 101).astype(numpy_type(dtype))
+    proto = write(array)
+    assert_same(read(proto, 1 << 24), array)
+    proto.tensor_shape.dim[0].size += 9
+    assert_same(read(proto, 1 << 24), np.append(array, array[-1:].repeat(9)))
+    proto.tensor_shape.dim[0].size = 5
+    assert_same(read(proto, 1 << 24), array[:5])
+    proto.tensor_content = array[:5].tobytes()
+    assert_same(read(proto, 1 << 24), array[:5])
+
+
+def test_one_of_many_numbers_that_its_type_cannot_hold_is_refused() -> None:
+    proto = make("int8", [100_000], int_val=[*[1] * 99_999, 300])
+    assert "300" in refusal(proto)
+
+
+@pytest.mark.anyio
+async def test_the_event_loop_goes_on_while_many_numbers_are_read_and_written() -> None:
+    array = np.arange(3_000_000, dtype=np.float32)
+    proto = tensor_pb2.TensorProto()
+    assert await count_turns(tensor_protos.write(array, proto)) > 8
+    assert await count_turns(tensor_protos.read(proto, "x", 1 << 24)) > 8
+    assert_same(read(proto, 1 << 24), array)
+
+
+async def count_turns(work: Coroutine[Any, Any, Any]) -> int:
+    """Return how often the event loop comes round, at intervals, while work is done."""
+    working, count = asyncio.ensure_future(work), 0
+    while not working.done():
+        await asyncio.sleep(0.001)
+        count += 1
+    await working
+    return count
