@@ -8,7 +8,7 @@ import grpc
 
 Code: TypeAlias = grpc.StatusCode
 
-MAX_STRINGS = 1 << 20
+MAX_STRINGS = 1 << 18
 """Of a tensor that is sent. Each becomes an object, and while TensorFlow takes them, no other thread of Python runs."""
 
 # net_http's table in TensorFlow Serving's http_server.cc.

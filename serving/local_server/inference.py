@@ -39,7 +39,7 @@ async def predict(
     response = predict_pb2.PredictResponse()
     outputs = await predict_arrays(version, request, run, max_tensor_bytes=max_tensor_bytes, check_method=check_method)
     for alias, array in outputs.items():
-        tensor_protos.to_proto(array, response.outputs[alias], as_content=as_content)
+        await tensor_protos.write(array, response.outputs[alias], as_content=as_content)
     _name_model(response.model_spec, version, request.model_spec)
     return response
 
@@ -52,7 +52,7 @@ async def predict_arrays(
     protos = {**signature.defaults, **request.inputs}
     _check_signature(signature, request.inputs, check_method=check_method)
     inputs = {
-        alias: tensor_protos.to_array(protos[alias], alias, max_tensor_bytes) for alias in sorted(signature.inputs)
+        alias: await tensor_protos.read(protos[alias], alias, max_tensor_bytes) for alias in sorted(signature.inputs)
     }
     return await _run_signature(version, signature, inputs, request.output_filter, run)
 

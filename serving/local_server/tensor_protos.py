@@ -1,5 +1,7 @@
 """Tensors between protobuf and numpy, within bounds, and checked against a model's signature."""
 
+import asyncio
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -28,8 +30,28 @@ _FIELDS: dict[int, tuple[str, Any]] = {
     tf.complex64.as_datatype_enum: ("scomplex_val", np.float32),
     tf.complex128.as_datatype_enum: ("dcomplex_val", np.float64),
 }
+# More take a millisecond, and megabytes at once many.
+_MANY_VALUES, _MANY_AT_ONCE = 2000, 1 << 22
+# In typed fields: numpy and protobuf let no other thread run while they walk through them.
+_MAX_VALUES_AT_ONCE = 50_000
 # What TensorFlow's runtime, and so its errors, call types that have another name in Python.
 _RUNTIME_NAMES = {"float16": "half", "float32": "float", "float64": "double"}
+
+
+async def read(proto: Any, alias: str, max_bytes: int) -> Array:
+    """Do what `to_array` does, in a thread where the event loop should not wait for it."""
+    size = math.prod(dim.size for dim in proto.tensor_shape.dim)
+    if len(_typed_values(proto)) > _MANY_VALUES or size > _MANY_AT_ONCE:
+        return await asyncio.to_thread(to_array, proto, alias, max_bytes)
+    return to_array(proto, alias, max_bytes)
+
+
+async def write(array: Array, proto: Any, *, as_content: bool = False) -> None:
+    """Do what `to_proto` does, in a thread where the event loop should not wait for it."""
+    if array.size > (_MANY_AT_ONCE if as_content else _MANY_VALUES):
+        await asyncio.to_thread(to_proto, array, proto, as_content=as_content)
+    else:
+        to_proto(array, proto, as_content=as_content)
 
 
 def to_array(proto: Any, alias: str, max_bytes: int) -> Array:
@@ -52,7 +74,12 @@ def to_array(proto: Any, alias: str, max_bytes: int) -> Array:
         if dtype == tf.string:
             check_num_strings(max(len(proto.string_val), int(np.prod(shape, dtype=object))))
             _check_repeated(proto, shape, alias, max_bytes)
-        array = _parse(proto, dtype) if _is_unusual(proto, dtype, shape) else tf.make_ndarray(proto)
+        if _is_unusual(proto, dtype, shape):
+            array = _parse(proto, dtype)
+        elif len(_typed_values(proto)) > _MAX_VALUES_AT_ONCE and dtype != tf.string and not proto.tensor_content:
+            array = _read_typed(proto, dtype, int(np.prod(shape, dtype=object)))
+        else:
+            array = tf.make_ndarray(proto)
     except (TypeError, ValueError, LookupError, OverflowError, tf.errors.InvalidArgumentError) as exc:
         raise invalid_argument(f"tensor parsing error: {alias}: {str(exc)[:200]}") from exc
     return array.reshape(shape)
@@ -62,11 +89,24 @@ def _is_unusual(proto: Any, dtype: tf.DType, shape: Sequence[int]) -> bool:
     """Return whether the runtime reads a tensor that Python's `make_ndarray` does not."""
     if proto.tensor_content:
         return dtype == tf.string
-    field, _ = _FIELDS.get(dtype.as_datatype_enum, ("string_val", None))
     if dtype == tf.string and not proto.string_val:
         return True
     # Of more values than the shape holds, the first ones count.
-    return len(getattr(proto, field)) > int(np.prod(shape, dtype=object)) * (2 if dtype.is_complex else 1)
+    return len(_typed_values(proto)) > int(np.prod(shape, dtype=object)) * (2 if dtype.is_complex else 1)
+
+
+def _typed_values(proto: Any) -> Any:
+    field, _ = _FIELDS.get(proto.dtype, ("string_val", None))
+    return getattr(proto, field)
+
+
+def _read_typed(proto: Any, dtype: tf.DType, size: int) -> Array:
+    """Do what `make_ndarray` does, part by part: others run in between."""
+    values, view = _typed_values(proto), _FIELDS[proto.dtype][1]
+    starts = range(0, len(values), _MAX_VALUES_AT_ONCE)
+    parts = [np.array(values[i : i + _MAX_VALUES_AT_ONCE], view or dtype.as_numpy_dtype) for i in starts]
+    array = np.concatenate(parts).view(dtype.as_numpy_dtype)
+    return np.pad(array, (0, size - len(array)), "edge")
 
 
 def _parse(proto: Any, dtype: tf.DType) -> Array:
@@ -97,7 +137,9 @@ def to_proto(array: Array, proto: Any, *, as_content: bool = False) -> None:
     else:
         field, view = _FIELDS[dtype.as_datatype_enum]
         values = np.ascontiguousarray(array).ravel()
-        getattr(proto, field).extend((values.view(view) if view else values).tolist())
+        values = values.view(view) if view else values
+        for start in range(0, len(values), _MAX_VALUES_AT_ONCE):
+            getattr(proto, field).extend(values[start : start + _MAX_VALUES_AT_ONCE].tolist())
 
 
 def check_dtype(array: Array, expected: int, position: int) -> None:

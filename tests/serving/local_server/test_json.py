@@ -1,5 +1,6 @@
 """The rules of TensorFlow Serving's json_tensor.cc; the examples of its json_tensor_test.cc are among those here."""
 
+import base64
 import json
 import time
 from collections.abc import Mapping
@@ -271,3 +272,28 @@ def test_results_are_written() -> None:
 
 def test_a_whole_number_beyond_63_bits_is_a_bfloat16_too() -> None:
     assert float(read('{"instances": [9223372036854775808]}', x="bfloat16")["x"][0]) == 2.0**63
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (1, 7), (7, 1), (2, 3, 2), (1, 1, 1)])
+def test_long_strings_are_written_like_short_ones(shape: tuple[int, ...]) -> None:
+    short = ["a\n", 'ö"', "", "€" * 9]
+    for long in (b"\xe2\x82\xac" * 700_000, b"ab\xff" * 500_000, b"\xff" * (1 << 20), b"x" * 1_600_000 + b"\xc3"):
+        values = [long, *([text.encode() for text in short] * 3)][: int(np.prod(shape))]
+        array = np.empty(len(values), object)
+        array[:] = values
+        array = array.reshape(shape)
+        count = len(array) if shape else 1
+        texts = np.array([value.decode("utf-8", "replace") for value in values], object).reshape(shape).tolist()
+        for name, expected in (("x", texts), ("x_bytes", packed(array))):
+            assert json.loads(json_responses.write_predictions({name: array}, rows=False))["outputs"] == expected
+            if not shape:
+                continue
+            outputs = {name: array, "y": np.zeros(count, np.int32)}
+            for i, row in enumerate(json.loads(json_responses.write_predictions(outputs, rows=True))["predictions"]):
+                assert row == {name: expected[i], "y": 0}
+
+
+def packed(array: Array) -> Any:
+    if array.ndim == 0:
+        return {"b64": base64.b64encode(array.item()).decode()}
+    return [packed(array[i, ...]) for i in range(len(array))]

@@ -20,7 +20,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import input_pb2
 
 from serving.local_server import json_bodies, json_requests, json_tensors
-from serving.local_server.errors import Code
+from serving.local_server.errors import MAX_STRINGS, Code
 from serving.local_server.json_bodies import LARGE_BODY_BYTES, Bodies
 from serving.local_server.tensor_protos import runtime_name
 from tests.serving.local_server.conftest import (
@@ -97,6 +97,24 @@ async def test_errors_are_those_of_small_bodies_and_the_process_lives_on(bodies:
         await read(bodies, b'{"inputs": [1]}' + PADDING, x="complex64")
 
 
+async def test_strings_of_any_length_come_through(bodies: Bodies) -> None:
+    lengths = [0, 3, (1 << 20) - 3, 1, 1 << 20, 0, (1 << 21) + 1, *range(3000), 0]
+    written = [chr(97 + i % 26) * length for i, length in enumerate(lengths)]
+    body = json.dumps({"inputs": written}).encode()
+    assert (await read(bodies, body, x="string"))[1]["x"].tolist() == [text.encode() for text in written]
+
+
+async def test_more_strings_than_a_tensor_may_have_are_refused(bodies: Bodies) -> None:
+    strings = b",".join([b'"a"'] * (MAX_STRINGS + 1))
+    error = rf"^INVALID_ARGUMENT: A tensor may have {MAX_STRINGS} strings, .* Received: {MAX_STRINGS + 1}\. Send fewer"
+    for body in (b'{"instances":[%b]}', b'{"inputs":[%b]}', b'{"inputs":{"x":[[%b]]}}'):
+        with status_error(Code.INVALID_ARGUMENT, error):
+            await read(bodies, body % strings, x="string")
+    with status_error(Code.INVALID_ARGUMENT, error):
+        async with bodies.read(b'{"examples":[%b{}]}' % (b"{}," * MAX_STRINGS)) as document:
+            await document.fill_examples(input_pb2.Input())
+
+
 async def test_examples_of_large_bodies(bodies: Bodies) -> None:
     examples = [{"n": list(range(25_000)), "t": ["a"] * 11_000}, {}, *({"f": 0.5, "b": {"b64": "/w=="}},) * 12_000]
     for document in ({"examples": examples}, {"examples": examples, "context": {"c": [1.5] * 20_000}}):
@@ -155,25 +173,48 @@ def test_types_have_their_numbers_and_names() -> None:
 # The server.
 
 
-def send(server: Server, body: bytes) -> tuple[int, float]:
-    start = time.monotonic()
-    response = requests.post(f"{server.url}/v1/models/echo:predict", data=body, timeout=CALL_S)
-    return response.status_code, time.monotonic() - start
+LARGE = 40_000_000
+SLOW = pytest.mark.slow
+
+
+def rows_of(row: bytes, signature: str = "float32", end: bytes = b"]}") -> bytes:
+    head = b'{"signature_name":"' + signature.encode() + b'","instances":['
+    return head + b",".join([row] * (LARGE // (len(row) + 1))) + end
+
+
+def make_body(kind: str) -> bytes:
+    row, signature, end = {
+        "pixels": (b"[" + b",".join([b"0.123456"] * 150_528) + b"]", "float32", b"]}"),
+        "small lists": (b"[1]", "float32", b"]}"),
+        "named rows": (b'{"x":1.5}', "float32", b"]}"),
+        "no JSON": (b"[1]", "float32", b",]}"),
+        "strings": (b'"' + b"x" * (LARGE // MAX_STRINGS) + b'"', "string", b"]}"),
+        "too many strings": (b'"abc"', "string", b"]}"),
+        "base64": (b'{"b64":"' + b"AAAA" * (LARGE // 4 - 100) + b'"}', "bytes", b"]}"),
+        "a text": (b'"' + "ö".encode() * (LARGE // 2 - 100) + b'"', "string", b"]}"),
+    }[kind]
+    return rows_of(row, signature, end)
+
+
+def send(server: Server, body: bytes) -> requests.Response:
+    return requests.post(f"{server.url}/v1/models/echo:predict", data=body, timeout=CALL_S)
 
 
 @pytest.mark.parametrize(
-    "kind",
-    ["pixels", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("small lists", "named rows", "no JSON"))],
+    ("kind", "status"),
+    [
+        ("pixels", 200),
+        pytest.param("small lists", 200, marks=SLOW),
+        pytest.param("named rows", 200, marks=SLOW),
+        pytest.param("no JSON", 400, marks=SLOW),
+        pytest.param("strings", 200, marks=SLOW),
+        pytest.param("too many strings", 400, marks=SLOW),
+        pytest.param("a text", 200, marks=SLOW),
+        pytest.param("base64", 200, marks=SLOW),
+    ],
 )
-def test_health_waits_for_no_large_body(server: Server, kind: str) -> None:
-    rows = {
-        "pixels": b"[" + b",".join([b"0.123456"] * 150_528) + b"]",
-        "small lists": b"[1]",
-        "named rows": b'{"x":1.5}',
-        "no JSON": b"[1]",
-    }[kind]
-    body = b'{"signature_name":"float32","instances":[' + b",".join([rows] * (40_000_000 // len(rows)))
-    body += b"]}" if kind != "no JSON" else b",]}"
+def test_health_waits_for_no_large_body(server: Server, kind: str, status: int) -> None:
+    body = make_body(kind)
     waits: list[float] = []
     with ThreadPoolExecutor(1) as pool, requests.Session() as session:
         session.trust_env = False
@@ -184,7 +225,9 @@ def test_health_waits_for_no_large_body(server: Server, kind: str) -> None:
             assert session.get(f"{server.url}/healthz", timeout=CALL_S).status_code == 200
             waits.append(time.monotonic() - start)
             threading.Event().wait(0.005)
-        assert sent.result()[0] == (400 if kind == "no JSON" else 200)
+    assert sent.result().status_code == status, sent.result().content[:200]
+    if kind in ("strings", "a text", "base64"):  # which are the same in the response
+        assert sent.result().content == b'{"predictions":[' + body[body.index(b"[") + 1 :]
     assert len(waits) > 20
     # What other work on this machine takes is not the server's: all but a few must be in time, and none be long.
     waits.sort()

@@ -1,3 +1,5 @@
+import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ from hypothesis.extra import numpy as npst
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
 from serving.local_server import tensor_protos
-from serving.local_server.errors import Code, StatusError
+from serving.local_server.errors import MAX_STRINGS, Code, StatusError
 from serving.local_server.servable import Array
 from tests.serving.local_server import models
 from tests.serving.local_server.conftest import status_error
@@ -168,3 +170,51 @@ def test_a_shape_must_fit(received: tuple[int, ...], expected: tuple[int | None,
         return
     with status_error(Code.INVALID_ARGUMENT, r"input 'x' must have the shape \[.*\]\. Received: \[.*\]"):
         tensor_protos.check_shape(received, expected, "x")
+
+
+def test_more_strings_than_a_tensor_may_have_are_refused() -> None:
+    many = tf.make_tensor_proto([b"a"])
+    many.tensor_shape.dim[0].size = MAX_STRINGS + 1  # the last one repeated
+    with status_error(Code.INVALID_ARGUMENT, rf"may have {MAX_STRINGS} strings, .* Received: {MAX_STRINGS + 1}"):
+        tensor_protos.to_array(many, "x", 1 << 30)
+    many.tensor_shape.dim[0].size = 1
+    many.string_val.extend([b""] * MAX_STRINGS)
+    with status_error(Code.INVALID_ARGUMENT, rf"Received: {MAX_STRINGS + 1}\. Send fewer"):
+        tensor_protos.to_array(many, "x", 1 << 30)
+
+
+@pytest.mark.parametrize("dtype", NUMBERS)
+def test_many_numbers_survive_and_the_last_one_is_repeated(dtype: str) -> None:
+    array = (np.arange(120_001) % 101).astype(numpy_type(dtype))
+    proto = write(array)
+    assert_same(read(proto, 1 << 24), array)
+    proto.tensor_shape.dim[0].size += 9
+    assert_same(read(proto, 1 << 24), np.append(array, array[-1:].repeat(9)))
+    proto.tensor_shape.dim[0].size = 5
+    assert_same(read(proto, 1 << 24), array[:5])
+    proto.tensor_content = array[:5].tobytes()
+    assert_same(read(proto, 1 << 24), array[:5])
+
+
+def test_one_of_many_numbers_that_its_type_cannot_hold_is_refused() -> None:
+    proto = make("int8", [100_000], int_val=[*[1] * 99_999, 300])
+    assert "300" in refusal(proto)
+
+
+@pytest.mark.anyio
+async def test_the_event_loop_goes_on_while_many_numbers_are_read_and_written() -> None:
+    array = np.arange(3_000_000, dtype=np.float32)
+    proto = tensor_pb2.TensorProto()
+    assert await count_turns(tensor_protos.write(array, proto)) > 8
+    assert await count_turns(tensor_protos.read(proto, "x", 1 << 24)) > 8
+    assert_same(read(proto, 1 << 24), array)
+
+
+async def count_turns(work: Coroutine[Any, Any, Any]) -> int:
+    """Return how often the event loop comes round, at intervals, while work is done."""
+    working, count = asyncio.ensure_future(work), 0
+    while not working.done():
+        await asyncio.sleep(0.001)
+        count += 1
+    await working
+    return count
