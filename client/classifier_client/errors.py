@@ -23,8 +23,8 @@ class ImageError(ClassifierError):
     Args:
         image: the image's name.
         reason: why it cannot be read.
-        code: the kind of reason, for programs: "empty", "too_many_pixels", "damaged", "not_an_image" or, for any other
-            reason, "unreadable".
+        code: the kind of reason, for programs: "empty", "too_many_pixels", "too_complex", "damaged", "not_an_image" or,
+            for any other reason, "unreadable".
     """
 
     def __init__(self, image: str, reason: str, *, code: str = "unreadable") -> None:
