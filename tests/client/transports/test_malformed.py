@@ -302,7 +302,9 @@ def to_response(**changed: Any) -> bytes:
     }
     for name, fields in changed.items():
         tensors[name].update(fields)
-    return pb.PredictResponse(outputs={name: pb.Tensor(**t) for name, t in tensors.items()}).SerializeToString()
+    return pb.PredictResponse(outputs={name: pb.Tensor(**t) for name, t in tensors.items()}).SerializeToString(
+        deterministic=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -338,7 +340,7 @@ def test_message_of_another_form_is_an_error(content: bytes, raw_grpc: RawGrpc, 
         b"\x12\x03\x0a\x01\xff",
         pb.ModelMetadataResponse(
             metadata={"signature_def": pb.ModelMetadataResponse.Any(value=b"\xff")}
-        ).SerializeToString(),
+        ).SerializeToString(deterministic=True),
     ],
     ids=repr,
 )
