@@ -719,7 +719,7 @@ def test_a_huge_shape_with_one_value_takes_no_memory(client, server, dtype, shap
 
 
 def test_a_string_that_stands_for_gigabytes_is_refused(client):
-    proto = make_proto(tf.string, [800_000], string_val=[b"x" * 10_000])  # one value stands for all that follow it
+    proto = make_proto(tf.string, [10_000], string_val=[b"x" * 800_000])  # one value stands for all that follow it
     code, text = refusal(client.predict, "echo", signature="string", x=proto)
     assert (code, "its last value repeated included" in text) == (INVALID, True)
 
