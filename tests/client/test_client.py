@@ -166,3 +166,16 @@ def test_every_error_is_a_classifier_error() -> None:
     errors = [getattr(classifier_client, name) for name in classifier_client.__all__ if name.endswith("Error")]
     assert UnavailableError in errors
     assert all(issubclass(error, ClassifierError) for error in errors)
+
+
+def test_closed_client_is_an_error_of_ours_and_closes_again(transport: ColourTransport) -> None:
+    client = Client(transport)
+    results = client.classify([colour("red")] * 20)
+    next(results)
+    for _ in range(2):
+        client.close()
+    for unfinished in (results, client.classify(colour("red"))):
+        with pytest.raises(
+            ValueError, match=r"A Client must be open to classify\. This one is closed\. Make a new one"
+        ):
+            list(unfinished)
