@@ -39,8 +39,7 @@ exit status:
   1    some images cannot be read; all others were classified
   2    the command line, or the environment, is wrong
   3    the server cannot be reached, or does not respond in time
-  4    the server refuses, does not know the model, or is none; the model's file, or a library, cannot be used;
-       the results cannot be written
+  4    the server refuses, has no such model, or is none; the model's file or a library cannot be used; a full disk
   130  interrupted
 """
 
