@@ -111,7 +111,7 @@ def _check_gif(gif: bytes) -> str | None:
 def count_gif_pixels(gif: bytes, *, most: int) -> int:
     """Return the number of pixels of all frames of a GIF, or a number above `most` as soon as it is reached.
 
-    TensorFlow decodes them all, also where only the first is wanted.
+    TensorFlow's own decoder reads them all, also where only the first is wanted.
     """
     num_pixels, num_blocks, position = 0, 0, _first_gif_block(gif)
     while (found := _GIF_BLOCK.search(gif, position)) and found.group() != b";" and num_pixels <= most:

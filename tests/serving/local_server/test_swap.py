@@ -95,6 +95,14 @@ def hold(version: Version) -> "weakref.ref[Servable]":
     return weakref.ref(version.servable)
 
 
+async def serve(manager: ModelManager, folder: Path, saved_model: Path) -> tuple[Version, "weakref.ref[Servable]"]:
+    """Serve a model's first version from a folder; return it, and what shows whether it is freed."""
+    push(folder, 1, saved_model)
+    await manager.configure([ModelConfig("m", folder)])
+    version = manager.get(ModelSpec(name="m"))
+    return version, hold(version)
+
+
 def close(is_closed: threading.Event, gate: threading.Event) -> None:
     is_closed.set()
     gate.wait(TIMEOUT_S)
@@ -110,10 +118,7 @@ async def check_freed(version: Version, watched: "weakref.ref[Servable]") -> Non
 async def test_a_request_at_work(
     manager: ModelManager, service: Service, tmp_path: Path, models_dir: Path, send: Any
 ) -> None:
-    push(tmp_path / "m", 1, models_dir / "block" / "1")
-    await manager.configure([ModelConfig("m", tmp_path / "m")])
-    version = manager.get(ModelSpec(name="m"))
-    watched = hold(version)
+    version, watched = await serve(manager, tmp_path / "m", models_dir / "block" / "1")
     # The model `block` responds when it is told to.
     work = asyncio.ensure_future(send(service, [7.0]))
     await until(lambda: version.num_in_flight)
@@ -137,10 +142,7 @@ async def test_a_request_at_work(
 async def test_a_request_that_is_still_read(
     manager: ModelManager, service: Service, tmp_path: Path, models_dir: Path, send: Any
 ) -> None:
-    push(tmp_path / "m", 1, models_dir / "half_plus_two" / "00000123")
-    await manager.configure([ModelConfig("m", tmp_path / "m")])
-    version = manager.get(ModelSpec(name="m"))
-    watched = hold(version)
+    version, watched = await serve(manager, tmp_path / "m", models_dir / "half_plus_two" / "00000123")
     # One thread reads, so what reads the request's values waits behind the gate; what parsed the request was before it.
     threads, last = ThreadPoolExecutor(1), threading.Event()
     asyncio.get_running_loop().set_default_executor(threads)
