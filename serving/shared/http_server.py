@@ -162,12 +162,14 @@ class _Http(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         # What has come of the next head; `None` while a body is read.
         self._head: bytearray | None = bytearray()
-        # Whether the parser has a part of that head, which came in one packet with the end of chunks.
-        self._is_mid_head = False
         # Of a body whose length is known.
         self._num_left: int | None = None
+        # The last bytes of a body in chunks: a blank line may have begun with them.
+        self._last = b""
         # What a body in chunks has taken since the last byte of content: sizes, extensions, trailers.
         self._num_framing = 0
+        # Of a body, parts that the request has not got yet: it gets those of a packet at once.
+        self._content: list[bytes] = []
         # What came behind a request that has no response yet.
         self._later = b""
 
@@ -192,10 +194,6 @@ class _Http(HttpToolsProtocol):
             else:
                 data = self._receive_head(self._head, data)
 
-    def on_message_begin(self) -> None:
-        self._is_mid_head = True
-        super().on_message_begin()
-
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._head is not None:  # else a trailer, which nobody reads
             super().on_header(name, value)
@@ -204,7 +202,7 @@ class _Http(HttpToolsProtocol):
         self._stop_timer()
         self._connections.note(self, is_waiting=False)
         found = dict(self.headers)
-        self._head, self._is_mid_head = None, False
+        self._head, self._last = None, b""
         self._num_left = None if b"transfer-encoding" in found else int(found.get(b"content-length", 0))
         self._num_framing = 0
         super().on_headers_complete()
@@ -213,9 +211,10 @@ class _Http(HttpToolsProtocol):
         self._num_framing = 0
         if self._num_left is not None:
             self._num_left -= len(body)
-        super().on_body(body)
+        self._content.append(body)
 
     def on_message_complete(self) -> None:
+        self._hand_on()
         self._head = bytearray()
         super().on_message_complete()
 
@@ -231,7 +230,7 @@ class _Http(HttpToolsProtocol):
     def _receive_head(self, head: bytearray, data: bytes) -> bytes:
         """Take data until a head is whole, and give it to the parser; return what follows it."""
         if not head:
-            data = data if self._is_mid_head else data.lstrip(b"\r\n")
+            data = data.lstrip(b"\r\n")
             if not data:
                 return b""
             self._unset_keepalive_if_required()
@@ -244,20 +243,42 @@ class _Http(HttpToolsProtocol):
             self._refuse(431 if b"\r\n" in head[:_MAX_HEAD_BYTES] else 414)
             return b""
         # What does not even begin like HTTP is refused at once.
-        if not head.endswith(_END_OF_HEAD, 0, end) and (self._is_mid_head or head[:1].isalpha()):
+        if not head.endswith(_END_OF_HEAD, 0, end) and head[:1].isalpha():
             return b""
         self._head = bytearray()
         self._parse(_UPGRADE.sub(b"\r\nDeclined-Upgrade:", head[:end]))
         return bytes(head[end:])
 
     def _receive_body(self, data: bytes) -> bytes:
-        """Give a body's data to the parser; return what follows it, where its length is known."""
-        part = data if self._num_left is None else data[: self._num_left]
-        self._num_framing += len(part)
-        self._parse(part)
-        if self._num_framing > _MAX_HEAD_BYTES and self._head is None:
-            self._refuse(431)
-        return data[len(part) :]
+        """Give a body's data to the parser; return what follows it."""
+        start = 0
+        while self._head is None and start < len(data) and not self.transport.is_closing():
+            end = self._find_end(data, start)
+            self._num_framing += end - start
+            self._parse(data[start:end])
+            if self._num_framing > _MAX_HEAD_BYTES and self._head is None:
+                self._refuse(431)
+            start = end
+        self._hand_on()
+        return data[start:]
+
+    def _hand_on(self) -> None:
+        if self._content:
+            super().on_body(b"".join(self._content))
+            self._content = []
+
+    def _find_end(self, data: bytes, start: int) -> int:
+        """Return where a body ends, if it ends in `data`: in chunks it may, with any blank line."""
+        if self._num_left is not None:
+            return start + self._num_left
+        known = self._last
+        if _END_OF_HEAD in (overlap := known + data[start : start + len(_END_OF_HEAD) - 1]):
+            end = start - len(known) + overlap.index(_END_OF_HEAD) + len(_END_OF_HEAD)
+        else:
+            end = data.find(_END_OF_HEAD, start)
+            end = end + len(_END_OF_HEAD) if end >= 0 else len(data)
+        self._last = (known + data[max(start, end - len(_END_OF_HEAD)) : end])[1 - len(_END_OF_HEAD) :]
+        return end
 
     def _parse(self, data: bytes) -> None:
         try:

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 
@@ -59,9 +60,32 @@ def test_an_offer_of_another_protocol_costs_no_body_wherever_packets_are_cut(
 
 
 def test_requests_may_come_in_one_packet(connection: socket.socket) -> None:
-    # Behind chunks, the next head is known to be one only by the parser: there an offer would count.
-    connection.sendall(b"\r\n" + KNOWN * 300 + CHUNKED + KNOWN.replace(OFFER, b""))
-    assert read_responses(connection, 302) == [(200, {"predictions": [2.5]})] * 302
+    connection.sendall(b"\r\n" + KNOWN * 300 + CHUNKED + KNOWN + b"\r\n" + CHUNKED * 2 + KNOWN)
+    assert read_responses(connection, 305) == [(200, {"predictions": [2.5]})] * 305
+
+
+def test_a_head_behind_chunks_is_one_wherever_packets_are_cut(server: Server) -> None:
+    # One has content with blank lines and what looks like the end of the chunks, and no trailers.
+    content = b"\r\n\r\n" + BODY.replace(b" ", b" \r\n\r\n ")
+    head = CHUNKED[: CHUNKED.index(b"6;why")]
+    chunks = b"4\r\n" + content[:4] + b"\r\n%x\r\n" % len(content[4:]) + content[4:] + b"\r\n0\r\n\r\n"
+    for request in (head + chunks, CHUNKED):
+        both = request + KNOWN
+        for at in range(len(request) - 12, len(request) + len(OFFER), 5):
+            with socket.create_connection(("127.0.0.1", server.rest_port), timeout=CALL_S) as connection:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connection.sendall(both[:at])
+                assert server.get("/v1/models/default")[0] == 200
+                connection.sendall(both[at:])
+                assert read_responses(connection, 2) == [(200, {"predictions": [2.5]})] * 2
+
+
+def test_a_body_in_tiny_chunks_costs_no_seconds(connection: socket.socket) -> None:
+    padding = b"1\r\n \r\n" * 300_000 + b"%x\r\n" % (1 << 20) + b"\r\n\r\n" * (1 << 18) + b"\r\n"
+    start = time.monotonic()
+    connection.sendall(CHUNKED.replace(b"6;why", padding + b"6;why"))
+    assert read_responses(connection, 1) == [(200, {"predictions": [2.5]})]
+    assert time.monotonic() - start < 10
 
 
 @linux
