@@ -88,6 +88,20 @@ def test_a_body_in_tiny_chunks_costs_no_seconds(connection: socket.socket) -> No
     assert time.monotonic() - start < 10
 
 
+def test_who_leaves_in_the_middle_of_a_large_response_leaves_nothing_behind(server: Server) -> None:
+    text = b'"' + b"x" * (20 << 20) + b'"'
+    body = b'{"signature_name": "string", "instances": [' + text + b"]}"
+    head = b"POST /v1/models/echo:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    num_tracebacks = server.log().count("Traceback")
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", server.rest_port), timeout=CALL_S) as connection:
+            connection.sendall(head + body)
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200 OK")
+    response = server.request("POST", "/v1/models/echo:predict", body)
+    assert response.content == b'{"predictions":[' + text + b"]}"
+    assert server.log().count("Traceback") == num_tracebacks
+
+
 @linux
 def test_what_keeps_coming_behind_a_request_takes_no_memory(server: Server, connection: socket.socket) -> None:
     connection.settimeout(0.5)
