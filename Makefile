@@ -14,8 +14,13 @@ ENGINE  ?= auto
 WEB     ?=
 PYTEST  ?= -n auto --maxprocesses 4 --dist loadfile
 NODE    := tests/serving/web
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' client/pyproject.toml)
+TAG ?= $(VERSION)
+DOCKER_BUILD ?=
+BUILD_IMAGE = docker build $(DOCKER_BUILD) --build-arg VERSION=$(VERSION) --build-arg LICENSE=NOASSERTION \
+  --build-arg REVISION=$$(git describe --always --dirty --abbrev=40 2>/dev/null || echo unknown)
 
-.PHONY: train compare serve web notebooks scale test lint bench lock clean help
+.PHONY: train compare serve web images notebooks scale test lint bench lock clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +29,7 @@ help:
 	@echo 'make serve [MODEL=flowers] [ENGINE=docker|local|auto] [SERVE="--port 8500 ... -- server flags"]'
 	@echo 'make notebooks [DATA=... WEIGHTS=... SET=...]   run the notebooks'
 	@echo 'make web [MODEL=flowers] [WEB="--port 8080 --rest localhost:8501 ..."]'
+	@echo 'make images [DOCKER_BUILD="--network host ..."]   the containers of the pipeline and of the web page'
 	@echo 'make scale   what Kubeflow, Beam and buckets need: docs/scale.md'
 	@echo 'make test    the tests            make lint   style, types and import rules'
 	@echo 'make bench   ours beside a peer   make lock   renew the lock files'
@@ -45,6 +51,10 @@ notebooks: $(VENV)/.installed-dev
 
 web: $(VENV)/.installed
 	@$(RUN) -m serving.web --model-name '$(MODEL)' $(WEB)
+
+images:
+	$(BUILD_IMAGE) --tag flowers-pipeline:$(TAG) .
+	$(BUILD_IMAGE) --tag flowers-web:$(TAG) --file serving/web/Dockerfile .
 
 scale: $(VENV)/.installed-scale
 
