@@ -12,7 +12,7 @@ SET     ?=
 MODEL   ?= flowers
 ENGINE  ?= auto
 WEB     ?=
-PYTEST  ?= -n auto --maxprocesses 4 --dist loadfile
+PYTEST  ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 NODE    := tests/serving/web
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' client/pyproject.toml)
 TAG ?= $(VERSION)
