@@ -39,10 +39,11 @@ def of_code(*modules: str) -> str:
         source = _source_of(name)
         if name in seen or source is None:
             continue
-        tree = _parse(source)
-        waiting += _imports(tree, package=name if source.name == "__init__.py" else name.rpartition(".")[0])
+        package = name if source.name == "__init__.py" else name.rpartition(".")[0]
+        code, imports = _read(source.read_text(), package)
+        waiting += imports
         companions = sorted(p for p in source.parent.glob(f"{source.stem}.*") if p != source and p.is_file())
-        seen[name] = of_value([ast.dump(tree), *(of_file(p) for p in companions)])
+        seen[name] = of_value([code, *(of_file(p) for p in companions)])
     return of_value(seen)
 
 
@@ -58,9 +59,16 @@ def _source_of(module: str) -> Path | None:
     return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
 
 
-def _parse(source: Path) -> ast.Module:
+@cache
+def _read(text: str, package: str) -> tuple[str, list[str]]:
+    """Return what counts of a module of a package, and what it imports; steps have most of their modules in common."""
+    tree = _parse(text)
+    return ast.dump(tree), _imports(tree, package)
+
+
+def _parse(text: str) -> ast.Module:
     """Parse a module without its docstrings and its imports for type checking."""
-    tree = ast.parse(source.read_text())
+    tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):
             node.body = [child for child in body if not _is_ignored(child)]  # type: ignore[attr-defined]

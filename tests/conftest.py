@@ -17,6 +17,34 @@ from PIL import Image
 from tests import tiny_pipeline
 from tests.s3 import S3
 
+ROOT = Path(__file__).resolve().parent
+LONG = (
+    "pipelines/test_kill.py",
+    "notebooks/test_notebooks.py",
+    "components/test_trainer.py",
+    "pipelines/test_compare.py",
+    "serving/local_server/test_robustness.py",
+    "serving/local_server/test_load.py",
+    "benchmarks/test_benchmarks.py",
+    "components/training/test_replicas.py",
+    "components/test_report.py",
+    "serving/web/test_hostile_clients.py",
+    "pipelines/test_kubeflow.py",
+    "client/test_command.py",
+    "export/test_structure.py",
+    "serving/web/test_browser.py",
+    "components/bulk_inference/test_runner.py",
+    "components/data/test_examination_beam.py",
+)
+"""Files that take longest, in that order."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let several processes begin with the long files, so that no one is left with one of them in the end."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        first = {ROOT / name: number for number, name in enumerate(LONG)}
+        items.sort(key=lambda item: first.get(item.path, len(LONG)))
+
 
 @pytest.fixture(scope="session")
 def encode() -> Callable[..., bytes]:

@@ -5,6 +5,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from serving.local_server import settings
@@ -23,7 +25,8 @@ def main() -> int:
         # TensorFlow's loader calls itself deprecated, and is the only one that reads every SavedModel.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
         if flags.version:
-            import tensorflow as tf
+            with _without_keras():
+                import tensorflow as tf
 
             print(f"local server: speaks TensorFlow Serving's protocol, with TensorFlow {tf.__version__}")
             return 0
@@ -31,13 +34,32 @@ def main() -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _end_at_once)
         # TensorFlow takes seconds to import: not before the command line is known to be good.
-        from serving.local_server.server import serve
+        with _without_keras():
+            from serving.local_server.server import serve
 
         asyncio.run(serve(chosen, on_ready=lambda line: print(line, flush=True)))
     except StartError as exc:
         print(exc, file=sys.stderr)
         return 1
     return 0
+
+
+@contextmanager
+def _without_keras() -> Iterator[None]:
+    """Let TensorFlow be imported without Keras, and so without scikit-learn and matplotlib: a graph needs none of them.
+
+    It passes over the Keras that it is told to use where that is not installed. A library of operations that needs
+    Keras still gets the usual one, later.
+    """
+    name = "TF_USE_LEGACY_KERAS"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:
