@@ -2,17 +2,18 @@
 
 import json
 import re
-from pathlib import Path
+from typing import Any
 
 import yaml
 
 from serving import launcher
 
-CONFIG = Path(launcher.CONFIG)
+CONFIG = launcher.CONFIG
 
 # What is no metric: strings, comments, selectors and ranges, lists of labels, functions, operators and numbers.
+_STRING = r'"(?:[^"\\]|\\.)*"'
 _NOT_METRICS = (
-    r'"(?:[^"\\]|\\.)*"',
+    _STRING,
     r"#.*",
     r"\{[^}]*\}",
     r"\[[^]]*\]",
@@ -29,9 +30,14 @@ def read_alerts() -> dict[str, str]:
     return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"]}
 
 
+def read_dashboard() -> Any:
+    """Return the dashboard, as Grafana imports it."""
+    return json.loads((CONFIG / "dashboard.json").read_text())
+
+
 def read_panels() -> dict[str, list[str]]:
     """Return the expressions of each panel of the dashboard."""
-    panels = json.loads((CONFIG / "dashboard.json").read_text())["panels"]
+    panels = read_dashboard()["panels"]
     return {each["title"]: [target["expr"] for target in each["targets"]] for each in panels if each["type"] != "row"}
 
 
@@ -40,3 +46,11 @@ def find_metrics(expression: str) -> set[str]:
     for pattern in _NOT_METRICS:
         expression = re.sub(pattern, " ", expression)
     return set(re.findall(r"[:a-z_][:\w]*", expression, re.IGNORECASE))
+
+
+def find_labels(expression: str) -> set[str]:
+    """Return the labels that an expression selects by, groups by or matches on."""
+    expression = re.sub(_STRING, '""', expression)
+    lists = re.findall(r"\b(?:by|on|ignoring|without)\s*\(([^)]*)\)", expression)
+    selected = re.findall(r"(\w+)\s*(?:=~|!~|!=|=(?!=))", expression)
+    return {*selected, *(label for each in lists for label in re.findall(r"\w+", each))}
