@@ -39,6 +39,6 @@ def test_compose_without_a_models_folder_starts_nothing(serving_image: str, tmp_
     ports = dict(zip(("GRPC", "REST", "WEB", "PROMETHEUS"), free_ports(4), strict=True))
     with project(tmp_path, f"flowers-test-faults-{os.getpid()}", ports, export_dir) as made:
         (tmp_path / "models" / "flowers").rename(tmp_path / "models" / "away")
-        with pytest.raises(AssertionError, match="bind source path does not exist: .*/models/flowers"):
+        with pytest.raises(AssertionError, match=r"bind source path does not exist: .*/models/flowers"):
             made.compose("up", "--detach")
         assert not (tmp_path / "models" / "flowers").exists()
