@@ -6,6 +6,7 @@ in its status. Everything here runs on the event loop; loading, warming up and u
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Container, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -240,7 +241,8 @@ class ModelManager:
         """Log once what is wrong with a model's folder."""
         config = model.config
         if found is None:
-            complaint = f"Could not find base path {config.base_path} for servable {config.name}"
+            verb = "read" if os.access(config.base_path, os.F_OK) else "find"
+            complaint = f"Could not {verb} base path {config.base_path} for servable {config.name}"
         elif not found:
             complaint = (
                 f"No versions of servable {config.name} found under base path {config.base_path}. A version is a "

@@ -1,6 +1,7 @@
 """The models that predict: the newest pushed LiteRT file, one LiteRT file, or a server. All are thread-safe."""
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -203,6 +204,11 @@ def find_newest_file(models_dir: Path, name: str) -> Path:
         StartError: no version was pushed, or the newest has no LiteRT file.
     """
     folder = models_dir / "tflite"
+    if os.access(folder, os.F_OK) and not os.access(folder, os.R_OK | os.X_OK):
+        raise StartError(
+            f"The web page must be able to read its models, and user {os.getuid()} may not read {folder}. "
+            f"Let everybody read it: chmod -R a+rX {models_dir}"
+        )
     files = find_files(folder, name)
     newest = max(
         (int(path.parent.name) for path in (models_dir / name).glob(f"*/{MARKER}") if _is_version(path)), default=0

@@ -35,7 +35,8 @@ def _read(path: Path) -> list[Manifest]:
 
 
 def _generate(folder: Path, entry: dict[str, Any]) -> Manifest:
-    data = {name: (folder / name).read_text() for name in entry.get("files", ())}
+    files = (name.rpartition("=") for name in entry.get("files", ()))
+    data = {key or name: (folder / name).read_text() for key, _, name in files}
     data |= dict(literal.split("=", 1) for literal in entry.get("literals", ()))
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": entry["name"]}, "data": data}
 

@@ -27,11 +27,20 @@ def server_flags() -> dict[str, str]:
 # TensorFlow Serving's configuration.
 
 
-def test_models_config_serves_version_1_of_flowers_under_both_labels():
-    (model,) = protos.read(SERVING / "config" / "models.config", protos.ModelServerConfig).model_config_list.config
+@pytest.mark.parametrize("name", ["models.config", "pinned.config"])
+def test_both_labels_of_flowers_begin_at_version_1(name):
+    (model,) = protos.read(SERVING / "config" / name, protos.ModelServerConfig).model_config_list.config
     assert (model.name, model.base_path, model.model_platform) == ("flowers", "/models/flowers", "tensorflow")
-    assert list(model.model_version_policy.specific.versions) == [1]
     assert dict(model.version_labels) == {"stable": 1, "canary": 1}
+
+
+def test_compose_follows_pushes_and_kubernetes_waits_for_a_person():
+    models, pinned = (
+        protos.read(SERVING / "config" / name, protos.ModelServerConfig).model_config_list.config[0]
+        for name in ("models.config", "pinned.config")
+    )
+    assert models.model_version_policy.latest.num_versions == 2
+    assert list(pinned.model_version_policy.specific.versions) == [1]
 
 
 def test_batching_config_never_lets_a_lone_request_wait_and_bounds_the_queue():
@@ -47,9 +56,10 @@ def test_monitoring_config_is_where_prometheus_looks():
     monitoring = protos.read(SERVING / "config" / "monitoring.config", protos.MonitoringConfig)
     assert monitoring.prometheus_config.enable
     assert monitoring.prometheus_config.path == METRICS
-    (job,) = yaml.safe_load((SERVING / "config" / "prometheus.yml").read_text())["scrape_configs"]
-    assert job["metrics_path"] == METRICS
-    assert job["static_configs"] == [{"targets": [f"server:{server_flags()['rest_api_port']}"]}]
+    server, web = yaml.safe_load((SERVING / "config" / "prometheus.yml").read_text())["scrape_configs"]
+    assert server["metrics_path"] == METRICS
+    assert server["static_configs"] == [{"targets": [f"server:{server_flags()['rest_api_port']}"]}]
+    assert web["static_configs"] == [{"targets": ["web:8080"]}]
 
 
 # The compose file.

@@ -263,7 +263,7 @@ def test_the_servers_files_are_those_of_its_flags() -> None:
     named = {flag.split("=/config/")[1] for flag in container(SERVER)["args"] if "=/config/" in flag}
     assert {name for data in maps for name in data} == named
     models = find("ConfigMap", "flowers-models")["data"]["models.config"]
-    assert models == (CONFIG / "models.config").read_text()
+    assert models == (CONFIG / "pinned.config").read_text()
     mounts = {mount["name"]: mount["mountPath"] for mount in container(SERVER)["volumeMounts"]}
     assert f'base_path: "{mounts["models"]}/flowers"' in models
 

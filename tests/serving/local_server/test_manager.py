@@ -391,6 +391,13 @@ async def test_a_model_without_a_version_to_serve_is_reported_and_waited_for(
         await until(lambda: states(manager) == [(2, "AVAILABLE")])
 
 
+async def test_a_base_path_that_is_there_and_cannot_be_read_is_not_called_missing(base: Path, loader: Loader) -> None:
+    base.rmdir()
+    base.touch()
+    with pytest.raises(StatusError, match=f"Could not read base path {base} for servable m"):
+        await make(loader).configure([ModelConfig("m", base)])
+
+
 async def test_a_model_that_cannot_be_loaded_does_not_stop_the_others(base: Path, loader: Loader) -> None:
     push(base, 3, content="broken")
     good = base.with_name("good")
