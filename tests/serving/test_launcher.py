@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import requests
 
-from serving import launcher
+from serving import docker, launcher
 from serving.errors import ServerError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +38,9 @@ note(arguments=arguments, process=os.getpid())
 if arguments[0] == "info":
     time.sleep(60 if mode == "silent engine" else 0)
     sys.exit(mode == "no engine")
+if arguments[0] == "context":
+    print(os.environ.get("FAKE_HOST", "unix:///var/run/docker.sock"))
+    sys.exit()
 if arguments[0] in ("image", "pull"):
     print("no such image", file=sys.stderr)
     sys.exit(mode == "no image" or mode == "old image" and arguments[0] == "image")
@@ -50,6 +53,7 @@ if arguments[0] == "run":
 else:
     port = next(a.split("=")[1] for a in arguments if a.startswith("--rest_api_port="))
 
+print("starting", flush=True)
 if mode == "ends":
     print("no model there", flush=True)
     sys.exit(3)
@@ -84,7 +88,7 @@ class Engines:
         self.folder = folder
         (folder / "fake.py").write_text(FAKE)
         for name in ("docker", "python"):
-            (folder / name).write_text(f'#!/bin/sh\necho starting\nexec {sys.executable} -S {folder}/fake.py "$@"\n')
+            (folder / name).write_text(f'#!/bin/sh\nexec {sys.executable} -S {folder}/fake.py "$@"\n')
             (folder / name).chmod(0o755)
         self.models = folder / "models" / "flowers"
         self.models.mkdir(parents=True)
@@ -135,21 +139,53 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.parametrize(
-    ("found", "engine"), [("available", "docker"), ("no engine", "local"), ("silent engine", "local")]
+    ("found", "engine"),
+    [
+        ("available", ("docker", "a Docker engine answers")),
+        ("old image", ("docker", "a Docker engine answers")),
+        ("no engine", ("local", "no Docker engine answers")),
+        ("silent engine", ("local", "no Docker engine answers")),
+    ],
 )
-def test_auto_takes_docker_where_an_engine_responds(engines, mode, monkeypatch, found, engine):
-    monkeypatch.setattr(launcher, "_FIND_ENGINE_S", 30 if found != "silent engine" else 0.3)
+def test_auto_takes_docker_where_an_engine_responds(engines, mode, monkeypatch, caplog, found, engine):
+    monkeypatch.setattr(docker, "_FIND_ENGINE_S", 30 if found != "silent engine" else 0.3)
     mode(found)
     assert launcher.find_engine() == engine
+    assert caplog.records == []
+
+
+def test_auto_takes_the_local_server_where_the_image_cannot_be_had_and_says_so(engines, mode, caplog):
+    mode("no image")
+    engine = launcher.find_engine()
+    assert engine.name == "local"
+    reason = "The engine docker needs the image tensorflow/serving:2.21.0, and it cannot be pulled (no such image)."
+    assert engine.reason.startswith(f"as Docker cannot be used: {reason}")
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.message.startswith(f"FALLBACK: the local server stands for TensorFlow Serving. {reason}")
+
+
+@pytest.mark.parametrize("host", ["tcp://build.example:2376", "ssh://me@build.example"])
+def test_an_engine_on_another_machine_is_not_used(engines, monkeypatch, host):
+    monkeypatch.setenv("FAKE_HOST", host)
+    with pytest.raises(ServerError, match=rf"must run on this machine\. Received: {host}\. Unset DOCKER_HOST or"):
+        launcher.find_engine("docker")
+    assert launcher.find_engine().name == "local"
+
+
+@pytest.mark.parametrize("host", ["tcp://127.0.0.1:2375", "npipe:////./pipe/docker_engine", "tcp://[::1]:2375", ""])
+def test_an_engine_of_this_machine_is_used_whatever_its_address(engines, monkeypatch, host):
+    monkeypatch.setenv("FAKE_HOST", host)
+    assert launcher.find_engine("docker") == ("docker", "as asked")
 
 
 def test_auto_takes_the_local_server_where_docker_is_not_installed(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert launcher.find_engine("auto") == "local"
+    assert launcher.find_engine("auto").name == "local"
 
 
 def test_docker_without_an_engine_is_an_error_and_local_needs_none(engines, mode):
-    assert launcher.find_engine("local") == "local"
+    assert launcher.find_engine("local") == ("local", "as asked")
     assert engines.calls() == []
     mode("no engine")
     with pytest.raises(
@@ -246,25 +282,28 @@ def test_a_server_can_do_without_configuration(engines):
 
 def test_docker_runs_tensorflow_serving_with_the_same_flags_and_few_rights(engines):
     with engines.serve(engine="docker", flags=("--prefer_tflite_model=true",)) as server:
-        info, inspect, run = engines.calls()
+        info, context, inspect, run = engines.calls()
     stop = engines.calls()[-1]
     assert info == ["info"]
+    assert context[:2] == ["context", "inspect"]
     assert inspect == ["image", "inspect", launcher.IMAGE]
     options, arguments = run[: run.index(launcher.IMAGE)], run[run.index(launcher.IMAGE) + 1 :]
-    assert options[:4] == ["run", "--rm", "--name", f"serving-flowers-{server.rest_port}"]
+    assert options[:5] == ["run", "--rm", "--interactive", "--name", f"serving-flowers-{server.rest_port}"]
     pairs = set(pairwise(options))
     assert pairs >= {
-        ("--entrypoint", "tensorflow_model_server"),
+        ("--entrypoint", "sh"),
         ("--publish", f"127.0.0.1:{server.grpc_port}:8500"),
         ("--publish", f"127.0.0.1:{server.rest_port}:8501"),
-        ("--volume", f"{engines.models}:/models/flowers:ro"),
-        ("--volume", f"{launcher.CONFIG}:/config:ro"),
+        ("--mount", f'type=bind,"source={engines.models}",target=/models/flowers,readonly'),
+        ("--mount", f'type=bind,"source={launcher.CONFIG}",target=/config,readonly'),
         ("--cap-drop", "ALL"),
         ("--security-opt", "no-new-privileges"),
     }
     assert {"--init", "--read-only"} < set(options)
     assert "0" not in options[options.index("--user") + 1].split(":"), "never root"
-    assert arguments == [*flags(8500, 8501, models="/models/flowers", config="/config"), "--prefer_tflite_model=true"]
+    assert (arguments[0], arguments[2]) == ("-c", "tensorflow_model_server")
+    expected = [*flags(8500, 8501, models="/models/flowers", config="/config"), "--prefer_tflite_model=true"]
+    assert arguments[3:] == expected
     assert stop[0] == "stop"
     assert stop[-1] == f"serving-flowers-{server.rest_port}"
 
@@ -276,15 +315,15 @@ def test_a_single_saved_model_is_served_under_a_version(engines):
         assert (base_path / "7").resolve() == engines.models
     assert not base_path.exists()
     with engines.serve(base_path=engines.models, version=7, engine="docker"):
-        assert f"{engines.models}:/models/flowers/7:ro" in engines.calls()[-1]
+        assert f'type=bind,"source={engines.models}",target=/models/flowers/7,readonly' in engines.calls()[-1]
     assert engines.models.is_dir()
 
 
 def test_an_image_that_is_not_there_is_pulled_first(engines, mode):
     mode("old image")
     with engines.serve(engine="docker"):
-        assert [call[0] for call in engines.calls()] == ["info", "image", "pull", "run"]
-        assert engines.calls()[2][-1] == launcher.IMAGE
+        assert [call[0] for call in engines.calls()] == ["info", "context", "image", "pull", "run"]
+        assert engines.calls()[3][-1] == launcher.IMAGE
     mode("no image")
     reason = r"needs the image tensorflow/serving:\S+, and it cannot be pulled \(no such image\)\. .*the engine local"
     with pytest.raises(ServerError, match=reason), engines.serve(engine="docker"):
