@@ -29,20 +29,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     try:
         engine = launcher.find_engine(options.engine)
+        command = launcher.command(
+            engine=engine.name,
+            model_name=options.model_name,
+            base_path=base_path,
+            grpc_port=options.port,
+            rest_port=options.rest_api_port,
+            flags=words[end + 1 :],
+        )
     except ServerError as exc:
         return _fail(str(exc))
     print(
         f"Serving {base_path} with {_ENGINES[engine.name]} ({engine.reason}): "
         f"REST http://localhost:{options.rest_api_port}/v1/models/{options.model_name}, gRPC localhost:{options.port}",
         flush=True,
-    )
-    command = launcher.command(
-        engine=engine.name,
-        model_name=options.model_name,
-        base_path=base_path,
-        grpc_port=options.port,
-        rest_port=options.rest_api_port,
-        flags=words[end + 1 :],
     )
     return docker.become(command) if engine.name == "docker" else os.execvp(command[0], command)
 

@@ -75,7 +75,12 @@ def run_command(container: str, mounts: Mapping[Path, str], ports: Mapping[int, 
         container: its name.
         mounts: the path inside, by the folder of this machine that is seen there, read-only.
         ports: the port inside, by the port of this machine.
+
+    Raises:
+        ServerError: root starts it, and not everybody may read what is mounted.
     """
+    for folder in mounts:
+        _check_readable(folder)
     return [
         *("docker", "run", "--rm", "--interactive", "--name", container),
         # The image is built for x86-64 only; an ARM machine emulates it.
@@ -123,6 +128,19 @@ def _is_here(host: str) -> bool:
     """Return whether an address of an engine is of this machine; one that is not known is believed to be."""
     parts = urlsplit(host)
     return parts.scheme in ("", "unix", "npipe", "fd") or parts.hostname in ("localhost", HOST, "::1")
+
+
+def _check_readable(folder: Path) -> None:
+    """Check what the server would only log as missing: that it may read a folder and what is in it."""
+    if os.getuid() != 0:
+        return
+    for path in (folder, *folder.glob("[!.]*")):
+        needed = 0o5 if path.is_dir() else 0o4
+        if path.exists() and path.stat().st_uid != _NOBODY and path.stat().st_mode & needed != needed:
+            raise ServerError(
+                f"A server in Docker that root starts runs as nobody, so everybody must be able to read {folder}. "
+                f"Received: {path} with mode {path.stat().st_mode & 0o777:o}. Run: chmod -R a+rX {folder}"
+            )
 
 
 def _mount(outer: Path, inner: str) -> str:

@@ -125,6 +125,9 @@ def command(
         version: for "docker", says that `base_path` is itself a SavedModel, to be served under this number.
         flags: more flags of `tensorflow_model_server`; the last one of a name wins.
         config_dir: holds `batching.config` and `monitoring.config`; `None` serves without either.
+
+    Raises:
+        ServerError: root serves with Docker, where the server runs as nobody, and not everybody may read the models.
     """
     base_path, config_dir = base_path.absolute(), config_dir and config_dir.absolute()
     if engine == "local":
@@ -181,7 +184,8 @@ def serve(
         timeout_s: how long the server may take to have a version AVAILABLE.
 
     Raises:
-        ServerError: there is no such engine, or no version becomes AVAILABLE; the end of the log is in the message.
+        ServerError: there is no such engine, the server may not read the models, or no version becomes AVAILABLE; then
+            the end of the log is in the message.
     """
     engine = find_engine(engine).name
     grpc_port, rest_port = _find_free_ports()
