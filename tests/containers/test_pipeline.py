@@ -61,9 +61,9 @@ def test_every_step_of_the_compiled_pipeline_runs_in_the_image(images: dict[str,
     assert (outputs / "report" / "page").read_text().startswith("<!")
 
 
-@pytest.mark.parametrize("engine", ["local", "beam"])
+@pytest.mark.parametrize("runner", ["local", "beam"])
 def test_bulk_inference_runs_in_the_image(
-    images: dict[str, str], artifact: Callable[[str], Path], shared: Path, engine: str
+    images: dict[str, str], artifact: Callable[[str], Path], shared: Path, runner: str
 ) -> None:
     import pyarrow.parquet
 
@@ -73,7 +73,7 @@ def test_bulk_inference_runs_in_the_image(
         *("run", "--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp", "--user", USER),
         *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
         *(word for outer, inner in mounts.items() for word in ("--volume", f"{outer}:{inner}")),
-        *(images["pipeline"], "python", "-m", "pipelines", "infer", "--engine", engine, "--workers", "2"),
+        *(images["pipeline"], "python", "-m", "pipelines", "infer", "--engine", runner, "--workers", "2"),
         *("--input", "/photos", "--model", "/model/flowers_int8.tflite", "--output", "/out/predictions.parquet"),
         timeout_s=INFER_S,
     )
