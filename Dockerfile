@@ -5,8 +5,9 @@ COPY requirements-scale.txt .
 RUN sed -n '/^setuptools==/,/[^\\]$/p' requirements-scale.txt >setuptools.txt && \
     pip install --no-cache-dir --require-hashes --target /build -r setuptools.txt && \
     PYTHONPATH=/build pip install --no-cache-dir --require-hashes --no-build-isolation --target /packages -r requirements-scale.txt
-# What the steps never load: tests, and the headers that compile TensorFlow's custom ops.
-RUN find /packages -depth -type d -name tests -exec rm -r {} + && rm -r /packages/tensorflow/include
+# What the steps never load: tests, what compiles TensorFlow's custom ops, TensorBoard's server, Arrow's remote calls.
+RUN find /packages -depth -type d -name tests -exec rm -r {} + && cd /packages && \
+    rm -r tensorflow/include clang tensorboard_data_server pyarrow/libarrow_flight.so.*
 
 FROM python:3.11-slim
 COPY --from=packages /packages /packages

@@ -28,7 +28,7 @@ from components.artifacts.summary import Summary
 from components.errors import InfraValidationError
 from components.options import check_above, check_at_least, check_choice
 from export.spec import ModelSpec, read_spec
-from serving import launcher
+from serving import docker, launcher
 from serving.errors import ServerError, read_tail
 from serving.launcher import Server
 
@@ -47,7 +47,8 @@ class InfraValidatorOptions:
     """How the candidate is tried.
 
     Attributes:
-        engine: "auto" (Docker where an engine responds, else the local server), "docker" or "local".
+        engine: "auto" (Docker where an engine responds that has TensorFlow Serving's image or can pull it, else the
+            local server), "docker" or "local".
         num_examples: test photos sent, each to both signatures over both protocols.
         tolerance: how far a probability may be from the evaluator's. The server sums in another order, in other builds
             and other batches, which moves a ResNet50's probabilities by some 1e-6; a wrong photo, colour or model moves
@@ -101,14 +102,16 @@ class _ResponseError(Exception):
 def describe_engine(options: InfraValidatorOptions) -> dict[str, str]:
     """Return which server validates, before anything runs: with another one, the candidate is validated again.
 
+    An image that is missing is pulled now, so that this cannot fail after the training.
+
     Raises:
-        InfraValidationError: the engine is Docker, and none is running.
+        InfraValidationError: the engine is Docker, and none is running here, or its image cannot be had.
     """
     try:
-        engine = launcher.find_engine(options.engine)
+        engine = launcher.find_engine(options.engine).name
     except ServerError as exc:
         raise InfraValidationError(f"{exc.reason} The option is infra_validator.engine.") from exc
-    return {"engine": engine, **({"image": launcher.IMAGE} if engine == "docker" else {})}
+    return {"engine": engine, **({"image": docker.IMAGE} if engine == "docker" else {})}
 
 
 def validate(
@@ -142,18 +145,19 @@ def _try(
     checks: list[Check] = []
     responses: Responses = {}
     try:
+        engine = launcher.find_engine(options.engine)
         with (
             launcher.serve(
                 model_name=spec["model_name"],
                 base_path=export_dir,
                 version=1,
                 log_path=log_path,
-                engine=options.engine,
+                engine=engine.name,
                 timeout_s=options.timeout_s,
             ) as server,
             grpc.insecure_channel(server.grpc_target, _CHANNEL_OPTIONS) as channel,
         ):
-            checks.append(_check("load", True, f"the server ({server.engine}) has the model AVAILABLE"))
+            checks.append(_check("load", True, f"the server ({engine.name}, {engine.reason}) has the model AVAILABLE"))
             for interface in _list_interfaces(server, channel, spec["model_name"]):
                 check, responses[interface.name] = _compare(interface, photos, spec["class_names"], options.tolerance)
                 checks.append(check)

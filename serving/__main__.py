@@ -9,15 +9,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from serving import launcher
+from serving import docker, launcher
 from serving.errors import ServerError
 from serving.shared.folders import local_folder
 
-_ENGINES = {"docker": f"{launcher.IMAGE} in Docker", "local": "the local server"}
-_REASONS = {
-    ("auto", "docker"): "a Docker engine answers",
-    ("auto", "local"): "no Docker engine answers",
-}
+_ENGINES = {"docker": f"{docker.IMAGE} in Docker", "local": "the local server"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,23 +29,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     try:
         engine = launcher.find_engine(options.engine)
+        command = launcher.command(
+            engine=engine.name,
+            model_name=options.model_name,
+            base_path=base_path,
+            grpc_port=options.port,
+            rest_port=options.rest_api_port,
+            flags=words[end + 1 :],
+        )
     except ServerError as exc:
         return _fail(str(exc))
-    reason = _REASONS.get((options.engine, engine), "as asked")
     print(
-        f"Serving {base_path} with {_ENGINES[engine]} ({reason}): "
+        f"Serving {base_path} with {_ENGINES[engine.name]} ({engine.reason}): "
         f"REST http://localhost:{options.rest_api_port}/v1/models/{options.model_name}, gRPC localhost:{options.port}",
         flush=True,
     )
-    command = launcher.command(
-        engine=engine,
-        model_name=options.model_name,
-        base_path=base_path,
-        grpc_port=options.port,
-        rest_port=options.rest_api_port,
-        flags=words[end + 1 :],
-    )
-    return os.execvp(command[0], command)
+    return docker.become(command) if engine.name == "docker" else os.execvp(command[0], command)
 
 
 def _fail(message: str) -> int:

@@ -5,7 +5,6 @@ so what is validated is what will serve.
 """
 
 import logging
-import os
 import shutil
 import socket
 import subprocess
@@ -13,29 +12,27 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import requests
 
+from serving import docker
 from serving.errors import ServerError
 
 log = logging.getLogger(__name__)
 
 ENGINES = ("auto", "docker", "local")
-IMAGE = "tensorflow/serving:2.21.0"
+IMAGE = docker.IMAGE
 CONFIG = Path(__file__).resolve().parent / "config"
 
 _ROOT = CONFIG.parent.parent
-_HOST = "127.0.0.1"
-_FIND_ENGINE_S = 5
-_PULL_S = 900
+_HOST = docker.HOST
 _CALL_S = 5
 _POLL_S = 0.1
 _STOP_S = 15
-_NOBODY = 65534
 
 
 @dataclass(frozen=True)
@@ -58,6 +55,13 @@ class Server:
         return f"http://{self.host}:{self.rest_port}"
 
 
+class Engine(NamedTuple):
+    """What runs the server, "docker" or "local", and why it is that one."""
+
+    name: str
+    reason: str
+
+
 class VersionStatus(TypedDict):
     error_code: str
     error_message: str
@@ -71,23 +75,32 @@ class VersionState(TypedDict):
     status: VersionStatus
 
 
-def find_engine(engine: str = "auto") -> str:
-    """Return the engine to use, "docker" or "local"; "auto" takes Docker where an engine responds.
+def find_engine(engine: str = "auto") -> Engine:
+    """Return the engine to use; "auto" takes Docker where an engine responds that has the image or can pull it.
 
     Raises:
         ValueError: no such engine.
-        ServerError: "docker" is requested and no Docker engine responds.
+        ServerError: "docker" is requested, and no Docker engine responds or the one that does cannot be used.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}. Received: {engine!r}")
-    if engine != "local" and _docker_answers():
-        return "docker"
-    if engine == "docker":
+    if engine == "local":
+        return Engine("local", "as asked")
+    if not docker.responds():
+        if engine == "auto":
+            return Engine("local", "no Docker engine answers")
         raise ServerError(
             "The engine docker needs a Docker engine, and `docker info` does not reach one. "
             "Start Docker, or choose the engine local."
         )
-    return "local"
+    try:
+        docker.prepare()
+    except ServerError as exc:
+        if engine == "docker":
+            raise
+        log.warning("FALLBACK: the local server stands for TensorFlow Serving. %s", exc.reason)
+        return Engine("local", f"as Docker cannot be used: {exc.reason}")
+    return Engine("docker", "a Docker engine answers" if engine == "auto" else "as asked")
 
 
 def command(
@@ -112,6 +125,9 @@ def command(
         version: for "docker", says that `base_path` is itself a SavedModel, to be served under this number.
         flags: more flags of `tensorflow_model_server`; the last one of a name wins.
         config_dir: holds `batching.config` and `monitoring.config`; `None` serves without either.
+
+    Raises:
+        ServerError: root serves with Docker, where the server runs as nobody, and not everybody may read the models.
     """
     base_path, config_dir = base_path.absolute(), config_dir and config_dir.absolute()
     if engine == "local":
@@ -122,7 +138,8 @@ def command(
         mounts = {base_path: f"{models}/{version}" if version else models}
         if config_dir:
             mounts[config_dir] = configs
-        start = _docker_run(_container(model_name, rest_port), mounts, {grpc_port: ports[0], rest_port: ports[1]})
+        publish = {grpc_port: ports[0], rest_port: ports[1]}
+        start = docker.run_command(_container(model_name, rest_port), mounts, publish)
     configuration = [
         "--enable_batching=true",
         f"--batching_parameters_file={configs}/batching.config",
@@ -153,7 +170,8 @@ def serve(
 ) -> Iterator[Server]:
     """Run a server on free ports for as long as the block lasts; it is AVAILABLE when the block begins.
 
-    However the block ends, the server is stopped. On Linux it also ends when this process is killed.
+    However the block ends, the server is stopped. It also ends when this process is killed: in Docker everywhere, the
+    local server on Linux.
 
     Args:
         model_name: the name that clients use for the model.
@@ -166,11 +184,10 @@ def serve(
         timeout_s: how long the server may take to have a version AVAILABLE.
 
     Raises:
-        ServerError: there is no such engine, or no version becomes AVAILABLE; the end of the log is in the message.
+        ServerError: there is no such engine, the server may not read the models, or no version becomes AVAILABLE; then
+            the end of the log is in the message.
     """
-    engine = find_engine(engine)
-    if engine == "docker":
-        _pull_image()
+    engine = find_engine(engine).name
     grpc_port, rest_port = _find_free_ports()
     with ExitStack() as stack:
         if version and engine == "local":
@@ -192,7 +209,8 @@ def serve(
         process = subprocess.Popen(
             _tied_to_this_process(arguments),
             cwd=_ROOT,
-            stdin=subprocess.DEVNULL,
+            # The container ends with its standard input: see `docker.run_command`.
+            stdin=subprocess.PIPE if engine == "docker" else subprocess.DEVNULL,
             stdout=stack.enter_context(log_path.open("wb")),
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -203,45 +221,6 @@ def serve(
             yield server
         finally:
             _stop(process, _container(model_name, rest_port) if engine == "docker" else None)
-
-
-def _docker_answers() -> bool:
-    try:
-        done = subprocess.run(["docker", "info"], capture_output=True, timeout=_FIND_ENGINE_S, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
-
-
-def _pull_image() -> None:
-    """Pull the image where it is missing, so that this does not count as the server's time."""
-    if subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, timeout=60, check=False).returncode:
-        log.info("fetching the image %s", IMAGE)
-        pull = ["docker", "pull", "--quiet", "--platform", "linux/amd64", IMAGE]
-        try:
-            subprocess.run(pull, capture_output=True, text=True, timeout=_PULL_S, check=True)
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as exc:
-            raise ServerError(
-                f"The engine docker needs the image {IMAGE}, and it cannot be pulled "
-                f"({str(exc.stderr or exc).strip()}). Connect to the registry, or choose the engine local."
-            ) from exc
-
-
-def _docker_run(container: str, mounts: dict[Path, str], ports: dict[int, int]) -> list[str]:
-    """Return the command that starts the model server in a container with as few rights as possible."""
-    return [
-        *("docker", "run", "--rm", "--name", container),
-        # The image is built for x86-64 only; an ARM machine emulates it.
-        *("--platform", "linux/amd64"),
-        # TensorFlow Serving handles no signal, so as process 1 it would ignore SIGTERM; a small init passes it on.
-        *("--init", "--entrypoint", "tensorflow_model_server"),
-        # Whoever may read the models outside may read them inside; root becomes nobody.
-        *("--user", f"{os.getuid() or _NOBODY}:{os.getgid() or _NOBODY}"),
-        *("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
-        *(word for outer, inner in ports.items() for word in ("--publish", f"{_HOST}:{outer}:{inner}")),
-        *(word for outer, inner in mounts.items() for word in ("--volume", f"{outer}:{inner}:ro")),
-        IMAGE,
-    ]
 
 
 def _container(model_name: str, rest_port: int) -> str:
@@ -301,9 +280,9 @@ def _stop(process: subprocess.Popen[bytes], container: str | None) -> None:
     """End this server and no other: terminate, wait, kill."""
     if container:
         # Where the client is gone, or ignores signals, the engine still ends the container.
-        with suppress(subprocess.TimeoutExpired):
-            stop = ["docker", "stop", "--time", str(_STOP_S), container]
-            subprocess.run(stop, capture_output=True, timeout=2 * _STOP_S, check=False)
+        docker.stop(container, _STOP_S)
+    if process.stdin:
+        process.stdin.close()
     process.terminate()
     try:
         process.wait(_STOP_S)

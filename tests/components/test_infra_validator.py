@@ -21,7 +21,7 @@ from components.artifacts.examples import read_examples
 from components.artifacts.infra_validation import SERVER_LOG, read_responses
 from components.errors import InfraValidationError
 from components.infra_validator import InfraValidatorOptions
-from serving import launcher
+from serving import docker, launcher
 from serving.errors import ServerError
 from serving.launcher import Server
 
@@ -214,7 +214,8 @@ def test_docker_without_an_engine_is_found_before_anything_runs(monkeypatch, tmp
     assert infra_validator.describe_engine(InfraValidatorOptions()) == {"engine": "local"}
     with pytest.raises(InfraValidationError, match=r"needs a Docker engine.*The option is infra_validator\.engine\."):
         infra_validator.describe_engine(InfraValidatorOptions(engine="docker"))
-    monkeypatch.setattr(launcher, "_docker_answers", lambda: True)
+    monkeypatch.setattr(docker, "responds", lambda: True)
+    monkeypatch.setattr(docker, "prepare", lambda: None)
     assert infra_validator.describe_engine(InfraValidatorOptions()) == {"engine": "docker", "image": launcher.IMAGE}
 
 

@@ -248,9 +248,8 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path, capsys):
 
 def test_the_image_is_locked_and_without_root():
     lines = (ROOT / "Dockerfile").read_text().splitlines()
-    bases = [line for line in lines if line.startswith("FROM")]
-    assert bases
-    assert all(re.fullmatch(r"FROM python:3\.\d+-slim( AS \w+)?", line) for line in bases)
+    bases = {line.split()[1] for line in lines if line.startswith("FROM")}
+    assert re.fullmatch(r"python:3\.\d+-slim", ", ".join(bases)), "packages are built where they run"
     user = next(line.split()[1] for line in lines if line.startswith("USER"))
     assert all(part.isdecimal() and int(part) > 0 for part in user.split(":"))
     installs = [line for line in lines if "pip install" in line]

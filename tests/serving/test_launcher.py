@@ -1,129 +1,21 @@
 """A server runs when the block begins and is gone when it ends, however it ends; a failure has its reason."""
 
-import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
 
-from serving import launcher
+from serving import docker, launcher
 from serving.errors import ServerError
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 20
-
-FAKE = '''
-"""Stands for `docker` and for the local server: records its calls and serves the status of a model."""
-import json, os, signal, sys, time
-from pathlib import Path
-
-folder, mode, arguments = Path(__file__).parent, os.environ.get("FAKE_MODE", "available"), sys.argv[1:]
-
-def note(**entry):
-    with (folder / "journal.jsonl").open("a") as journal:
-        journal.write(json.dumps(entry) + "\\n")
-
-note(arguments=arguments, process=os.getpid())
-if arguments[0] == "info":
-    time.sleep(60 if mode == "silent engine" else 0)
-    sys.exit(mode == "no engine")
-if arguments[0] in ("image", "pull"):
-    print("no such image", file=sys.stderr)
-    sys.exit(mode == "no image" or mode == "old image" and arguments[0] == "image")
-if arguments[0] == "stop":
-    os.kill(int((folder / arguments[-1]).read_text()), signal.SIGTERM)
-    sys.exit()
-if arguments[0] == "run":
-    (folder / arguments[arguments.index("--name") + 1]).write_text(str(os.getpid()))
-    port = next(a.split(":")[1] for a in arguments if a.endswith(":8501"))
-else:
-    port = next(a.split("=")[1] for a in arguments if a.startswith("--rest_api_port="))
-
-if mode == "ends":
-    print("no model there", flush=True)
-    sys.exit(3)
-if mode == "hangs":
-    time.sleep(60)
-if mode == "deaf":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-import http.server
-
-states = ["START", "LOADING", "END" if mode == "fails" else "AVAILABLE"]
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        state = states.pop(0) if len(states) > 1 else states[0]
-        error = "no such op: Sing" if state == "END" else ""
-        version = {"version": "1", "state": state, "status": {"error_code": "OK", "error_message": error}}
-        status = {"model_version_status": [version]} if "flowers" in self.path else {"error": "no such model"}
-        content = json.dumps(status).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-http.server.HTTPServer(("127.0.0.1", int(port)), Handler).serve_forever()
-'''
-
-
-class Engines:
-    """A `docker` and a local server that are fakes, and their calls."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        (folder / "fake.py").write_text(FAKE)
-        for name in ("docker", "python"):
-            (folder / name).write_text(f'#!/bin/sh\necho starting\nexec {sys.executable} -S {folder}/fake.py "$@"\n')
-            (folder / name).chmod(0o755)
-        self.models = folder / "models" / "flowers"
-        self.models.mkdir(parents=True)
-        self.log = folder / "server.log"
-
-    def serve(self, **options: Any) -> Any:
-        defaults = {"model_name": "flowers", "base_path": self.models, "log_path": self.log, "engine": "local"}
-        return launcher.serve(**{**defaults, **options})
-
-    def calls(self) -> list[list[str]]:
-        return [entry["arguments"] for entry in self._journal()]
-
-    def processes(self) -> list[int]:
-        """Return every process that was started and still runs."""
-        return [entry["process"] for entry in self._journal() if is_alive(entry["process"])]
-
-    def _journal(self) -> list[dict[str, Any]]:
-        path = self.folder / "journal.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def is_alive(process: int) -> bool:
-    with suppress(ProcessLookupError):
-        os.kill(process, 0)
-        return True
-    return False
-
-
-@pytest.fixture
-def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engines:
-    fakes = Engines(tmp_path)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    return fakes
-
-
-@pytest.fixture
-def mode(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    return partial(monkeypatch.setenv, "FAKE_MODE")
 
 
 @pytest.fixture(params=["local", "docker"])
@@ -135,21 +27,53 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.parametrize(
-    ("found", "engine"), [("available", "docker"), ("no engine", "local"), ("silent engine", "local")]
+    ("found", "engine"),
+    [
+        ("available", ("docker", "a Docker engine answers")),
+        ("old image", ("docker", "a Docker engine answers")),
+        ("no engine", ("local", "no Docker engine answers")),
+        ("silent engine", ("local", "no Docker engine answers")),
+    ],
 )
-def test_auto_takes_docker_where_an_engine_responds(engines, mode, monkeypatch, found, engine):
-    monkeypatch.setattr(launcher, "_FIND_ENGINE_S", 30 if found != "silent engine" else 0.3)
+def test_auto_takes_docker_where_an_engine_responds(engines, mode, monkeypatch, caplog, found, engine):
+    monkeypatch.setattr(docker, "_FIND_ENGINE_S", 30 if found != "silent engine" else 0.3)
     mode(found)
     assert launcher.find_engine() == engine
+    assert caplog.records == []
+
+
+def test_auto_takes_the_local_server_where_the_image_cannot_be_had_and_says_so(engines, mode, caplog):
+    mode("no image")
+    engine = launcher.find_engine()
+    assert engine.name == "local"
+    reason = "The engine docker needs the image tensorflow/serving:2.21.0, and it cannot be pulled (no such image)."
+    assert engine.reason.startswith(f"as Docker cannot be used: {reason}")
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.message.startswith(f"FALLBACK: the local server stands for TensorFlow Serving. {reason}")
+
+
+@pytest.mark.parametrize("host", ["tcp://build.example:2376", "ssh://me@build.example"])
+def test_an_engine_on_another_machine_is_not_used(engines, monkeypatch, host):
+    monkeypatch.setenv("FAKE_HOST", host)
+    with pytest.raises(ServerError, match=rf"must run on this machine\. Received: {host}\. Unset DOCKER_HOST or"):
+        launcher.find_engine("docker")
+    assert launcher.find_engine().name == "local"
+
+
+@pytest.mark.parametrize("host", ["tcp://127.0.0.1:2375", "npipe:////./pipe/docker_engine", "tcp://[::1]:2375", ""])
+def test_an_engine_of_this_machine_is_used_whatever_its_address(engines, monkeypatch, host):
+    monkeypatch.setenv("FAKE_HOST", host)
+    assert launcher.find_engine("docker") == ("docker", "as asked")
 
 
 def test_auto_takes_the_local_server_where_docker_is_not_installed(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert launcher.find_engine("auto") == "local"
+    assert launcher.find_engine("auto").name == "local"
 
 
 def test_docker_without_an_engine_is_an_error_and_local_needs_none(engines, mode):
-    assert launcher.find_engine("local") == "local"
+    assert launcher.find_engine("local") == ("local", "as asked")
     assert engines.calls() == []
     mode("no engine")
     with pytest.raises(
@@ -246,25 +170,28 @@ def test_a_server_can_do_without_configuration(engines):
 
 def test_docker_runs_tensorflow_serving_with_the_same_flags_and_few_rights(engines):
     with engines.serve(engine="docker", flags=("--prefer_tflite_model=true",)) as server:
-        info, inspect, run = engines.calls()
+        info, context, inspect, run = engines.calls()
     stop = engines.calls()[-1]
     assert info == ["info"]
+    assert context[:2] == ["context", "inspect"]
     assert inspect == ["image", "inspect", launcher.IMAGE]
     options, arguments = run[: run.index(launcher.IMAGE)], run[run.index(launcher.IMAGE) + 1 :]
-    assert options[:4] == ["run", "--rm", "--name", f"serving-flowers-{server.rest_port}"]
+    assert options[:5] == ["run", "--rm", "--interactive", "--name", f"serving-flowers-{server.rest_port}"]
     pairs = set(pairwise(options))
     assert pairs >= {
-        ("--entrypoint", "tensorflow_model_server"),
+        ("--entrypoint", "sh"),
         ("--publish", f"127.0.0.1:{server.grpc_port}:8500"),
         ("--publish", f"127.0.0.1:{server.rest_port}:8501"),
-        ("--volume", f"{engines.models}:/models/flowers:ro"),
-        ("--volume", f"{launcher.CONFIG}:/config:ro"),
+        ("--mount", f'type=bind,"source={engines.models}",target=/models/flowers,readonly'),
+        ("--mount", f'type=bind,"source={launcher.CONFIG}",target=/config,readonly'),
         ("--cap-drop", "ALL"),
         ("--security-opt", "no-new-privileges"),
     }
     assert {"--init", "--read-only"} < set(options)
     assert "0" not in options[options.index("--user") + 1].split(":"), "never root"
-    assert arguments == [*flags(8500, 8501, models="/models/flowers", config="/config"), "--prefer_tflite_model=true"]
+    assert (arguments[0], arguments[2]) == ("-c", "tensorflow_model_server")
+    expected = [*flags(8500, 8501, models="/models/flowers", config="/config"), "--prefer_tflite_model=true"]
+    assert arguments[3:] == expected
     assert stop[0] == "stop"
     assert stop[-1] == f"serving-flowers-{server.rest_port}"
 
@@ -276,15 +203,15 @@ def test_a_single_saved_model_is_served_under_a_version(engines):
         assert (base_path / "7").resolve() == engines.models
     assert not base_path.exists()
     with engines.serve(base_path=engines.models, version=7, engine="docker"):
-        assert f"{engines.models}:/models/flowers/7:ro" in engines.calls()[-1]
+        assert f'type=bind,"source={engines.models}",target=/models/flowers/7,readonly' in engines.calls()[-1]
     assert engines.models.is_dir()
 
 
 def test_an_image_that_is_not_there_is_pulled_first(engines, mode):
     mode("old image")
     with engines.serve(engine="docker"):
-        assert [call[0] for call in engines.calls()] == ["info", "image", "pull", "run"]
-        assert engines.calls()[2][-1] == launcher.IMAGE
+        assert [call[0] for call in engines.calls()] == ["info", "context", "image", "pull", "run"]
+        assert engines.calls()[3][-1] == launcher.IMAGE
     mode("no image")
     reason = r"needs the image tensorflow/serving:\S+, and it cannot be pulled \(no such image\)\. .*the engine local"
     with pytest.raises(ServerError, match=reason), engines.serve(engine="docker"):

@@ -27,9 +27,19 @@ class Terminal:
         (package / "__init__.py").write_text(f"__path__.append({str(ROOT / 'serving')!r})")
         (package / "local_server.py").write_text("import sys\nprint(*sys.argv[1:], sep='\\n')\nsys.exit(7)")
 
-    def add_docker(self, *, runs: bool) -> None:
+    def add_docker(self, *, runs: bool, has_image: bool = True) -> None:
         docker = self.programs / "docker"
-        docker.write_text(f'#!/bin/sh\n[ "$1" = info ] && exit {0 if runs else 1}\nprintf "%s\\n" "$@"\nexit 9\n')
+        docker.write_text(
+            "#!/bin/sh\n"
+            "case $1 in\n"
+            f"info) exit {0 if runs else 1} ;;\n"
+            "context) exit ;;\n"
+            f"image) exit {0 if has_image else 1} ;;\n"
+            "pull) echo not connected >&2; exit 1 ;;\n"
+            "esac\n"
+            'printf "%s\\n" "$@"\n'
+            "exit 9\n"
+        )
         docker.chmod(0o755)
 
     def push(self, name: str = "flowers") -> Path:
@@ -89,6 +99,18 @@ def test_it_becomes_docker_where_an_engine_responds(terminal):
     )
     assert ["docker", *arguments] == expected
     assert done.returncode == 9
+
+
+def test_it_says_why_it_becomes_the_local_server_where_an_engine_lacks_the_image(terminal):
+    terminal.push()
+    terminal.add_docker(runs=True, has_image=False)
+    done = terminal()
+    reason = f"The engine docker needs the image {launcher.IMAGE}, and it cannot be pulled (not connected)."
+    assert f"with the local server (as Docker cannot be used: {reason}" in done.stdout
+    assert done.returncode == 7
+    done = terminal("--engine", "docker")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"error: {reason} Connect to the registry, or choose the engine local.\n" in done.stderr
 
 
 def test_an_engine_that_is_named_is_taken(terminal):
