@@ -112,6 +112,7 @@ def train(
             "num_trainable": sum(int(np.prod(v.shape)) for v in network.trainable_variables),
             "epochs": {"scratch": len(history["loss"])},
             "best_epoch": fitting.best_epoch(history) + 1,
+            "temperature": 1.0,  # It is there to be compared, by its labels.
         },
         {"scratch": history},
     )

@@ -21,6 +21,7 @@ from components.artifacts.evaluation import (
     BaselineMetrics,
     Metrics,
     Prediction,
+    Uncalibrated,
     write_metrics,
     write_predictions,
 )
@@ -33,7 +34,8 @@ from components.progress import Progress
 from components.reporting import metrics
 from components.storage.cache import fetch_folder
 from components.storage.models import MARKER
-from export.spec import read_spec
+from components.training.calibration import temper
+from export.spec import ModelSpec, read_spec
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +103,7 @@ def evaluate(
     right = probabilities.argmax(axis=1) == labels
     measured: Metrics = {
         **metrics.summarize(probabilities, labels, spec["class_names"]),
+        "uncalibrated": _undo_calibration(probabilities, labels, spec),
         "data": spec["data"],
         "weights": spec["weights"],
         "slices": _slice(rows, right),
@@ -148,6 +151,18 @@ def _describe(row: IndexRow, probabilities: NDArray[np.float32]) -> Prediction:
         "label": row["label"],
         "predicted": int(probabilities.argmax()),
         "probabilities": [round(float(probability), 6) for probability in probabilities],
+    }
+
+
+def _undo_calibration(probabilities: NDArray[np.float32], labels: NDArray[np.int64], spec: ModelSpec) -> Uncalibrated:
+    """Measure the model as it was before its logits were divided by a temperature."""
+    before = temper(probabilities, 1 / spec["temperature"]).astype(np.float32)
+    measured = metrics.summarize(before, labels, spec["class_names"])
+    return {
+        "temperature": spec["temperature"],
+        "loss": measured["loss"],
+        "brier": measured["brier"],
+        "calibration": measured["calibration"],
     }
 
 

@@ -48,6 +48,7 @@ def export(*, examples_dir: Path, training_dir: Path, out_dir: Path, options: Ex
         "tensorflow": importlib.metadata.version("tensorflow"),
         "class_names": training["class_names"],
         "image_size_px": training["image_size_px"],
+        "temperature": training["temperature"],
     }
     saved_model.save(read_classifier(training_dir), spec=spec, warmup_images=images, out_dir=out_dir)
     write_learned_photos(out_dir, read_index(examples_dir))

@@ -41,7 +41,7 @@ class FeaturesOptions:
         precision: `auto`, `float32`, `bfloat16` or `float16`.
     """
 
-    num_augmented_views: int = 0
+    num_augmented_views: int = 1
     batch_size: int = 32
     precision: str = "auto"
 

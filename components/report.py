@@ -173,7 +173,9 @@ def _draw(
         "loss": plots.learning_curve(history, "loss"),
         "model_results": plots.model_results(metrics["per_class"], matrix, names),
         "confusion_matrix": plots.confusion_matrix(matrix, names),
-        "calibration": plots.calibration(metrics["calibration"]["bins"]),
+        "calibration": plots.calibration(
+            metrics["calibration"]["bins"], before=metrics["uncalibrated"]["calibration"]["bins"]
+        ),
         "data": plots.data(statistics["splits"], names),
     }
     if on_device["saved_model"]:

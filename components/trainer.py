@@ -1,5 +1,7 @@
 """Train the head on the backbone's features; then, where the options say so, the backbone's last stages with it.
 
+At the end its probabilities are calibrated on the validation photos (`training.calibration`).
+
 Reads examples, features and the backbone; writes `model.keras` (the whole classifier: pixels to probabilities),
 `history.json`, `training.json` and TensorBoard's event files under `logs/`. Each epoch ends with a checkpoint of
 everything that training depends on, so a killed training goes on where it was and ends as if nothing had happened.
@@ -13,26 +15,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from components.artifacts.backbone import WEIGHTS_FILE, read_backbone
-from components.artifacts.examples import read_examples
+from components.artifacts.examples import read_examples, shards
+from components.artifacts.features import read_features
 from components.artifacts.summary import Summary
 from components.artifacts.training import CHECKPOINTS_DIR, write_training
+from components.data import transform as transforms
 from components.data.transform import TransformOptions
 from components.errors import ComponentError
 from components.options import check_at_least, check_choice, check_fraction, check_rate, check_seed
-from components.training import batches, fitting, hardware, networks
+from components.training import batches, calibration, fitting, hardware, networks
 from components.training.backbones import BACKBONES
 from components.training.fine_tuning import fine_tune
 from components.training.hardware import Replicas
 from components.training.head import train_heads
 
 if TYPE_CHECKING:
+    import keras
+
     from components.training.cluster import Cluster, Work
 
 log = logging.getLogger(__name__)
 
 NONE, BALANCED = "none", "balanced"
+
+_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -195,6 +204,11 @@ def train_here(
         )
 
     kept, best = fitting.find_best(histories)
+    predicted, labels = _predict_validation(classifier, features_dir, examples_dir, is_tuned=kept == "fine_tune")
+    temperature = calibration.fit_temperature(predicted, labels)
+    with replicas.strategy.scope():
+        networks.set_temperature(classifier.get_layer("head"), temperature)
+    log.info("trainer: temperature %.3f, fitted on %d validation photos", temperature, len(labels))
     if replicas.is_chief:
         write_training(
             out_dir,
@@ -206,8 +220,24 @@ def train_here(
                 "num_trainable": sum(int(np.prod(v.shape)) for v in head.trainable_variables),
                 "epochs": {phase: len(history["loss"]) for phase, history in histories.items()},
                 "best_epoch": best + 1 if kept == list(histories)[-1] else 0,
+                "temperature": temperature,
             },
             histories,
         )
         shutil.rmtree(out_dir / CHECKPOINTS_DIR)
-    return fitting.summarize(histories)
+    return {**fitting.summarize(histories), "temperature": round(temperature, 3)}
+
+
+def _predict_validation(
+    classifier: "keras.Model", features_dir: Path, examples_dir: Path, *, is_tuned: bool
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return what a classifier makes of the validation photos: probabilities `[N, C]`, and the labels `[N]`."""
+    if not is_tuned:  # The features are still those that its backbone has.
+        features, labels = read_features(features_dir, "validation")
+        return classifier.get_layer("head").predict_on_batch(features[:, 0]), labels
+    photos = transforms.read(shards(examples_dir, "validation"), image_size_px=classifier.input_shape[1])
+    batches = [
+        (classifier.predict_on_batch(images), labels) for images, labels in photos.batch(_BATCH).as_numpy_iterator()
+    ]
+    probabilities, found = zip(*batches, strict=True)
+    return np.concatenate(probabilities), np.concatenate(found)

@@ -39,6 +39,7 @@ class ModelSpec(TypedDict):
         tensorflow: the version that wrote the model.
         class_names: the labels, in the order of the outputs.
         image_size_px: the side of the square images that the model takes.
+        temperature: by which the logits were divided to calibrate the probabilities, in the weights already.
     """
 
     model_name: str
@@ -49,6 +50,7 @@ class ModelSpec(TypedDict):
     tensorflow: str
     class_names: list[str]
     image_size_px: int
+    temperature: float
 
 
 class LiteRTFile(TypedDict):

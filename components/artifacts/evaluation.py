@@ -55,9 +55,10 @@ class LabelMetrics(Accuracy):
 
 
 class ProbabilityMetrics(LabelMetrics):
-    """What depends on the probabilities, too; the loss is null where it is no finite number."""
+    """What depends on the probabilities, too; the loss (0 up) and the Brier score (0–2) are null where not finite."""
 
     loss: float | None
+    brier: float | None
     calibration: Calibration
 
 
@@ -85,9 +86,19 @@ class BaselineMetrics(TypedDict):
     reason: str | None
 
 
+class Uncalibrated(TypedDict):
+    """The same model without its temperature: what the calibration was worth on the test photos."""
+
+    temperature: float
+    loss: float | None
+    brier: float | None
+    calibration: Calibration
+
+
 class Metrics(ProbabilityMetrics):
     """`metrics.json`; `slices` are parts of the test photos, by property and value."""
 
+    uncalibrated: Uncalibrated
     data: DataOrigin
     weights: WeightsOrigin
     slices: dict[str, dict[str, Accuracy]]

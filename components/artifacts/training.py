@@ -26,12 +26,14 @@ class Training(Backbone):
         num_trainable: how many of the parameters the head (or the network without a backbone) has learned.
         epochs: how many each phase took.
         best_epoch: which epoch of the last phase was kept, from 1; 0 where it changed nothing for the better.
+        temperature: by which the logits were divided at the end, so that probabilities come true on validation photos.
     """
 
     class_names: list[str]
     num_trainable: int
     epochs: dict[str, int]
     best_epoch: int
+    temperature: float
 
 
 def read_training(training_dir: Path) -> Training:

@@ -156,8 +156,10 @@ def summarize(
     """
     predicted = probabilities.argmax(axis=1)
     loss = float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-7)).mean())
+    brier = float(((probabilities - np.eye(len(class_names))[labels]) ** 2).sum(axis=1).mean())  # G. Brier, 1950
     return {
         **summarize_classes(predicted, labels, class_names),
         "loss": loss if math.isfinite(loss) else None,
+        "brier": brier if math.isfinite(brier) else None,
         "calibration": calibration(probabilities.max(axis=1), predicted == labels),
     }

@@ -107,12 +107,13 @@ def model_results(
     return _png(figure)
 
 
-def calibration(bins: Sequence[CalibrationBin]) -> bytes:
+def calibration(bins: Sequence[CalibrationBin], before: Sequence[CalibrationBin] = ()) -> bytes:
     """Draw a reliability diagram, with the number of examples in each bin below it, as a PNG.
 
     Args:
         bins: One `{"lower", "upper", "confidence", "accuracy", "num_examples"}` a bin of confidence; all but
             the last 0–1. Empty bins are not drawn.
+        before: the same of the model before it was calibrated, as a line.
     """
     figure = Figure(figsize=(5.4, 4.8), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -124,6 +125,9 @@ def calibration(bins: Sequence[CalibrationBin]) -> bytes:
     top.bar(left, accuracies, width, align="edge", color=BLUE, alpha=0.25, edgecolor="white")
     confidences = [each["confidence"] for each in filled]
     top.plot(confidences, accuracies, color=BLUE, marker="o", markersize=4.5, label="measured")
+    if earlier := [each for each in before if each["num_examples"]]:
+        x, y = ([each[name] for each in earlier] for name in ("confidence", "accuracy"))
+        top.plot(x, y, color=ORANGE, marker="o", markersize=3, linewidth=1, label="before calibration")
     top.plot((0, 1), (0, 1), color=GREY, linestyle="--", linewidth=1, label="perfectly calibrated")
     top.set(xlim=(0, 1), ylim=(0, 1.05))
     top.legend(frameon=False, fontsize=9, loc="upper left")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 POOL = "pool"
 """The layer between the last feature map and the features."""
 
+_OUTPUT = "probabilities"
+
 
 def build_extractor(name: str, *, image_size_px: int, weights: Path | None = None) -> "keras.Model":
     """Build the part that is frozen: `uint8 [N, size, size, 3]`, RGB, 0–255, to features `float32 [N, D]`.
@@ -52,7 +54,7 @@ def build_head(
     for number, units in enumerate(hidden_units):
         layers.append(keras.layers.Dense(units, activation="relu", name=f"hidden_{number}"))
         layers.append(keras.layers.Dropout(dropout, seed=seed + number))
-    layers.append(keras.layers.Dense(num_classes, activation="softmax", name="probabilities"))
+    layers.append(keras.layers.Dense(num_classes, activation="softmax", name=_OUTPUT))
     return keras.Sequential([_in_float32(layer) for layer in layers], name="head")
 
 
@@ -65,6 +67,12 @@ def center(head: "keras.Model", features: NDArray[np.float32]) -> None:
     layer = head.get_layer("center")
     layer.moving_mean.assign(features.mean(axis=0))
     layer.moving_variance.assign(np.full(features.shape[1], features.var(axis=0).mean()))
+
+
+def set_temperature(head: "keras.Model", temperature: float) -> None:
+    """Divide the logits of a head by a temperature, in the weights of its last layer."""
+    layer = head.get_layer(_OUTPUT)
+    layer.set_weights([weights / np.float32(temperature) for weights in layer.get_weights()])
 
 
 def build_classifier(extractor: "keras.Model", head: "keras.Model") -> "keras.Model":

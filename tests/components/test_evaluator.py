@@ -76,7 +76,8 @@ def save(tmp_path_factory: pytest.TempPathFactory, rows: list[IndexRow], example
 
 
 def write_spec(folder: Path, class_names: list[str]) -> None:
-    write_json(folder / SPEC, {"class_names": class_names, "data": {"source": "drawn"}, "weights": {"source": "none"}})
+    spec = {"class_names": class_names, "data": {"source": "drawn"}, "weights": {"source": "none"}, "temperature": 0.5}
+    write_json(folder / SPEC, spec)
 
 
 @pytest.fixture
@@ -122,7 +123,11 @@ def test_metrics_are_those_of_the_predictions_whatever_the_size_of_a_batch(
     measured = results[0]["metrics"]
     assert measured["num_examples"] == 10
     assert measured["loss"] == pytest.approx(-(7 * np.log(0.8) + 3 * np.log(0.05)) / 10)
+    assert measured["brier"] == pytest.approx((7 * 0.05 + 3 * (0.95**2 + 0.8**2 + 3 * 0.05**2)) / 10)
     assert measured["accuracy_interval"] == metrics.wilson_interval(7, 10)
+    # Its temperature is a half: before, 0.8 beside four times 0.05 was the half beside four eighths.
+    assert measured["uncalibrated"]["temperature"] == 0.5
+    assert measured["uncalibrated"]["loss"] == pytest.approx(-(7 * np.log(0.5) + 3 * np.log(0.125)) / 10)
     assert (measured["data"], measured["weights"]) == ({"source": "drawn"}, {"source": "none"})
     predictions = results[0]["predictions"]
     assert [p["filename"] for p in predictions] == [row["filename"] for row in rows]

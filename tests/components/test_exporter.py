@@ -12,7 +12,7 @@ import tensorflow as tf
 from components import exporter
 from components.artifacts.examples import read_encoded, read_examples, shards
 from components.artifacts.manifest import read_manifest
-from components.artifacts.training import read_classifier
+from components.artifacts.training import read_classifier, read_training
 from components.data import transform
 from components.exporter import ExportOptions
 from export import saved_model
@@ -30,7 +30,7 @@ def test_exported_model_predicts_as_the_trained_one(export_dir: Path, training_d
     assert outputs["classes"].numpy().tolist() == [[name.encode() for name in class_names]] * 10
 
 
-def test_spec_says_what_the_model_was_made_from(export_dir: Path) -> None:
+def test_spec_says_what_the_model_was_made_from(export_dir: Path, training_dir: Path) -> None:
     spec = read_spec(export_dir)
     assert spec.pop("preprocessing")
     assert spec == {
@@ -41,6 +41,7 @@ def test_spec_says_what_the_model_was_made_from(export_dir: Path) -> None:
         "tensorflow": importlib.metadata.version("tensorflow"),
         "class_names": ["daisy", "dandelion", "roses", "sunflowers", "tulips"],
         "image_size_px": 32,
+        "temperature": read_training(training_dir)["temperature"],
     }
 
 

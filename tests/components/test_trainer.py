@@ -30,7 +30,9 @@ from components.errors import ComponentError
 from components.trainer import TrainerOptions
 from components.training import hardware, head, losses
 from components.training.backbones import build_backbone
+from components.training.calibration import fit_temperature
 from components.training.checkpoint import Checkpoint
+from tests.tiny_pipeline import IMAGE_SIZE_PX
 
 ROOT = Path(__file__).resolve().parents[2]
 Train = Callable[..., dict[str, Any]]
@@ -80,9 +82,24 @@ def test_training_writes_the_classifier_and_what_is_known_of_it(training_dir: Pa
     classifier = read_classifier(training_dir)
     assert classifier.input.dtype == "uint8"
     assert classifier.output_shape == (None, 5)
+    assert 0.05 <= description["temperature"] <= 20
     assert set(read_history(training_dir)["head"]) >= {"loss", "accuracy", "val_loss", "val_accuracy"}
     assert list((training_dir / LOGS_DIR / "head_0").rglob("events.out.tfevents.*"))
     assert not (training_dir / CHECKPOINTS_DIR).exists()
+
+
+def test_probabilities_come_true_on_the_validation_photos(
+    train: Train, training_dir: Path, examples_dir: Path, tmp_path: Path
+) -> None:
+    """No other temperature would have a lower cross-entropy there, of a head on features and of a tuned network."""
+    train(tmp_path / "tuned", learning_rate=1e-6, fine_tune=1, fine_tune_epochs=2, fine_tune_learning_rate=3e-4)
+    assert read_training(tmp_path / "tuned")["best_epoch"] > 0
+    photos = transform.read(shards(examples_dir, "validation"), image_size_px=IMAGE_SIZE_PX)
+    images, labels = next(photos.batch(100).as_numpy_iterator())
+    for folder in (training_dir, tmp_path / "tuned"):
+        probabilities = read_classifier(folder).predict_on_batch(images)
+        # The features on disk are float16.
+        assert fit_temperature(probabilities, labels) == pytest.approx(1, abs=0.01)
 
 
 def test_same_seed_gives_the_same_bytes_and_another_seed_another_classifier(
