@@ -17,7 +17,6 @@ SETTINGS = (
     "examples.num_synthetic_per_class=20",
     "model.backbone=small_cnn",
     "model.weights=none",
-    "model.image_size_px=64",
     "trainer.epochs=2",
     "trainer.num_heads=1",
     "evaluator.min_accuracy=0",
