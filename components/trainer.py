@@ -231,13 +231,17 @@ def train_here(
 def _predict_validation(
     classifier: "keras.Model", features_dir: Path, examples_dir: Path, *, is_tuned: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return what a classifier makes of the validation photos: probabilities `[N, C]`, and the labels `[N]`."""
+    """Return what a classifier makes of the validation photos: probabilities `[N, C]`, and the labels `[N]`.
+
+    It is called, and not told to predict: that would gather what each of several replicas predicts.
+    """
     if not is_tuned:  # The features are still those that its backbone has.
         features, labels = read_features(features_dir, "validation")
-        return classifier.get_layer("head").predict_on_batch(features[:, 0]), labels
+        return classifier.get_layer("head")(features[:, 0], training=False).numpy(), labels
     photos = transforms.read(shards(examples_dir, "validation"), image_size_px=classifier.input_shape[1])
     batches = [
-        (classifier.predict_on_batch(images), labels) for images, labels in photos.batch(_BATCH).as_numpy_iterator()
+        (classifier(images, training=False).numpy(), labels)
+        for images, labels in photos.batch(_BATCH).as_numpy_iterator()
     ]
     probabilities, found = zip(*batches, strict=True)
     return np.concatenate(probabilities), np.concatenate(found)
