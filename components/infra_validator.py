@@ -145,19 +145,20 @@ def _try(
     checks: list[Check] = []
     responses: Responses = {}
     try:
-        engine = launcher.find_engine(options.engine)
         with (
             launcher.serve(
                 model_name=spec["model_name"],
                 base_path=export_dir,
                 version=1,
                 log_path=log_path,
-                engine=engine.name,
+                engine=options.engine,
                 timeout_s=options.timeout_s,
             ) as server,
             grpc.insecure_channel(server.grpc_target, _CHANNEL_OPTIONS) as channel,
         ):
-            checks.append(_check("load", True, f"the server ({engine.name}, {engine.reason}) has the model AVAILABLE"))
+            checks.append(
+                _check("load", True, f"the server ({server.engine}, {server.reason}) has the model AVAILABLE")
+            )
             for interface in _list_interfaces(server, channel, spec["model_name"]):
                 check, responses[interface.name] = _compare(interface, photos, spec["class_names"], options.tolerance)
                 checks.append(check)

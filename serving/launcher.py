@@ -37,7 +37,7 @@ _STOP_S = 15
 
 @dataclass(frozen=True)
 class Server:
-    """A server that runs on this machine, the path of its log, and the process that ends with it."""
+    """A server that runs on this machine, the path of its log, the process that ends with it, and why this engine."""
 
     engine: str
     host: str
@@ -45,6 +45,7 @@ class Server:
     rest_port: int
     log_path: Path
     process_id: int
+    reason: str = "as asked"
 
     @property
     def grpc_target(self) -> str:
@@ -187,7 +188,7 @@ def serve(
         ServerError: there is no such engine, the server may not read the models, or no version becomes AVAILABLE; then
             the end of the log is in the message.
     """
-    engine = find_engine(engine).name
+    engine, reason = find_engine(engine)
     grpc_port, rest_port = _find_free_ports()
     with ExitStack() as stack:
         if version and engine == "local":
@@ -215,7 +216,7 @@ def serve(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        server = Server(engine, _HOST, grpc_port, rest_port, log_path, process.pid)
+        server = Server(engine, _HOST, grpc_port, rest_port, log_path, process.pid, reason)
         try:
             _wait_until_available(server, process, model_name, timeout_s)
             yield server

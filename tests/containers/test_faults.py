@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.containers.compose import project
-from tests.containers.docker import CALL_S
+from tests.containers.docker import CALL_S, RESTRICTED
 from tests.serving.local_server.conftest import free_ports
 
 pytestmark = pytest.mark.containers
 
-RUN = ("docker", "run", "--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL")
+RUN = ("docker", "run", "--rm", "--network", "none", *RESTRICTED)
 
 
 def fail(*command: str, cwd: Path | None = None) -> str:

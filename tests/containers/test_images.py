@@ -8,14 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers.docker import ROOT, docker
+from tests.containers.docker import RESTRICTED, ROOT, docker
 
 pytestmark = pytest.mark.containers
 
-RESTRICTED = (
-    *("run", "--rm", "--read-only", "--tmpfs", "/tmp", "--user", "65534:65534"),
-    *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
-)
+AS_NOBODY = ("run", "--rm", "--user", "65534:65534", *RESTRICTED)
 BASES = {"pipeline": "python:3.11-slim", "web": "python:3.12-slim"}
 MAX_WEB_MB = 250
 
@@ -28,7 +25,7 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def shell(images: dict[str, str], name: str) -> Callable[[str], str]:
     """Run a script in the image, with the rights that it has where it is used."""
-    return lambda script: docker(*RESTRICTED, "--entrypoint", "sh", images[name], "-c", script)
+    return lambda script: docker(*AS_NOBODY, "--entrypoint", "sh", images[name], "-c", script)
 
 
 def inspect(tag: str) -> dict:
@@ -72,7 +69,7 @@ def test_the_page_is_small(images: dict[str, str]) -> None:
 
 
 def test_every_command_of_the_pipeline_starts(images: dict[str, str]) -> None:
-    assert "infer" in docker(*RESTRICTED, images["pipeline"], "python", "-m", "pipelines", "--help")
+    assert "infer" in docker(*AS_NOBODY, images["pipeline"], "python", "-m", "pipelines", "--help")
 
 
 def test_a_change_of_code_installs_nothing_again(images: dict[str, str], name: str, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pipelines.config import Config, override
 from pipelines.flowers import STEPS
 from pipelines.kubeflow import KubeflowOptions
 from tests import tiny_pipeline
-from tests.containers.docker import ROOT, docker
+from tests.containers.docker import RESTRICTED, ROOT, docker
 
 NOBODY = 65534
 USER = f"{os.getuid() or NOBODY}:{os.getgid() or NOBODY}"
@@ -70,8 +70,7 @@ def test_bulk_inference_runs_in_the_image(
     model = next(artifact("litert").rglob("*int8.tflite")).parent
     mounts = {ROOT / "client" / "samples": "/photos:ro", model: "/model:ro", shared: "/out"}
     docker(
-        *("run", "--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp", "--user", USER),
-        *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
+        *("run", "--rm", "--network", "none", "--user", USER, *RESTRICTED),
         *(word for outer, inner in mounts.items() for word in ("--volume", f"{outer}:{inner}")),
         *(images["pipeline"], "python", "-m", "pipelines", "infer", "--engine", runner, "--workers", "2"),
         *("--input", "/photos", "--model", "/model/flowers_int8.tflite", "--output", "/out/predictions.parquet"),
