@@ -159,8 +159,8 @@ def _infer(options: argparse.Namespace, folders: Folders) -> int:
         )
     models_dir = Path(folders.models)
     model = options.model or str(models_dir)
-    summary = infer.infer(options.input, model, options.output, models_dir=models_dir, options=chosen)
-    print(f"Predictions: {options.output} ({summary['num_images']} images, {summary['num_errors']} errors)")
+    counts = infer.infer(options.input, model, options.output, models_dir=models_dir, options=chosen)
+    print(f"Predictions: {options.output} ({counts})")
     return 0
 
 

@@ -6,10 +6,10 @@
     <output>/_SUCCESS                      every part is there
 
 A part is written atomically and always holds the same slice, so whoever finishes the missing ones, however often it
-takes, leaves exactly one row for each image. It carries a key of the model and of its slice: a part that is damaged, or
-of images that have changed since, is recognized by its own footer, whatever happened to the other files. The version of
-an image is that of the listing: one that changes while it is classified is a changed image in the next run. Readers
-skip names that begin with an underscore or a dot.
+takes, leaves exactly one row for each image. It carries a key of the model, of the columns and of its slice: a part
+that is damaged, that an older version wrote, or of images that have changed since, is recognized by its own footer,
+whatever happened to the other files. The version of an image is that of the listing: one that changes while it is
+classified is a changed image in the next run. Readers skip names that begin with an underscore or a dot.
 """
 
 import hashlib
@@ -19,11 +19,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, TypedDict, TypeGuard
 
 from client.classifier_client import ImageError, Prediction
 from components.bulk_inference.images import ListedImage
-from components.bulk_inference.rows import encode_rows, read_footer, to_text
+from components.bulk_inference.manifest import Manifest, find_changes, is_manifest, make_manifest
+from components.bulk_inference.rows import COLUMNS, Counts, encode_rows, read_footer, to_text
 from components.errors import InferenceError
 from components.storage.disk import explain
 from components.storage.store import open_store
@@ -34,27 +34,13 @@ _IMAGES, _MANIFEST, _SUCCESS = "_images.jsonl", "_manifest.json", "_SUCCESS"
 _PART = re.compile(r"part-\d{5,}-of-\d{5,}\.parquet")
 # What a writer that was killed, or that found the disk full, leaves before there is a manifest.
 _LEFTOVER = re.compile(rf"{_IMAGES}|\.({_IMAGES}|{_MANIFEST}|{_SUCCESS}|{_PART.pattern})\.\d+\.tmp|\.probe-[0-9a-f]+")
-_NUM_NAMED = 3
-
-
-class _ImageList(TypedDict):
-    num_images: int
-    sha256: str
-
-
-class _Manifest(TypedDict):
-    """`_manifest.json`: what the rows are made from."""
-
-    model: dict[str, str]
-    list_of_images: _ImageList
-    part_size: int
 
 
 @dataclass(frozen=True)
 class Part:
     """A slice of the list of images: where its lines lie in `_images.jsonl`, and the file that its rows go to.
 
-    The key is a digest of the model and of the slice.
+    The key is a digest of the model, of the columns and of the slice.
     """
 
     name: str
@@ -103,20 +89,20 @@ class PredictionFolder:
         """
         lines = [_to_line(image) for image in images]
         listing = b"".join(lines)
-        manifest = _Manifest(
-            model=dict(model),
-            list_of_images=_ImageList(num_images=len(images), sha256=hashlib.sha256(listing).hexdigest()),
-            part_size=part_size,
-        )
+        manifest = make_manifest(model, lines, part_size)
         self._check()
-        parts = list(_slice(lines, part_size, json.dumps(model, sort_keys=True).encode()))
+        parts = list(_slice(lines, part_size, json.dumps([model, COLUMNS], sort_keys=True).encode()))
         before, found = self._read_manifest(), self._read_keys()
+        listing_before = self._store.read(_IMAGES) or b""
         keys = {part.name: part.key for part in parts}
-        if not overwrite and (
-            changes := self._find_changes(before, manifest, lines, {*found.values()} - {*keys.values()})
-        ):
+        if before:
+            changes = find_changes(before, manifest, listing_before, lines)
+        else:
+            is_other = bool({*found.values()} - {*keys.values(), None})  # None is damaged
+            changes = ["model, list of images or set of columns"] if is_other else []
+        if changes and not overwrite:
             raise InferenceError(
-                "An output goes on with the model, list of images and part size that it was begun with. "
+                "An output goes on with the model, list of images, part size and columns that it was begun with. "
                 f"{self._store} was begun with another {' and '.join(changes)}. Choose another --output, or "
                 "--overwrite, which makes the parts again that this changes."
             )
@@ -134,7 +120,7 @@ class PredictionFolder:
                 unusable |= {_SUCCESS} & {*self._store.names()}
             for name in sorted(unusable):  # _SUCCESS first
                 self._store.remove_file(name)
-            if self._store.read(_IMAGES) != listing:
+            if listing_before != listing:
                 self._store.write(_IMAGES, listing)
             if before != manifest:
                 self._store.write(_MANIFEST, json.dumps(manifest, indent=2).encode())
@@ -164,13 +150,13 @@ class PredictionFolder:
         """Return how many parts are there."""
         return len(self._part_names())
 
-    def complete(self) -> dict[str, int]:
-        """Mark the folder as finished and return how many images and errors it holds.
+    def complete(self) -> Counts:
+        """Mark the folder as finished and count what it holds.
 
         Raises:
             InferenceError: there are more or fewer rows than images.
         """
-        num_rows = num_errors = 0
+        counts = Counts()
         names = self._part_names()
         for name, content in zip(names, self._store.read_each(names), strict=True):
             footer = read_footer(content)
@@ -179,21 +165,20 @@ class PredictionFolder:
                     f"The output must keep its files until it is finished. {self._store}/{name} is damaged: something "
                     "else wrote there. The same command makes it again."
                 )
-            num_rows += footer.num_rows
-            num_errors += footer.num_errors
+            counts += footer.counts
         manifest = self._read_manifest()
         if manifest is None:
             raise self._lost(_MANIFEST)
         num_images = manifest["list_of_images"]["num_images"]
-        if num_rows != num_images:
+        if counts.num_images != num_images:
             raise InferenceError(
-                f"Every image has one row. {self._store} has {num_rows} rows for {num_images} images: something else "
-                "wrote there. Choose another --output."
+                f"Every image has one row. {self._store} has {counts.num_images} rows for {num_images} images: "
+                "something else wrote there. Choose another --output."
             )
         with _advice(f"{self._store}/{_SUCCESS}"):
             if _SUCCESS not in self._store.names():
                 self._store.write(_SUCCESS, b"")
-        return {"num_images": num_rows, "num_errors": num_errors}
+        return counts
 
     def _check(self) -> None:
         """Raise if the folder holds what no run wrote. A damaged manifest is ours, where all else is known as well."""
@@ -206,50 +191,6 @@ class PredictionFolder:
         if foreign := sorted(names - ours):
             raise self._foreign(foreign[0])
 
-    def _find_changes(
-        self, before: _Manifest | None, manifest: _Manifest, lines: Sequence[bytes], others: set[str | None]
-    ) -> list[str]:
-        """Return what the rows in the folder were made from that is another now.
-
-        Args:
-            before: the manifest in the folder.
-            manifest: the one of this run.
-            lines: the list of this run.
-            others: keys of parts in the folder that are none of this run's; `None` for a damaged one.
-        """
-        if before is None:
-            return ["model or list of images"] if others - {None} else []
-        changes = []
-        if before["model"] != manifest["model"]:
-            changes.append("model")
-        if before["list_of_images"] != manifest["list_of_images"]:
-            sha256 = before["list_of_images"]["sha256"]
-            changes.append(f"list of images{self._compare_lists(sha256, lines)}")
-        if before["part_size"] != manifest["part_size"]:
-            changes.append("part size")
-        return changes
-
-    def _compare_lists(self, sha256: str, lines: Sequence[bytes]) -> str:
-        """Return in brackets how the list in the folder differs; nothing where it is gone or damaged."""
-        content = self._store.read(_IMAGES) or b""
-        if hashlib.sha256(content).hexdigest() != sha256:
-            return ""
-        try:
-            before, now = (
-                {image["path"]: image for image in map(json.loads, some)} for some in (content.splitlines(), lines)
-            )
-        except TypeError:  # the paths alone, as they were listed before
-            return ""
-        changed = [path for path in now if path in before and before[path] != now[path]]
-        counts = {
-            "new": len(now.keys() - before.keys()),
-            "gone": len(before.keys() - now.keys()),
-            "changed": len(changed),
-        }
-        counted = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-        named = ", ".join(map(to_text, changed[:_NUM_NAMED])) + (", …" if len(changed) > _NUM_NAMED else "")
-        return f" ({counted}{': ' if named else ''}{named})"
-
     def _part_names(self) -> list[str]:
         return [name for name in self._store.names() if name.startswith("part-")]
 
@@ -259,7 +200,7 @@ class PredictionFolder:
         footers = map(read_footer, self._store.read_each(names))
         return {name: footer.key if footer else None for name, footer in zip(names, footers, strict=True)}
 
-    def _read_manifest(self) -> _Manifest | None:
+    def _read_manifest(self) -> Manifest | None:
         """Return the manifest; `None` where there is none, or one that is cut short.
 
         Raises:
@@ -269,7 +210,7 @@ class PredictionFolder:
             found = json.loads(self._store.read(_MANIFEST) or b"")
         except ValueError:
             return None
-        if _is_manifest(found):
+        if is_manifest(found):
             return found
         raise self._foreign(_MANIFEST)
 
@@ -284,15 +225,6 @@ class PredictionFolder:
             f"The output must keep its files until it is finished. {self._store} has lost {name}. The same command "
             "goes on."
         )
-
-
-def _is_manifest(value: Any) -> TypeGuard[_Manifest]:
-    return (
-        isinstance(value, dict)
-        and value.keys() == _Manifest.__required_keys__
-        and isinstance(value["list_of_images"], dict)
-        and value["list_of_images"].keys() == _ImageList.__required_keys__
-    )
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from components.bulk_inference.classifier import Classifier, classify_part
 from components.bulk_inference.images import list_images
 from components.bulk_inference.models import find_model
 from components.bulk_inference.output import Part, PredictionFolder, to_inference_error
+from components.bulk_inference.rows import Counts
 from components.data import beam
 from components.errors import InferenceError
 
@@ -64,7 +65,7 @@ class InferOptions:
             raise ValueError(f"Beam's options need --engine beam. Received: {' '.join(self.beam_options)}")
 
 
-def infer(images: str, model: str, output: str, *, models_dir: Path, options: InferOptions) -> dict[str, int]:
+def infer(images: str, model: str, output: str, *, models_dir: Path, options: InferOptions) -> Counts:
     """Classify the images that have no row yet, as they are now.
 
     Args:
@@ -75,7 +76,7 @@ def infer(images: str, model: str, output: str, *, models_dir: Path, options: In
         options: how.
 
     Returns:
-        `num_images` and `num_errors` of the whole output.
+        What the whole output holds.
 
     Raises:
         InferenceError: there are no images or no model, the output cannot be written or holds something else, or the
@@ -103,15 +104,15 @@ def infer(images: str, model: str, output: str, *, models_dir: Path, options: In
             log.info("infer: %d images in %s, %d to do", len(found), images, num_missing)
             if parts:
                 _run(classifier, folder, parts, num_workers, options)
-            summary = folder.complete()
+            counts = folder.complete()
     except ClassifierError as exc:
         raise InferenceError(f"{exc} What is done is kept: the same command goes on.") from exc
     except OSError as exc:
         raise to_inference_error(exc, output) from exc
     seconds = time.monotonic() - started
     speed = f", {num_missing / seconds:.0f} images/s" if parts else ""
-    log.info("infer: finished in %.1f s (%d images, %d errors%s)", seconds, *summary.values(), speed)
-    return summary
+    log.info("infer: finished in %.1f s (%s%s)", seconds, counts, speed)
+    return counts
 
 
 def _run(

@@ -11,6 +11,7 @@ from pyarrow import parquet
 from client.classifier_client import ImageError
 from components.bulk_inference.images import ListedImage
 from components.bulk_inference.output import Part, PredictionFolder
+from components.bulk_inference.rows import Counts
 from components.errors import InferenceError
 from components.storage.folder import Folder
 from components.storage.store import open_store
@@ -62,11 +63,11 @@ def test_parts_that_are_there_are_not_planned_again(output):
 
 def test_a_finished_folder_is_marked_and_counted(output):
     write(output, *plan(output))
-    assert PredictionFolder(output).complete() == {"num_images": 5, "num_errors": 5}
+    assert PredictionFolder(output).complete() == Counts(num_images=5, num_errors=5)
     assert open_store(output).read("_SUCCESS") == b""
     before = open_store(output).files()
     assert plan(output) == plan(output, overwrite=True) == []
-    assert PredictionFolder(output).complete() == {"num_images": 5, "num_errors": 5}
+    assert PredictionFolder(output).complete() == Counts(num_images=5, num_errors=5)
     assert open_store(output).files() == before
 
 
@@ -95,7 +96,7 @@ def test_a_part_that_is_cut_short_is_made_again(output, content):
     assert plan(output) == [second]
     assert "_SUCCESS" not in store.names()
     write(output, second)
-    assert PredictionFolder(output).complete()["num_images"] == 5
+    assert PredictionFolder(output).complete().num_images == 5
 
 
 def test_a_part_that_is_damaged_meanwhile_is_an_error_that_names_it(output):
@@ -114,13 +115,13 @@ def test_a_damaged_manifest_and_list_cost_no_row(output, content):
         open_store(output).write(name, content)
     assert plan(output) == [second, third]
     write(output, second, third)
-    assert PredictionFolder(output).complete()["num_images"] == 5
+    assert PredictionFolder(output).complete().num_images == 5
 
 
 def test_a_damaged_manifest_does_not_give_away_the_rows_of_something_else(output):
     write(output, *plan(output))
     open_store(output).write("_manifest.json", b"{")
-    with pytest.raises(InferenceError, match="begun with another model or list of images"):
+    with pytest.raises(InferenceError, match="begun with another model, list of images or set of columns"):
         plan(output, changed(0))
     assert PredictionFolder(output).num_parts() == 3
     assert len(plan(output, changed(0), overwrite=True)) == 1
@@ -221,7 +222,7 @@ def test_only_the_parts_of_changed_photos_are_made_again(output):
     assert "_SUCCESS" not in open_store(output).names()
     assert plan(output, changed(2)) == missing  # as after a kill
     write(output, *missing)
-    assert PredictionFolder(output).complete()["num_images"] == 5
+    assert PredictionFolder(output).complete().num_images == 5
 
 
 def test_files_of_others_beside_the_rows_are_kept(output):

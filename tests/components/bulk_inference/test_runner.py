@@ -55,7 +55,7 @@ def test_the_command_writes_one_row_for_each_image(run, images, tmp_path, capsys
     monkeypatch.setitem(sys.modules, "apache_beam", None)  # Few images do without it.
     assert run() == 0
     out, err = capsys.readouterr()
-    assert out == f"Predictions: {tmp_path}/out ({NUM_IMAGES} images, 1 errors)\n"
+    assert out == f"Predictions: {tmp_path}/out ({NUM_IMAGES} images, 1 errors, 10 without a p-value)\n"
     assert f"infer: {NUM_IMAGES} images in {images}, {NUM_IMAGES} to do\n" in err
     found = rows(tmp_path / "out")
     assert [row["image"] for row in found] == [f"{images}/{number:02d}.png" for number in range(NUM_IMAGES)]
@@ -217,7 +217,7 @@ def test_every_image_file_has_a_row_and_all_else_a_line(run, images, tmp_path, c
     (images / "more").symlink_to(tmp_path / "gone")
     assert run("--workers", "1") == 0
     out, err = capsys.readouterr()
-    assert f"({NUM_IMAGES + 2} images, 3 errors)" in out
+    assert f"({NUM_IMAGES + 2} images, 3 errors, " in out
     assert "infer: 1 other files left out: .txt 1\n" in err
     errors = {Path(row["image"]).name for row in rows(tmp_path / "out") if row["error"]}
     assert errors == {"05.png", "z.heic", "more"}
