@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter, SignatureRunner
+from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import ModelFileError
 from . import Answer, Closable
-from .answers import LIMITS, MAX_SIZE_PX, SIGNATURE, are_limits, are_probabilities
+from .answers import MAX_SIZE_PX, SIGNATURE, are_limits, are_probabilities
 from .litert_metadata import read_metadata
 
 _LIMITS_SIGNATURE = "limits"
@@ -56,6 +56,7 @@ class LiteRTTransport(Closable):
             has_limits = _LIMITS_SIGNATURE in self._interpreter.get_signature_list()
             # A call of it takes a microsecond longer than those of the interpreter.
             self._limits = self._interpreter.get_signature_runner(_LIMITS_SIGNATURE) if has_limits else None
+            limits = (self._limits.get_input_details(), self._limits.get_output_details()) if self._limits else None
         except _UNFIT as exc:
             raise self._error(exc) from exc
         self._lock = threading.Lock()
@@ -71,8 +72,8 @@ class LiteRTTransport(Closable):
                 "The labels in a LiteRT file must match its output. Received: "
                 f"{len(self._metadata.class_names)} labels for {num_classes} values in {path}. Export the model again."
             )
-        if self._limits:
-            _check_limits(self._limits, self._input, num_classes, path)
+        if limits:
+            _check_limits(*limits, self._input, num_classes, path)
 
     def image_size_px(self) -> int:
         """Return the side of the model's input."""
@@ -121,7 +122,13 @@ class LiteRTTransport(Closable):
         """Return the probabilities, and the values of `LIMITS` where the model has them."""
         if self._limits:
             outputs = self._limits(**{SIGNATURE: pixels})
-            return outputs["probabilities"][0].tolist(), tuple(outputs[name][0].tolist() for name in LIMITS)
+            # What the model has for one image, whatever it does with its axes.
+            p_value, is_known = outputs["p_value"].item(), outputs["is_known"].item()
+            return outputs["probabilities"].ravel().tolist(), (
+                p_value,
+                is_known,
+                outputs["prediction_set"].ravel().tolist(),
+            )
         self._interpreter.set_tensor(self._input["index"], pixels)
         self._interpreter.invoke()
         values = self._interpreter.get_tensor(self._output["index"])[0]
@@ -163,24 +170,33 @@ def _check_tensors(inputs: list[_Tensor], outputs: list[_Tensor], path: Path) ->
     return inputs[0], outputs[0]
 
 
-def _check_limits(runner: SignatureRunner, expected_input: _Tensor, num_classes: int, path: Path) -> None:
+def _check_limits(
+    inputs: Mapping[str, _Tensor],
+    outputs: Mapping[str, _Tensor],
+    expected_input: _Tensor,
+    num_classes: int,
+    path: Path,
+) -> None:
     """Check the signature `limits`: its one input is the model's, and it has the outputs."""
 
     def describe(details: Mapping[str, _Tensor]) -> dict[str, str]:
         return {name: f"{each['dtype'].__name__} {each['shape'].tolist()}" for name, each in details.items()}
 
     bool_, row = np.bool_.__name__, [1, num_classes]
-    inputs, outputs = describe(runner.get_input_details()), describe(runner.get_output_details())
+    received_inputs, received_outputs = describe(inputs), describe(outputs)
     expected_outputs = {
         "probabilities": f"float32 {row}",
         "p_value": "float32 [1]",
         "is_known": f"{bool_} [1]",
         "prediction_set": f"{bool_} {row}",
     }
-    if inputs != describe({SIGNATURE: expected_input}) or not expected_outputs.items() <= outputs.items():
+    if (
+        received_inputs != describe({SIGNATURE: expected_input})
+        or not expected_outputs.items() <= received_outputs.items()
+    ):
         raise ModelFileError(
             f"The signature {_LIMITS_SIGNATURE!r} of a LiteRT file must take the same image as the first one, and "
-            f"return {expected_outputs}. Received: {inputs} and {outputs} in {path}. Export the model again."
+            f"return {expected_outputs}. Received: {received_inputs} and {received_outputs} in {path}. Export it again."
         )
 
 
