@@ -1,8 +1,8 @@
 """The client: images in any form in, labels out, over any transport."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import compress, islice
 from typing import Any
 
 from PIL import Image
@@ -28,6 +28,11 @@ class Prediction:
         probabilities: of every class, the most probable first.
         model_version: of the model that made the prediction.
         latency_ms: from sending the request that held the image to the response.
+        p_value: conformal p-value of the image under the photos that the model knows, 0–1; small is strange.
+        is_known: whether it is above the share of known photos that is refused. Where it is not, the image looks like
+            none of the classes; `label` is the most probable one all the same.
+        prediction_set: the labels that together hold the truth with 95 %, the most probable first. These three are all
+            `None` where the model does not tell.
     """
 
     image: str
@@ -36,6 +41,9 @@ class Prediction:
     probabilities: dict[str, float]
     model_version: str
     latency_ms: float
+    p_value: float | None = None
+    is_known: bool | None = None
+    prediction_set: tuple[str, ...] | None = None
 
 
 class Client(Closable):
@@ -115,4 +123,13 @@ class Client(Closable):
 def _to_prediction(image: str, answer: Answer) -> Prediction:
     check_answer(answer)
     ranked = sorted(zip(answer.class_names, map(float, answer.probabilities), strict=True), key=lambda pair: -pair[1])
-    return Prediction(image, *ranked[0], dict(ranked), answer.model_version, answer.latency_ms)
+    prediction = Prediction(image, *ranked[0], dict(ranked), answer.model_version, answer.latency_ms)
+    if answer.p_value is None or answer.prediction_set is None:
+        return prediction
+    held = set(compress(answer.class_names, answer.prediction_set))
+    return replace(
+        prediction,
+        p_value=float(answer.p_value),
+        is_known=bool(answer.is_known),
+        prediction_set=tuple(label for label, _ in ranked if label in held),
+    )

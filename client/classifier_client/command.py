@@ -26,16 +26,24 @@ Results: TypeAlias = Iterator[Prediction | ImageError]
 
 _TOKEN = "CLASSIFIER_TOKEN"
 _TABLE_TOP_K = 3
+_REFUSED = "none of these"
 _MANY = 16
 _BAR_CHARS = 30
 _CLEAR_LINE = "\r\x1b[K"
 
-_DESCRIPTION = "Classify images with a model that is served, or with one in a LiteRT file."
+_DESCRIPTION = f"""\
+Classify images with a model that is served, or with one in a LiteRT file.
+
+A model that knows its limits also tells how strange an image is: of the photos
+that it knows, a share of p looks so unlike the others. Where that is small,
+"{_REFUSED}" stands before the most probable class. Where it takes more than
+one class to hold the truth with 95 %, they are the set at the end of the row.
+"""
 _EPILOG = f"""\
 {_TOKEN} in the environment is sent along as a bearer token.
 
 exit status:
-  0    every image was classified
+  0    every image was classified, also where it looks like none of the classes
   1    some images cannot be read; all others were classified
   2    the command line, or the environment, is wrong
   3    the server cannot be reached, or does not respond in time
@@ -249,12 +257,31 @@ def _print_table(results: Results, top_k: int | None, image_chars: int) -> bool:
         label_chars = max(len(label) for label, _ in labels)
         best = labels[: top_k or _TABLE_TOP_K]
         row = "  ".join(f"{label:<{label_chars}} {probability:6.1%}" for label, probability in best)
-        print(f"{to_text(result.image):<{image_chars}}  {row}")
+        print(f"{to_text(result.image):<{image_chars}}  {_describe_limits(result, row)}")
     if predictions:
         latency_ms = statistics.median(prediction.latency_ms for prediction in predictions)
         version = to_text(predictions[-1].model_version) or "unknown"
-        print(f"model version {version}, {latency_ms:.1f} ms (median)")
+        print(f"model version {version}, {latency_ms:.1f} ms (median){_count_refused(predictions)}")
     return is_readable
+
+
+def _describe_limits(prediction: Prediction, row: str) -> str:
+    """Return a row with what the model says of its limits: before it a column, after it the set where it is larger."""
+    if prediction.p_value is None or prediction.prediction_set is None:
+        return row
+    row = f"{'' if prediction.is_known else _REFUSED:<{len(_REFUSED)}}  p={prediction.p_value:.3f}  {row}"
+    if prediction.is_known and len(prediction.prediction_set) > 1:
+        row += f"  set: {', '.join(map(to_text, prediction.prediction_set))}"
+    return row
+
+
+def _count_refused(predictions: Sequence[Prediction]) -> str:
+    """Return how many images look like none of the classes, as the end of a line; empty where no model says so."""
+    known = [prediction.is_known for prediction in predictions if prediction.is_known is not None]
+    if not known:
+        return ""
+    num_refused = known.count(False)
+    return f", {num_refused} of {len(known)} {'looks' if num_refused == 1 else 'look'} like {_REFUSED}"
 
 
 def _show_progress(results: Results, total: int, stream: TextIO) -> Results:

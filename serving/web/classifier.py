@@ -40,6 +40,11 @@ class Classified:
         is_sure: whether the probability reaches the threshold.
         model_version: of the model that predicted it.
         latency_ms: from the photo's last byte to the prediction: waiting, decoding and the model.
+        p_value: conformal p-value of the photo under those that the model knows, 0–1; small is strange.
+        is_known: whether it is above the share of known photos that is refused; where it is not, the photo looks like
+            none of the classes.
+        prediction_set: the labels that together hold the truth with 95 %, the most probable first. These three are
+            `None` where the model does not tell.
     """
 
     image: str
@@ -49,6 +54,9 @@ class Classified:
     is_sure: bool
     model_version: str
     latency_ms: float
+    p_value: float | None
+    is_known: bool | None
+    prediction_set: tuple[str, ...] | None
 
 
 class Classifier:
@@ -111,7 +119,8 @@ class Classifier:
             return unreadable, decoding_s
         latency_s = time.perf_counter() - start_s
         is_sure = result.probability >= self.threshold
-        self._metrics.photos.labels("sure" if is_sure else "unsure").inc()
+        outcome = "refused" if result.is_known is False else "sure" if is_sure else "unsure"
+        self._metrics.photos.labels(outcome).inc()
         self._metrics.predictions.labels(result.label).inc()
         self._metrics.photo_seconds.observe(latency_s)
         classified = Classified(
@@ -122,6 +131,9 @@ class Classifier:
             is_sure=is_sure,
             model_version=result.model_version,
             latency_ms=round(latency_s * 1000, 1),
+            p_value=result.p_value,
+            is_known=result.is_known,
+            prediction_set=result.prediction_set,
         )
         return classified, decoding_s
 

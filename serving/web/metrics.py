@@ -37,7 +37,7 @@ class Metrics:
         )
         self.photos = Counter(
             "classifier_web_photos",
-            "Photos, by outcome: sure, unsure, no_answer, or why they cannot be read.",
+            "Photos, by outcome: sure, unsure, refused, no_answer, or why they cannot be read.",
             ["outcome"],
             registry=self._registry,
         )

@@ -33,6 +33,15 @@ class SpecFile(TypedDict):
     sha256: str
 
 
+class SpecLimits(TypedDict):
+    """How the model tells which photos look like none of its classes, and how sure its sets of labels are."""
+
+    score: str
+    num_examples: int
+    refused_share: float
+    coverage: float
+
+
 class Spec(TypedDict, total=False):
     """As much of `model_spec.json` as the page reads. Any key may be missing."""
 
@@ -43,6 +52,7 @@ class Spec(TypedDict, total=False):
     data: Origin | str
     weights: Origin | str
     files: dict[str, SpecFile]
+    limits: SpecLimits
 
 
 @dataclass(frozen=True)
@@ -137,6 +147,15 @@ def _are_files(value: Any) -> bool:
     )
 
 
+def _are_limits(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and _is_text(value.get("score"))
+        and _is_size(value.get("num_examples"))
+        and all(type(value.get(key)) in (int, float) and 0 <= value[key] <= 1 for key in ("refused_share", "coverage"))
+    )
+
+
 _CHECKS: Mapping[str, Callable[[Any], bool]] = {
     "model_name": _is_text,
     "class_names": _are_class_names,
@@ -145,5 +164,6 @@ _CHECKS: Mapping[str, Callable[[Any], bool]] = {
     "data": _is_origin,
     "weights": _is_origin,
     "files": _are_files,
+    "limits": _are_limits,
 }
 """What the page reads, and whether a value is what it must be: a spec is another program's file."""

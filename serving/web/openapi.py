@@ -12,7 +12,10 @@ Json: TypeAlias = Mapping[str, object]
 _PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
 _CLASSIFIED = {
     "type": "object",
-    "required": ["image", "label", "probability", "probabilities", "is_sure", "model_version", "latency_ms"],
+    "required": [
+        *("image", "label", "probability", "probabilities", "is_sure", "model_version", "latency_ms"),
+        *("p_value", "is_known", "prediction_set"),
+    ],
     "properties": {
         "image": {"type": "string", "description": "The file's name, cleaned, or the photo's position."},
         "label": {"type": "string", "description": "The most probable class."},
@@ -25,7 +28,36 @@ _CLASSIFIED = {
         "is_sure": {"type": "boolean", "description": "Whether the probability reaches the service's threshold."},
         "model_version": {"type": "string"},
         "latency_ms": {"type": "number", "description": "From the photo's last byte to its prediction."},
+        "p_value": {
+            **_PROBABILITY,
+            "type": ["number", "null"],
+            "description": "Of the photos that the model knows, the share that looks as unlike the others, or more so: "
+            "a conformal p-value. Null, as are the next two, where the model does not tell.",
+        },
+        "is_known": {
+            "type": ["boolean", "null"],
+            "description": "False where the photo looks like none of the classes; `label` is the closest all the same.",
+        },
+        "prediction_set": {
+            "type": ["array", "null"],
+            "items": {"type": "string"},
+            "description": "The classes that together hold the right one for 95 of 100 photos, the closest first.",
+        },
     },
+    "examples": [
+        {
+            "image": "bouquet.jpg",
+            "label": "roses",
+            "probability": 0.53,
+            "probabilities": {"roses": 0.53, "tulips": 0.44, "daisy": 0.03},
+            "is_sure": True,
+            "model_version": "7",
+            "latency_ms": 41.5,
+            "p_value": 0.38,
+            "is_known": True,
+            "prediction_set": ["roses", "tulips"],
+        },
+    ],
 }
 _UNREADABLE = {
     "type": "object",

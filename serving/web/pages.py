@@ -23,6 +23,8 @@ ACCEPT = "image/jpeg,image/png,image/gif,image/bmp,image/webp"
 """The types that a file chooser offers. Phones convert their HEIC photos to JPEG where only that is accepted."""
 
 _PLOT_CACHE = "no-cache"
+_NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_COVERAGE = 0.95
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class Pages:
             model=classifier.info,
             is_ready=classifier.is_ready,
             threshold=classifier.threshold,
+            coverage=classifier.info.spec["limits"]["coverage"] if "limits" in classifier.info.spec else _COVERAGE,
             limits=settings.limits,
             max_megapixels=MAX_PIXELS // 1_000_000,
             max_jpeg_megapixels=MAX_JPEG_PIXELS // 1_000_000,
@@ -131,12 +134,17 @@ def _make_environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "list_names": _list_names}
+    environment.filters |= {"percent": _percent, "list_names": _list_names, "name_all": _name_all}
     return environment
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f}\u00a0%"
+
+
+def _name_all(num_classes: int) -> str:
+    """Return all classes as a person names them, such as `the five`."""
+    return f"the {_NUMBERS[num_classes] if num_classes < len(_NUMBERS) else f'{num_classes} classes'}"
 
 
 def _list_names(names: tuple[str, ...]) -> str:

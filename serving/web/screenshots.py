@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _count_results(browser: WebDriver) -> int:
-    return len(browser.find_elements(By.CSS_SELECTOR, ".card.sure, .card.unsure, .card.failed"))
+    return len(browser.find_elements(By.CSS_SELECTOR, ".card:is(.sure, .unsure, .refused, .failed)"))
 
 
 def _command(browser: WebDriver, name: str, parameters: Mapping[str, object]) -> Any:

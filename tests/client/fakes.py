@@ -15,6 +15,8 @@ from client.classifier_client import Client, ConnectionOptions, GrpcTransport, R
 
 CLASS_NAMES = ("daisy", "tulip")
 PROBABILITIES = (0.25, 0.75)
+LIMITS = {"p_value": 0.5, "is_known": True, "prediction_set": (False, True)}
+REFUSED = {"p_value": 1 / 128, "is_known": False, "prediction_set": (True, True)}
 SIZE_PX = 32
 PHOTO = Image.new("RGB", (40, 30), "yellow")
 
@@ -33,6 +35,7 @@ class FakeServer:
         requests: the bodies or messages of predictions.
         version: the one that is there.
         shape: of the input of the model's signature; None is a model without the signature.
+        limits: each image's further outputs, such as `LIMITS`; none is a model that does not know its limits.
     """
 
     protocol: str
@@ -45,6 +48,7 @@ class FakeServer:
         self.requests: list[Any] = []
         self.version = 1
         self.shape: list[int] | None = [-1, SIZE_PX, SIZE_PX, 3]
+        self.limits: dict[str, Any] = {}
         self.released = threading.Event()
 
     def connect(self, **options: Any) -> Transport:
@@ -113,7 +117,7 @@ class FakeRest(FakeServer):
         self.requests.append(body)
         num_images = len(body["inputs"])
         outputs = {"probabilities": [PROBABILITIES] * num_images, "classes": [CLASS_NAMES] * num_images}
-        return 200, {"outputs": outputs}
+        return 200, {"outputs": outputs | {name: [value] * num_images for name, value in self.limits.items()}}
 
     def _dims(self) -> list[dict[str, str]]:
         return [{"size": str(size), "name": ""} for size in self.shape or ()]
@@ -167,12 +171,17 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class FakeGrpc(FakeServer):
-    """gRPC: the messages are TensorFlow Serving's own."""
+    """gRPC: the messages are TensorFlow Serving's own.
+
+    Attributes:
+        as_content: tensors are sent as bytes, as with `--enable_serialization_as_tensor_content`.
+    """
 
     protocol = "gRPC"
 
     def __init__(self, port: int = 0, *, credentials: Any = None) -> None:
         super().__init__()
+        self.as_content = False
         self._server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
         self._server.add_generic_rpc_handlers([self._handlers()])
         address = f"127.0.0.1:{port}"
@@ -236,9 +245,12 @@ class FakeGrpc(FakeServer):
         num_images = request.inputs["images"].tensor_shape.dim[0].size
         response = predict_pb2.PredictResponse(model_spec=request.model_spec)
         response.model_spec.version.value = self.version
-        for name, value in (("probabilities", PROBABILITIES), ("classes", CLASS_NAMES)):
-            response.outputs[name].CopyFrom(tf.make_tensor_proto([value] * num_images))
-            response.outputs[name].tensor_content = b""
-        # TensorFlow Serving writes the typed fields, make_tensor_proto the bytes.
-        response.outputs["probabilities"].float_val.extend(PROBABILITIES * num_images)
+        for name, value in {"probabilities": PROBABILITIES, "classes": CLASS_NAMES, **self.limits}.items():
+            tensor = response.outputs[name]
+            tensor.CopyFrom(tf.make_tensor_proto([value] * num_images))
+            # TensorFlow Serving writes the typed fields, make_tensor_proto the bytes.
+            if tensor.tensor_content and not self.as_content:
+                values = tf.make_ndarray(tensor).ravel().tolist()
+                tensor.tensor_content = b""
+                getattr(tensor, "bool_val" if tensor.dtype == tf.bool else "float_val").extend(values)
         return response

@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from export.metadata import _File, _Model, _Normalization, _ProcessUnit, _Subgra
 
 CLASS_NAMES = ("red", "green", "blue")
 SPEC = "model_spec.json"
+P_VALUE_OF_GREY, REFUSED_SHARE, MIN_PROBABILITY = 1 / 277, 0.03, 0.2
 
 
 def convert(shape: Sequence[int], *, num_inputs: int = 1, representative: Any = None, activation: Any = None) -> bytes:
@@ -44,6 +46,43 @@ def convert(shape: Sequence[int], *, num_inputs: int = 1, representative: Any = 
         converter.inference_input_type = converter.inference_output_type = tf.uint8
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # The converter warns of what has no consequence here.
+        content: bytes = converter.convert()
+    return content
+
+
+def convert_with_limits(shape: Sequence[int], **outputs: Any) -> bytes:
+    """Return that model with the second signature `limits`, which knows colours and refuses greys.
+
+    Args:
+        shape: `[height, width, channels]` of the image.
+        outputs: what makes other outputs of `limits` of the probabilities `float32 [1, 3]`; `None` takes one away.
+    """
+    import tensorflow as tf
+
+    class Model(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([1, *shape])], autograph=False)
+        def images(self, images: Any) -> Any:
+            return {"probabilities": tf.nn.softmax(4.0 * tf.reduce_mean(images, [1, 2]))}
+
+        @tf.function(input_signature=[tf.TensorSpec([1, *shape])], autograph=False)
+        def limits(self, images: Any) -> Any:
+            probabilities = self.images(images)["probabilities"]
+            best = tf.reduce_max(probabilities, axis=1)
+            p_value = tf.maximum((3.0 * best - 1.0) / 2.0, P_VALUE_OF_GREY)
+            made = {
+                "probabilities": probabilities,
+                "p_value": p_value,
+                "is_known": p_value > REFUSED_SHARE,
+                "prediction_set": (probabilities >= MIN_PROBABILITY) | (probabilities >= best[:, tf.newaxis]),
+            }
+            made |= {name: make and make(probabilities) for name, make in outputs.items()}
+            return {name: value for name, value in made.items() if value is not None}
+
+    model = Model()
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # The converter warns of what has no consequence here.
+        tf.saved_model.save(model, folder, signatures={"images": model.images, "limits": model.limits})
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["images", "limits"])
         content: bytes = converter.convert()
     return content
 

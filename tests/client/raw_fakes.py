@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from client.classifier_client.transports import prediction_pb2 as pb
-from tests.client.fakes import CLASS_NAMES, PROBABILITIES, SIZE_PX
+from tests.client.fakes import CLASS_NAMES, LIMITS, PROBABILITIES, SIZE_PX
 
 METADATA: dict[str, Any] = {
     "model_spec": {"name": "flowers", "signature_name": "", "version": "1"},
@@ -29,7 +29,13 @@ METADATA: dict[str, Any] = {
         }
     },
 }
-OUTPUTS: dict[str, Any] = {"outputs": {"probabilities": [list(PROBABILITIES)], "classes": [list(CLASS_NAMES)]}}
+OUTPUTS: dict[str, Any] = {
+    "outputs": {
+        "probabilities": [list(PROBABILITIES)],
+        "classes": [list(CLASS_NAMES)],
+        **{name: [value] for name, value in LIMITS.items()},
+    }
+}
 
 
 def to_http(content: bytes, *, status: str = "200 OK", headers: str = "") -> bytes:
@@ -105,6 +111,9 @@ def good_messages() -> tuple[bytes, bytes]:
         "classes": pb.Tensor(
             dtype=pb.DT_STRING, tensor_shape=shape, string_val=[name.encode() for name in CLASS_NAMES]
         ),
+        "p_value": pb.Tensor(dtype=pb.DT_FLOAT, tensor_shape=to_shape(1), float_val=[LIMITS["p_value"]]),
+        "is_known": pb.Tensor(dtype=pb.DT_BOOL, tensor_shape=to_shape(1), bool_val=[LIMITS["is_known"]]),
+        "prediction_set": pb.Tensor(dtype=pb.DT_BOOL, tensor_shape=shape, bool_val=LIMITS["prediction_set"]),
     }
     spec = pb.ModelSpec(name="flowers", version=pb.Version(value=1))
     return metadata.SerializeToString(), pb.PredictResponse(outputs=outputs, model_spec=spec).SerializeToString()

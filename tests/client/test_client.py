@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import io
+import json
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,7 +65,8 @@ def test_prediction_has_all_classes_the_most_probable_first(transport: ColourTra
     assert prediction == Prediction("image 1", "green", 1.0, {"green": 1.0, "blue": 0.4, "red": 0.2}, "7", 1.5)
     assert list(prediction.probabilities) == ["green", "blue", "red"]
     assert set(dataclasses.asdict(prediction)) == {
-        "image", "label", "probability", "probabilities", "model_version", "latency_ms"
+        "image", "label", "probability", "probabilities", "model_version", "latency_ms",
+        "p_value", "is_known", "prediction_set",
     }  # fmt: skip
 
 
@@ -160,6 +162,32 @@ def test_invalid_output_is_an_error(
     monkeypatch.setattr(transport, "predict", lambda _: [Answer(class_names, probabilities, "7", 1.0)])
     with pytest.raises(AnswerError, match=message):
         list(Client(transport).classify(colour("red")))
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [(0.5, True, None), (None, None, [True, False]), (0.5, None, [True, False]), (1.5, True, [True, False]),
+     (0.5, True, [True]), (0.5, True, [False, True])],
+)  # fmt: skip
+def test_invalid_limits_are_an_error(
+    transport: ColourTransport, monkeypatch: pytest.MonkeyPatch, limits: tuple[Any, ...]
+) -> None:
+    monkeypatch.setattr(transport, "predict", lambda _: [Answer(["a", "b"], [0.75, 0.25], "7", 1.0, *limits)])
+    with pytest.raises(AnswerError, match="a set of its classes that holds the most probable one"):
+        list(Client(transport).classify(colour("red")))
+
+
+def test_prediction_set_has_the_most_probable_label_first(
+    transport: ColourTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = Answer(
+        ["a", "b", "c"], np.array([0.25, 0.05, 0.7]), "7", 1.0, np.float32(0.5), np.True_, [True, False, True]
+    )
+    monkeypatch.setattr(transport, "predict", lambda _: [answer])
+    [prediction] = Client(transport).classify(colour("red"))
+    assert isinstance(prediction, Prediction)
+    assert prediction.prediction_set == ("c", "a")
+    assert json.dumps(dataclasses.asdict(prediction)), "Python's own types"
 
 
 def test_every_error_is_a_classifier_error() -> None:

@@ -24,6 +24,11 @@ ROOT = Path(__file__).resolve().parents[2]
 PREDICT = ROOT / "client" / "predict.py"
 SAMPLES = ROOT / "client" / "samples"
 
+KEYS = [
+    "image", "label", "probability", "probabilities", "model_version", "latency_ms", "p_value", "is_known",
+    "prediction_set",
+]  # fmt: skip
+
 Run = Callable[..., tuple[int, list[str], list[str]]]
 
 
@@ -67,7 +72,7 @@ def test_samples_are_classified_where_no_image_is_named(protocol: str, server: R
         "daisy.jpg", "dandelion.jpg", "rose.jpg", "sunflower.jpg", "tulip.jpg"
     ]  # fmt: skip
     for document in documents:
-        assert list(document) == ["image", "label", "probability", "probabilities", "model_version", "latency_ms"]
+        assert list(document) == KEYS
         assert set(document["probabilities"]) == set(drawn_flowers.CLASS_NAMES)
         assert document["probabilities"][document["label"]] == document["probability"]
         assert sum(document["probabilities"].values()) == pytest.approx(1, abs=1e-5)
@@ -105,6 +110,9 @@ def test_json_has_a_line_for_each_image_in_their_order(fake_rest: FakeRest, run:
         "probability": 0.75,
         "probabilities": {"tulip": 0.75},
         "model_version": "1",
+        "p_value": None,
+        "is_known": None,
+        "prediction_set": None,
     }
 
 

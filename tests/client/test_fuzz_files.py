@@ -8,6 +8,7 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,10 +24,10 @@ SECONDS_A_FILE = 20
 """The slowest that one may be, on a busy machine."""
 
 
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=[litert_files.convert, litert_files.convert_with_limits], ids=["", "limits"])
+def good(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("fuzz") / "good.tflite"
-    path.write_bytes(litert_files.with_metadata(litert_files.convert((16, 16, 3)), spec={"model_version": 1}))
+    path.write_bytes(litert_files.with_metadata(request.param((16, 16, 3)), spec={"model_version": 1}))
     return path
 
 

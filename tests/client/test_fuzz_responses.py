@@ -140,7 +140,8 @@ values = st.just([0.25, 0.75]) | st.lists(st.floats(width=32), max_size=5)
 names = st.just([b"daisy", b"tulip"]) | st.lists(
     st.binary(max_size=8) | st.text(max_size=8).map(str.encode), max_size=5
 )
-dtypes = st.sampled_from([None, None, None, 0, 1, 4, 7, 99, -1])
+dtypes = st.sampled_from([None, None, None, 0, 1, 4, 7, 10, 99, -1])
+truths = st.just([False, True]) | st.lists(st.booleans(), max_size=5)
 
 
 @st.composite
@@ -159,6 +160,17 @@ def changed_messages(draw: Any) -> tuple[bytes, bytes]:
             dtype=draw(dtypes) or pb.DT_STRING, tensor_shape=to_shape(*draw(shapes)), string_val=draw(names)
         ),
     }
+    if draw(st.booleans()):
+        known, ones = [draw(st.booleans())], st.just([1]) | shapes
+        fields = {
+            "p_value": {"dtype": pb.DT_FLOAT, "tensor_shape": draw(ones), "float_val": [draw(st.floats(width=32))]},
+            "is_known": {"dtype": pb.DT_BOOL, "tensor_shape": draw(ones), "bool_val": known},
+            "prediction_set": {"dtype": pb.DT_BOOL, "tensor_shape": draw(shapes), "bool_val": draw(truths)},
+        }
+        for name, changed in fields.items():
+            shape = to_shape(*changed.pop("tensor_shape"))
+            changed["dtype"] = draw(dtypes) or changed["dtype"]
+            outputs[name] = pb.Tensor(tensor_shape=shape, **changed)
     if draw(st.integers(0, 9)) == 0:
         del outputs[draw(st.sampled_from(sorted(outputs)))]
     version = draw(st.sampled_from([1, 0, -1, (1 << 63) - 1]))

@@ -16,12 +16,19 @@ class Answer:
         probabilities: one for each of them, 0–1.
         model_version: of the model that made the prediction.
         latency_ms: from sending the request that held the image to the response, failed attempts included.
+        p_value: conformal p-value of the image under the photos that the model knows, 0–1; small is strange.
+        is_known: whether it is above the share of known photos that is refused.
+        prediction_set: for each label, whether it is among those that together hold the truth with 95 %; the most
+            probable one is. These three are all `None` where the model has no such outputs.
     """
 
     class_names: Sequence[str]
     probabilities: Sequence[float]
     model_version: str
     latency_ms: float
+    p_value: float | None = None
+    is_known: bool | None = None
+    prediction_set: Sequence[bool] | None = None
 
 
 class Transport(Protocol):

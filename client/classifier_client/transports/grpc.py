@@ -1,6 +1,8 @@
 """TensorFlow Serving over gRPC: pixels in, as bytes. Needs no TensorFlow: the messages are this package's own."""
 
+import math
 import reprlib
+import struct
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +13,23 @@ from PIL import Image
 
 from ..errors import AnswerError, RefusedError
 from . import Answer, Closable, prediction_pb2
-from .answers import MAX_RESPONSE_BYTES, SIGNATURE, check_image_size, to_answers
+from .answers import LIMITS, MAX_RESPONSE_BYTES, SIGNATURE, check_image_size, to_answers
 from .connection import ConnectionOptions, check_target, is_this_machine, retry
 from .failures import to_error
 
 _SERVICE = "/tensorflow.serving.PredictionService/"
 _SIGNATURE_DEF = "signature_def"
 _UNIX = "unix:"
+# The dtype and the rank of each output.
+_OUTPUTS = {
+    "probabilities": (prediction_pb2.DT_FLOAT, 2),
+    "classes": (prediction_pb2.DT_STRING, 2),
+    "p_value": (prediction_pb2.DT_FLOAT, 1),
+    "is_known": (prediction_pb2.DT_BOOL, 1),
+    "prediction_set": (prediction_pb2.DT_BOOL, 2),
+}
+# How a value is written in `tensor_content`, as `struct` has it: a truth value is a byte.
+_FORMATS = {prediction_pb2.DT_FLOAT: "f", prediction_pb2.DT_BOOL: "?"}
 _SETTINGS = [
     # gRPC's own waits, a second that grows to two minutes, would outlast our retries and a server's restart.
     ("grpc.initial_reconnect_backoff_ms", 50),
@@ -83,9 +95,9 @@ class GrpcTransport(Closable):
             # Perhaps there is a new version, for images of another size: the next call queries it.
             self._image_size_px = None
             raise
+        names = [name for name in _OUTPUTS if name not in LIMITS or name in response.outputs]
         return to_answers(
-            _read_rows(response.outputs["probabilities"], prediction_pb2.DT_FLOAT),
-            _read_rows(response.outputs["classes"], prediction_pb2.DT_STRING),
+            {name: _read(name, response.outputs[name]) for name in names},
             num_images=len(images),
             model_version=str(response.model_spec.version.value),
             start_s=start_s,
@@ -137,21 +149,33 @@ def _parse(message: Any, content: bytes) -> Any:
         ) from exc
 
 
-def _read_rows(tensor: prediction_pb2.Tensor, dtype: int) -> list[list[Any]]:
-    """Return the values of a tensor `[N, C]`.
+def _read(name: str, tensor: prediction_pb2.Tensor) -> list[Any]:
+    """Return the values of an output, `[N]` or `[N, C]`, from its typed field or its bytes.
 
     Raises:
-        AnswerError: it has another dtype or shape, not as many values, or a text that is not UTF-8.
+        AnswerError: it has another dtype or rank, not as many values, or a text that is not UTF-8.
     """
-    values: Sequence[Any] = tensor.float_val if dtype == prediction_pb2.DT_FLOAT else tensor.string_val
+    dtype, rank = _OUTPUTS[name]
     shape = [dim.size for dim in tensor.tensor_shape.dim]
-    if tensor.dtype != dtype or len(shape) != 2 or min(shape) < 1 or shape[0] * shape[1] != len(values):
+    values = _read_values(tensor)
+    if tensor.dtype != dtype or len(shape) != rank or min(shape) < 1 or math.prod(shape) != len(values):
         raise AnswerError(
-            "A server must return probabilities as DT_FLOAT and classes as DT_STRING, both [N, classes]. Received: "
-            f"{len(values)} values of dtype {tensor.dtype} for {reprlib.repr(shape)}. Check which model is there."
+            f"A server must return {name} as {prediction_pb2.DataType.Name(dtype)} "
+            f"{'[N, classes]' if rank == 2 else '[N]'}. Received: {len(values)} values of dtype {tensor.dtype} for "
+            f"{reprlib.repr(shape)}. Check which model is there."
         )
     try:
         values = [value.decode() for value in values] if dtype == prediction_pb2.DT_STRING else list(values)
     except UnicodeDecodeError as exc:
         raise AnswerError(f"A class name must be UTF-8 ({exc}). Export the model again.") from exc
-    return [values[i : i + shape[1]] for i in range(0, len(values), shape[1])]
+    return values if rank == 1 else [values[i : i + shape[1]] for i in range(0, len(values), shape[1])]
+
+
+def _read_values(tensor: prediction_pb2.Tensor) -> Sequence[Any]:
+    if tensor.tensor_content and tensor.dtype in _FORMATS:
+        form = _FORMATS[tensor.dtype]
+        count, rest = divmod(len(tensor.tensor_content), struct.calcsize(f"<{form}"))
+        return () if rest else struct.unpack(f"<{count}{form}", tensor.tensor_content)
+    if tensor.dtype == prediction_pb2.DT_FLOAT:
+        return tensor.float_val
+    return tensor.bool_val if tensor.dtype == prediction_pb2.DT_BOOL else tensor.string_val

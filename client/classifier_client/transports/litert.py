@@ -4,7 +4,7 @@ import os
 import reprlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -15,9 +15,10 @@ from PIL import Image
 
 from ..errors import ModelFileError
 from . import Answer, Closable
-from .answers import MAX_SIZE_PX, are_probabilities
+from .answers import MAX_SIZE_PX, SIGNATURE, are_limits, are_probabilities
 from .litert_metadata import read_metadata
 
+_LIMITS_SIGNATURE = "limits"
 # What the interpreter raises for a model that it cannot run: it has no errors of its own.
 _UNFIT = (ValueError, RuntimeError, TypeError, LookupError, OverflowError, MemoryError)
 
@@ -52,6 +53,10 @@ class LiteRTTransport(Closable):
             self._interpreter = Interpreter(model_path=str(path), num_threads=num_threads or _count_cores())
             self._interpreter.allocate_tensors()
             tensors = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+            has_limits = _LIMITS_SIGNATURE in self._interpreter.get_signature_list()
+            # A call of it takes a microsecond longer than those of the interpreter.
+            self._limits = self._interpreter.get_signature_runner(_LIMITS_SIGNATURE) if has_limits else None
+            limits = (self._limits.get_input_details(), self._limits.get_output_details()) if self._limits else None
         except _UNFIT as exc:
             raise self._error(exc) from exc
         self._lock = threading.Lock()
@@ -61,12 +66,14 @@ class LiteRTTransport(Closable):
                 f"A LiteRT file with a float input must say how it is normalized. {path} does not. "
                 "Export the model with this project, or add the metadata."
             )
-        num_classes = self._output["shape"][1]
+        num_classes = int(self._output["shape"][1])
         if num_classes != len(self._metadata.class_names):
             raise ModelFileError(
                 "The labels in a LiteRT file must match its output. Received: "
                 f"{len(self._metadata.class_names)} labels for {num_classes} values in {path}. Export the model again."
             )
+        if limits:
+            _check_limits(*limits, self._input, num_classes, path)
 
     def image_size_px(self) -> int:
         """Return the side of the model's input."""
@@ -81,29 +88,51 @@ class LiteRTTransport(Closable):
         """Release the model, after the image that it runs."""
         with self._lock:
             super().close()
-            self.__dict__.pop("_interpreter", None)
+            for name in ("_limits", "_interpreter"):
+                self.__dict__.pop(name, None)
 
     def _predict(self, image: Image.Image) -> Answer:
         start_s = time.perf_counter()
         pixels = np.asarray(image)[np.newaxis]
         if self._input["dtype"] is np.float32:
             pixels = (pixels - self._mean) / self._std
+        if pixels.shape != tuple(self._input["shape"]):  # A signature's call would resize the model.
+            raise ValueError(f"An image must have the size of the model's input. Received: {image.size}. Resize it.")
         with self._lock:  # An interpreter runs one image at a time.
             self.check_open()
             try:
-                self._interpreter.set_tensor(self._input["index"], pixels)
-                self._interpreter.invoke()
-                values = self._interpreter.get_tensor(self._output["index"])[0]
+                probabilities, limits = self._run(pixels)
             except _UNFIT as exc:
                 raise self._error(exc) from exc
-        probabilities = _dequantize(values, self._output).tolist()
         if len(probabilities) != len(self._metadata.class_names) or not are_probabilities(probabilities):
             raise ModelFileError(
                 "A classifier's LiteRT file must return a probability of 0 to 1 for each class. "
                 f"Received: {reprlib.repr(probabilities)} of {self._path}. Export the model again."
             )
         latency_ms = (time.perf_counter() - start_s) * 1000
-        return Answer(self._metadata.class_names, probabilities, self._metadata.model_version, latency_ms)
+        answer = Answer(self._metadata.class_names, probabilities, self._metadata.model_version, latency_ms, *limits)
+        if not are_limits(answer):
+            raise ModelFileError(
+                "A LiteRT file that knows its limits must return a p-value of 0 to 1, and a set of its classes that "
+                f"holds the most probable one. Received: {reprlib.repr(limits)} of {self._path}. Export it again."
+            )
+        return answer
+
+    def _run(self, pixels: NDArray[Any]) -> tuple[list[float], tuple[Any, ...]]:
+        """Return the probabilities, and the values of `LIMITS` where the model has them."""
+        if self._limits:
+            outputs = self._limits(**{SIGNATURE: pixels})
+            # What the model has for one image, whatever it does with its axes.
+            p_value, is_known = outputs["p_value"].item(), outputs["is_known"].item()
+            return outputs["probabilities"].ravel().tolist(), (
+                p_value,
+                is_known,
+                outputs["prediction_set"].ravel().tolist(),
+            )
+        self._interpreter.set_tensor(self._input["index"], pixels)
+        self._interpreter.invoke()
+        values = self._interpreter.get_tensor(self._output["index"])[0]
+        return _dequantize(values, self._output).tolist(), ()
 
     def _error(self, exc: Exception) -> ModelFileError:
         reason = " ".join(str(exc).split())
@@ -139,6 +168,36 @@ def _check_tensors(inputs: list[_Tensor], outputs: list[_Tensor], path: Path) ->
             "Choose another file."
         )
     return inputs[0], outputs[0]
+
+
+def _check_limits(
+    inputs: Mapping[str, _Tensor],
+    outputs: Mapping[str, _Tensor],
+    expected_input: _Tensor,
+    num_classes: int,
+    path: Path,
+) -> None:
+    """Check the signature `limits`: its one input is the model's, and it has the outputs."""
+
+    def describe(details: Mapping[str, _Tensor]) -> dict[str, str]:
+        return {name: f"{each['dtype'].__name__} {each['shape'].tolist()}" for name, each in details.items()}
+
+    bool_, row = np.bool_.__name__, [1, num_classes]
+    received_inputs, received_outputs = describe(inputs), describe(outputs)
+    expected_outputs = {
+        "probabilities": f"float32 {row}",
+        "p_value": "float32 [1]",
+        "is_known": f"{bool_} [1]",
+        "prediction_set": f"{bool_} {row}",
+    }
+    if (
+        received_inputs != describe({SIGNATURE: expected_input})
+        or not expected_outputs.items() <= received_outputs.items()
+    ):
+        raise ModelFileError(
+            f"The signature {_LIMITS_SIGNATURE!r} of a LiteRT file must take the same image as the first one, and "
+            f"return {expected_outputs}. Received: {received_inputs} and {received_outputs} in {path}. Export it again."
+        )
 
 
 def _dequantize(values: NDArray[Any], tensor: _Tensor) -> NDArray[np.float32]:

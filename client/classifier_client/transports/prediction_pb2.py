@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-classifier_client/transports/prediction.proto\x12\x11\x63lassifier_client\"S\n\x0bTensorShape\x12/\n\x03\x64im\x18\x02 \x03(\x0b\x32\".classifier_client.TensorShape.Dim\x1a\x13\n\x03\x44im\x12\x0c\n\x04size\x18\x01 \x01(\x03\"\xad\x01\n\x06Tensor\x12*\n\x05\x64type\x18\x01 \x01(\x0e\x32\x1b.classifier_client.DataType\x12\x34\n\x0ctensor_shape\x18\x02 \x01(\x0b\x32\x1e.classifier_client.TensorShape\x12\x16\n\x0etensor_content\x18\x04 \x01(\x0c\x12\x15\n\tfloat_val\x18\x05 \x03(\x02\x42\x02\x10\x01\x12\x12\n\nstring_val\x18\x08 \x03(\x0c\"\x18\n\x07Version\x12\r\n\x05value\x18\x01 \x01(\x03\"^\n\tModelSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x07version\x18\x02 \x01(\x0b\x32\x1a.classifier_client.Version\x12\x16\n\x0esignature_name\x18\x03 \x01(\t\"\xcb\x01\n\x0ePredictRequest\x12\x30\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x1c.classifier_client.ModelSpec\x12=\n\x06inputs\x18\x02 \x03(\x0b\x32-.classifier_client.PredictRequest.InputsEntry\x1aH\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.classifier_client.Tensor:\x02\x38\x01\"\xd0\x01\n\x0fPredictResponse\x12@\n\x07outputs\x18\x01 \x03(\x0b\x32/.classifier_client.PredictResponse.OutputsEntry\x12\x30\n\nmodel_spec\x18\x02 \x01(\x0b\x32\x1c.classifier_client.ModelSpec\x1aI\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.classifier_client.Tensor:\x02\x38\x01\"`\n\x14ModelMetadataRequest\x12\x30\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x1c.classifier_client.ModelSpec\x12\x16\n\x0emetadata_field\x18\x02 \x03(\t\"\x9a\x02\n\x15ModelMetadataResponse\x12\x30\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x1c.classifier_client.ModelSpec\x12H\n\x08metadata\x18\x02 \x03(\x0b\x32\x36.classifier_client.ModelMetadataResponse.MetadataEntry\x1a&\n\x03\x41ny\x12\x10\n\x08type_url\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\x1a]\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12;\n\x05value\x18\x02 \x01(\x0b\x32,.classifier_client.ModelMetadataResponse.Any:\x02\x38\x01\"n\n\nTensorInfo\x12*\n\x05\x64type\x18\x02 \x01(\x0e\x32\x1b.classifier_client.DataType\x12\x34\n\x0ctensor_shape\x18\x03 \x01(\x0b\x32\x1e.classifier_client.TensorShape\"\x93\x01\n\tSignature\x12\x38\n\x06inputs\x18\x01 \x03(\x0b\x32(.classifier_client.Signature.InputsEntry\x1aL\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x1d.classifier_client.TensorInfo:\x02\x38\x01\"\xa7\x01\n\nSignatures\x12\x46\n\rsignature_def\x18\x01 \x03(\x0b\x32/.classifier_client.Signatures.SignatureDefEntry\x1aQ\n\x11SignatureDefEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12+\n\x05value\x18\x02 \x01(\x0b\x32\x1c.classifier_client.Signature:\x02\x38\x01*E\n\x08\x44\x61taType\x12\x0e\n\nDT_INVALID\x10\x00\x12\x0c\n\x08\x44T_FLOAT\x10\x01\x12\x0c\n\x08\x44T_UINT8\x10\x04\x12\r\n\tDT_STRING\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-classifier_client/transports/prediction.proto\x12\x11\x63lassifier_client\"S\n\x0bTensorShape\x12/\n\x03\x64im\x18\x02 \x03(\x0b\x32\".classifier_client.TensorShape.Dim\x1a\x13\n\x03\x44im\x12\x0c\n\x04size\x18\x01 \x01(\x03\"\xc3\x01\n\x06Tensor\x12*\n\x05\x64type\x18\x01 \x01(\x0e\x32\x1b.classifier_client.DataType\x12\x34\n\x0ctensor_shape\x18\x02 \x01(\x0b\x32\x1e.classifier_client.TensorShape\x12\x16\n\x0etensor_content\x18\x04 \x01(\x0c\x12\x15\n\tfloat_val\x18\x05 \x03(\x02\x42\x02\x10\x01\x12\x12\n\nstring_val\x18\x08 \x03(\x0c\x12\x14\n\x08\x62ool_val\x18\x0b \x03(\x08\x42\x02\x10\x01\"\x18\n\x07Version\x12\r\n\x05value\x18\x01 \x01(\x03\"^\n\tModelSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x07version\x18\x02 \x01(\x0b\x32\x1a.classifier_client.Version\x12\x16\n\x0esignature_name\x18\x03 \x01(\t\"\xcb\x01\n\x0ePredictRequest\x12\x30\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x1c.classifier_client.ModelSpec\x12=\n\x06inputs\x18\x02 \x03(\x0b\x32-.classifier_client.PredictRequest.InputsEntry\x1aH\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.classifier_client.Tensor:\x02\x38\x01\"\xd0\x01\n\x0fPredictResponse\x12@\n\x07outputs\x18\x01 \x03(\x0b\x32/.classifier_client.PredictResponse.OutputsEntry\x12\x30\n\nmodel_spec\x18\x02 \x01(\x0b\x32\x1c.classifier_client.ModelSpec\x1aI\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.classifier_client.Tensor:\x02\x38\x01\"`\n\x14ModelMetadataRequest\x12\x30\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x1c.classifier_client.ModelSpec\x12\x16\n\x0emetadata_field\x18\x02 \x03(\t\"\x9a\x02\n\x15ModelMetadataResponse\x12\x30\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x1c.classifier_client.ModelSpec\x12H\n\x08metadata\x18\x02 \x03(\x0b\x32\x36.classifier_client.ModelMetadataResponse.MetadataEntry\x1a&\n\x03\x41ny\x12\x10\n\x08type_url\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\x1a]\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12;\n\x05value\x18\x02 \x01(\x0b\x32,.classifier_client.ModelMetadataResponse.Any:\x02\x38\x01\"n\n\nTensorInfo\x12*\n\x05\x64type\x18\x02 \x01(\x0e\x32\x1b.classifier_client.DataType\x12\x34\n\x0ctensor_shape\x18\x03 \x01(\x0b\x32\x1e.classifier_client.TensorShape\"\x93\x01\n\tSignature\x12\x38\n\x06inputs\x18\x01 \x03(\x0b\x32(.classifier_client.Signature.InputsEntry\x1aL\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x1d.classifier_client.TensorInfo:\x02\x38\x01\"\xa7\x01\n\nSignatures\x12\x46\n\rsignature_def\x18\x01 \x03(\x0b\x32/.classifier_client.Signatures.SignatureDefEntry\x1aQ\n\x11SignatureDefEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12+\n\x05value\x18\x02 \x01(\x0b\x32\x1c.classifier_client.Signature:\x02\x38\x01*R\n\x08\x44\x61taType\x12\x0e\n\nDT_INVALID\x10\x00\x12\x0c\n\x08\x44T_FLOAT\x10\x01\x12\x0c\n\x08\x44T_UINT8\x10\x04\x12\r\n\tDT_STRING\x10\x07\x12\x0b\n\x07\x44T_BOOL\x10\nb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,6 +33,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TENSOR'].fields_by_name['float_val']._loaded_options = None
   _globals['_TENSOR'].fields_by_name['float_val']._serialized_options = b'\020\001'
+  _globals['_TENSOR'].fields_by_name['bool_val']._loaded_options = None
+  _globals['_TENSOR'].fields_by_name['bool_val']._serialized_options = b'\020\001'
   _globals['_PREDICTREQUEST_INPUTSENTRY']._loaded_options = None
   _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_options = b'8\001'
   _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._loaded_options = None
@@ -43,42 +45,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIGNATURE_INPUTSENTRY']._serialized_options = b'8\001'
   _globals['_SIGNATURES_SIGNATUREDEFENTRY']._loaded_options = None
   _globals['_SIGNATURES_SIGNATUREDEFENTRY']._serialized_options = b'8\001'
-  _globals['_DATATYPE']._serialized_start=1683
-  _globals['_DATATYPE']._serialized_end=1752
+  _globals['_DATATYPE']._serialized_start=1705
+  _globals['_DATATYPE']._serialized_end=1787
   _globals['_TENSORSHAPE']._serialized_start=68
   _globals['_TENSORSHAPE']._serialized_end=151
   _globals['_TENSORSHAPE_DIM']._serialized_start=132
   _globals['_TENSORSHAPE_DIM']._serialized_end=151
   _globals['_TENSOR']._serialized_start=154
-  _globals['_TENSOR']._serialized_end=327
-  _globals['_VERSION']._serialized_start=329
-  _globals['_VERSION']._serialized_end=353
-  _globals['_MODELSPEC']._serialized_start=355
-  _globals['_MODELSPEC']._serialized_end=449
-  _globals['_PREDICTREQUEST']._serialized_start=452
-  _globals['_PREDICTREQUEST']._serialized_end=655
-  _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_start=583
-  _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_end=655
-  _globals['_PREDICTRESPONSE']._serialized_start=658
-  _globals['_PREDICTRESPONSE']._serialized_end=866
-  _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_start=793
-  _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_end=866
-  _globals['_MODELMETADATAREQUEST']._serialized_start=868
-  _globals['_MODELMETADATAREQUEST']._serialized_end=964
-  _globals['_MODELMETADATARESPONSE']._serialized_start=967
-  _globals['_MODELMETADATARESPONSE']._serialized_end=1249
-  _globals['_MODELMETADATARESPONSE_ANY']._serialized_start=1116
-  _globals['_MODELMETADATARESPONSE_ANY']._serialized_end=1154
-  _globals['_MODELMETADATARESPONSE_METADATAENTRY']._serialized_start=1156
-  _globals['_MODELMETADATARESPONSE_METADATAENTRY']._serialized_end=1249
-  _globals['_TENSORINFO']._serialized_start=1251
-  _globals['_TENSORINFO']._serialized_end=1361
-  _globals['_SIGNATURE']._serialized_start=1364
-  _globals['_SIGNATURE']._serialized_end=1511
-  _globals['_SIGNATURE_INPUTSENTRY']._serialized_start=1435
-  _globals['_SIGNATURE_INPUTSENTRY']._serialized_end=1511
-  _globals['_SIGNATURES']._serialized_start=1514
-  _globals['_SIGNATURES']._serialized_end=1681
-  _globals['_SIGNATURES_SIGNATUREDEFENTRY']._serialized_start=1600
-  _globals['_SIGNATURES_SIGNATUREDEFENTRY']._serialized_end=1681
+  _globals['_TENSOR']._serialized_end=349
+  _globals['_VERSION']._serialized_start=351
+  _globals['_VERSION']._serialized_end=375
+  _globals['_MODELSPEC']._serialized_start=377
+  _globals['_MODELSPEC']._serialized_end=471
+  _globals['_PREDICTREQUEST']._serialized_start=474
+  _globals['_PREDICTREQUEST']._serialized_end=677
+  _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_start=605
+  _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_end=677
+  _globals['_PREDICTRESPONSE']._serialized_start=680
+  _globals['_PREDICTRESPONSE']._serialized_end=888
+  _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_start=815
+  _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_end=888
+  _globals['_MODELMETADATAREQUEST']._serialized_start=890
+  _globals['_MODELMETADATAREQUEST']._serialized_end=986
+  _globals['_MODELMETADATARESPONSE']._serialized_start=989
+  _globals['_MODELMETADATARESPONSE']._serialized_end=1271
+  _globals['_MODELMETADATARESPONSE_ANY']._serialized_start=1138
+  _globals['_MODELMETADATARESPONSE_ANY']._serialized_end=1176
+  _globals['_MODELMETADATARESPONSE_METADATAENTRY']._serialized_start=1178
+  _globals['_MODELMETADATARESPONSE_METADATAENTRY']._serialized_end=1271
+  _globals['_TENSORINFO']._serialized_start=1273
+  _globals['_TENSORINFO']._serialized_end=1383
+  _globals['_SIGNATURE']._serialized_start=1386
+  _globals['_SIGNATURE']._serialized_end=1533
+  _globals['_SIGNATURE_INPUTSENTRY']._serialized_start=1457
+  _globals['_SIGNATURE_INPUTSENTRY']._serialized_end=1533
+  _globals['_SIGNATURES']._serialized_start=1536
+  _globals['_SIGNATURES']._serialized_end=1703
+  _globals['_SIGNATURES_SIGNATUREDEFENTRY']._serialized_start=1622
+  _globals['_SIGNATURES_SIGNATUREDEFENTRY']._serialized_end=1703
 # @@protoc_insertion_point(module_scope)

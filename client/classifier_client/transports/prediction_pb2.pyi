@@ -13,10 +13,12 @@ class DataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DT_FLOAT: _ClassVar[DataType]
     DT_UINT8: _ClassVar[DataType]
     DT_STRING: _ClassVar[DataType]
+    DT_BOOL: _ClassVar[DataType]
 DT_INVALID: DataType
 DT_FLOAT: DataType
 DT_UINT8: DataType
 DT_STRING: DataType
+DT_BOOL: DataType
 
 class TensorShape(_message.Message):
     __slots__ = ("dim",)
@@ -30,18 +32,20 @@ class TensorShape(_message.Message):
     def __init__(self, dim: _Optional[_Iterable[_Union[TensorShape.Dim, _Mapping]]] = ...) -> None: ...
 
 class Tensor(_message.Message):
-    __slots__ = ("dtype", "tensor_shape", "tensor_content", "float_val", "string_val")
+    __slots__ = ("dtype", "tensor_shape", "tensor_content", "float_val", "string_val", "bool_val")
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     TENSOR_SHAPE_FIELD_NUMBER: _ClassVar[int]
     TENSOR_CONTENT_FIELD_NUMBER: _ClassVar[int]
     FLOAT_VAL_FIELD_NUMBER: _ClassVar[int]
     STRING_VAL_FIELD_NUMBER: _ClassVar[int]
+    BOOL_VAL_FIELD_NUMBER: _ClassVar[int]
     dtype: DataType
     tensor_shape: TensorShape
     tensor_content: bytes
     float_val: _containers.RepeatedScalarFieldContainer[float]
     string_val: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, dtype: _Optional[_Union[DataType, str]] = ..., tensor_shape: _Optional[_Union[TensorShape, _Mapping]] = ..., tensor_content: _Optional[bytes] = ..., float_val: _Optional[_Iterable[float]] = ..., string_val: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    bool_val: _containers.RepeatedScalarFieldContainer[bool]
+    def __init__(self, dtype: _Optional[_Union[DataType, str]] = ..., tensor_shape: _Optional[_Union[TensorShape, _Mapping]] = ..., tensor_content: _Optional[bytes] = ..., float_val: _Optional[_Iterable[float]] = ..., string_val: _Optional[_Iterable[bytes]] = ..., bool_val: _Optional[_Iterable[bool]] = ...) -> None: ...
 
 class Version(_message.Message):
     __slots__ = ("value",)

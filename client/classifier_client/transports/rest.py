@@ -122,14 +122,10 @@ class RestTransport(Closable):
     def _predict(self, body: dict[str, list[dict[str, str]]], version: str) -> list[Answer]:
         start_s = time.perf_counter()
         document = self._call("POST", f"/versions/{version}:predict", body)
-        try:
-            outputs = document["outputs"]
-            probabilities, classes = outputs["probabilities"], outputs["classes"]
-        except (LookupError, TypeError) as exc:
-            raise self._error(_NOT_SERVING, f"it sends {reprlib.repr(document)}") from exc
-        return to_answers(
-            probabilities, classes, num_images=len(body["inputs"]), model_version=version, start_s=start_s
-        )
+        outputs = document.get("outputs")
+        if not (isinstance(outputs, dict) and {"probabilities", "classes"} <= outputs.keys()):
+            raise self._error(_NOT_SERVING, f"it sends {reprlib.repr(document)}")
+        return to_answers(outputs, num_images=len(body["inputs"]), model_version=version, start_s=start_s)
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
         """Send a request, and again while the server is not available; return the JSON of the response."""

@@ -7,6 +7,8 @@ const MOST_BACKOFF_S = 16;
 // Timers hold no more than 24 days.
 const MOST_WAIT_S = 86_400;
 
+const NUMBERS = ["none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"];
+
 const find = (id) => document.getElementById(id);
 const form = find("form");
 const maxPhotos = Number(form.dataset.maxPhotos);
@@ -65,6 +67,29 @@ function sendNext() {
   }
 }
 
+// What a person reads of a prediction, as result.html.j2 writes it, and what a screen reader says.
+function describe(result) {
+  const share = percent(result.probability);
+  if (result.is_known === false) {
+    const count = Object.keys(result.probabilities).length;
+    const verdict = `This does not look like any of the ${NUMBERS[count] ?? `${count} classes`}.`;
+    const note = result.p_value > 0 ? `Only 1 in ${Math.round(1 / result.p_value)} known photos looks so unlike the others.`
+      : "No known photo looks so unlike the others.";
+    const hint = `It resembles ${result.label} most, with ${share}.`;
+    return { state: "refused", verdict, note, hint, said: `${verdict} ${note} ${hint}` };
+  }
+  const hasSet = result.prediction_set?.length > 1;
+  const set = hasSet ? `Probably one of: ${result.prediction_set.join(", ")}.` : "";
+  const hint = hasSet ? `Such a list holds the right one for ${Math.round(100 * form.dataset.coverage)} of 100 photos like those that `
+    + "the model was tested on." : "";
+  if (result.is_sure) {
+    return { state: "sure", verdict: result.label, share, note: set, hint, said: `${result.label}, ${share}${set && `. ${set}`}` };
+  }
+  const other = set || "It may be something else, or something that the model has not learned.";
+  const note = `The closest is ${result.label}, with ${share}. ${other}`;
+  return { state: "unsure", verdict: "Not sure", note, hint, said: `not sure, closest is ${result.label}, ${share}${set && `. ${set}`}` };
+}
+
 class Photo {
   constructor(file) {
     this.file = file;
@@ -73,8 +98,8 @@ class Photo {
     this.request = null;
     this.card = find("result-template").content.firstElementChild.cloneNode(true);
     const part = (selector) => this.card.querySelector(selector);
-    [this.verdict, this.note, this.progress, this.again, this.stop, this.bars, this.meta] =
-      [".verdict", ".note", "progress", ".again", ".stop", ".bars", ".meta"].map(part);
+    [this.verdict, this.note, this.hint, this.progress, this.again, this.stop, this.bars, this.meta] =
+      [".verdict", ".note", ".hint", "progress", ".again", ".stop", ".bars", ".meta"].map(part);
     this.barRow = this.bars.firstElementChild;
     this.bars.replaceChildren();
     part(".file bdi").textContent = this.name;
@@ -182,16 +207,13 @@ class Photo {
   }
 
   succeed(result) {
-    const share = percent(result.probability);
-    if (result.is_sure) {
-      this.show("sure", `${result.label} `);
+    const { state, verdict, share = "", note = "", hint = "", said } = describe(result);
+    this.show(state, verdict, note, hint);
+    if (share) {
       const written = document.createElement("span");
       written.className = "share";
       written.textContent = share;
-      this.verdict.append(written);
-    } else {
-      this.show("unsure", "Not sure", `The closest is ${result.label}, with ${share}. `
-        + "It may be something else, or something that the model has not learned.");
+      this.verdict.append(" ", written);
     }
     this.bars.replaceChildren(...Object.entries(result.probabilities).map(([label, probability]) => {
       const row = this.barRow.cloneNode(true);
@@ -201,7 +223,7 @@ class Photo {
       return row;
     }));
     this.meta.textContent = `Model version ${result.model_version || "unknown"}, ${Math.round(result.latency_ms)} ms`;
-    announce(`${this.name}: ${result.is_sure ? result.label : `not sure, closest is ${result.label}`}, ${share}`);
+    announce(`${this.name}: ${said}`);
   }
 
   fail(reason, { verdict = "No answer", canRetry = false } = {}) {
@@ -210,15 +232,16 @@ class Photo {
     announce(`${this.name}: ${reason || verdict}`);
   }
 
-  show(state, verdict, note = "") {
+  show(state, verdict, note = "", hint = "") {
     this.card.dataset.state = state;
-    this.card.classList.remove("busy", "sure", "unsure", "failed");
+    this.card.classList.remove("busy", "sure", "unsure", "refused", "failed");
     this.card.classList.add(state);
     this.progress.hidden = this.stop.hidden = state !== "busy";
     this.again.hidden = true;
     this.progress.removeAttribute("value");
     this.verdict.textContent = verdict;
     this.note.textContent = note;
+    this.hint.textContent = hint;
   }
 }
 

@@ -239,9 +239,10 @@ def test_model_that_takes_no_square_images_is_an_error(fake: FakeServer, shape: 
 
 
 def test_predictions_are_as_many_as_images() -> None:
+    outputs = {"probabilities": [[1.0]], "classes": [list(CLASS_NAMES[:1])]}
     with pytest.raises(AnswerError, match="Received: 1 predictions for 2 images"):
-        answers.to_answers([[1.0]], [["a"]], num_images=2, model_version="1", start_s=0)
-    [result] = answers.to_answers([[1.0]], [list(CLASS_NAMES[:1])], num_images=1, model_version="1", start_s=0)
+        answers.to_answers(outputs, num_images=2, model_version="1", start_s=0)
+    [result] = answers.to_answers(outputs, num_images=1, model_version="1", start_s=0)
     assert tuple(result.class_names) == CLASS_NAMES[:1]
 
 

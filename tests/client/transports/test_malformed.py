@@ -319,7 +319,7 @@ def to_response(**changed: Any) -> bytes:
             for values in ([], [0.5], [0.5] * 4, [float("nan"), 1], [7, 1])
         ),
         *(to_response(classes={"string_val": values}) for values in ([], [b"a"], [b"\xff", b"b"], [b"a", b"a"])),
-        to_response(probabilities={"float_val": [], "tensor_content": b"\0" * 8}),
+        *(to_response(probabilities={"float_val": [], "tensor_content": b"\0" * size}) for size in (4, 7, 9, 12)),
         to_response(classes={"dtype": pb.DT_FLOAT}),
         to_response(classes={"tensor_shape": to_shape(2, 1)}),
     ],

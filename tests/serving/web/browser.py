@@ -39,6 +39,7 @@ class Card:
     state: str
     verdict: str
     note: str
+    hint: str
     bars: dict[str, str]
     meta: str
 
@@ -76,7 +77,7 @@ def find_violations(browser: WebDriver) -> list[str]:
 
 
 def _find_done(browser: WebDriver) -> list[Any]:
-    return browser.find_elements(By.CSS_SELECTOR, "#results > :is(.sure, .unsure, .failed)")
+    return browser.find_elements(By.CSS_SELECTOR, "#results > :is(.sure, .unsure, .refused, .failed)")
 
 
 def _read_card(card: Any) -> Card:
@@ -91,6 +92,7 @@ def _read_card(card: Any) -> Card:
         state=card.get_attribute("data-state") or "",
         verdict=" ".join(text(".verdict").split()),
         note=" ".join(text(".note").split()),
+        hint=" ".join(text(".hint").split()),
         bars=dict(zip(read_all(".bars .label"), read_all(".bars .share"), strict=True)),
         meta=text(".meta"),
     )

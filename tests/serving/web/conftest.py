@@ -28,7 +28,7 @@ from serving.web.classifier import Classifier
 from serving.web.metrics import Metrics
 from serving.web.models import FileModel, Model
 from serving.web.settings import Settings
-from tests.client.litert_files import CLASS_NAMES, with_metadata
+from tests.client.litert_files import CLASS_NAMES, MIN_PROBABILITY, REFUSED_SHARE, with_metadata
 
 ROOT = Path(__file__).resolve().parents[3]
 SIZE_PX = 8
@@ -46,6 +46,16 @@ def make_photo(color: tuple[int, int, int], kind: str = "JPEG", **options: Any) 
 
 
 RED, GREEN, GREY = make_photo((250, 5, 5)), make_photo((5, 250, 5)), make_photo((128, 128, 128))
+YELLOW = make_photo((250, 250, 5))
+SPEC_LIMITS = {
+    "score": "distance of its colour from grey",
+    "num_examples": 276,
+    "refused_share": REFUSED_SHARE,
+    "score_threshold": 0.03,
+    "score_quantiles": [0.0, 0.5, 1.0],
+    "coverage": 0.95,
+    "min_probability": MIN_PROBABILITY,
+}
 
 
 @dataclass
@@ -180,6 +190,7 @@ def push(
     *,
     class_names: tuple[str, ...] = CLASS_NAMES,
     data: str = "photos",
+    **further: Any,
 ) -> None:
     """Publish a version by rename, as the pipeline does."""
     spec = {
@@ -189,6 +200,7 @@ def push(
         "backbone": "tiny",
         "data": {"source": data, "resolved": data, "fallback": None},
         "weights": {"source": "none", "fallback": None},
+        **further,
     }
     staged = models_dir / ".staging" / str(version)
     staged.mkdir(parents=True)
@@ -210,6 +222,19 @@ def model() -> bytes:
     `tests.client.litert_files.convert((SIZE_PX, SIZE_PX, 3))` wrote it: TensorFlow takes long to import.
     """
     return (Path(__file__).parent / "colours.tflite").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def limits_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageProcess]:
+    """A service of a model that knows its limits: greys are none of its colours.
+
+    `tests.client.litert_files.convert_with_limits((SIZE_PX, SIZE_PX, 3))` wrote it.
+    """
+    folder = tmp_path_factory.mktemp("limits")
+    push(folder, (Path(__file__).parent / "limits.tflite").read_bytes(), 1, limits=SPEC_LIMITS)
+    arguments = ("--models-dir", folder, "--runs-dir", folder / "none", "--photos-per-minute", 1_000_000)
+    with start_page(folder / "page.log", *arguments) as page:
+        yield page
 
 
 @pytest.fixture(scope="session")

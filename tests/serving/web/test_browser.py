@@ -1,6 +1,7 @@
 """A real browser on a real service: headless Chromium with its chromedriver (Debian: chromium chromium-driver)."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from selenium.webdriver.remote.webdriver import WebDriver
 from serving.web import screenshots
 from serving.web.screenshots import SCREENS, Screen, classify_samples, find_browser, open_browser, set_screen
 from tests.client.fakes import FakeRest, free_port
-from tests.serving.web.browser import AXE, find_violations, read_cards, send_files, wait_for, wait_for_cards
-from tests.serving.web.conftest import GREEN, RED, Page, make_photo, start_page
+from tests.serving.web.browser import AXE, Card, find_violations, read_cards, send_files, wait_for, wait_for_cards
+from tests.serving.web.conftest import GREEN, GREY, RED, YELLOW, Page, make_photo, start_page
 
 pytestmark = pytest.mark.skipif(
     find_browser() is None, reason="needs Chromium and chromedriver (Debian: chromium chromium-driver)"
@@ -99,7 +100,7 @@ def test_a_sample_takes_one_click(browser: WebDriver) -> None:
     classify_samples(browser, ("rose.jpg",))
     (card,) = read_cards(browser)
     assert card.file == "rose.jpg"
-    assert card.state in ("sure", "unsure")
+    assert card.state in ("sure", "unsure", "refused")
 
 
 def test_more_photos_than_are_taken_are_left_out_with_a_note(browser: WebDriver, tmp_path: Path) -> None:
@@ -157,6 +158,79 @@ def test_nothing_is_wider_than_the_screen(browser: WebDriver, photos: list[Path]
     send_files(browser, "drop", photos)
     wait_for_cards(browser, 4)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= screen.width_px
+
+
+@pytest.fixture(scope="module")
+def strange(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A photo of none of the colours, one of two, and one of one."""
+    return write(tmp_path_factory.mktemp("strange"), {"grey.jpg": GREY, "yellow.jpg": YELLOW, "red.jpg": RED})
+
+
+def check_limits(cards: Sequence[Card]) -> None:
+    """Check what a person reads of the three."""
+    grey, yellow, red = cards
+    assert grey.verdict == "This does not look like any of the three."
+    assert grey.note == "Only 1 in 277 known photos looks so unlike the others."
+    assert re.fullmatch(r"It resembles (red|green|blue) most, with 33\.\d\s%\.", grey.hint)
+    assert set(grey.bars) == {"red", "green", "blue"}
+    assert re.search(r"Probably one of: (red, green|green, red)\.$", yellow.note)
+    assert yellow.hint.startswith("Such a list holds the right one for 95 of 100 photos like those")
+    assert (red.verdict[:5], red.note, red.hint) == ("red 9", "", "")
+
+
+def test_a_photo_of_none_of_the_classes_is_said_to_be_that(
+    chromium: WebDriver, limits_page: Page, strange: list[Path]
+) -> None:
+    set_screen(chromium, DESKTOP)
+    chromium.get(limits_page.url)
+    send_files(chromium, "drop", strange)
+    cards = wait_for_cards(chromium, 3)
+    assert [card.state for card in cards[::2]] == ["refused", "sure"]
+    check_limits(cards)
+    lines = [chromium.find_element(By.CSS_SELECTOR, f".refused {part}") for part in (".verdict", ".note", ".hint")]
+    tops = [line.location["y"] for line in lines]
+    assert tops == sorted(set(tops)), "what it resembles comes last"
+    assert all(line.is_displayed() for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("grey.jpg", "grey.jpg: This does not look like any of the three. Only 1 in 277 known photos looks so unlike"),
+        ("yellow.jpg", "Probably one of: "),
+    ],
+)
+def test_a_screen_reader_gets_the_limits(
+    chromium: WebDriver, limits_page: Page, strange: list[Path], name: str, said: str
+) -> None:
+    chromium.get(limits_page.url)
+    send_files(chromium, "drop", [path for path in strange if path.name == name])
+    wait_for_cards(chromium, 1)
+    assert said in str(chromium.find_element(By.ID, "announcer").get_property("textContent"))
+
+
+def test_without_javascript_the_limits_are_the_same(limits_page: Page, strange: list[Path]) -> None:
+    with open_browser(has_script=False) as browser:
+        browser.get(limits_page.url)
+        browser.find_element(By.ID, "files").send_keys("\n".join(map(str, strange)))
+        browser.find_element(By.CSS_SELECTOR, "button.no-script").click()
+        check_limits(wait_for_cards(browser, 3))
+
+
+@needs_axe
+@pytest.mark.parametrize("is_dark", [False, True])
+@pytest.mark.parametrize("screen", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_axe_finds_nothing_where_photos_are_strange(
+    chromium: WebDriver, limits_page: Page, strange: list[Path], screen: Screen, is_dark: bool
+) -> None:
+    set_screen(chromium, replace(screen, is_dark=is_dark))
+    chromium.get(limits_page.url)
+    send_files(chromium, "drop", strange)
+    wait_for_cards(chromium, 3)
+    assert find_violations(chromium) == []
+    assert chromium.execute_script("return document.documentElement.scrollWidth") <= screen.width_px
+    chromium.get(limits_page.url + "/model")
+    assert find_violations(chromium) == []
 
 
 @needs_axe

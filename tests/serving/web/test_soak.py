@@ -45,7 +45,7 @@ const results = document.getElementById('results');
 document.addEventListener('drop', () => {
   const start = performance.now();
   new MutationObserver((_, observer) => {
-    if (!results.querySelector(':is(.sure, .unsure, .failed)')) return;
+    if (!results.querySelector(':is(.sure, .unsure, .refused, .failed)')) return;
     observer.disconnect();
     window.waitedMs = performance.now() - start;
   }).observe(results, {subtree: true, attributes: true, childList: true});
