@@ -113,6 +113,7 @@ def train(
             "epochs": {"scratch": len(history["loss"])},
             "best_epoch": fitting.best_epoch(history) + 1,
             "temperature": 1.0,  # It is there to be compared, by its labels.
+            "is_frozen": False,
         },
         {"scratch": history},
     )

@@ -33,11 +33,14 @@ class ExportOptions:
         check_range(self, 0, 500, "num_warmup_images")
 
 
-def export(*, examples_dir: Path, training_dir: Path, out_dir: Path, options: ExportOptions) -> Summary:
+def export(
+    *, examples_dir: Path, training_dir: Path, limits_dir: Path, out_dir: Path, options: ExportOptions
+) -> Summary:
     """Write the SavedModel with its signatures, warmup requests, `model_spec.json` and what it learned from."""
     from export import saved_model
+    from export.limits import read_limits
 
-    training = read_training(training_dir)
+    training, limits = read_training(training_dir), read_limits(limits_dir)
     images = [encoded for _, encoded in islice(read_encoded(examples_dir, "train"), options.num_warmup_images)]
     spec: ModelSpec = {
         "model_name": options.model_name,
@@ -49,7 +52,8 @@ def export(*, examples_dir: Path, training_dir: Path, out_dir: Path, options: Ex
         "class_names": training["class_names"],
         "image_size_px": training["image_size_px"],
         "temperature": training["temperature"],
+        "limits": limits.describe(),
     }
-    saved_model.save(read_classifier(training_dir), spec=spec, warmup_images=images, out_dir=out_dir)
+    saved_model.save(read_classifier(training_dir), limits=limits, spec=spec, warmup_images=images, out_dir=out_dir)
     write_learned_photos(out_dir, read_index(examples_dir))
     return {"signatures": "serving_default images", "size_mb": round(size_bytes(out_dir) / 1e6, 1)}

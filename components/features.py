@@ -107,8 +107,8 @@ def _extract(
                     batch_size=options.batch_size,
                 )
                 for path, batches_of_shard in zip(paths, batches, strict=True):
-                    features, labels = _run_all(run, batches_of_shard)
-                    write_features(path, features, labels)
+                    features, embeddings, labels = _run_all(run, batches_of_shard)
+                    write_features(path, features, labels, embeddings=None if view else embeddings)
                     num_images += len(labels)
                     progress.update()
     return {"num_views": max(num_views.values()), "num_images": num_images, "precision": precision}
@@ -139,22 +139,31 @@ def _read(
         yield (batch for _, batch in group)
 
 
-def _make_runner(backbone: Backbone, weights: Path, precision: str) -> Callable[["tf.Tensor"], "tf.Tensor"]:
-    """Compile the backbone for inference: with its weights as constants, so that the whole graph can be optimized."""
+def _make_runner(
+    backbone: Backbone, weights: Path, precision: str
+) -> Callable[["tf.Tensor"], "tuple[tf.Tensor, tf.Tensor]"]:
+    """Compile the backbone for inference: images to features and embeddings.
+
+    Its weights are constants, so that the whole graph can be optimized.
+    """
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    from export.embedding import add_embedding
 
     with networks.dtype_policy("mixed_float16" if precision == "float16" else "float32"):
         extractor = networks.build_extractor(
             backbone["backbone"], image_size_px=backbone["image_size_px"], weights=weights
         )
+        both = add_embedding(extractor)
     signature = [tf.TensorSpec(extractor.input_shape, tf.uint8)]
-    function = tf.function(lambda images: extractor(images, training=False), input_signature=signature)
+    function = tf.function(lambda images: both(images, training=False), input_signature=signature)
     frozen = convert_variables_to_constants_v2(function.get_concrete_function())
 
-    def run(images: tf.Tensor) -> tf.Tensor:
+    def run(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with _bfloat16_graphs(precision == "bfloat16"):
-            return frozen(images)[0]
+            embeddings, features = frozen(images)
+            return features, embeddings
 
     return run
 
@@ -174,10 +183,11 @@ def _bfloat16_graphs(on: bool) -> Iterator[None]:
 
 
 def _run_all(
-    run: Callable[["tf.Tensor"], "tf.Tensor"], batches: "Iterator[tuple[tf.Tensor, tf.Tensor]]"
-) -> tuple[Any, Any]:
+    run: Callable[["tf.Tensor"], "tuple[tf.Tensor, tf.Tensor]"],
+    batches: "Iterator[tuple[tf.Tensor, tf.Tensor]]",
+) -> tuple[Any, Any, Any]:
     # A shard is decoded before it goes through the backbone: both want every processor, and taking turns is a third
     # faster than running side by side.
     images, labels = zip(*batches, strict=True)
-    features = [run(batch).numpy() for batch in images]
-    return np.concatenate(features), np.concatenate(labels)
+    features, embeddings = zip(*(run(batch) for batch in images), strict=True)
+    return np.concatenate(features), np.concatenate(embeddings), np.concatenate(labels)

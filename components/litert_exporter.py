@@ -34,6 +34,7 @@ def convert(
     *,
     examples_dir: Path,
     training_dir: Path,
+    limits_dir: Path,
     export_dir: Path,
     evaluation_dir: Path,
     out_dir: Path,
@@ -45,6 +46,7 @@ def convert(
     import numpy as np
 
     from export import litert
+    from export.limits import read_limits
 
     spec = read_spec(export_dir)
     # Examples are in a mixed order: the first ones are of all classes.
@@ -52,6 +54,7 @@ def convert(
     chosen = photos.take(options.num_calibration_images)
     files = litert.convert(
         read_classifier(training_dir),
+        limits=read_limits(limits_dir),
         calibration_images=np.stack([image for image, _ in chosen.as_numpy_iterator()]),
         spec=spec,
         out_dir=out_dir,

@@ -221,6 +221,7 @@ def train_here(
                 "epochs": {phase: len(history["loss"]) for phase, history in histories.items()},
                 "best_epoch": best + 1 if kept == list(histories)[-1] else 0,
                 "temperature": temperature,
+                "is_frozen": kept != "fine_tune",
             },
             histories,
         )

@@ -34,7 +34,10 @@ from litert_quantizer import calibrator, quantizer, recipe
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from export import metadata
+from export import litert_signatures, metadata
+from export.embedding import add_embedding
+from export.limits import Limits, LimitsModule
+from export.litert_signatures import IMAGES
 from export.spec import ModelSpec
 
 KINDS = {
@@ -44,7 +47,10 @@ KINDS = {
     "int8": "int8 weights and activations",
 }
 
-_SIGNATURE = "images"
+_LIMITS = "limits"
+_OF_LIMITS = f"embedding_(?!pool)|{_LIMITS}/|StatefulPartitionedCall"
+"""What makes the outputs of pooled maps and probabilities, by the names of its tensors; the last are the outputs."""
+
 _LARGE_MAP, _LARGE_MAP_QUANTILE = 10_000, 0.9
 _ROOM = 1.25
 _FOLDING_TOLERANCE = 1e-3  # of a probability: float32 sums in another order
@@ -53,6 +59,7 @@ _FOLDING_TOLERANCE = 1e-3  # of a probability: float32 sums in another order
 def convert(
     classifier: keras.Model,
     *,
+    limits: Limits,
     calibration_images: NDArray[np.uint8],
     spec: ModelSpec,
     version: str = "",
@@ -60,11 +67,13 @@ def convert(
 ) -> dict[str, Path]:
     """Write a file of each kind, with metadata.
 
-    Each holds one signature, `images`, as the SavedModel does, for one image: `images` `[1, size, size, 3]`, RGB,
-    0–255, to `probabilities` `float32 [1, C]`. `images` is `uint8` in the int8 file and `float32` in the others.
+    Each holds two signatures for one image, `images` `[1, size, size, 3]`, RGB, 0–255, which is `uint8` in the int8
+    file and `float32` in the others. `images` returns `probabilities` `float32 [1, C]`; `limits` also returns the
+    outputs of `limits.LimitsModule`, which are computed in float32 in every file.
 
     Args:
         classifier: `uint8 [N, size, size, 3]`, RGB, 0–255, to `float32 [N, C]`.
+        limits: of the classifier.
         calibration_images: `uint8 [M, size, size, 3]`, photos to train on, of all classes; a hundred are enough.
         spec: packed as `model_spec.json`; the files' names begin with its `model_name`, and its `class_names` are in
             the order of the classifier's outputs.
@@ -86,27 +95,29 @@ def convert(
         )
     if not len(calibration_images):
         raise ValueError("int8 needs at least one photo to calibrate on; a hundred are enough. Received: none")
-    network = _fold_normalization(classifier)
+    network = _fold_normalization(add_embedding(classifier))
     _check_same(network, classifier, calibration_images[:4])
     with tempfile.TemporaryDirectory() as folder:
         saved, float32 = Path(folder) / "saved", Path(folder) / "float32.tflite"
-        _save(network, saved)
+        _save(network, limits, saved)
         float32.write_bytes(_convert(saved))
         contents = {
-            "float32": float32.read_bytes(),
+            "float32": _quantize(float32, _plan_limits()),
             "float16": _convert(saved, tf.float16),
-            "dynamic": _quantize(float32, recipe.dynamic_wi8_afp32()),
+            "dynamic": _quantize(float32, [*recipe.dynamic_wi8_afp32(), *_plan_limits()]),
             "int8": _quantize_int8(float32, calibration_images),
         }
     paths = {kind: out_dir / f"{spec['model_name']}_{kind}.tflite" for kind in KINDS}
     for kind, content in contents.items():
+        model = metadata.unpack(content)
+        litert_signatures.split(model)
         description = f"Tells {', '.join(spec['class_names'])} apart; {KINDS[kind]}."
-        paths[kind].write_bytes(metadata.add(content, spec=spec, description=description, version=version))
+        paths[kind].write_bytes(metadata.add(model, spec=spec, description=description, version=version))
     return paths
 
 
 def _fold_normalization(classifier: keras.Model) -> keras.Model:
-    """Return the classifier for `float32 [N, size, size, 3]`, RGB, 0–255, with less to do before its first convolution.
+    """Return a network for `float32 [N, size, size, 3]`, RGB, 0–255, with less to do before its first convolution.
 
     A colour normalization makes `Ax + b` of a pixel `x`: it reorders, scales and shifts channels. With `A` in the
     kernel, only `x + A⁻¹b` is left to do. To fold `b` into the bias as well would be wrong at the image's edges,
@@ -125,13 +136,13 @@ def _fold_normalization(classifier: keras.Model) -> keras.Model:
     convolution.set_weights([np.einsum("hwjo,ji->hwio", kernel, matrix), *bias])
     images = keras.Input(network.input_shape[1:], dtype="float32", name="images")
     shifted = images + np.linalg.solve(matrix, offset).astype(np.float32)
-    core = keras.Model(normalized, network.output, name="core")
+    core = keras.Model(normalized, network.outputs, name="core")
     return keras.Model(images, core(shifted), name="classifier")
 
 
 def _check_same(network: keras.Model, classifier: keras.Model, images: NDArray[np.uint8]) -> None:
     expected = classifier(images, training=False).numpy()
-    found = network(images.astype(np.float32), training=False).numpy()
+    found = network(images.astype(np.float32), training=False)[1].numpy()
     difference = float(np.abs(found - expected).max())
     if not difference <= _FOLDING_TOLERANCE:
         raise ValueError(
@@ -141,22 +152,25 @@ def _check_same(network: keras.Model, classifier: keras.Model, images: NDArray[n
         )
 
 
-def _save(network: keras.Model, folder: Path) -> None:
+def _save(network: keras.Model, limits: Limits, folder: Path) -> None:
     """Write a SavedModel for one image."""
     size_px = network.input_shape[1]
     module = tf.Module()
-    module.weights = [variable.value for variable in network.variables]
+    module.weights, module.limits = [variable.value for variable in network.variables], LimitsModule(limits)
 
     def classify(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": network(images, training=False)}
+        embeddings, probabilities = network(images, training=False)
+        with tf.name_scope(_LIMITS):
+            outputs = module.limits(embeddings, probabilities)
+        return {"probabilities": probabilities, **outputs}
 
     images = tf.TensorSpec([1, size_px, size_px, 3], tf.float32, "images")
     signature = tf.function(classify, [images], autograph=False)
-    tf.saved_model.save(module, str(folder), signatures={_SIGNATURE: signature})
+    tf.saved_model.save(module, str(folder), signatures={IMAGES: signature})
 
 
 def _convert(folder: Path, weights: tf.DType = tf.float32) -> bytes:
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=[_SIGNATURE])
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=[IMAGES])
     if weights != tf.float32:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_types = [weights]
@@ -170,13 +184,32 @@ def _quantize(path: Path, plan: list[dict[str, Any]], ranges: dict[str, Any] | N
     return bytes(result.quantized_model)
 
 
+def _plan_limits() -> list[dict[str, Any]]:
+    """Leave the limits and the softmax in float32, which rounds no probability to 0; large weights as float16."""
+    plan = [("*", "no_quantize"), ("FULLY_CONNECTED", "float_casting")]
+    casting = {
+        "weight_tensor_config": {"num_bits": 16, "dtype": "FLOAT"},
+        "compute_precision": "FLOAT",
+        "explicit_dequantize": True,
+    }
+    return [
+        {
+            "regex": _OF_LIMITS,
+            "operation": operation,
+            "algorithm_key": key,
+            "op_config": casting if key == "float_casting" else {},
+        }
+        for operation, key in plan
+    ]
+
+
 def _quantize_int8(path: Path, images: NDArray[np.uint8]) -> bytes:
-    """Quantize weights and activations, but the softmax: it comes last, and rounds no probability to 0."""
+    """Quantize weights and activations; the image comes in as it is."""
     exempt: list[dict[str, Any]] = [
         {"regex": ".*", "operation": operation, "algorithm_key": "no_quantize", "op_config": {}}
         for operation in ("INPUT", "OUTPUT", "SOFTMAX")
     ]
-    content = _quantize(path, [*recipe.static_wi8_ai8(), *exempt], _measure_ranges(path, images))
+    content = _quantize(path, [*recipe.static_wi8_ai8(), *exempt, *_plan_limits()], _measure_ranges(path, images))
     # The file begins by quantizing float32: from uint8 with a scale of 1 that is a flip of the sign bit.
     model = metadata.unpack(content)
     graph = model.subgraphs[0]
@@ -198,7 +231,7 @@ def _measure_ranges(path: Path, images: NDArray[np.uint8]) -> dict[str, Any]:
         mode=calibrator.CalibrationMode.CALIBRATION_PROFILER_BASED,
         qsv_update_func=lambda old, new: {key: np.concatenate([old[key], new[key]]) for key in ("min", "max")},
     )
-    run = measuring.get_signature_runner(_SIGNATURE)
+    run = measuring.get_signature_runner(IMAGES)
     progress = tqdm(images, desc="calibrating", unit="photo", delay=2, leave=False, disable=None)
     with _quietly():
         for image in progress:

@@ -70,14 +70,14 @@ _NORMALIZATION_OPTIONS = 1  # ProcessUnitOptions
 _DESCRIPTIONS, _TENSOR_AXIS_LABELS = 1, 2  # AssociatedFileType
 
 
-def add(content: bytes, *, spec: ModelSpec, description: str, version: str) -> bytes:
-    """Return a LiteRT file with metadata: one that takes RGB images 0–255 as they are and returns probabilities.
+def add(model: Any, *, spec: ModelSpec, description: str, version: str) -> bytes:
+    """Write a LiteRT file with metadata: one that takes RGB images 0–255 as they are and returns probabilities.
 
     Colour normalization is inside the model, so the normalization that a float input needs changes nothing:
     mean 0, deviation 1.
 
     Args:
-        content: a LiteRT file with one input and one output.
+        model: of a LiteRT file, as `unpack` returns it; its first subgraph has one input and one output.
         spec: packed as `model_spec.json`; the model's name and its labels, in the order of the outputs, come from it.
         description: of the model, for people.
         version: of the model; may be empty.
@@ -85,7 +85,7 @@ def add(content: bytes, *, spec: ModelSpec, description: str, version: str) -> b
     Raises:
         ValueError: the labels are not one line for each output.
     """
-    model, class_names = unpack(content), spec["class_names"]
+    class_names = spec["class_names"]
     num_outputs = int(model.subgraphs[0].tensors[model.subgraphs[0].outputs[0]].shape[-1])
     if len(class_names) != num_outputs or any(not label or len(label.splitlines()) > 1 for label in class_names):
         raise ValueError(f"The labels must be one line for each of {num_outputs} outputs. Received: {class_names}")

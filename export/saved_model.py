@@ -13,6 +13,8 @@ import tensorflow as tf
 from tensorflow.core.protobuf import fingerprint_pb2
 
 from export import preprocessing
+from export.embedding import add_embedding
+from export.limits import Limits, LimitsModule
 from export.spec import ModelSpec, write_spec
 
 WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
@@ -21,6 +23,7 @@ WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
 def save(
     classifier: keras.Model,
     *,
+    limits: Limits,
     spec: ModelSpec,
     warmup_images: Sequence[bytes],
     out_dir: Path,
@@ -28,27 +31,29 @@ def save(
     """Write a classifier as a SavedModel.
 
     Both signatures return `probabilities` `float32 [N, C]` and `classes` `string [N, C]`, in the order of the spec's
-    `class_names`; N may be 0:
+    `class_names`, and the outputs of `limits.LimitsModule`; N may be 0:
 
     - `serving_default` takes `image_bytes`, `string [N]`: JPEG, PNG, GIF or BMP files;
     - `images` takes `images`, `uint8 [N, size, size, 3]`, RGB, 0–255.
 
     Args:
         classifier: `uint8 [N, size, size, 3]` to `float32 [N, C]`.
+        limits: of the classifier.
         spec: written as `model_spec.json`; its `class_names` are in the order of the classifier's outputs.
         warmup_images: encoded images to warm the server up with.
         out_dir: an existing folder.
     """
     size_px = spec["image_size_px"]
     labels = tf.constant(spec["class_names"])
+    network, describe = add_embedding(classifier), LimitsModule(limits)
 
     def classify_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
         # Layers such as a convolution refuse a batch of none: it gets an image, whose result is dropped.
         num_images = tf.shape(images)[0]
         images = tf.pad(images, [[0, tf.cast(num_images == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
-        probabilities = classifier(images, training=False)[:num_images]
+        embeddings, probabilities = (output[:num_images] for output in network(images, training=False))
         classes = tf.tile(labels[tf.newaxis], [tf.shape(probabilities)[0], 1])
-        return {"probabilities": probabilities, "classes": classes}
+        return {"probabilities": probabilities, "classes": classes, **describe(embeddings, probabilities)}
 
     def classify_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         images = tf.map_fn(
@@ -58,8 +63,8 @@ def save(
 
     # keras.export.ExportArchive would store every weight twice.
     module = tf.Module()
-    module.weights = [variable.value for variable in classifier.variables]
-    module.labels = labels
+    module.weights = [variable.value for variable in network.variables]
+    module.labels, module.limits = labels, describe
     signatures = {
         "serving_default": tf.function(classify_bytes, [tf.TensorSpec([None], tf.string, "image_bytes")]),
         "images": tf.function(classify_images, [tf.TensorSpec([None, size_px, size_px, 3], tf.uint8, "images")]),

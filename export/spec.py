@@ -27,6 +27,28 @@ class Data(TypedDict):
     fallback: str | None
 
 
+class LimitsSpec(TypedDict):
+    """What a model knows of its limits, see `export.limits`; fitted on validation photos.
+
+    Attributes:
+        score: what the strangeness of an image is measured by.
+        num_examples: validation photos.
+        refused_share: the share of known photos that is refused as none of the classes.
+        score_threshold: above which an image is refused; null where the photos are too few to refuse any.
+        score_quantiles: of the photos' scores, in equal steps from the least to the greatest.
+        coverage: the share of photos whose right label is in their prediction set.
+        min_probability: from which on a label is in the set; the most probable one always is.
+    """
+
+    score: str
+    num_examples: int
+    refused_share: float
+    score_threshold: float | None
+    score_quantiles: list[float]
+    coverage: float
+    min_probability: float
+
+
 class ModelSpec(TypedDict):
     """What `model_spec.json` holds.
 
@@ -40,6 +62,7 @@ class ModelSpec(TypedDict):
         class_names: the labels, in the order of the outputs.
         image_size_px: the side of the square images that the model takes.
         temperature: by which the logits were divided to calibrate the probabilities, in the weights already.
+        limits: what the model knows of them, in its outputs already.
     """
 
     model_name: str
@@ -51,6 +74,7 @@ class ModelSpec(TypedDict):
     class_names: list[str]
     image_size_px: int
     temperature: float
+    limits: LimitsSpec
 
 
 class LiteRTFile(TypedDict):

@@ -13,6 +13,7 @@ from components.explainer import ExplainerOptions
 from components.exporter import ExportOptions
 from components.features import FeaturesOptions
 from components.infra_validator import InfraValidatorOptions
+from components.limits import LimitsOptions
 from components.litert_evaluator import LiteRTEvaluatorOptions
 from components.litert_exporter import LiteRTOptions
 from components.model import ModelOptions
@@ -33,6 +34,7 @@ class Config:
     transform: TransformOptions = field(default_factory=TransformOptions)
     features: FeaturesOptions = field(default_factory=FeaturesOptions)
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
+    limits: LimitsOptions = field(default_factory=LimitsOptions)
     export: ExportOptions = field(default_factory=ExportOptions)
     evaluator: EvaluatorOptions = field(default_factory=EvaluatorOptions)
     infra_validator: InfraValidatorOptions = field(default_factory=InfraValidatorOptions)

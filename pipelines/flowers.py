@@ -47,9 +47,15 @@ STEPS = (
         kind="Model",
     ),
     Step(
+        name="limits",
+        function="components.limits:fit",
+        inputs={"examples_dir": "examples", "features_dir": "features", "training_dir": "trainer"},
+        options={"options": "limits"},
+    ),
+    Step(
         name="export",
         function="components.exporter:export",
-        inputs={"examples_dir": "examples", "training_dir": "trainer"},
+        inputs={"examples_dir": "examples", "training_dir": "trainer", "limits_dir": "limits"},
         options={"options": "export"},
         kind="Model",
     ),
@@ -80,6 +86,7 @@ STEPS = (
         inputs={
             "examples_dir": "examples",
             "training_dir": "trainer",
+            "limits_dir": "limits",
             "export_dir": "export",
             "evaluation_dir": "evaluator",
         },

@@ -1,9 +1,10 @@
 """A backbone's features of each example: `<shard>.view<k>.npz`, written atomically.
 
 Each holds `features` `float16 [N, D]` and `labels` `int64 [N]` of one shard. View 0 is the clean photo, the others are
-augmented.
+augmented. With view 0 there are `embeddings` `float16 [N, E]`, see `export.embedding`.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,19 @@ def features_path(features_dir: Path, shard: Path, view: int) -> Path:
     return features_dir / f"{shard.stem}.view{view}.npz"
 
 
-def write_features(path: Path, features: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
-    """Write the features `[N, D]` of one view of a shard."""
+def write_features(
+    path: Path,
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    *,
+    embeddings: NDArray[np.float32] | None = None,
+) -> None:
+    """Write the features `[N, D]` of one view of a shard, and its embeddings `[N, E]` if any."""
+    arrays = {"features": features.astype(np.float16), "labels": labels}
+    if embeddings is not None:
+        arrays["embeddings"] = embeddings.astype(np.float16)
     with atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, features=features.astype(np.float16), labels=labels)
+        np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def read_features(features_dir: Path, split: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -32,3 +42,12 @@ def read_features(features_dir: Path, split: str) -> tuple[NDArray[np.float32], 
         columns.append(np.concatenate([file["features"] for file in files]).astype(np.float32))
         labels = np.concatenate([file["labels"] for file in files])
     return np.stack(columns, axis=1), labels
+
+
+def read_clean(
+    features_dir: Path, split: str
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]]:
+    """Read the clean view of a split, shard by shard: features `[N, D]`, embeddings `[N, E]` and labels `[N]`."""
+    for path in sorted(features_dir.glob(f"{split}-*.view0.npz")):
+        with np.load(path) as file:
+            yield file["features"].astype(np.float32), file["embeddings"].astype(np.float32), file["labels"]

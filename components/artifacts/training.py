@@ -27,6 +27,7 @@ class Training(Backbone):
         epochs: how many each phase took.
         best_epoch: which epoch of the last phase was kept, from 1; 0 where it changed nothing for the better.
         temperature: by which the logits were divided at the end, so that probabilities come true on validation photos.
+        is_frozen: whether the backbone is as it was before, so that its features still stand for the photos.
     """
 
     class_names: list[str]
@@ -34,6 +35,7 @@ class Training(Backbone):
     epochs: dict[str, int]
     best_epoch: int
     temperature: float
+    is_frozen: bool
 
 
 def read_training(training_dir: Path) -> Training:

@@ -125,5 +125,5 @@ def _to_row(image: str, result: Prediction | ImageError) -> dict[str, Any]:
         "probability": result.probability,
         "probabilities": list(result.probabilities.items()),
         "model_version": result.model_version,
-        **{name: getattr(result, name, None) for name in LIMITS},
+        **{name: getattr(result, name) for name in LIMITS},
     }

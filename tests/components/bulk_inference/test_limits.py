@@ -1,6 +1,5 @@
 """What a model tells of its limits, in the rows: null where it does not tell, and never mixed with rows without it."""
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -23,15 +22,8 @@ IMAGES = [ListedImage(f"{number}.jpg", version=f"100 {number}") for number in ra
 MODEL = {"sha256": "1"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Judged(Prediction):
-    p_value: float | None = None
-    is_known: bool | None = None
-    prediction_set: tuple[str, ...] | None = None
-
-
 def prediction(name: str, *limits: Any) -> Prediction:
-    return Judged(name, "tulip", 0.75, {"tulip": 0.75, "daisy": 0.25}, "3", 1.0, *limits)
+    return Prediction(name, "tulip", 0.75, {"tulip": 0.75, "daisy": 0.25}, "3", 1.0, *limits)
 
 
 KNOWN = prediction("0.jpg", 0.5, True, ("tulip",))

@@ -1,6 +1,5 @@
 """The limits in a row are those that the server tells of the same photo, whichever protocol brings them."""
 
-import dataclasses
 import json
 import urllib.request
 from collections.abc import Iterator
@@ -13,7 +12,6 @@ import tensorflow as tf
 from PIL import Image
 from pyarrow import parquet
 
-from client.classifier_client import Prediction
 from components.bulk_inference.rows import LIMITS
 from pipelines import __main__ as command_line
 from serving import launcher
@@ -21,11 +19,6 @@ from serving import launcher
 SIZE_PX = 16
 CLASS_NAMES = ["red", "green", "blue"]
 COLOURS = {"red.png": "red", "grey.png": (130, 120, 125), "olive.png": (200, 190, 0), "black.png": "black"}
-
-pytestmark = pytest.mark.skipif(
-    not {field.name for field in dataclasses.fields(Prediction)}.issuperset(LIMITS),
-    reason="the client does not read a model's limits",
-)
 
 
 class Colours(tf.Module):
