@@ -77,7 +77,7 @@ def fit(
     embeddings, probabilities, labels = (np.concatenate(parts) for parts in known)
     limits = Limits(
         *distance,
-        scores=keep_scores(measure(embeddings, *distance).numpy()),
+        scores=keep_scores(measure(embeddings, *distance).numpy()[:, 0]),
         num_examples=len(labels),
         refused_share=options.refused_share,
         coverage=options.coverage,

@@ -14,6 +14,7 @@ from components.data.transform import TransformOptions
 from components.depthwise import DepthwiseOptions
 from components.training.fitting import compile_classifier
 from export import litert
+from tests.export import fitted_limits
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,8 @@ def test_network_can_be_converted_for_the_device(depthwise_dir: Path, tmp_path: 
     network = keras.models.load_model(depthwise_dir / "model.keras", compile=False)
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     spec: Any = {"model_name": "depthwise", "class_names": [str(n) for n in range(5)], "image_size_px": 32}
-    files = litert.convert(network, calibration_images=images, spec=spec, out_dir=tmp_path)
+    limits = fitted_limits.fit(network, images)
+    files = litert.convert(network, limits=limits, calibration_images=images, spec=spec, out_dir=tmp_path)
     assert files["int8"].stat().st_size < files["float32"].stat().st_size / 2
 
 
