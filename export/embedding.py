@@ -20,13 +20,13 @@ def add_embedding(network: keras.Model) -> keras.Model:
     Raises:
         ValueError: it has none.
     """
-    nested = next((layer for layer in network.layers if isinstance(layer, keras.Model)), None)
-    if nested is None or len(nested.output.shape) != 4:
-        received = f"{network.name}, with {nested.output.shape if nested else 'none'}"
+    backbone = next((layer for layer in network.layers if isinstance(layer, keras.Model)), None)
+    if backbone is None or len(backbone.output.shape) != 4:
+        received = f"{network.name}, with {backbone.output.shape if backbone else 'none'}"
         raise ValueError(
             f"A classifier must have a backbone that makes a map [N, height, width, D]. Received: {received}"
         )
-    position, backbone = network.operations.index(nested), _open(nested)
+    position = network.operations.index(backbone)
     pixels, last = network.operations[position - 1].output, network.operations[position + 1].input
     maps = keras.Model(backbone.input, [*_find_earlier(backbone), backbone.output], name=backbone.name)
     found = maps(pixels, training=False)
@@ -38,13 +38,6 @@ def add_embedding(network: keras.Model) -> keras.Model:
     joined = keras.layers.Concatenate(name="embedding_join")(pooled) if len(pooled) > 1 else pooled[0]
     scale = keras.layers.Rescaling(len(pooled) ** -0.5, dtype="float32", name="embedding_scale")
     return keras.Model(network.input, [scale(joined), rest], name=network.name)
-
-
-def _open(backbone: keras.Model) -> keras.Model:
-    """Return a model of the same layers, whose outputs are its own: a `Sequential` runs a copy of their graph."""
-    if isinstance(backbone, keras.Sequential):
-        return keras.Model(backbone.layers[0].input, backbone.layers[-1].output, name=backbone.name)
-    return backbone
 
 
 def _find_earlier(backbone: keras.Model) -> list[Any]:

@@ -83,10 +83,10 @@ def write_limits(folder: Path, limits: Limits) -> None:
 
 
 def measure(embeddings: Any, directions: Any, centres: Any, offsets: Any) -> tf.Tensor:
-    """Return the distance `float32 [N, 1]` of each embedding z, |z|² - |z @ directions|² + min(offsets - 2 z @ centres).
+    """Return each embedding's distance `float32 [N, 1]`, |z|² - |z @ directions|² + min(offsets - 2 z @ centres).
 
     Args:
-        embeddings: `float32 [N, E]`.
+        embeddings: `float32 [N, E]`, each a z.
         directions: `float16 [E, K]`: in which photos of one class differ, and as long, 0–1, as that is to be ignored.
         centres: `float16 [E, C]`: the class means without what lies along these directions.
         offsets: `float32 [C]`: |mean|² - |mean @ directions|² of each class.
