@@ -35,6 +35,7 @@ def test_training_writes_what_the_trainer_writes(depthwise_dir: Path, training_d
     assert description["backbone"] == depthwise.NAME
     assert description["class_names"] == read_training(training_dir)["class_names"]
     assert description["epochs"] == {"scratch": 2}
+    assert not description["is_frozen"]
     assert set(read_history(depthwise_dir)["scratch"]) >= {"loss", "val_loss", "accuracy", "val_accuracy"}
     written = {path.name for path in training_dir.iterdir()} - {MANIFEST}  # which the runner writes
     assert {path.name for path in depthwise_dir.iterdir()} == written
