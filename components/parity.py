@@ -34,16 +34,21 @@ class ParityOptions:
     Attributes:
         num_examples: test photos.
         tolerance: how far a probability may be from that of Keras, in float32. Sums in another order move those of a
-            ResNet50 by some 1e-6. A p-value may be off by one rank.
+            ResNet50 by some 1e-6.
+        p_value_tolerance: how far a p-value may be from that of Keras, or by one rank where ranks are coarser: such
+            sums let one photo in a hundred change places with the next of 276 known ones.
     """
 
     num_examples: int = 8
     tolerance: float = 1e-3
+    p_value_tolerance: float = 0.01
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "num_examples")
-        if not 0 < self.tolerance < 1:
-            raise ValueError(f"tolerance must lie between 0 and 1. Received: {self.tolerance}")
+        for name in ("tolerance", "p_value_tolerance"):
+            value = getattr(self, name)
+            if not 0 < value < 1:
+                raise ValueError(f"{name} must lie between 0 and 1. Received: {value}")
 
 
 def check(
@@ -73,16 +78,15 @@ def check(
         rows = (served[name][: len(encoded)] for name in ("probabilities", "p_values"))
         predictions[form] = parity.to_outputs(*rows)
     tolerances = {form: options.tolerance for form in predictions if form not in QUANTIZED}
-    # A distance that is close to that of a known photo may come before it or behind it.
-    rank = 1 / (len(limits.scores) + 1)
-    forms = parity.compare(predictions, reference="keras", tolerances=tolerances, p_value_tolerance=rank)
+    p_value_tolerance = max(options.p_value_tolerance, 1 / (len(limits.scores) + 1))
+    forms = parity.compare(predictions, reference="keras", tolerances=tolerances, p_value_tolerance=p_value_tolerance)
     write_parity(out_dir, {"reference": "keras", "forms": forms})
     failed = [_describe(form) for form in forms if not form["passed"]]
     if failed:
         raise ParityError(
             "Every form of the model must predict the same for the same photo, probabilities within parity.tolerance "
-            f"({options.tolerance:g}) and p-values within one rank ({rank:.2g}). From the prediction of Keras differ: "
-            f"{', '.join(failed)}. "
+            f"({options.tolerance:g}) and p-values within {p_value_tolerance:.2g} (parity.p_value_tolerance, or one "
+            f"rank). From the prediction of Keras differ: {', '.join(failed)}. "
             "This is a defect of the conversion or of the server, not of the data: nothing was pushed."
         )
     largest = max(form["max_difference"] for form in forms if form["tolerance"] is not None)
