@@ -100,7 +100,7 @@ def test_file_says_of_its_limits_what_the_saved_model_says(run: Run, kind: str, 
     ranks = NUM_RANKS * np.abs(found["p_value"] - expected["p_value"])
     assert ranks.max() <= RANKS[kind] + NUM_RANKS * ROUNDING
     assert (found["is_known"] == expected["is_known"]).mean() >= 0.9
-    assert 5 < found["is_known"].sum() < 46
+    assert 0 < found["is_known"].sum() < len(found["is_known"])
     near = np.abs(expected["probabilities"] - 0.2) < 0.02
     np.testing.assert_array_equal(found["prediction_set"] | near, expected["prediction_set"] | near)
     assert found["prediction_set"][np.arange(51), found["probabilities"].argmax(axis=1)].all()
