@@ -1,5 +1,6 @@
 """The metrics beside numbers worked out by hand or taken from the literature."""
 
+import itertools
 import math
 
 import numpy as np
@@ -151,7 +152,7 @@ def test_p_values_are_counted_in_bins_of_equal_ratios() -> None:
     assert [each["num_examples"] for each in found] == [2, 1, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 2]
     assert found[0]["upper"] == 1
     assert found[-1]["lower"] == 0
-    assert all(above["lower"] == below["upper"] for above, below in zip(found, found[1:], strict=False))
+    assert all(above["lower"] == below["upper"] for above, below in itertools.pairwise(found))
 
 
 def test_share_has_its_interval() -> None:
