@@ -16,6 +16,7 @@ def main() -> None:
         "--data", default="synthetic", help="a folder {train,validation,test}/<class>/*.jpg, or synthetic"
     )
     parser.add_argument("--weights", default="none", help="the backbone's: imagenet, a file, none")
+    parser.add_argument("--elsewhere", type=Path, help="a folder <class>/*.jpg: training is tested there, too")
     parser.add_argument("--epochs", type=int, default=10, help="of the original recipe (default: 10)")
     parser.add_argument("--model", type=Path, help="the SavedModel to serve (default: the newest of models/flowers)")
     parser.add_argument(
@@ -44,7 +45,8 @@ def main() -> None:
     if "augmentation" in names:
         augmentation.measure(options.data)
     if "training" in names:
-        training.measure(options.data, ModelOptions(weights=options.weights), epochs=options.epochs)
+        backbone = ModelOptions(weights=options.weights)
+        training.measure(options.data, backbone, epochs=options.epochs, elsewhere=options.elsewhere)
     if "serving" in names:
         serving.measure(options.data, model_dir, file)
     if "load" in names:

@@ -2,18 +2,22 @@
 
 The original recipe is that of the project's first notebook: `ImageDataGenerator` feeds `fit`, and every epoch sends
 every photo through the frozen backbone. Ours reads the same files, computes the backbone's features once, and
-trains its head on them. Both clocks run from the image files to the trained model; the test is outside both.
+trains its head on them. Both clocks run from the image files to the trained model; the test is outside both. Where a
+folder of photos from elsewhere is given, both are tested on those, too.
 """
 
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks import photos
-from components import examples, features, model, trainer
+from client.classifier_client import preprocessing
+from components import examples, features, limits, model, trainer
 from components.artifacts.backbone import WEIGHTS_FILE, read_backbone
 from components.artifacts.examples import shards
 from components.artifacts.training import read_classifier
@@ -21,6 +25,7 @@ from components.data import transform
 from components.data.transform import TransformOptions
 from components.examples import ExamplesOptions
 from components.features import FeaturesOptions
+from components.limits import LimitsOptions
 from components.model import ModelOptions
 from components.trainer import TrainerOptions
 from components.training.backbones import build_backbone
@@ -28,27 +33,35 @@ from components.training.backbones import build_backbone
 if TYPE_CHECKING:
     import keras
 
+Photos = Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]
+"""Batches of images `[N, size, size, 3]` and their labels `[N]`."""
+
 HIDDEN_UNITS, DROPOUT = (512, 256, 128, 64, 32, 16), 0.26  # of the original notebook
 BATCH = 32
 
 
-def measure(data: str, options: ModelOptions, *, epochs: int) -> None:
-    """Print seconds and test accuracy of both sides and the ratio of the seconds."""
+def measure(data: str, options: ModelOptions, *, epochs: int, elsewhere: Path | None = None) -> None:
+    """Print seconds and accuracy of both sides and the ratio of the seconds."""
     with photos.folder(data) as folder, tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        for name in ("examples", "model", "features", "trainer"):
+        for name in ("examples", "model", "features", "trainer", "limits"):
             (work / name).mkdir()
         model.fetch(out_dir=work / "model", options=options)
-        our_seconds, our_accuracy = _ours(folder, work)
-        seconds, accuracy = _peer(folder, work, epochs)
+        our_seconds, ours = _ours(folder, work)
+        seconds, peer = _peer(folder, work, epochs)
+        size_px = ours.input_shape[1]
+        our_accuracy, accuracy = (_accuracy(each, _test_photos(work, size_px)) for each in (ours, peer))
     print(
         f"training: ours {our_seconds:.0f} s to test accuracy {our_accuracy:.4f}, original recipe {seconds:.0f} s "
         f"({epochs} epochs) to {accuracy:.4f}: ratio {our_seconds / seconds:.3f}"
         + ("" if our_accuracy >= accuracy else " (NOT comparable: ours is less accurate)")
     )
+    if elsewhere:
+        found = [_accuracy(each, _folder_photos(elsewhere, size_px)) for each in (ours, peer)]
+        print(f"training: accuracy on {elsewhere}: ours {found[0]:.4f}, original recipe {found[1]:.4f}")
 
 
-def _ours(folder: Path, work: Path) -> tuple[float, float]:
+def _ours(folder: Path, work: Path) -> "tuple[float, keras.Model]":
     started = time.perf_counter()
     examples.build(out_dir=work / "examples", options=ExamplesOptions(source=str(folder)))
     features.extract(
@@ -67,12 +80,17 @@ def _ours(folder: Path, work: Path) -> tuple[float, float]:
         options=TrainerOptions(),
         transform=TransformOptions(),
     )
-    seconds = time.perf_counter() - started
-    classifier = read_classifier(work / "trainer")
-    return seconds, _accuracy(classifier, work / "examples", classifier.input_shape[1])
+    limits.fit(
+        examples_dir=work / "examples",
+        features_dir=work / "features",
+        training_dir=work / "trainer",
+        out_dir=work / "limits",
+        options=LimitsOptions(),
+    )
+    return time.perf_counter() - started, read_classifier(work / "trainer")
 
 
-def _peer(folder: Path, work: Path, epochs: int) -> tuple[float, float]:
+def _peer(folder: Path, work: Path, epochs: int) -> "tuple[float, keras.Model]":
     import keras
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
@@ -99,13 +117,23 @@ def _peer(folder: Path, work: Path, epochs: int) -> tuple[float, float]:
     recipe.fit(train, validation_data=validation, epochs=epochs, verbose=2)
     seconds = time.perf_counter() - started
     pixels = keras.Input((size_px, size_px, 3), dtype="uint8")
-    classifier = keras.Model(pixels, recipe(preprocess(keras.ops.cast(pixels, "float32"))))
-    return seconds, _accuracy(classifier, work / "examples", size_px)
+    return seconds, keras.Model(pixels, recipe(preprocess(keras.ops.cast(pixels, "float32"))))
 
 
-def _accuracy(classifier: "keras.Model", examples_dir: Path, size_px: int) -> float:
-    """Measure on the test examples, decoded and resized the same way for both."""
-    right: list[np.ndarray] = []
-    for images, labels in transform.read(shards(examples_dir, "test"), image_size_px=size_px).batch(BATCH):
-        right.append(classifier.predict_on_batch(images).argmax(axis=1) == labels.numpy())
+def _test_photos(work: Path, size_px: int) -> Photos:
+    """Read the test examples, decoded and resized the same way for both."""
+    photos = transform.read(shards(work / "examples", "test"), image_size_px=size_px).batch(BATCH)
+    return ((images.numpy(), labels.numpy()) for images, labels in photos)
+
+
+def _folder_photos(folder: Path, size_px: int) -> Photos:
+    """Read the photos of a folder `<class>/*.jpg`, likewise."""
+    for label, class_dir in enumerate(sorted(path for path in folder.iterdir() if path.is_dir())):
+        for path in sorted(class_dir.iterdir()):
+            image = preprocessing.load(path, name=path.name, size_px=size_px)
+            yield np.asarray(image)[np.newaxis], np.array([label])
+
+
+def _accuracy(classifier: "keras.Model", photos: Photos) -> float:
+    right = [classifier.predict_on_batch(images).argmax(axis=1) == labels for images, labels in photos]
     return float(np.concatenate(right).mean())

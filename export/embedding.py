@@ -38,6 +38,7 @@ def _find_earlier(backbone: keras.Model) -> list[Any]:
         layer.output
         for layer in backbone.layers
         if not isinstance(layer, keras.layers.InputLayer | keras.layers.ZeroPadding2D)
+        and len(layer.output.shape) == len(backbone.output.shape)
         and layer.output.shape[1] > backbone.output.shape[1]
     ]
     return maps[-1:]
