@@ -1,12 +1,12 @@
 """Judge the exported SavedModel, as it will be served, on photos it has never seen.
 
-Reads the test examples, the SavedModel and the baseline (the last pushed model); sends the encoded photos through
-`serving_default`. Writes `metrics.json`, `predictions.jsonl` and `blessing.json`: whether the model may be pushed, and
-every reason for or against. A gate that compares refuses what is shown to be too bad, at `confidence`; where the photos
-are too few to tell, its message says so, and the other gates decide.
+Reads the test examples, the SavedModel and the baseline (the last pushed model), and further photos where options name
+them; sends the encoded photos through `serving_default`. Writes `metrics.json`, `predictions.jsonl` and
+`blessing.json`: whether the model may be pushed, and every reason for or against. A gate that compares refuses what is
+shown to be too bad, at `confidence`; where the photos are too few to tell, its message says so, and the other gates
+decide.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,30 +14,28 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from components.artifacts.baseline import read_baseline
 from components.artifacts.blessing import Check, write_blessing
 from components.artifacts.evaluation import (
     Accuracy,
-    BaselineMetrics,
     Metrics,
     Prediction,
     Uncalibrated,
     write_metrics,
     write_predictions,
 )
-from components.artifacts.examples import ENCODED, IndexRow, read_index, shards
-from components.artifacts.learned_photos import read_learned_photos, to_id
+from components.artifacts.examples import IndexRow, read_index, shards
 from components.artifacts.summary import Summary
+from components.data.sources.source import Description
 from components.errors import EvaluationError
+from components.evaluation import gates, photo_folders
+from components.evaluation.baseline import measure_baseline
+from components.evaluation.corruption import measure_corruptions
+from components.evaluation.limits import measure_elsewhere, measure_limits
+from components.evaluation.served_model import Outputs, ServedModel, read_encoded
 from components.options import check_at_least, check_range
-from components.progress import Progress
 from components.reporting import metrics
-from components.storage.cache import fetch_folder
-from components.storage.models import MARKER
 from components.training.calibration import temper
 from export.spec import ModelSpec, read_spec
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,13 @@ class EvaluatorOptions:
         max_accuracy_drop: how much less accurate than the last pushed model it may be, on the photos that neither has
             learned from; a model that is shown to be worse is not blessed.
         require_baseline: whether a pushed model that the candidate cannot be compared with speaks against it.
-        confidence: how sure it must be that a recall is too low, or a drop too large, 0.5–0.9999.
+        max_loss_rise: how much higher than the last pushed model's its mean cross-entropy may be, likewise.
+        max_refused_rise: how much larger than with the last pushed model the share of refused test photos may be.
+        max_foreign_rise: and the share of foreign photos that are let through.
+        confidence: how sure it must be that a recall is too low, or a drop or rise too large, 0.5–0.9999.
+        foreign_photos: a folder of photos of other things than the classes, in any depth; empty for none.
+        other_photos: a folder `<class>/*.jpg` of the same classes from another collection; empty for none.
+        corruptions: whether the validation photos are judged blurred, noisy, darkened and so on, too.
         batch_size: photos a call.
     """
 
@@ -61,16 +65,23 @@ class EvaluatorOptions:
     must_beat_majority: bool = True
     max_accuracy_drop: float = 0.0
     require_baseline: bool = False
+    max_loss_rise: float = 0.05
+    max_refused_rise: float = 0.05
+    max_foreign_rise: float = 0.05
     confidence: float = 0.95
+    foreign_photos: str = ""
+    other_photos: str = ""
+    corruptions: bool = False
     batch_size: int = 32
 
     def __post_init__(self) -> None:
-        check_range(self, 0, 1, "min_accuracy", "min_recall", "max_accuracy_drop")
+        check_range(
+            self, 0, 1, "min_accuracy", "min_recall", "max_accuracy_drop", "max_refused_rise", "max_foreign_rise"
+        )
+        check_at_least(self, 0, "max_loss_rise")
         check_range(self, 0.5, 0.9999, "confidence")
         check_at_least(self, 1, "batch_size")
 
-
-OTHER_CLASSES = "its classes are others"
 
 _SLICES: dict[str, Callable[[IndexRow], str]] = {
     "brightness": lambda r: "dark" if r["brightness"] < 0.3 else "bright" if r["brightness"] > 0.6 else "medium",
@@ -79,6 +90,21 @@ _SLICES: dict[str, Callable[[IndexRow], str]] = {
     "size": lambda r: "small" if r["width"] * r["height"] < 224 * 224 else "large",
     "format": lambda r: r["format"],
 }
+
+
+def describe_source(options: EvaluatorOptions) -> dict[str, Description]:
+    """Describe the folders of further photos, before anything runs: where their files change, a model is judged again.
+
+    Raises:
+        EvaluationError: a folder does not exist.
+        DataError: a folder holds no files, or cannot be read.
+    """
+    found: dict[str, Description] = {}
+    if options.foreign_photos:
+        found["foreign_photos"] = photo_folders.describe_foreign(options.foreign_photos)
+    if options.other_photos:
+        found["other_photos"] = photo_folders.describe_other(options.other_photos)
+    return found
 
 
 def evaluate(
@@ -93,64 +119,85 @@ def evaluate(
 
     Raises:
         EvaluationError: there is nothing to evaluate on, or the model cannot be called.
+        DataError: a folder of further photos cannot be read.
     """
-    rows = [row for row in read_index(examples_dir) if row["split"] == "test"]
+    index = list(read_index(examples_dir))
+    rows = [row for row in index if row["split"] == "test"]
     if not rows:
         raise EvaluationError("A model is evaluated on the test split, and it has no examples. Add photos to it.")
+    if options.corruptions and all(row["split"] != "validation" for row in index):
+        raise EvaluationError("evaluator.corruptions judges on the validation split, and it has no examples.")
     labels = np.array([row["label"] for row in rows])
     spec = read_spec(export_dir)
-    probabilities = _predict(export_dir, examples_dir, options.batch_size)
-    right = probabilities.argmax(axis=1) == labels
+    class_names = spec["class_names"]
+    foreign_pool, other_pool = (out_dir / f".{name}.tfrecord" for name in ("foreign", "other"))
+    foreign = photo_folders.open_foreign(options.foreign_photos, pool=foreign_pool) if options.foreign_photos else None
+    other = (
+        photo_folders.open_other(options.other_photos, class_names=class_names, pool=other_pool)
+        if options.other_photos
+        else None
+    )
+    model = ServedModel(export_dir, batch_size=options.batch_size)
+    outputs = model.classify(read_encoded(shards(examples_dir, "test")))
+    on_foreign = (foreign, model.classify(foreign.read(), desc="foreign photos")) if foreign else None
     measured: Metrics = {
-        **metrics.summarize(probabilities, labels, spec["class_names"]),
-        "uncalibrated": _undo_calibration(probabilities, labels, spec),
+        **metrics.summarize(outputs.probabilities, labels, class_names),
+        "uncalibrated": _undo_calibration(outputs.probabilities, labels, spec),
         "data": spec["data"],
         "weights": spec["weights"],
-        "slices": _slice(rows, right),
-        "baseline": _measure_baseline(baseline_dir, spec["class_names"], examples_dir, rows, right, options),
+        "slices": _slice(rows, outputs.probabilities.argmax(axis=1) == labels),
+        "limits": measure_limits(outputs, labels, spec, on_foreign),
+        "elsewhere": measure_elsewhere(other, model.classify(other.read(), desc="other photos"), spec)
+        if other
+        else None,
+        "corruptions": measure_corruptions(
+            model,
+            shards(examples_dir, "validation"),
+            class_names,
+            image_size_px=spec["image_size_px"],
+            batch_size=options.batch_size,
+        )
+        if options.corruptions
+        else None,
+        "baseline": measure_baseline(baseline_dir, class_names, examples_dir, rows, outputs, on_foreign, options),
     }
+    for pool in (foreign_pool, other_pool):
+        pool.unlink(missing_ok=True)
     write_metrics(out_dir, measured)
-    write_predictions(out_dir, map(_describe, rows, probabilities))
+    write_predictions(out_dir, (_describe(position, row, outputs) for position, row in enumerate(rows)))
     checks = [
-        _check_finite(probabilities, measured),
+        _check_finite(outputs.probabilities, measured),
         _check_accuracy(measured, options),
         _check_majority(measured, options),
         _check_recall(measured, options),
-        _check_baseline(measured, options),
+        gates.check_baseline(measured["baseline"], options),
+        gates.check_calibration(measured, options),
+        gates.check_refusal(measured, options),
+        *([gates.check_foreign(measured, options)] if foreign else []),
     ]
     blessed = write_blessing(out_dir, checks, validator="evaluator")
     low, high = measured["accuracy_interval"]
+    limits = measured["limits"]
     return {
         "accuracy": round(measured["accuracy"], 4),
         "interval": f"{low:.3f}–{high:.3f}",
         "loss": round(measured["loss"], 4) if measured["loss"] is not None else "none",
+        **({"refused": round(limits["refused"]["share"], 4)} if limits else {}),
         "blessed": blessed,
     }
 
 
-def _predict(model_dir: Path, examples_dir: Path, batch_size: int) -> NDArray[np.float32]:
-    """Send the encoded test photos through a SavedModel's `serving_default`: `float32 [N, C]`."""
-    import tensorflow as tf
-
-    features = {ENCODED: tf.io.FixedLenFeature([], tf.string)}
-    records = tf.data.TFRecordDataset([str(shard) for shard in shards(examples_dir, "test")])
-    photos = records.map(lambda record: tf.io.parse_single_example(record, features)[ENCODED])
-    try:
-        serve = tf.saved_model.load(str(model_dir)).signatures["serving_default"]
-        batches = Progress(photos.batch(batch_size), desc="evaluating", unit="batch")
-        return np.concatenate([serve(image_bytes=batch)["probabilities"].numpy() for batch in batches])
-    except (OSError, KeyError, TypeError, tf.errors.OpError) as exc:
-        raise EvaluationError(
-            f"The SavedModel must load and take encoded photos on serving_default: {model_dir} does not ({exc})."
-        ) from exc
-
-
-def _describe(row: IndexRow, probabilities: NDArray[np.float32]) -> Prediction:
+def _describe(position: int, row: IndexRow, outputs: Outputs) -> Prediction:
+    probabilities, limits = outputs.probabilities[position], outputs.limits
+    by_probability = np.argsort(-probabilities, kind="stable")
     return {
         "filename": row["filename"],
         "label": row["label"],
         "predicted": int(probabilities.argmax()),
         "probabilities": [round(float(probability), 6) for probability in probabilities],
+        "p_value": round(float(limits.p_values[position]), 6) if limits else None,
+        "is_known": bool(limits.is_known[position]) if limits else None,
+        "prediction_set": [int(n) for n in by_probability if limits.sets[position, n]] if limits else None,
     }
 
 
@@ -174,51 +221,6 @@ def _slice(rows: Sequence[IndexRow], right: NDArray[np.bool_]) -> dict[str, dict
         if len(set(values)) > 1:
             found[name] = {value: metrics.accuracy(right[values == value]) for value in sorted(set(values.tolist()))}
     return found
-
-
-def _measure_baseline(
-    baseline_dir: Path | None,
-    class_names: Sequence[str],
-    examples_dir: Path,
-    rows: Sequence[IndexRow],
-    right: NDArray[np.bool_],
-    options: EvaluatorOptions,
-) -> BaselineMetrics | None:
-    """Compare with the last pushed model on the photos that neither has learned from; say why where that cannot be."""
-    baseline = read_baseline(baseline_dir) if baseline_dir else None
-    if baseline is None or baseline["version"] is None or baseline["path"] is None:
-        return None
-    path = fetch_folder(baseline["path"], marker=MARKER)
-    learned = read_learned_photos(path)
-    unseen = np.array([learned is not None and to_id(row["sha256"]) not in learned for row in rows])
-    measured = BaselineMetrics(
-        version=baseline["version"],
-        accuracy=None,
-        candidate_accuracy=None,
-        num_examples=int(unseen.sum()),
-        num_only_baseline_right=0,
-        num_only_candidate_right=0,
-        p_value=None,
-        reason=None,
-    )
-    if read_spec(path)["class_names"] != class_names:
-        return {**measured, "reason": OTHER_CLASSES}
-    if learned is None:
-        return {**measured, "reason": "it carries no list of the photos that it learned from"}
-    if not unseen.any():
-        return {**measured, "reason": "it has learned from every test photo"}
-    labels = np.array([row["label"] for row in rows])
-    others = (_predict(path, examples_dir, options.batch_size).argmax(axis=1) == labels)[unseen]
-    ours = right[unseen]
-    num_lost, num_won = int((others & ~ours).sum()), int((ours & ~others).sum())
-    return {
-        **measured,
-        "accuracy": float(others.mean()),
-        "candidate_accuracy": float(ours.mean()),
-        "num_only_baseline_right": num_lost,
-        "num_only_candidate_right": num_won,
-        "p_value": metrics.drop_p_value(num_lost, num_won, len(ours), max_drop=options.max_accuracy_drop),
-    }
 
 
 def _check_finite(probabilities: NDArray[np.float32], measured: Metrics) -> Check:
@@ -271,39 +273,3 @@ def _check_recall(measured: Metrics, options: EvaluatorOptions) -> Check:
     else:
         message = f"the recall of every class is at least {bar}"
     return {"name": "min_recall", "passed": not shown, "message": message}
-
-
-def _check_baseline(measured: Metrics, options: EvaluatorOptions) -> Check:
-    baseline = measured["baseline"]
-    if baseline is None:
-        return {
-            "name": "baseline",
-            "passed": True,
-            "message": "no other model has been pushed: nothing to compare with",
-        }
-    pushed = f"the pushed version {baseline['version']}"
-    if baseline["reason"] == OTHER_CLASSES:
-        message = f"{pushed} has other classes: push this model under a name of its own, export.model_name"
-        return {"name": "baseline", "passed": False, "message": message}
-    if baseline["p_value"] is None:
-        passed = not options.require_baseline
-        message = (
-            f"it cannot be compared with {pushed}: {baseline['reason']}. The other checks decide; "
-            f"evaluator.require_baseline is {str(options.require_baseline).lower()}"
-        )
-        log.warning("evaluator: %s", message)
-        return {"name": "baseline", "passed": passed, "message": message}
-    num_lost, num_won = baseline["num_only_baseline_right"], baseline["num_only_candidate_right"]
-    passed = baseline["p_value"] >= 1 - options.confidence
-    is_lower = num_lost - num_won > options.max_accuracy_drop * baseline["num_examples"] + 1e-9
-    verdict = "is not shown to be" if passed else "is"
-    message = (
-        f"accuracy {baseline['candidate_accuracy']:.4f} {verdict} below that of {pushed} ({baseline['accuracy']:.4f}), "
-        f"less evaluator.max_accuracy_drop ({options.max_accuracy_drop}): of {baseline['num_examples']} photos that "
-        f"neither has learned from {num_lost} are right with the pushed one alone and {num_won} with this one alone, "
-        f"p = {baseline['p_value']:.3f}"
-    )
-    if passed and is_lower:
-        message += "; too few to tell"
-        log.warning("evaluator: %s", message)
-    return {"name": "baseline", "passed": passed, "message": message}

@@ -6,17 +6,14 @@ explanations. Writes `report.html`, a page that needs nothing but itself (images
 `plots/*.png`. It exists so that a verdict can be judged without opening a single JSON file.
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from PIL import Image, ImageOps
-
 from components.artifacts.blessing import Check, read_blessing
 from components.artifacts.evaluation import Metrics, Prediction, read_metrics, read_predictions
-from components.artifacts.examples import read_encoded_at, read_examples
+from components.artifacts.examples import read_examples
 from components.artifacts.explanations import read_explanations
 from components.artifacts.infra_validation import SERVER_LOG
 from components.artifacts.litert_evaluation import LiteRTEvaluation, read_litert_evaluation
@@ -27,15 +24,14 @@ from components.artifacts.statistics import Statistics, read_statistics
 from components.artifacts.summary import Summary
 from components.artifacts.training import History, read_history, read_training
 from components.artifacts.validation import read_validation
-from components.errors import ComponentError
 from components.options import check_range
-from components.reporting import page, plots
+from components.reporting import limits_plots, page, plots
+from components.reporting.gallery import read_photos, to_thumbnail
 from serving.errors import read_tail
 
-MAX_MISTAKES = 200
-"""About 6 kB a thumbnail: with the plots, a page below 2 MB."""
+MAX_PHOTOS = 200
+"""About 6 kB a thumbnail: with the plots, a page below 2 MB, or 3 MB with as many of both kinds."""
 MAX_CONFUSIONS = 5
-THUMBNAIL_PX = 160
 
 
 @dataclass(frozen=True)
@@ -44,22 +40,26 @@ class ReportOptions:
 
     Attributes:
         num_mistakes: at most so many mistakes are shown as photos, 0 to 200.
+        num_strange: so many of the test photos that look least like the others, 0 to 200.
     """
 
     num_mistakes: int = 24
+    num_strange: int = 12
 
     def __post_init__(self) -> None:
-        check_range(self, 0, MAX_MISTAKES, "num_mistakes")
+        check_range(self, 0, MAX_PHOTOS, "num_mistakes", "num_strange")
 
 
-class _Mistake(TypedDict):
-    """What the page shows of a wrong prediction; the thumbnail is a data URI, or `None` if it cannot be made."""
+class _Shown(TypedDict):
+    """What the page shows of a prediction; the thumbnail is a data URI, or `None` if it cannot be made."""
 
     filename: str
     true: str
     predicted: str
     probability: float
     true_probability: float
+    p_value: float | None
+    is_known: bool | None
     thumbnail: str | None
 
 
@@ -122,7 +122,9 @@ def build(
     examples, statistics = read_examples(examples_dir), read_statistics(statistics_dir)
     training, history = read_training(training_dir), read_history(training_dir)
     metrics, on_device = read_metrics(evaluation_dir), read_litert_evaluation(litert_evaluation_dir)
-    mistakes = _find_mistakes(read_predictions(evaluation_dir))
+    predictions = read_predictions(evaluation_dir)
+    mistakes = _find_mistakes(predictions)
+    strangest = _find_strangest(predictions)[: options.num_strange]
     images = _draw(history, metrics, statistics, on_device)
     decision = _describe_decision(evaluation_dir, infra_validation_dir, push_dir)
     html = page.template("report").render(
@@ -140,7 +142,8 @@ def build(
         parity=read_parity(parity_dir),
         confusions=_find_confusions(metrics["confusion_matrix"], metrics["class_names"]),
         explanations=_describe_explanations(explanation_dir, metrics["class_names"]),
-        mistakes=_describe_mistakes(mistakes[: options.num_mistakes], examples_dir, metrics["class_names"]),
+        mistakes=_describe(mistakes[: options.num_mistakes], examples_dir, metrics["class_names"]),
+        strangest=_describe(strangest, examples_dir, metrics["class_names"]),
         num_mistakes=len(mistakes),
         manifests=[read_manifest(folder) for folder in inputs],
         trainer=read_manifest(training_dir),
@@ -178,6 +181,10 @@ def _draw(
         ),
         "data": plots.data(statistics["splits"], names),
     }
+    if limits := metrics["limits"]:
+        images["risk_coverage"] = limits_plots.risk_coverage(limits["risk_coverage"])
+        foreign = limits["foreign"]["p_values"] if limits["foreign"] else ()
+        images["p_values"] = limits_plots.p_values(limits["p_values"], foreign, limits["expected_refused_share"])
     if on_device["saved_model"]:
         images["on_device"] = plots.on_device({"SavedModel": on_device["saved_model"], **on_device["files"]})
     return images
@@ -204,20 +211,30 @@ def _find_mistakes(predictions: Sequence[Prediction]) -> list[tuple[int, Predict
     return sorted(wrong, key=lambda each: -each[1]["probabilities"][each[1]["predicted"]])
 
 
-def _describe_mistakes(
-    mistakes: Sequence[tuple[int, Prediction]], examples_dir: Path, class_names: Sequence[str]
-) -> list[_Mistake]:
-    photos = _read_photos(examples_dir, {position: mistake["filename"] for position, mistake in mistakes})
+def _find_strangest(predictions: Sequence[Prediction]) -> list[tuple[int, Prediction]]:
+    """Return the predictions with their positions, the least p-value first; none of a model without limits."""
+    return sorted(
+        ((position, p) for position, p in enumerate(predictions) if p["p_value"] is not None),
+        key=lambda each: each[1]["p_value"] or 0.0,
+    )
+
+
+def _describe(
+    predictions: Sequence[tuple[int, Prediction]], examples_dir: Path, class_names: Sequence[str]
+) -> list[_Shown]:
+    photos = read_photos(examples_dir, {position: each["filename"] for position, each in predictions})
     return [
         {
-            "filename": mistake["filename"],
-            "true": class_names[mistake["label"]],
-            "predicted": class_names[mistake["predicted"]],
-            "probability": mistake["probabilities"][mistake["predicted"]],
-            "true_probability": mistake["probabilities"][mistake["label"]],
-            "thumbnail": _to_thumbnail(photos[position]),
+            "filename": each["filename"],
+            "true": class_names[each["label"]],
+            "predicted": class_names[each["predicted"]],
+            "probability": each["probabilities"][each["predicted"]],
+            "true_probability": each["probabilities"][each["label"]],
+            "p_value": each["p_value"],
+            "is_known": each["is_known"],
+            "thumbnail": to_thumbnail(photos[position]),
         }
-        for position, mistake in mistakes
+        for position, each in predictions
     ]
 
 
@@ -232,33 +249,6 @@ def _describe_explanations(explanation_dir: Path, class_names: Sequence[str]) ->
         }
         for explanation in read_explanations(explanation_dir)
     ]
-
-
-def _read_photos(examples_dir: Path, filenames: dict[int, str]) -> dict[int, bytes]:
-    """Return the encoded photos at some positions of the test split, given the file name expected at each."""
-    # A model without mistakes reads no photo, and needs no TensorFlow, which takes seconds to import.
-    found = read_encoded_at(examples_dir, "test", filenames)
-    photos = {position: encoded for position, (filename, encoded) in found.items() if filename == filenames[position]}
-    if lost := sorted(filenames.keys() - photos.keys()):
-        raise ComponentError(
-            "The predictions must be of the photos in the test shards, in their order. Received: "
-            f"{filenames[lost[0]]!r} as prediction {lost[0]}, which is not the photo there. "
-            "Evaluate these examples again with --force evaluator."
-        )
-    return photos
-
-
-def _to_thumbnail(encoded: bytes) -> str | None:
-    """Return a photo as the data URI of a JPEG of at most 160 px a side; `None` if it cannot be decoded."""
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-    except OSError:  # TensorFlow decodes some files that Pillow does not.
-        return None
-    buffer = io.BytesIO()
-    upright.save(buffer, "JPEG", quality=80, comment=b"")
-    return page.to_data_uri(buffer.getvalue(), "image/jpeg")
 
 
 def _find_confusions(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> list[tuple[str, str, int]]:

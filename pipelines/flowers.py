@@ -70,6 +70,7 @@ STEPS = (
         function="components.evaluator:evaluate",
         inputs={"examples_dir": "examples", "export_dir": "export", "baseline_dir": "baseline"},
         options={"options": "evaluator"},
+        source="components.evaluator:describe_source",
         kind="Metrics",
     ),
     Step(

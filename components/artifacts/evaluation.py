@@ -62,6 +62,132 @@ class ProbabilityMetrics(LabelMetrics):
     calibration: Calibration
 
 
+class Share(TypedDict):
+    """A share of photos, its 95 % interval [low, high], and the number of all of them."""
+
+    share: float
+    interval: list[float]
+    num_examples: int
+
+
+class KnownLimits(TypedDict):
+    """What a model says of photos of its classes.
+
+    Attributes:
+        refused: the share that is refused as none of the classes.
+        covered: the share whose prediction set holds the right label.
+        mean_set_size: labels in a prediction set.
+    """
+
+    refused: Share
+    covered: Share
+    mean_set_size: float
+
+
+class RiskPoint(TypedDict):
+    """The error rate of the most confident predictions; `coverage` is their share of all, above 0 and up to 1."""
+
+    coverage: float
+    error: float
+
+
+class PValueBin(TypedDict):
+    """The photos whose p-value is above `lower` and at most `upper`."""
+
+    lower: float
+    upper: float
+    num_examples: int
+
+
+class Foreign(TypedDict):
+    """Photos of other things than the classes.
+
+    Attributes:
+        folder: where they lie.
+        num_unreadable: files in it that are no images that can be read.
+        refused: the share that is refused, as all should be.
+        auroc: how likely a test photo has a higher p-value than a foreign one, a tie counting half; 0.5 is chance.
+        p_values: the histogram of their p-values.
+    """
+
+    folder: str
+    num_unreadable: int
+    refused: Share
+    auroc: float
+    p_values: list[PValueBin]
+
+
+class LimitsMetrics(KnownLimits):
+    """What the model knows of its limits, on the test photos.
+
+    Attributes:
+        expected_refused_share: the share of known photos that it was made to refuse; null where its spec has none.
+        expected_coverage: the share of photos whose right label its sets were made to hold; null likewise.
+        set_sizes: how many prediction sets have no label, one, two and so on, `[C + 1]`.
+        accepted: the accuracy on photos that are not refused; null where all are.
+        risk_coverage: at most 50 points, the most confident predictions first.
+        p_values: the histogram of the p-values, the least strange photos first.
+        foreign: null without such photos.
+    """
+
+    expected_refused_share: float | None
+    expected_coverage: float | None
+    set_sizes: list[int]
+    accepted: Accuracy | None
+    risk_coverage: list[RiskPoint]
+    p_values: list[PValueBin]
+    foreign: Foreign | None
+
+
+class Elsewhere(Accuracy):
+    """Photos of the same classes from another collection; `limits` is null for a model that has none.
+
+    `num_unreadable` files in the folder are no images that can be read.
+    """
+
+    folder: str
+    num_unreadable: int
+    loss: float | None
+    ece: float
+    limits: KnownLimits | None
+
+
+class Corrupted(Accuracy):
+    """The validation photos after a corruption; `refused` is null for a model without limits."""
+
+    loss: float | None
+    ece: float
+    refused: Share | None
+
+
+class PairedLoss(TypedDict):
+    """The mean cross-entropy of both models on the same photos, and the p-value of the rise, see `rise_p_value`."""
+
+    baseline: float
+    candidate: float
+    p_value: float
+
+
+class PairedShare(TypedDict):
+    """A share that should be small, of both models on the same photos.
+
+    Attributes:
+        baseline: of the pushed model.
+        candidate: of the candidate.
+        num_examples: how many photos there are.
+        num_only_baseline: photos that count for the pushed model alone.
+        num_only_candidate: photos that count for the candidate alone.
+        p_value: of the rise, see `drop_p_value`.
+    """
+
+    baseline: float
+    candidate: float
+    num_examples: int
+    num_only_baseline: int
+    num_only_candidate: int
+    p_value: float
+
+
 class BaselineMetrics(TypedDict):
     """The pushed model on the test photos that neither model has learned from, beside the candidate.
 
@@ -74,6 +200,9 @@ class BaselineMetrics(TypedDict):
         num_only_candidate_right: photos that only the candidate classifies right.
         p_value: of the drop, see `drop_p_value`; null where it cannot be judged.
         reason: why it cannot be judged; null where it can.
+        loss: the cross-entropy of both; null where it cannot be judged, or is not finite.
+        refused: the share of these photos that is refused; null where it cannot be judged, or a model has no limits.
+        let_through: the share of foreign photos that is not refused; null likewise, and without such photos.
     """
 
     version: int
@@ -84,6 +213,9 @@ class BaselineMetrics(TypedDict):
     num_only_candidate_right: int
     p_value: float | None
     reason: str | None
+    loss: PairedLoss | None
+    refused: PairedShare | None
+    let_through: PairedShare | None
 
 
 class Uncalibrated(TypedDict):
@@ -96,22 +228,42 @@ class Uncalibrated(TypedDict):
 
 
 class Metrics(ProbabilityMetrics):
-    """`metrics.json`; `slices` are parts of the test photos, by property and value."""
+    """`metrics.json`.
+
+    Attributes:
+        uncalibrated: the model without its temperature.
+        data: the photos that it was trained on.
+        weights: its backbone's.
+        slices: parts of the test photos, by property and value.
+        limits: null for a model that says nothing of them.
+        elsewhere: null without photos from elsewhere.
+        corruptions: by name, the photos as they are first; null where this was not wanted.
+        baseline: null where no model was pushed before.
+    """
 
     uncalibrated: Uncalibrated
     data: DataOrigin
     weights: WeightsOrigin
     slices: dict[str, dict[str, Accuracy]]
+    limits: LimitsMetrics | None
+    elsewhere: Elsewhere | None
+    corruptions: dict[str, Corrupted] | None
     baseline: BaselineMetrics | None
 
 
 class Prediction(TypedDict):
-    """One line of `predictions.jsonl`: labels are indices into the class names, probabilities are rounded to 1e-6."""
+    """One line of `predictions.jsonl`: labels are indices into the class names, probabilities are rounded to 1e-6.
+
+    `p_value`, `is_known` and `prediction_set` (the most probable label first) are null for a model without limits.
+    """
 
     filename: str
     label: int
     predicted: int
     probabilities: list[float]
+    p_value: float | None
+    is_known: bool | None
+    prediction_set: list[int] | None
 
 
 def read_metrics(evaluation_dir: Path) -> Metrics:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,15 @@ from components.artifacts.evaluation import (
     ClassMetrics,
     LabelMetrics,
     ProbabilityMetrics,
+    PValueBin,
+    RiskPoint,
+    Share,
 )
 
 NUM_CALIBRATION_BINS = 15  # as in Guo et al. 2017
+MAX_RISK_POINTS = 50
+_P_VALUE_BINS_PER_DECADE, _NUM_P_VALUE_BINS = 4, 13
+"""Down to 10 ** -3 and below: a model of ours has no p-value under 1 in 1,001."""
 
 
 def wilson_interval(num_right: int, num_examples: int, *, tail: float = 0.025) -> list[float]:
@@ -62,6 +69,73 @@ def drop_p_value(num_lost: int, num_won: int, num_examples: int, *, max_drop: fl
     b = (2 * n - num_lost + num_won) * d - num_lost - num_won
     won = (math.sqrt(b * b + 8 * n * num_won * d * (1 - d)) - b) / (4 * n)
     return 1 - NormalDist().cdf(excess / math.sqrt(n * (2 * won + d * (1 - d))))
+
+
+def rise_p_value(rises: NDArray[np.floating[Any]], *, max_rise: float = 0.0) -> float:
+    """Return how likely so large a mean rise is, if the true one is `max_rise`: small is shown to be worse.
+
+    One-sided, for a number of each example, by a normal approximation of the mean (Student's paired test without his
+    correction for few examples).
+
+    Args:
+        rises: `float [N]`, how much more it is with this model than with the other.
+        max_rise: how much more it may be on average.
+
+    >>> round(rise_p_value(np.array([0.2, 0.1] * 50), max_rise=0.15), 2), rise_p_value(np.array([0.2] * 9))
+    (0.5, 0.0)
+    """
+    excess = float(rises.mean()) - max_rise
+    error = float(rises.std(ddof=1)) / math.sqrt(len(rises)) if len(rises) > 1 else math.inf
+    if error < 1e-12:
+        return 0.0 if excess > 1e-9 else 1.0
+    return 1 - NormalDist().cdf(excess / error)
+
+
+def share(which: NDArray[np.bool_]) -> Share:
+    """Return the share of examples for which something is true, with its interval and their number."""
+    count, num_examples = int(which.sum()), len(which)
+    interval = wilson_interval(count, num_examples)
+    return {"share": count / num_examples, "interval": interval, "num_examples": num_examples}
+
+
+def auroc(higher: NDArray[np.float32], lower: NDArray[np.float32]) -> float:
+    """Return how likely a score of the first is above one of the second, a tie counting half (J. Hanley, 1982).
+
+    >>> auroc(np.array([0.5, 0.9]), np.array([0.1, 0.5]))
+    0.875
+    """
+    ordered = np.sort(lower)
+    num_below, num_up_to = (np.searchsorted(ordered, higher, side=side) for side in ("left", "right"))
+    return float((num_below + num_up_to).sum() / (2 * len(higher) * len(lower)))
+
+
+def risk_coverage(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> list[RiskPoint]:
+    """Return the error rate of the most confident share of the predictions (Y. Geifman and R. El-Yaniv, 2017).
+
+    Args:
+        confidence: `float32 [N]`, 0–1; a NaN is the least.
+        right: `bool [N]`.
+
+    Returns:
+        At most 50 points in equal steps of coverage; the last one is of all predictions.
+    """
+    order = np.argsort(-np.nan_to_num(confidence), kind="stable")
+    num_wrong, num_examples = np.cumsum(~right[order]), len(right)
+    counts = sorted({-(-step * num_examples // MAX_RISK_POINTS) for step in range(1, MAX_RISK_POINTS + 1)})
+    return [{"coverage": count / num_examples, "error": float(num_wrong[count - 1] / count)} for count in counts]
+
+
+def p_value_histogram(p_values: NDArray[np.float32]) -> list[PValueBin]:
+    """Count p-values, 0–1, in bins that are equal on a logarithmic scale, from 1 downwards; the last one ends at 0."""
+    # With room for the rounding of a float32 at a bound.
+    depths = -np.log10(np.maximum(p_values.astype(np.float64), 1e-9)) * _P_VALUE_BINS_PER_DECADE + 1e-6
+    which = depths.clip(0, _NUM_P_VALUE_BINS - 1).astype(int)
+    counts = np.bincount(which, minlength=_NUM_P_VALUE_BINS).tolist()
+    bounds = [10 ** (-number / _P_VALUE_BINS_PER_DECADE) for number in range(_NUM_P_VALUE_BINS)] + [0.0]
+    return [
+        {"lower": bounds[number + 1], "upper": bounds[number], "num_examples": count}
+        for number, count in enumerate(counts)
+    ]
 
 
 def accuracy(right: NDArray[np.bool_]) -> Accuracy:
@@ -123,6 +197,11 @@ def calibration(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> Ca
     return {"ece": error, "bins": bins}
 
 
+def cross_entropy(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the cross-entropy `float32 [N]` of each example; probabilities `[N, C]` below 1e-7 count as that."""
+    return -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-7))
+
+
 def summarize_classes(
     predicted: NDArray[np.int64], labels: NDArray[np.int64], class_names: Sequence[str]
 ) -> LabelMetrics:
@@ -155,7 +234,7 @@ def summarize(
         class_names: the C labels.
     """
     predicted = probabilities.argmax(axis=1)
-    loss = float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-7)).mean())
+    loss = float(cross_entropy(probabilities, labels).mean())
     brier = float(((probabilities - np.eye(len(class_names))[labels]) ** 2).sum(axis=1).mean())  # G. Brier, 1950
     return {
         **summarize_classes(predicted, labels, class_names),

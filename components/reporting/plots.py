@@ -49,7 +49,7 @@ def learning_curve(history: dict[str, History], metric: str) -> bytes:
     phases = [history[name] for name in ("head", "fine_tune") if name in history]
     figure = Figure(figsize=(5.4, 3.6), layout="constrained")
     axes = figure.add_subplot()
-    _style(axes, xlabel="epoch", ylabel=metric)
+    style(axes, xlabel="epoch", ylabel=metric)
     for key, label, color in ((metric, "training", BLUE), (f"val_{metric}", "validation", ORANGE)):
         values = [value for phase in phases for value in phase[key]]
         epochs = np.arange(1, len(values) + 1)
@@ -60,7 +60,7 @@ def learning_curve(history: dict[str, History], metric: str) -> bytes:
         start = len(phases[0][metric]) + 0.5
         axes.axvline(start, color=GREY, linestyle="--", linewidth=1, label="fine-tuning starts")
     axes.legend(frameon=False, fontsize=9)
-    return _png(figure)
+    return to_png(figure)
 
 
 def confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> bytes:
@@ -73,7 +73,7 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str]
     side = _side(len(class_names))
     figure = Figure(figsize=(side + 0.4, side), layout="constrained")
     _draw_confusion(figure.add_subplot(), matrix, class_names)
-    return _png(figure)
+    return to_png(figure)
 
 
 def model_results(
@@ -89,7 +89,7 @@ def model_results(
     side = _side(len(class_names))
     figure = Figure(figsize=(2 * side + 0.8, side), layout="constrained")
     bars, cells = figure.subplots(1, 2)
-    _style(bars, xlabel="", ylabel="")
+    style(bars, xlabel="", ylabel="")
     rows = np.arange(len(class_names))
     classes = [per_class[name] for name in class_names]
     for offset, label, values, color in (
@@ -104,7 +104,7 @@ def model_results(
     bars.grid(visible=False, axis="y")
     bars.legend(frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     _draw_confusion(cells, matrix, class_names)
-    return _png(figure)
+    return to_png(figure)
 
 
 def calibration(bins: Sequence[CalibrationBin], before: Sequence[CalibrationBin] = ()) -> bytes:
@@ -121,7 +121,7 @@ def calibration(bins: Sequence[CalibrationBin], before: Sequence[CalibrationBin]
     left = [each["lower"] for each in filled]
     width = [each["upper"] - each["lower"] for each in filled]
     accuracies = [each["accuracy"] for each in filled]
-    _style(top, xlabel="", ylabel="accuracy")
+    style(top, xlabel="", ylabel="accuracy")
     top.bar(left, accuracies, width, align="edge", color=BLUE, alpha=0.25, edgecolor="white")
     confidences = [each["confidence"] for each in filled]
     top.plot(confidences, accuracies, color=BLUE, marker="o", markersize=4.5, label="measured")
@@ -131,12 +131,12 @@ def calibration(bins: Sequence[CalibrationBin], before: Sequence[CalibrationBin]
     top.plot((0, 1), (0, 1), color=GREY, linestyle="--", linewidth=1, label="perfectly calibrated")
     top.set(xlim=(0, 1), ylim=(0, 1.05))
     top.legend(frameon=False, fontsize=9, loc="upper left")
-    _style(bottom, xlabel="confidence", ylabel="photos")
+    style(bottom, xlabel="confidence", ylabel="photos")
     counts = bottom.bar(left, [each["num_examples"] for each in filled], width, align="edge", color=BLUE)
     bottom.bar_label(counts, fontsize=8, padding=1)
     bottom.margins(y=0.3)
     bottom.grid(visible=False)
-    return _png(figure)
+    return to_png(figure)
 
 
 def data(splits: Mapping[str, SplitStatistics], class_names: Sequence[str]) -> bytes:
@@ -150,8 +150,8 @@ def data(splits: Mapping[str, SplitStatistics], class_names: Sequence[str]) -> b
     height = min(max(0.32 * len(class_names) + 1.0, 2.4), 12.0)
     figure = Figure(figsize=(5.4, height + 2.4), layout="constrained")
     counts, brightness = figure.subplots(2, 1, height_ratios=(height, 2.4))
-    _style(counts, xlabel="photos", ylabel="")
-    _style(brightness, xlabel="mean brightness of a photo, from black to white", ylabel="share of the split")
+    style(counts, xlabel="photos", ylabel="")
+    style(brightness, xlabel="mean brightness of a photo, from black to white", ylabel="share of the split")
     left = np.zeros(len(class_names))
     for index, (split, statistics) in enumerate(splits.items()):
         color = COLORS[index % len(COLORS)]
@@ -167,7 +167,7 @@ def data(splits: Mapping[str, SplitStatistics], class_names: Sequence[str]) -> b
     counts.legend(frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     brightness.set(xlim=(0, 1), xticks=(0, 0.5, 1))
     brightness.set_ylim(bottom=0)
-    return _png(figure)
+    return to_png(figure)
 
 
 def on_device(models: Mapping[str, Measured]) -> bytes:
@@ -179,7 +179,7 @@ def on_device(models: Mapping[str, Measured]) -> bytes:
     figure = Figure(figsize=(8.4, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, label in ((left, "latency, ms"), (right, "size, MB")):
-        _style(axes, xlabel=label, ylabel="accuracy" if axes is left else "")
+        style(axes, xlabel=label, ylabel="accuracy" if axes is left else "")
         for (name, row), color in zip(models.items(), itertools.cycle(COLORS)):
             low, high = row["accuracy_interval"]
             error = [[row["accuracy"] - low], [high - row["accuracy"]]]
@@ -187,7 +187,7 @@ def on_device(models: Mapping[str, Measured]) -> bytes:
             axes.errorbar(cost, row["accuracy"], yerr=error, fmt="o", color=color, capsize=3, label=name)
         axes.set_xlim(left=0)
     figure.legend(*right.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
-    return _png(figure)
+    return to_png(figure)
 
 
 def photos(images: Sequence[NDArray[np.uint8]], titles: Sequence[str], *, num_columns: int = 6) -> bytes:
@@ -206,7 +206,7 @@ def photos(images: Sequence[NDArray[np.uint8]], titles: Sequence[str], *, num_co
     for axes, image, title in zip(grid.flat, images, titles):  # noqa: B905 (the last row may end early)
         axes.imshow(image)
         axes.set_title(title, fontsize=8, parse_math=False, fontfamily=fonts)
-    return _png(figure)
+    return to_png(figure)
 
 
 def comparison(rows: Sequence[Row]) -> bytes:
@@ -218,7 +218,7 @@ def comparison(rows: Sequence[Row]) -> bytes:
     """
     figure = Figure(figsize=(8.4, 0.34 * len(rows) + 1.2), layout="constrained")
     axes = figure.add_subplot()
-    _style(axes, xlabel="accuracy on the test photos, with 95 % interval", ylabel="")
+    style(axes, xlabel="accuracy on the test photos, with 95 % interval", ylabel="")
     sources = list(dict.fromkeys(row["learns_from"] for row in rows))
     for position, row in enumerate(rows):
         low, high = row["accuracy_interval"]
@@ -236,7 +236,7 @@ def comparison(rows: Sequence[Row]) -> bytes:
     _name_ticks(axes, "y", [f"{row['model']} · {row['learns_from']}" for row in rows])
     axes.set(xlim=(0, 1.05), ylim=(len(rows) - 0.5, -0.5))
     axes.grid(visible=False, axis="y")
-    return _png(figure)
+    return to_png(figure)
 
 
 def _draw_confusion(axes: Axes, matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> None:
@@ -295,13 +295,15 @@ def _side(num_classes: int) -> float:
     return min(max(0.5 * num_classes + 2.0, 4.4), 12.0)
 
 
-def _style(axes: Axes, *, xlabel: str, ylabel: str) -> None:
+def style(axes: Axes, *, xlabel: str, ylabel: str) -> None:
+    """Give axes their labels and the look of all plots."""
     axes.set(xlabel=xlabel, ylabel=ylabel, axisbelow=True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e4e4e4", linewidth=0.8)
 
 
-def _png(figure: Figure) -> bytes:
+def to_png(figure: Figure) -> bytes:
+    """Return a figure as the bytes of a PNG."""
     buffer = io.BytesIO()
     # Without the Software field, which holds matplotlib's version, the bytes depend on the image alone.
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from components import evaluator
 from components.artifacts.baseline import Baseline, write_baseline
@@ -21,23 +20,11 @@ from components.errors import EvaluationError
 from components.evaluator import EvaluatorOptions
 from components.reporting import metrics
 from components.storage.bucket import Bucket
-from components.storage.files import read_json, write_json
-from export.spec import SPEC, read_spec
+from components.storage.files import read_json
+from export.spec import read_spec
+from tests.components.oracles import save_oracle, write_spec
 
 NO_BASELINE: Baseline = {"version": None, "path": None}
-
-
-class Oracle(tf.Module):
-    """Knows some photos by heart, and what to predict for each."""
-
-    def __init__(self, photos: list[bytes], predictions: NDArray[np.float32]) -> None:
-        super().__init__()
-        self.photos, self.predictions = tf.constant(photos), tf.constant(predictions)
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")], autograph=False)
-    def serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        number = tf.argmax(image_bytes[:, tf.newaxis] == self.photos[tf.newaxis], axis=1)
-        return {"probabilities": tf.gather(self.predictions, number)}
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +51,7 @@ def save(tmp_path_factory: pytest.TempPathFactory, rows: list[IndexRow], example
         if nan:
             predictions[-1] = np.nan
         folder = tmp_path_factory.mktemp("model")
-        module = Oracle(photos, predictions)
-        tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
+        save_oracle(folder, photos, {"probabilities": predictions})
         write_spec(folder, list(class_names) or read_examples(examples_dir)["class_names"])
         if num_learned is not None:
             learned = [{**row, "split": "train"} for row in rows[10 - num_learned :]]
@@ -73,11 +59,6 @@ def save(tmp_path_factory: pytest.TempPathFactory, rows: list[IndexRow], example
         return folder
 
     return save
-
-
-def write_spec(folder: Path, class_names: list[str]) -> None:
-    spec = {"class_names": class_names, "data": {"source": "drawn"}, "weights": {"source": "none"}, "temperature": 0.5}
-    write_json(folder / SPEC, spec)
 
 
 @pytest.fixture
@@ -109,10 +90,10 @@ def failed(result: dict[str, Any]) -> dict[str, str]:
 def test_good_model_is_blessed_where_there_is_nothing_to_compare_with(save: Any, evaluate: Any) -> None:
     result = evaluate(save(9))
     assert result["blessed"] is result["blessing"]["blessed"] is True
-    names = ["finite", "min_accuracy", "majority", "min_recall", "baseline"]
+    names = ["finite", "min_accuracy", "majority", "min_recall", "baseline", "calibration", "refusal"]
     assert [check["name"] for check in result["blessing"]["checks"]] == names
     assert result["accuracy"] == result["metrics"]["accuracy"] == 0.9
-    assert result["metrics"]["baseline"] is None
+    assert all(result["metrics"][name] is None for name in ("baseline", "limits", "elsewhere", "corruptions"))
 
 
 def test_metrics_are_those_of_the_predictions_whatever_the_size_of_a_batch(
@@ -170,7 +151,9 @@ def test_accuracy_below_the_least_is_not_blessed(save: Any, evaluate: Any, num_r
 def test_a_model_that_is_shown_to_be_worse_than_the_pushed_one_is_not_blessed(
     save: Any, evaluate: Any, num_right: int, max_accuracy_drop: float, blessed: bool
 ) -> None:
-    result = evaluate(save(num_right), baseline=save(10), max_accuracy_drop=max_accuracy_drop, min_accuracy=0)
+    result = evaluate(
+        save(num_right), baseline=save(10), max_accuracy_drop=max_accuracy_drop, min_accuracy=0, max_loss_rise=9
+    )
     baseline = result["metrics"]["baseline"]
     assert (baseline["version"], baseline["accuracy"], baseline["num_examples"]) == (7, 1.0, 10)
     assert baseline["num_only_baseline_right"] == 10 - num_right
@@ -184,7 +167,7 @@ def test_a_model_that_is_shown_to_be_worse_than_the_pushed_one_is_not_blessed(
 
 def test_one_photo_less_is_too_few_to_tell(save: Any, evaluate: Any, caplog: pytest.LogCaptureFixture) -> None:
     result = evaluate(save(9), baseline=save(10))
-    check = result["blessing"]["checks"][-1]
+    check = result["blessing"]["checks"][4]
     assert check["passed"]
     assert check["message"].endswith("p = 0.500; too few to tell")
     assert "too few to tell" in caplog.text
@@ -205,7 +188,7 @@ def test_a_baseline_that_cannot_be_judged_is_said_and_an_option_decides(
     save: Any, evaluate: Any, num_learned: int | None, reason: str, require_baseline: bool
 ) -> None:
     result = evaluate(save(7), baseline=save(10, num_learned=num_learned), require_baseline=require_baseline)
-    check = result["blessing"]["checks"][-1]
+    check = result["blessing"]["checks"][4]
     assert result["blessed"] is check["passed"] is not require_baseline
     assert f"cannot be compared with the pushed version 7: it has {reason}" in check["message"].replace(
         "it c", "it has c"

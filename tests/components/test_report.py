@@ -4,7 +4,6 @@ import base64
 import html
 import io
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,11 @@ from components.artifacts.push import read_push
 from components.artifacts.validation import read_validation
 from components.errors import ComponentError
 from components.report import ReportOptions
-from components.storage.files import read_json, write_json
+from components.reporting.gallery import to_thumbnail
+from components.storage.files import read_json
+from tests.components.report_inputs import Inputs, read_text
 
+LIMITS = ("p_values", "risk_coverage")
 EVIL = '<img src=x onerror="alert(1)">.jpg'
 
 
@@ -46,21 +48,6 @@ def mistakes(folders: dict[str, Path]) -> list[Prediction]:
     return sorted(wrong, key=lambda p: -max(p["probabilities"]))
 
 
-class Inputs:
-    """A copy of what the report reads, of which a test changes single values."""
-
-    def __init__(self, root: Path, folders: dict[str, Path]) -> None:
-        self.root = root
-        self.folders = {name: Path(shutil.copytree(folder, root / name)) for name, folder in folders.items()}
-
-    def change(self, file: str, **values: Any) -> None:
-        write_json(self.root / file, read_json(self.root / file) | values)
-
-    def build(self, **options: int) -> str:
-        report.build(**self.folders, out_dir=self.root / "out", options=ReportOptions(**options))
-        return (self.root / "out" / "report.html").read_text(encoding="utf-8")
-
-
 @pytest.fixture
 def changed(
     tmp_path: Path, folders: dict[str, Path], artifact: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
@@ -69,12 +56,6 @@ def changed(
     images = {path.stem: path.read_bytes() for path in (artifact("report") / "plots").iterdir()}
     monkeypatch.setattr(report, "_draw", lambda *numbers: images)
     return Inputs(tmp_path, folders)
-
-
-def _text(page: str) -> str:
-    """Return what a reader sees, spaces collapsed."""
-    body = re.sub(r"<[^>]*>", " ", page[page.index("<body>") :])
-    return re.sub(r"\s+", " ", html.unescape(body))
 
 
 def _percent(*values: float) -> str:
@@ -95,7 +76,7 @@ def _filenames(page: str) -> list[str]:
 
 
 def test_report_tells_how_good_each_file_for_a_device_is(page: str, folders: dict[str, Path], changed: Inputs) -> None:
-    text = _text(page)
+    text = read_text(page)
     evaluation = read_litert_evaluation(folders["litert_evaluation_dir"])
     assert len(evaluation["files"]) == 4
     for kind, file in evaluation["files"].items():
@@ -108,7 +89,7 @@ def test_report_tells_how_good_each_file_for_a_device_is(page: str, folders: dic
         assert row in text
     evaluation["files"]["int8"] |= {"passed": False, "objections": ["it predicts one class for everything"]}
     changed.change("litert_evaluation_dir/evaluation.json", **evaluation)
-    assert "✗ no: it predicts one class for everything" in _text(changed.build())
+    assert "✗ no: it predicts one class for everything" in read_text(changed.build())
 
 
 def test_report_shows_what_the_model_looked_at(page: str, folders: dict[str, Path], changed: Inputs) -> None:
@@ -116,7 +97,7 @@ def test_report_shows_what_the_model_looked_at(page: str, folders: dict[str, Pat
     for each in read_explanations(folders["explanation_dir"]):
         true = "" if each["predicted"] == each["label"] else f", true {names[each['label']]}"
         shown = f"{names[each['predicted']]} {_percent(each['probability'])}{true} {each['filename']}"
-        assert shown in _text(page)
+        assert shown in read_text(page)
     write_explanations(changed.folders["explanation_dir"], [])
     assert "What it looked at" not in changed.build()
 
@@ -124,7 +105,7 @@ def test_report_shows_what_the_model_looked_at(page: str, folders: dict[str, Pat
 def test_report_says_that_there_are_no_files_for_a_device(tmp_path: Path, folders: dict[str, Path]) -> None:
     inputs = Inputs(tmp_path, folders)
     inputs.change("litert_evaluation_dir/evaluation.json", saved_model=None, files={})
-    assert "There are no LiteRT files: the evaluator did not bless the model." in _text(inputs.build())
+    assert "There are no LiteRT files: the evaluator did not bless the model." in read_text(inputs.build())
     assert not (tmp_path / "out" / "plots" / "on_device.png").exists()
 
 
@@ -132,8 +113,9 @@ def test_report_needs_nothing_but_itself(page: str, mistakes: list[Prediction], 
     assert not re.search(r"<(script|link|iframe|object|base)\b", page)
     assert not re.search(r"https?://|url\(|@import", page)
     sources = re.findall(r"""\b(?:src|href|srcset|poster|action)\s*=\s*["']?([^"'\s>]*)""", page)
-    num_plots, num_explanations = 6, len(read_explanations(folders["explanation_dir"]))
-    assert len(sources) == num_plots + num_explanations + len(mistakes)
+    num_plots, num_explanations = 8, len(read_explanations(folders["explanation_dir"]))
+    num_strange = 10  # all test photos
+    assert len(sources) == num_plots + num_explanations + len(mistakes) + num_strange
     assert all(source.startswith(("data:image/png;base64,", "data:image/jpeg;base64,")) for source in sources)
     assert "default-src 'none'" in page
 
@@ -148,7 +130,7 @@ def test_report_is_accessible(page: str) -> None:
 
 
 def test_report_tells_verdict_and_numbers(page: str, folders: dict[str, Path]) -> None:
-    text = _text(page)
+    text = read_text(page)
     assert f"Blessed, pushed as version {read_push(folders['push_dir'])['version']}" in text
     metrics = read_metrics(folders["evaluation_dir"])
     assert f"{_percent(metrics['accuracy'])} 95 % interval: {_interval(metrics['accuracy_interval'])}" in text
@@ -164,7 +146,7 @@ def test_report_tells_timings_and_fine_tuning(changed: Inputs) -> None:
         changed.change(f"{folder}/manifest.json", seconds=61.5)
     history = read_json(changed.root / "training_dir/history.json")
     changed.change("training_dir/history.json", fine_tune={name: [*row, 0.5] for name, row in history["head"].items()})
-    text = _text(changed.build())
+    text = read_text(changed.build())
     assert "Total 10 min 15 s" in text  # ten steps of 61.5 s
     assert "The head learned for 2 epochs, and fine-tuning followed for 3 epochs" in text
 
@@ -216,7 +198,7 @@ def test_report_is_loud_about_a_fallback(changed: Inputs, file: str, values: dic
     changed.change(file, **values)
     page = changed.build()
     assert 'class="banner"' in page
-    assert title in _text(page)
+    assert title in read_text(page)
     assert "No network." in page
 
 
@@ -229,18 +211,18 @@ def test_report_shows_the_most_confident_mistakes_first(
     predicted, true = (
         f"{names[c]} {_percent(first['probabilities'][c])}" for c in (first["predicted"], first["label"])
     )
-    assert f"predicted {predicted} true {true} {first['filename']}" in _text(page)
+    assert f"predicted {predicted} true {true} {first['filename']}" in read_text(page)
     shown = changed.build(num_mistakes=1)
     assert _filenames(shown) == [first["filename"]]
-    assert f"{len(mistakes)} photos of 10 got a wrong name" in _text(shown)
-    assert "these are 1 of them" in _text(shown)
+    assert f"{len(mistakes)} photos of 10 got a wrong name" in read_text(shown)
+    assert "these are 1 of them" in read_text(shown)
 
 
 def test_report_is_glad_when_there_are_no_mistakes(changed: Inputs) -> None:
     predictions = read_predictions(changed.folders["evaluation_dir"])
     write_predictions(changed.folders["evaluation_dir"], [{**p, "predicted": p["label"]} for p in predictions])
     next(changed.folders["examples_dir"].glob("test-*")).unlink()  # nobody reads it
-    assert "Every test photo is classified right" in changed.build()
+    assert "Every test photo is classified right" in changed.build(num_strange=0)
 
 
 def test_report_escapes_file_names_and_reasons(changed: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +249,7 @@ def test_report_lists_the_first_excluded_files_and_counts_the_rest(changed: Inpu
     changed.change(
         "statistics_dir/statistics.json", excluded=excluded, num_excluded=53, excluded_by_rule={"unreadable": 53}
     )
-    text = _text(changed.build())
+    text = read_text(changed.build())
     assert "bad-49.jpg" in text
     assert "bad-50.jpg" not in text
     assert "And 3 more" in text
@@ -275,26 +257,26 @@ def test_report_lists_the_first_excluded_files_and_counts_the_rest(changed: Inpu
 
 def test_report_shows_anomalies(page: str, folders: dict[str, Path], changed: Inputs) -> None:
     anomalies = read_validation(folders["validation_dir"])["anomalies"]
-    assert f"found {len(anomalies)} anomalies" in _text(page)
-    assert all(anomaly["message"] in _text(page) for anomaly in anomalies)
+    assert f"found {len(anomalies)} anomalies" in read_text(page)
+    assert all(anomaly["message"] in read_text(page) for anomaly in anomalies)
     changed.change("validation_dir/validation.json", anomalies=anomalies[:1])
-    assert "found 1 anomaly" in _text(changed.build())
+    assert "found 1 anomaly" in read_text(changed.build())
 
 
 def test_report_shows_missing_numbers_as_a_dash(changed: Inputs) -> None:
     changed.change("evaluation_dir/metrics.json", loss=float("nan"), accuracy=None)
-    assert "Loss – cross-entropy" in _text(changed.build())
+    assert "Loss – cross-entropy" in read_text(changed.build())
 
 
 def test_report_makes_small_thumbnails(page: str, encode: Callable[..., bytes]) -> None:
     thumbnails = re.findall(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", _mistakes(page))
-    wide = report._to_thumbnail(encode(Image.new("RGB", (320, 240)), "JPEG"))
+    wide = to_thumbnail(encode(Image.new("RGB", (320, 240)), "JPEG"))
     for encoded, size in [*((each, (160, 160)) for each in thumbnails), (wide.partition(",")[2], (160, 120))]:
         assert Image.open(io.BytesIO(base64.b64decode(encoded))).size == size
 
 
 def test_report_goes_on_without_a_photo_that_cannot_be_decoded() -> None:
-    assert report._to_thumbnail(b"no photo") is None
+    assert to_thumbnail(b"no photo") is None
 
 
 def test_report_refuses_predictions_of_other_photos(changed: Inputs) -> None:
@@ -316,7 +298,7 @@ def test_same_inputs_give_the_same_bytes(
     artifact: Callable[[str], Path], folders: dict[str, Path], tmp_path: Path
 ) -> None:
     report.build(**folders, out_dir=tmp_path, options=ReportOptions())
-    names = ("accuracy", "loss", "model_results", "confusion_matrix", "calibration", "data", "on_device")
+    names = ("accuracy", "loss", "model_results", "confusion_matrix", "calibration", "data", "on_device", *LIMITS)
     files = [Path("report.html"), *(Path("plots") / f"{name}.png" for name in names)]
     assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*.*")} == set(files)
     for file in files:
@@ -326,7 +308,8 @@ def test_same_inputs_give_the_same_bytes(
     assert (tmp_path / "report.html").stat().st_size < 2_000_000
 
 
-@pytest.mark.parametrize("num_mistakes", [-1, 201])
-def test_options_bound_the_number_of_mistakes(num_mistakes: int) -> None:
-    with pytest.raises(ValueError, match="num_mistakes must be 0 to 200"):
-        ReportOptions(num_mistakes=num_mistakes)
+@pytest.mark.parametrize("name", ["num_mistakes", "num_strange"])
+@pytest.mark.parametrize("number", [-1, 201])
+def test_options_bound_the_number_of_photos(name: str, number: int) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be 0 to 200"):
+        ReportOptions(**{name: number})

@@ -1,7 +1,7 @@
 """Photos of a folder on a disk."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,9 +50,37 @@ def describe_folder(folder: Path) -> Description:
         DataError: see `open_folder`.
     """
     layout = _read_layout(folder)
-    names = (*(file.name for file in layout.files), *layout.unlabelled)
+    return _describe(folder, (*(file.name for file in layout.files), *layout.unlabelled))
+
+
+def open_unlabelled(folder: Path) -> FolderPhotos:
+    """Open a folder of photos in any depth, whatever its folders are called; their label is -1, their split `test`.
+
+    Raises:
+        DataError: it holds no files, or a folder in it cannot be read.
+    """
+    return FolderPhotos(folder, tuple(LabelledFile(name, -1, "test") for name in _list_files(folder)))
+
+
+def describe_unlabelled(folder: Path) -> Description:
+    """Describe such a folder as `describe_folder` does.
+
+    Raises:
+        DataError: see `open_unlabelled`.
+    """
+    return _describe(folder, _list_files(folder))
+
+
+def _describe(folder: Path, names: Iterable[str]) -> Description:
     stats = ((name, _stat(folder / name)) for name in names)
     return describe_files((name, stat.st_size, stat.st_ctime_ns) for name, stat in stats)
+
+
+def _list_files(folder: Path) -> list[str]:
+    names = [name for name in _list_names(folder, ()) if not name.endswith("/")]
+    if not names:
+        raise DataError(f"A folder of photos must hold some. Found no file in {folder.absolute()}.")
+    return names
 
 
 def _read(path: Path) -> tuple[bytes, str]:

@@ -104,6 +104,8 @@ def _find_errors(value: Any, kind: Any, where: str) -> Iterator[str]:
             return
         for name, part in hints.items():
             yield from _find_errors(value[name], part, f"{where}.{name}")
+    elif origin in (dict, list) and not isinstance(value, origin):
+        yield f"{where} must be a {origin.__name__}. Received: {value!r}"
     elif origin is dict:
         for name, part in value.items():
             yield from _find_errors(part, arguments[1], f"{where}.{name}")

@@ -1,5 +1,6 @@
 """The metrics beside numbers worked out by hand or taken from the literature."""
 
+import itertools
 import math
 
 import numpy as np
@@ -105,3 +106,55 @@ def test_predictions_that_are_not_numbers_show_in_the_loss() -> None:
     found = metrics.summarize(np.array([[np.nan, np.nan], [0.9, 0.1]], np.float32), np.array([0, 0]), ["a", "b"])
     assert found["loss"] is None
     assert math.isnan(found["calibration"]["ece"])
+
+
+def test_a_mean_rise_is_tested_as_by_student() -> None:
+    rises = np.random.default_rng(0).normal(0.02, 0.2, 274)
+    # scipy.stats.ttest_1samp(rises, 0.0, alternative="greater"), which knows that the deviation is estimated.
+    t = rises.mean() / (rises.std(ddof=1) / math.sqrt(274))
+    assert metrics.rise_p_value(rises) == pytest.approx(0.5 * math.erfc(t / math.sqrt(2)))
+    assert metrics.rise_p_value(rises, max_rise=0.05) > 0.9
+    assert metrics.rise_p_value(np.array([3.0])) == 0.5  # one example shows nothing
+    assert metrics.rise_p_value(np.zeros(9)) == 1.0
+
+
+def test_a_model_at_the_margin_is_rarely_shown_to_be_calibrated_worse() -> None:
+    generator = np.random.default_rng(0)
+    values = [metrics.rise_p_value(generator.exponential(0.3, 274) - 0.25, max_rise=0.05) for _ in range(2000)]
+    assert np.mean(np.array(values) < 0.05) < 0.06
+
+
+def test_auroc_counts_pairs_and_half_of_the_ties() -> None:
+    known, foreign = np.array([0.1, 0.5, 0.9, 0.9]), np.array([0.1, 0.1, 0.5])
+    pairs = [(k > f) + (k == f) / 2 for k in known for f in foreign]
+    assert metrics.auroc(known, foreign) == pytest.approx(np.mean(pairs))
+    assert metrics.auroc(foreign, known) == pytest.approx(1 - np.mean(pairs))
+    assert metrics.auroc(known, known) == 0.5
+
+
+@pytest.mark.parametrize("num_examples", [1, 7, 50, 274])
+def test_risk_is_that_of_the_most_confident_share(num_examples: int) -> None:
+    generator = np.random.default_rng(0)
+    confidence, right = generator.random(num_examples).astype(np.float32), generator.random(num_examples) < 0.8
+    points = metrics.risk_coverage(confidence, right)
+    assert len(points) == min(num_examples, 50)
+    assert points[-1]["coverage"] == 1
+    order = np.argsort(-confidence)
+    for point in points:
+        count = round(point["coverage"] * num_examples)
+        assert point["error"] == pytest.approx(1 - right[order[:count]].mean())
+    worst = metrics.risk_coverage(np.array([0.9, np.nan, 0.4]), np.array([True, False, True]))
+    assert [round(point["error"], 2) for point in worst] == [0.0, 0.0, 0.33]
+
+
+def test_p_values_are_counted_in_bins_of_equal_ratios() -> None:
+    found = metrics.p_value_histogram(np.float32([1, 0.57, 0.56, 0.1, 1 / 277, 1 / 1001, 0]))
+    assert [each["num_examples"] for each in found] == [2, 1, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 2]
+    assert found[0]["upper"] == 1
+    assert found[-1]["lower"] == 0
+    assert all(above["lower"] == below["upper"] for above, below in itertools.pairwise(found))
+
+
+def test_share_has_its_interval() -> None:
+    found = metrics.share(np.array([True, False, False, False]))
+    assert found == {"share": 0.25, "interval": metrics.wilson_interval(1, 4), "num_examples": 4}

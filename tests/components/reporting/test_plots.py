@@ -12,7 +12,7 @@ import pytest
 from matplotlib.font_manager import FontEntry
 from PIL import Image
 
-from components.reporting import plots
+from components.reporting import limits_plots, metrics, plots
 
 CLASSES = ["daisy", "rose"]
 MATRIX = [[8, 2], [1, 9]]
@@ -33,6 +33,8 @@ ROWS = [
     {"model": "tree", "learns_from": "edges", "accuracy": 0.2, "accuracy_interval": [0.1, 0.3]},
     {"model": "net", "learns_from": "photos", "accuracy": 1.0, "accuracy_interval": [0.9, 1.0]},
 ]
+RISKS = [{"coverage": 0.5, "error": 0.0}, {"coverage": 1.0, "error": 0.1}]
+P_VALUES = metrics.p_value_histogram(np.linspace(0.001, 1, 40, dtype=np.float32))
 DRAW: dict[str, Callable[[], bytes]] = {
     "accuracy": lambda: plots.learning_curve({"head": CURVES}, "accuracy"),
     "loss": lambda: plots.learning_curve({"head": CURVES, "fine_tune": CURVES}, "loss"),
@@ -42,6 +44,8 @@ DRAW: dict[str, Callable[[], bytes]] = {
     "data": lambda: plots.data(SPLITS, CLASSES),
     "photos": lambda: plots.photos([np.full((4, 6, 3), 90, np.uint8)] * 3, ["a", "b", "$c"], num_columns=2),
     "on_device": lambda: plots.on_device(dict.fromkeys(["SavedModel", "int8"], ON_DEVICE)),
+    "risk_coverage": lambda: limits_plots.risk_coverage(RISKS),
+    "p_values": lambda: limits_plots.p_values(P_VALUES, P_VALUES[::-1], 0.03),
     "comparison": lambda: plots.comparison(ROWS),
 }
 
@@ -72,6 +76,8 @@ def test_plots_survive_nan_and_null() -> None:
     assert plots.learning_curve({"head": curves}, "loss")
     assert plots.model_results({"daisy": SCORES, "rose": scores}, [[10, 0], [0, 0]], CLASSES)
     assert plots.calibration([BINS[0]])
+    assert limits_plots.p_values(P_VALUES)
+    assert limits_plots.risk_coverage([{"coverage": 1.0, "error": 0.0}])
 
 
 def test_plots_take_a_dollar_sign_for_a_dollar_sign() -> None:
