@@ -2,8 +2,8 @@
 
 Reads the test examples, the SavedModel, and the evaluator's `blessing.json` and `predictions.jsonl`. Starts the server,
 calls it over REST and gRPC, on both signatures, and compares each response with the evaluator's prediction. Writes
-`blessing.json`, `responses.json` and `logs/server.log`. It exists because a model that is good in this process may
-still not load in the server, or predict otherwise there.
+`blessing.json`, `responses.json`, with the p-values for the parity, and `logs/server.log`. It exists because a model
+that is good in this process may still not load in the server, or predict otherwise there.
 """
 
 import base64
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from components.artifacts.blessing import Check, is_blessed, write_blessing
 from components.artifacts.evaluation import read_predictions
 from components.artifacts.examples import read_encoded
-from components.artifacts.infra_validation import SERVER_LOG, Responses, write_responses
+from components.artifacts.infra_validation import SERVER_LOG, Responses, Served, write_responses
 from components.artifacts.summary import Summary
 from components.errors import InfraValidationError
 from components.options import check_above, check_at_least, check_choice
@@ -38,8 +38,8 @@ _TIMEOUT_S = 30
 # A proxy of the environment is not for this machine.
 _CHANNEL_OPTIONS = [("grpc.enable_http_proxy", 0)]
 
-Response = tuple[NDArray[np.float64], list[str]]
-"""Probabilities `float64 [C]` and class names of one photo."""
+Response = tuple[NDArray[np.float64], list[str], float | None]
+"""Probabilities `float64 [C]`, class names and p-value of one photo; `None` of a model that does not tell."""
 
 
 @dataclass(frozen=True)
@@ -194,32 +194,34 @@ def _read_photos(examples_dir: Path, evaluation_dir: Path, num_examples: int, sp
 
 def _compare(
     interface: _Interface, photos: Sequence[_Photo], class_names: Sequence[str], tolerance: float
-) -> tuple[Check, list[list[float]]]:
+) -> tuple[Check, Served]:
     """Send every photo, up to the first wrong response, and compare the responses with the evaluator's predictions.
 
     Returns:
-        Whether all are right, and the probabilities of each response.
+        Whether all are right, and what was served.
     """
-    rows: list[list[float]] = []
+    served: Served = {"probabilities": [], "p_values": []}
     largest = 0.0
     for photo in photos:
         try:
-            probabilities, classes = interface.call(photo)
+            probabilities, classes, p_value = interface.call(photo)
         except _ResponseError as exc:
-            return _check(interface.name, False, f"no prediction for {photo.filename} {interface}: {exc}"), rows
+            return _check(interface.name, False, f"no prediction for {photo.filename} {interface}: {exc}"), served
         if classes != class_names:
             message = f"the classes {interface} must be {class_names}. Received: {classes}"
-            return _check(interface.name, False, message), rows
-        rows.append(probabilities.tolist())
+            return _check(interface.name, False, message), served
+        served["probabilities"].append(probabilities.tolist())
+        served["p_values"].append(p_value)
         difference = float(np.abs(probabilities - photo.expected).max())
         if not difference <= tolerance:  # A NaN is a failure.
             message = (
                 f"a probability of {photo.filename} {interface} differs by {difference:.1g} from the evaluator's, "
                 f"more than infra_validator.tolerance ({tolerance:g})"
             )
-            return _check(interface.name, False, message), rows
+            return _check(interface.name, False, message), served
         largest = max(largest, difference)
-    return _check(interface.name, True, f"{len(photos)} photos predicted as in the evaluation, to {largest:.0e}"), rows
+    message = f"{len(photos)} photos predicted as in the evaluation, to {largest:.0e}"
+    return _check(interface.name, True, message), served
 
 
 def _call_rest(server: Server, model_name: str, signature: str, photo: _Photo) -> Response:
@@ -238,7 +240,7 @@ def _call_rest(server: Server, model_name: str, signature: str, photo: _Photo) -
             if not response.ok:
                 raise _ResponseError(f"{response.status_code} {response.text[:500]}")
             (row,) = response.json()["predictions"]
-            return _parse(row["probabilities"], row["classes"])
+            return _parse(row["probabilities"], row["classes"], row.get("p_value"))
         except requests.RequestException as exc:
             raise _ResponseError(str(exc)) from exc
         except (KeyError, TypeError, ValueError) as exc:
@@ -260,18 +262,19 @@ def _call_grpc(channel: grpc.Channel, model_name: str, signature: str, photo: _P
     try:
         outputs = stub.Predict(request, timeout=_TIMEOUT_S).outputs
         (probabilities,), (classes,) = (tf.make_ndarray(outputs[name]) for name in ("probabilities", "classes"))
-        return _parse(probabilities, [name.decode() for name in classes])
+        p_value = tf.make_ndarray(outputs["p_value"]).item() if "p_value" in outputs else None
+        return _parse(probabilities, [name.decode() for name in classes], p_value)
     except grpc.RpcError as exc:
         raise _ResponseError(f"{exc.code().name} {exc.details()}") from exc
     except (TypeError, ValueError) as exc:
         raise _ResponseError(f"not a prediction: {exc}") from exc
 
 
-def _parse(probabilities: Any, classes: list[str]) -> Response:
+def _parse(probabilities: Any, classes: list[str], p_value: Any) -> Response:
     row = np.array(probabilities, np.float64)
     if row.shape != (len(classes),):
         raise ValueError(f"{len(classes)} classes need as many probabilities. Received: {row.shape}")
-    return row, list(classes)
+    return row, list(classes), None if p_value is None else float(p_value)
 
 
 def _check(name: str, passed: bool, message: str) -> Check:

@@ -20,6 +20,7 @@ from components.artifacts.features import read_clean
 from components.artifacts.summary import Summary
 from components.artifacts.training import read_classifier, read_training
 from components.data import transform
+from components.errors import ComponentError
 from components.options import check_range
 from components.progress import Progress
 from components.training.conformal import find_min_probability, keep_scores
@@ -58,16 +59,22 @@ class LimitsOptions:
 def fit(
     *, examples_dir: Path, features_dir: Path, training_dir: Path, out_dir: Path, options: LimitsOptions
 ) -> Summary:
-    """Fit the limits of a classifier: its distance on the train split, all else on the validation split."""
+    """Fit the limits of a classifier: its distance on the train split, all else on the validation split.
+
+    Raises:
+        ComponentError: an embedding is not finite.
+    """
     from export.limits import Limits, measure, write_limits
 
     training = read_training(training_dir)
     classifier = read_classifier(training_dir)
 
     def read(split: str) -> Iterator[Part]:
-        if training["is_frozen"]:
-            return _read_features(classifier, features_dir, split)
-        return _run(classifier, examples_dir, split)
+        is_frozen = training["is_frozen"]
+        parts = _read_features(classifier, features_dir, split) if is_frozen else _run(classifier, examples_dir, split)
+        for part in parts:
+            _check_finite(part[0], split)
+            yield part
 
     moments = Moments(num_classes=len(training["class_names"]))
     for embeddings, _, labels in read("train"):
@@ -77,7 +84,7 @@ def fit(
     embeddings, probabilities, labels = (np.concatenate(parts) for parts in known)
     limits = Limits(
         *distance,
-        scores=keep_scores(measure(embeddings, *distance).numpy()),
+        scores=keep_scores(measure(embeddings, *distance).numpy()[:, 0]),
         num_examples=len(labels),
         refused_share=options.refused_share,
         coverage=options.coverage,
@@ -106,6 +113,15 @@ def _run(classifier: "keras.Model", examples_dir: Path, split: str) -> Iterator[
     for images, labels in Progress(photos.batch(_BATCH), desc=f"{split} photos", unit="batch"):
         embeddings, probabilities = network(images, training=False)
         yield embeddings.numpy(), probabilities.numpy(), labels.numpy()
+
+
+def _check_finite(embeddings: NDArray[np.float32], split: str) -> None:
+    num_wrong = int((~np.isfinite(embeddings).all(axis=1)).sum())
+    if num_wrong:
+        raise ComponentError(
+            f"Photos must have finite embeddings. Received: {num_wrong} of {len(embeddings)} photos in a part of the "
+            f"{split} split without. Look at features.precision, and at trainer.fine_tune_learning_rate."
+        )
 
 
 def _warn(limits: "Limits") -> None:

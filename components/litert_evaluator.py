@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 NUM_SAVED_MODEL_PHOTOS = 50
 """Enough for the SavedModel's latency; its accuracy is known."""
+_MIN_SHARED_REFUSALS = 0.5
 _PROGRAM = "export.measure"
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,17 +51,21 @@ class LiteRTEvaluatorOptions:
             pushed.
         min_agreement: on which share of the photos it must name the class that the SavedModel names; a file that is
             shown to be below, and is right no more often than the SavedModel, is not pushed.
-        confidence: how sure either must be, 0.5–0.9999; where the photos are too few to tell, a note says so.
+        min_refusal_agreement: on which share of the photos it must refuse, as none of the classes, what the SavedModel
+            refuses, and nothing else; a file that is shown to be below is not pushed, nor is one that is shown to miss
+            half of what the SavedModel refuses, which are few of all photos.
+        confidence: how sure each of these must be, 0.5–0.9999; where the photos are too few to tell, a note says so.
         timeout_s: how long one file may take for the whole split.
     """
 
     max_accuracy_drop: float = 0.02
     min_agreement: float = 0.95
+    min_refusal_agreement: float = 0.98
     confidence: float = 0.95
     timeout_s: float = 3600.0
 
     def __post_init__(self) -> None:
-        check_range(self, 0, 1, "max_accuracy_drop", "min_agreement")
+        check_range(self, 0, 1, "max_accuracy_drop", "min_agreement", "min_refusal_agreement")
         check_range(self, 0.5, 0.9999, "confidence")
         check_above(self, 0, "timeout_s")
 
@@ -86,6 +92,7 @@ def evaluate(
         predictions = read_predictions(evaluation_dir)
         labels = np.array([prediction["label"] for prediction in predictions])
         expected = np.array([prediction["predicted"] for prediction in predictions])
+        is_known: list[Any] = [prediction.get("is_known") for prediction in predictions]
         with tempfile.TemporaryDirectory() as folder:
             photos_dir = Path(folder)
             for position, (_, encoded) in enumerate(read_encoded(examples_dir, "test")):
@@ -93,7 +100,7 @@ def evaluate(
             for kind, path in files.items():
                 output = _measure(options, path, photos_dir)
                 predicted = _to_labels(output["predictions"], spec["class_names"])
-                evaluation["files"][kind] = _judge(path, output, predicted, labels, expected, options)
+                evaluation["files"][kind] = _judge(path, output, predicted, labels, expected, is_known, options)
             output = _measure(options, export_dir, photos_dir, NUM_SAVED_MODEL_PHOTOS)
             evaluation["saved_model"] = _describe(expected == labels, size_bytes(export_dir), output)
     write_litert_evaluation(out_dir, evaluation)
@@ -141,9 +148,18 @@ def _describe(right: NDArray[np.bool_], num_bytes: int, output: Output) -> Measu
 
 
 def _judge(
-    path: Path, output: Output, predicted: Labels, labels: Labels, expected: Labels, options: LiteRTEvaluatorOptions
+    path: Path,
+    output: Output,
+    predicted: Labels,
+    labels: Labels,
+    expected: Labels,
+    is_known: Sequence[bool | None],
+    options: LiteRTEvaluatorOptions,
 ) -> LiteRTFile:
-    """Compare a file's predicted labels with the true ones and with those that the SavedModel predicts."""
+    """Compare a file's predicted labels with the true ones and with those that the SavedModel predicts.
+
+    Likewise its refusals with what is known to the SavedModel.
+    """
     right, expected_right, agrees = predicted == labels, expected == labels, predicted == expected
     num_lost, num_won = int((expected_right & ~right).sum()), int((right & ~expected_right).sum())
     num_examples = len(labels)
@@ -163,6 +179,7 @@ def _judge(
             f"it agrees with the SavedModel on {agreement:.4f} of the photos, less than litert_evaluator.min_agreement "
             f"({options.min_agreement})"
         )
+    refusal_agreement = _judge_refusals(output["is_known"], is_known, options, objections, notes)
     if num_missing := int((predicted < 0).sum()):
         objections.append(f"{num_missing} of {num_examples} predictions are missing, or no numbers")
     if len(set(predicted)) == 1 and len(set(expected)) > 1:
@@ -172,7 +189,34 @@ def _judge(
         "sha256": sha256(path),
         **_describe(predicted == labels, path.stat().st_size, output),
         "agreement": agreement,
+        "refusal_agreement": refusal_agreement,
         "passed": not objections,
         "objections": objections,
         "notes": [f"{note}; {num_examples} photos are too few to tell" for note in notes],
     }
+
+
+def _judge_refusals(
+    found: Sequence[bool | None],
+    expected: Sequence[bool | None],
+    options: LiteRTEvaluatorOptions,
+    objections: list[str],
+    notes: list[str],
+) -> float | None:
+    """Compare which photos are known to a file with those known to the SavedModel; add what speaks against the file."""
+    if None in expected:
+        return None
+    tail, num_examples = 1 - options.confidence, len(expected)
+    num_agreed = sum(is_known == of_model for is_known, of_model in zip(found, expected, strict=True))
+    agreement = num_agreed / num_examples
+    if agreement < options.min_refusal_agreement - 1e-9:
+        high = metrics.wilson_interval(num_agreed, num_examples, tail=tail)[1]
+        (objections if high < options.min_refusal_agreement else notes).append(
+            f"it refuses what the SavedModel refuses on {agreement:.4f} of the photos, less than "
+            f"litert_evaluator.min_refusal_agreement ({options.min_refusal_agreement})"
+        )
+    refused = [is_known for is_known, of_model in zip(found, expected, strict=True) if of_model is False]
+    num_shared = refused.count(False)
+    if metrics.wilson_interval(num_shared, len(refused), tail=tail)[1] < _MIN_SHARED_REFUSALS:
+        objections.append(f"it refuses {num_shared} of the {len(refused)} photos that the SavedModel refuses")
+    return agreement

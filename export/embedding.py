@@ -16,8 +16,16 @@ def add_embedding(network: keras.Model) -> keras.Model:
 
     Args:
         network: with a nested model, its backbone, that makes a map `[N, height, width, D]` of pixels.
+
+    Raises:
+        ValueError: it has none.
     """
-    backbone = next(layer for layer in network.layers if isinstance(layer, keras.Model))
+    backbone = next((layer for layer in network.layers if isinstance(layer, keras.Model)), None)
+    if backbone is None or len(backbone.output.shape) != 4:
+        received = f"{network.name}, with {backbone.output.shape if backbone else 'none'}"
+        raise ValueError(
+            f"A classifier must have a backbone that makes a map [N, height, width, D]. Received: {received}"
+        )
     position = network.operations.index(backbone)
     pixels, last = network.operations[position - 1].output, network.operations[position + 1].input
     maps = keras.Model(backbone.input, [*_find_earlier(backbone), backbone.output], name=backbone.name)

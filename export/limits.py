@@ -83,17 +83,21 @@ def write_limits(folder: Path, limits: Limits) -> None:
 
 
 def measure(embeddings: Any, directions: Any, centres: Any, offsets: Any) -> tf.Tensor:
-    """Return the distance `float32 [N]` of each embedding z, |z|² - |z @ directions|² + min(offsets - 2 z @ centres).
+    """Return each embedding's distance `float32 [N, 1]`, |z|² - |z @ directions|² + min(offsets - 2 z @ centres).
 
     Args:
-        embeddings: `float32 [N, E]`.
+        embeddings: `float32 [N, E]`, each a z.
         directions: `float16 [E, K]`: in which photos of one class differ, and as long, 0–1, as that is to be ignored.
         centres: `float16 [E, C]`: the class means without what lies along these directions.
         offsets: `float32 [C]`: |mean|² - |mean @ directions|² of each class.
     """
     along = tf.matmul(embeddings, tf.cast(directions, tf.float32))
     to_classes = offsets - 2.0 * tf.matmul(embeddings, tf.cast(centres, tf.float32))
-    return tf.reduce_sum(embeddings**2, 1) - tf.reduce_sum(along**2, 1) + tf.reduce_min(to_classes, 1)
+    return (
+        tf.reduce_sum(embeddings**2, 1, keepdims=True)
+        - tf.reduce_sum(along**2, 1, keepdims=True)
+        + tf.reduce_min(to_classes, 1, keepdims=True)
+    )
 
 
 class LimitsModule(tf.Module):
@@ -104,6 +108,8 @@ class LimitsModule(tf.Module):
         arrays = limits.directions, limits.centres, limits.offsets
         self.arrays = [tf.Variable(array, trainable=False) for array in arrays]
         self.scores = tf.Variable(limits.scores, trainable=False)
+        num_ranks = len(limits.scores) + 1
+        self.p_values = tf.Variable(np.arange(1, num_ranks + 1, dtype=np.float32) / num_ranks, trainable=False)
         self._limits = limits
 
     def __call__(self, embeddings: tf.Tensor, probabilities: tf.Tensor) -> Mapping[str, tf.Tensor]:
@@ -115,11 +121,12 @@ class LimitsModule(tf.Module):
         - `prediction_set`, `bool [N, C]` (M. Sadinle et al., "Least Ambiguous Set-Valued Classifiers", 2019).
         """
         distances = measure(embeddings, *self.arrays)
-        # Beside a NaN none is as strange: it is refused.
-        num_stranger = tf.reduce_sum(tf.cast(self.scores >= tf.expand_dims(distances, 1), tf.float32), 1)
+        # Beside a NaN none is as strange: it is refused. Counted in integers and looked up, for the reason that
+        # `litert_signatures` gives.
+        num_stranger = tf.reduce_sum(tf.cast(self.scores >= distances, tf.int32), 1)
         highest = tf.reduce_max(probabilities, 1, keepdims=True)
         return {
-            "p_value": (1.0 + num_stranger) / (1.0 + len(self._limits.scores)),
-            "is_known": num_stranger > self._limits.num_refused - 0.5,
+            "p_value": tf.gather(self.p_values, num_stranger),
+            "is_known": num_stranger >= self._limits.num_refused,
             "prediction_set": probabilities >= tf.minimum(highest, self._limits.min_probability),
         }

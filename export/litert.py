@@ -69,7 +69,8 @@ def convert(
 
     Each holds two signatures for one image, `images` `[1, size, size, 3]`, RGB, 0–255, which is `uint8` in the int8
     file and `float32` in the others. `images` returns `probabilities` `float32 [1, C]`; `limits` also returns the
-    outputs of `limits.LimitsModule`, which are computed in float32 in every file.
+    outputs of `limits.LimitsModule`, which are computed in float32 in every file. Both are of one subgraph, see
+    `litert_signatures`.
 
     Args:
         classifier: `uint8 [N, size, size, 3]`, RGB, 0–255, to `float32 [N, C]`.

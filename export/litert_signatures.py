@@ -1,7 +1,10 @@
-"""The signatures of a LiteRT file: on-device libraries run its first subgraph, and expect one output of it.
+"""The signatures of a LiteRT file: two of its one subgraph, which has one output.
 
-So what a classifier says of its limits has a subgraph of its own, with the same tensors and operators: they lie in the
-file once.
+On-device libraries expect one subgraph with one output: with a second subgraph for the limits, or with more outputs,
+MediaPipe Tasks refuses the file. So what a classifier says of its limits are tensors of that subgraph that only the
+signature `limits` names. LiteRT keeps them: no operator uses them, so that their memory is not taken again, and none of
+them is made by an operator that its delegate for the processor, XNNPACK, would run, for that one keeps what it makes to
+itself (`limits.LimitsModule` sees to it).
 """
 
 import copy
@@ -11,47 +14,15 @@ IMAGES, LIMITS = "images", "limits"
 _PROBABILITIES = b"probabilities"
 
 
-class _Shared:
-    """A table that several others hold: written where it is first needed."""
-
-    def __init__(self, table: Any) -> None:
-        self._table = table
-        self._builder: Any = None
-        self._position = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._table, name)
-
-    def Pack(self, builder: Any) -> int:  # noqa: N802 (as the schema's tables have it)
-        if builder is not self._builder:
-            self._builder, self._position = builder, self._table.Pack(builder)
-        return self._position
-
-
 def split(model: Any) -> None:
-    """Give a model two signatures in place of its one, `images`: that one with the probabilities alone, and `limits`.
+    """Give a model two signatures in place of its one: `images`, with the probabilities alone, and `limits`.
 
     Args:
         model: the schema's `ModelT`, with one subgraph; one of its outputs is `probabilities`.
     """
-    (graph,), (signature,) = model.subgraphs, model.signatureDefs
-    graph.tensors = [_Shared(tensor) for tensor in graph.tensors]
-    graph.operators = [_Shared(operator) for operator in graph.operators]
-    plain, limits = copy.copy(graph), copy.copy(signature)
-    (named,) = (output for output in signature.outputs if output.name == _PROBABILITIES)
-    plain.outputs = [named.tensorIndex]
-    plain.operators = _find_needed(graph.operators, plain.outputs)
-    signature.signatureKey, signature.outputs = IMAGES.encode(), [named]
-    limits.signatureKey, limits.subgraphIndex = LIMITS.encode(), 1
-    graph.name = LIMITS.encode()
-    model.subgraphs, model.signatureDefs = [plain, graph], [signature, limits]
-
-
-def _find_needed(operators: list[Any], outputs: list[int]) -> list[Any]:
-    """Return the operators that some tensors depend on, in their order."""
-    needed, found = set(outputs), []
-    for operator in reversed(operators):
-        if needed.intersection(operator.outputs):
-            needed.update(operator.inputs)
-            found.append(operator)
-    return found[::-1]
+    (graph,), (limits,) = model.subgraphs, model.signatureDefs
+    (probabilities,) = (output for output in limits.outputs if output.name == _PROBABILITIES)
+    images = copy.copy(limits)
+    graph.outputs, images.outputs = [probabilities.tensorIndex], [probabilities]
+    images.signatureKey, limits.signatureKey = IMAGES.encode(), LIMITS.encode()
+    model.signatureDefs = [images, limits]

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypedDict
 
-Classify = Callable[[bytes], dict[str, float] | None]
-"""An encoded photo's probabilities by class, or `None` where it cannot be read."""
+Classify = Callable[[bytes], tuple[dict[str, float] | None, float | None, bool | None]]
+"""An encoded photo's probabilities by class, its p-value, and whether it is known: `None` where that is not told."""
 
 
 class Measured(TypedDict):
@@ -23,11 +23,15 @@ class Measured(TypedDict):
     Attributes:
         predictions: of each photo, in the order of the files' names: `{class: probability}`, or null where the client
             cannot read it.
+        p_values: likewise, its p-value; null also where the model does not know its limits.
+        is_known: likewise, whether it is known.
         latency_ms: median, from the encoded photo to its prediction, one at a time.
         peak_memory_bytes: of this process.
     """
 
     predictions: list[dict[str, float] | None]
+    p_values: list[float | None]
+    is_known: list[bool | None]
     latency_ms: float
     peak_memory_bytes: int
 
@@ -35,14 +39,16 @@ class Measured(TypedDict):
 def main(model: Path, photos_dir: Path, num_photos: int | None = None) -> None:
     """Classify the photos in a folder and print what was measured."""
     classify = _open_saved_model(model) if model.is_dir() else _open_litert(model)
-    predictions, times_ms = [], []
+    found, times_ms = [], []
     for path in sorted(photos_dir.iterdir())[:num_photos]:
         encoded = path.read_bytes()
         start_s = time.perf_counter()
-        predictions.append(classify(encoded))
+        found.append(classify(encoded))
         times_ms.append((time.perf_counter() - start_s) * 1000)
     measured: Measured = {
-        "predictions": predictions,
+        "predictions": [probabilities for probabilities, _, _ in found],
+        "p_values": [p_value for _, p_value, _ in found],
+        "is_known": [is_known for _, _, is_known in found],
         "latency_ms": statistics.median(times_ms),
         "peak_memory_bytes": peak_memory_bytes(),
     }
@@ -54,9 +60,11 @@ def _open_litert(file: Path) -> Classify:
 
     client = Client(LiteRTTransport(file))
 
-    def classify(encoded: bytes) -> dict[str, float] | None:
+    def classify(encoded: bytes) -> tuple[dict[str, float] | None, float | None, bool | None]:
         (result,) = client.classify(encoded)
-        return None if isinstance(result, ImageError) else result.probabilities
+        if isinstance(result, ImageError):
+            return None, None, None
+        return result.probabilities, result.p_value, result.is_known
 
     return classify
 
@@ -66,10 +74,11 @@ def _open_saved_model(folder: Path) -> Classify:
 
     loaded = tf.saved_model.load(str(folder))
 
-    def classify(encoded: bytes) -> dict[str, float]:
+    def classify(encoded: bytes) -> tuple[dict[str, float], float | None, bool | None]:
         outputs = loaded.signatures["serving_default"](image_bytes=tf.constant([encoded]))
         (probabilities,), (classes,) = (outputs[name].numpy() for name in ("probabilities", "classes"))
-        return {name.decode(): p for name, p in zip(classes, probabilities.tolist(), strict=True)}
+        p_value, is_known = (outputs[n].numpy().item() if n in outputs else None for n in ("p_value", "is_known"))
+        return {name.decode(): p for name, p in zip(classes, probabilities.tolist(), strict=True)}, p_value, is_known
 
     return classify
 

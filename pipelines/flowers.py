@@ -115,6 +115,7 @@ STEPS = (
         inputs={
             "examples_dir": "examples",
             "training_dir": "trainer",
+            "limits_dir": "limits",
             "export_dir": "export",
             "infra_validation_dir": "infra_validator",
             "litert_dir": "litert",

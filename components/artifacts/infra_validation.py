@@ -1,15 +1,27 @@
-"""What the server predicted when it was tried: `responses.json`, and its log; the verdict is a `blessing`.
-
-`responses.json` holds probabilities `[N, C]` of the first `N` test photos, by protocol and signature
-(`rest_serving_default`, `grpc_images`, …).
-"""
+"""What the server predicted when it was tried: `responses.json`, and its log; the verdict is a `blessing`."""
 
 from pathlib import Path
+from typing import TypedDict
 
 from components.storage.files import read_json, write_json
 
 SERVER_LOG = Path("logs") / "server.log"
-Responses = dict[str, list[list[float]]]
+
+
+class Served(TypedDict):
+    """What an interface responds to the first N test photos.
+
+    Attributes:
+        probabilities: `[N, C]`.
+        p_values: `[N]`; null where the model does not know its limits.
+    """
+
+    probabilities: list[list[float]]
+    p_values: list[float | None]
+
+
+Responses = dict[str, Served]
+"""By protocol and signature: `rest_serving_default`, `grpc_images`, …"""
 
 
 def read_responses(infra_validation_dir: Path) -> Responses:

@@ -22,6 +22,8 @@ class LiteRTFile(Measured):
         name: of the file.
         sha256: of its content.
         agreement: share of the photos on which it predicts the label that the SavedModel predicts.
+        refusal_agreement: share of the photos that it refuses as none of the classes, or does not, as the SavedModel
+            does; null for a model that does not know its limits.
         passed: whether nothing speaks against it.
         objections: what does.
         notes: what might, and is not shown by so few photos.
@@ -30,6 +32,7 @@ class LiteRTFile(Measured):
     name: str
     sha256: str
     agreement: float
+    refusal_agreement: float | None
     passed: bool
     objections: list[str]
     notes: list[str]

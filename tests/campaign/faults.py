@@ -145,7 +145,7 @@ def inference(session: Session) -> None:
         outcome = infer(name, *arguments)
         assert outcome.status == 0, str(outcome)
         rows = parquet.read_table(session.folder / name).to_pylist()
-        return {row["image"]: (row["label"], row.get("error")) for row in rows}
+        return {row["image"]: (row["label"], row["is_known"], row.get("error")) for row in rows}
 
     table("predictions")
     changed, other = session.random.sample(photos(session.data), 2)

@@ -96,6 +96,7 @@ class Candidates:
                 latency_ms=1.0,
                 peak_memory_bytes=1,
                 agreement=1.0,
+                refusal_agreement=None,
                 passed=is_good,
                 objections=[],
                 notes=[],
@@ -109,8 +110,10 @@ class Candidates:
             "form": "saved_model",
             "num_images": 8,
             "max_difference": 0.0,
+            "max_p_value_difference": 0.0,
             "agreement": 1.0,
             "tolerance": 0.1,
+            "p_value_tolerance": 0.1,
             "passed": passed,
         }
         write_parity(self.folder("parity", key), Parity(reference="keras", forms=[form]))

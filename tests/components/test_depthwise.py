@@ -14,6 +14,7 @@ from components.data.transform import TransformOptions
 from components.depthwise import DepthwiseOptions
 from components.training.fitting import compile_classifier
 from export import litert
+from tests.export import fitted_limits
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,7 @@ def test_training_writes_what_the_trainer_writes(depthwise_dir: Path, training_d
     assert description["backbone"] == depthwise.NAME
     assert description["class_names"] == read_training(training_dir)["class_names"]
     assert description["epochs"] == {"scratch": 2}
+    assert not description["is_frozen"]
     assert set(read_history(depthwise_dir)["scratch"]) >= {"loss", "val_loss", "accuracy", "val_accuracy"}
     written = {path.name for path in training_dir.iterdir()} - {MANIFEST}  # which the runner writes
     assert {path.name for path in depthwise_dir.iterdir()} == written
@@ -62,7 +64,8 @@ def test_network_can_be_converted_for_the_device(depthwise_dir: Path, tmp_path: 
     network = keras.models.load_model(depthwise_dir / "model.keras", compile=False)
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     spec: Any = {"model_name": "depthwise", "class_names": [str(n) for n in range(5)], "image_size_px": 32}
-    files = litert.convert(network, calibration_images=images, spec=spec, out_dir=tmp_path)
+    limits = fitted_limits.fit(network, images)
+    files = litert.convert(network, limits=limits, calibration_images=images, spec=spec, out_dir=tmp_path)
     assert files["int8"].stat().st_size < files["float32"].stat().st_size / 2
 
 

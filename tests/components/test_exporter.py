@@ -16,6 +16,7 @@ from components.artifacts.training import read_classifier, read_training
 from components.data import transform
 from components.exporter import ExportOptions
 from export import saved_model
+from export.limits import read_limits
 from export.spec import read_spec
 
 
@@ -30,7 +31,9 @@ def test_exported_model_predicts_as_the_trained_one(export_dir: Path, training_d
     assert outputs["classes"].numpy().tolist() == [[name.encode() for name in class_names]] * 10
 
 
-def test_spec_says_what_the_model_was_made_from(export_dir: Path, training_dir: Path) -> None:
+def test_spec_says_what_the_model_was_made_from(
+    artifact: Callable[[str], Path], export_dir: Path, training_dir: Path
+) -> None:
     spec = read_spec(export_dir)
     assert spec.pop("preprocessing")
     assert spec == {
@@ -42,6 +45,7 @@ def test_spec_says_what_the_model_was_made_from(export_dir: Path, training_dir: 
         "class_names": ["daisy", "dandelion", "roses", "sunflowers", "tulips"],
         "image_size_px": 32,
         "temperature": read_training(training_dir)["temperature"],
+        "limits": read_limits(artifact("limits")).describe(),
     }
 
 

@@ -55,6 +55,10 @@ def test_files_hold_features_and_labels_of_each_shard_and_view(features_dir: Pat
         assert arrays["features"].shape == (num_examples, 48)
         assert arrays["features"].dtype == np.float16
         assert arrays["labels"].shape == (num_examples,)
+        is_clean = path.name.endswith("view0.npz")
+        assert ("embeddings" in arrays) is is_clean
+        if is_clean:
+            assert (arrays["embeddings"].dtype, arrays["embeddings"].shape) == (np.float16, (num_examples, 32 + 48))
 
 
 def test_clean_view_is_what_the_backbone_predicts(features_dir: Path, examples_dir: Path, model_dir: Path) -> None:

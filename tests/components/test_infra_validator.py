@@ -38,7 +38,13 @@ def test_a_candidate_that_is_served_as_it_was_evaluated_is_blessed(artifact: Cal
     assert blessing["checks"][-1]["message"].startswith("2 photos predicted as in the evaluation, to ")
     assert (folder / SERVER_LOG).stat().st_size > 0
     responses = read_responses(folder)
-    assert {name: np.shape(rows) for name, rows in responses.items()} == dict.fromkeys(INTERFACES, (2, 5))
+    assert {name: np.shape(served["probabilities"]) for name, served in responses.items()} == dict.fromkeys(
+        INTERFACES, (2, 5)
+    )
+    p_values = responses["grpc_images"]["p_values"]
+    assert all(0 < p_value <= 1 for p_value in p_values)
+    # JSON gives nine digits.
+    assert all(served["p_values"] == pytest.approx(p_values, abs=1e-6) for served in responses.values())
 
 
 def test_a_damaged_model_is_not_blessed_and_its_server_is_ended(
@@ -107,7 +113,7 @@ def test_a_server_that_predicts_something_else_is_not_blessed(
 ) -> None:
     class_names = read_examples(validation.inputs["examples_dir"])["class_names"]
     for call in ("_call_rest", "_call_grpc"):
-        monkeypatch.setattr(infra_validator, call, lambda *call: (call[-1].expected[::-1], class_names))
+        monkeypatch.setattr(infra_validator, call, lambda *call: (call[-1].expected[::-1], class_names, 0.5))
     failed = validation.run()
     assert [check["name"] for check in failed] == INTERFACES
     message = failed[1]["message"]
@@ -116,7 +122,8 @@ def test_a_server_that_predicts_something_else_is_not_blessed(
     assert message.endswith("from the evaluator's, more than infra_validator.tolerance (0.001)")
     assert f"infra_validator: not blessed: {message}" in caplog.messages
     assert "infra_validator: the server's log ends with:\nsaved_model.pb is damaged" in caplog.messages
-    assert read_responses(validation.out_dir) == {name: [first["probabilities"][::-1]] for name in INTERFACES}
+    served = {"probabilities": [first["probabilities"][::-1]], "p_values": [0.5]}
+    assert read_responses(validation.out_dir) == dict.fromkeys(INTERFACES, served)
     assert validation.events == ["started", "stopped"]
 
 
@@ -145,14 +152,14 @@ def test_a_model_that_the_evaluator_refused_is_not_tried(
 @pytest.mark.parametrize(
     ("response", "message"),
     [
-        ((np.array([0.2502, 0.7498]), ["daisy", "rose"]), "1 photos predicted as in the evaluation, to 2e-04"),
+        ((np.array([0.2502, 0.7498]), ["daisy", "rose"], None), "1 photos predicted as in the evaluation, to 2e-04"),
         (
-            (np.array([0.26, 0.74]), ["daisy", "rose"]),
+            (np.array([0.26, 0.74]), ["daisy", "rose"], None),
             "of rose.jpg over REST on images differs by 0.01 from the evaluator's",
         ),
-        ((np.array([np.nan, 0.75]), ["daisy", "rose"]), "of rose.jpg over REST on images differs by nan"),
+        ((np.array([np.nan, 0.75]), ["daisy", "rose"], None), "of rose.jpg over REST on images differs by nan"),
         (
-            (np.array([0.25, 0.75]), ["rose", "daisy"]),
+            (np.array([0.25, 0.75]), ["rose", "daisy"], None),
             r"must be \['daisy', 'rose'\]. Received: \['rose', 'daisy'\]",
         ),
         (infra_validator._ResponseError("503 busy"), "no prediction for rose.jpg over REST on images: 503 busy"),
@@ -189,6 +196,11 @@ def test_a_server_that_is_gone_gives_no_prediction_over_rest_and_grpc(tmp_path):
         (503, '{"error": "busy"}', r'^503 \{"error": "busy"\}$'),
         (200, '{"predictions": [[0.25, 0.75]]}', r"^not a prediction: \{"),
         (200, '{"predictions": [{"probabilities": [0.25], "classes": ["daisy", "rose"]}]}', r"^not a prediction: \{"),
+        (
+            200,
+            '{"predictions": [{"probabilities": [0.2, 0.8], "classes": ["daisy", "rose"], "p_value": "low"}]}',
+            r"^not a prediction: \{",
+        ),
         (200, "It works!", "Expecting value"),
     ],
 )

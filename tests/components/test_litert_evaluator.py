@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,8 @@ def test_every_file_is_measured_on_the_whole_split(
         assert row["size_bytes"] == (litert_dir / row["name"]).stat().st_size
         assert 0 < row["latency_ms"] < 10_000
         assert (row["passed"], row["objections"], row["notes"]) == (True, [], [])
+        # So few known photos refuse none.
+        assert row["refusal_agreement"] in (1.0, None)
     # The same pixels to two grey levels: no photo is so close to the border between two classes.
     assert files["float32"]["accuracy"] == metrics["accuracy"]
     assert files["float32"]["agreement"] == 1.0
@@ -59,10 +61,66 @@ def test_nothing_was_converted_nothing_is_measured(evaluate: Evaluate, tmp_path:
     assert evaluate(tmp_path) == {"saved_model": None, "files": {}}
 
 
-def judge(predicted: list[int], labels: list[int], expected: list[int], **options: float) -> LiteRTFile:
-    output: measure.Measured = {"predictions": [], "latency_ms": 1.0, "peak_memory_bytes": 1}
+def judge(
+    predicted: list[int],
+    labels: list[int],
+    expected: list[int],
+    is_known: tuple[Sequence[bool | None], Sequence[bool | None]] | None = None,
+    **options: float,
+) -> LiteRTFile:
+    """Judge labels, and of some what is known to the file and to the SavedModel."""
+    found, known = is_known or ([None] * len(labels),) * 2
+    output: measure.Measured = {
+        "predictions": [],
+        "p_values": [],
+        "is_known": list(found),
+        "latency_ms": 1.0,
+        "peak_memory_bytes": 1,
+    }
     rows = (np.array(row) for row in (predicted, labels, expected))
-    return litert_evaluator._judge(Path(__file__), output, *rows, LiteRTEvaluatorOptions(**options))
+    return litert_evaluator._judge(Path(__file__), output, *rows, known, LiteRTEvaluatorOptions(**options))
+
+
+def judge_refusals(found: Sequence[bool | None], expected: Sequence[bool | None], **options: float) -> LiteRTFile:
+    labels = [0, 1] * (len(found) // 2)
+    return judge(labels, labels, labels, (found, expected), **options)
+
+
+def test_a_file_that_refuses_what_the_saved_model_refuses_is_passed() -> None:
+    expected = [True] * 194 + [False] * 6
+    file = judge_refusals([*expected[:-1], True], expected)
+    assert (file["refusal_agreement"], file["passed"], file["notes"]) == (0.995, True, [])
+
+
+def test_a_file_that_is_shown_to_refuse_other_photos_is_not_passed() -> None:
+    expected = [True] * 192 + [False] * 8
+    file = judge_refusals([False] * 12 + expected[12:], expected)
+    assert (file["refusal_agreement"], file["passed"]) == (0.94, False)
+    assert file["objections"] == [
+        "it refuses what the SavedModel refuses on 0.9400 of the photos, less than "
+        "litert_evaluator.min_refusal_agreement (0.98)"
+    ]
+    assert judge_refusals([False] * 12 + expected[12:], expected, min_refusal_agreement=0.9)["passed"]
+    # Of 50 photos, two are too few to tell.
+    few = judge_refusals([False] * 2 + expected[2:50], expected[:50])
+    assert (few["refusal_agreement"], few["passed"], len(few["notes"])) == (0.96, True, 1)
+    assert few["notes"][0].endswith("(0.98); 50 photos are too few to tell")
+
+
+def test_a_file_that_refuses_nothing_is_not_passed_although_it_agrees_on_most_photos() -> None:
+    expected = [True] * 294 + [False] * 6
+    file = judge_refusals([True] * 300, expected)
+    assert (file["refusal_agreement"], file["objections"]) == (
+        0.98,
+        ["it refuses 0 of the 6 photos that the SavedModel refuses"],
+    )
+
+
+def test_a_file_that_does_not_tell_what_it_knows_is_not_passed_unless_the_saved_model_does_not_either() -> None:
+    assert not judge_refusals([None] * 20, [True] * 20)["passed"]
+    for found in ([None] * 20, [True] * 20):
+        file = judge_refusals(found, [None] * 20)
+        assert (file["refusal_agreement"], file["objections"], file["notes"]) == (None, [], [])
 
 
 def test_a_file_that_predicts_one_class_for_everything_is_not_passed() -> None:
@@ -129,7 +187,14 @@ def test_a_file_that_takes_too_long_is_an_error(evaluate: Evaluate, litert_dir: 
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("max_accuracy_drop", -0.1), ("min_agreement", 1.1), ("confidence", 0.4), ("timeout_s", 0)]
+    ("option", "value"),
+    [
+        ("max_accuracy_drop", -0.1),
+        ("min_agreement", 1.1),
+        ("min_refusal_agreement", -0.1),
+        ("confidence", 0.4),
+        ("timeout_s", 0),
+    ],
 )
 def test_options_out_of_range_are_refused(option: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{option} must be .*Received: {value}"):
@@ -156,6 +221,22 @@ def test_the_worker_goes_on_past_a_photo_that_cannot_be_read(
     (tmp_path / "0").write_bytes(b"no photo")
     (tmp_path / "1").write_bytes((ROOT / "client" / "samples" / "rose.jpg").read_bytes())
     measure.main(litert_dir / "flowers_int8.tflite", tmp_path)
-    first, second = json.loads(capsys.readouterr().out)["predictions"]
+    measured = json.loads(capsys.readouterr().out)
+    first, second = measured["predictions"]
     assert first is None
     assert len(second) == 5
+    assert (measured["is_known"], measured["p_values"][0]) == ([None, True], None)
+    assert 0 < measured["p_values"][1] <= 1
+
+
+def test_the_worker_says_of_a_file_what_it_says_of_the_saved_model(
+    litert_dir: Path, export_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs = []
+    for model in (litert_dir / "flowers_float32.tflite", export_dir):
+        measure.main(model, ROOT / "client" / "samples")
+        outputs.append(json.loads(capsys.readouterr().out))
+    of_file, of_saved_model = outputs
+    assert of_file["is_known"] == of_saved_model["is_known"] == [True] * 5
+    # Of five known photos there are six ranks; JPEG decoders differ by a grey level or two.
+    np.testing.assert_allclose(of_file["p_values"], of_saved_model["p_values"], atol=1 / 6 + 1e-6)

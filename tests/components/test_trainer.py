@@ -78,6 +78,7 @@ def test_training_writes_the_classifier_and_what_is_known_of_it(training_dir: Pa
     assert description["backbone"] == "small_cnn"
     assert description["weights"] == {"source": "none", "fallback": None}
     assert description["epochs"] == {"head": 2}
+    assert description["is_frozen"]
     assert description["num_trainable"] < description["num_parameters"]
     classifier = read_classifier(training_dir)
     assert classifier.input.dtype == "uint8"
@@ -127,7 +128,8 @@ def test_fine_tuning_that_does_not_help_changes_nothing(
     assert history["head"] == before
     assert min(history["fine_tune"]["val_loss"]) > min(before["val_loss"])
     assert found["val_loss"] == round(min(before["val_loss"]), 4)
-    assert read_training(tmp_path / "wild")["best_epoch"] == 0
+    training = read_training(tmp_path / "wild")
+    assert (training["best_epoch"], training["is_frozen"]) == (0, True)
     head, kept = read_classifier(training_dir).get_weights(), read_classifier(tmp_path / "wild").get_weights()
     assert all(np.array_equal(one, other) for one, other in zip(head, kept, strict=True))
     assert "FINE-TUNING DID NOT HELP, the model before it is kept" in caplog.text
@@ -135,7 +137,9 @@ def test_fine_tuning_that_does_not_help_changes_nothing(
     train(tmp_path / "gentle", learning_rate=1e-6, fine_tune=1, fine_tune_epochs=2, fine_tune_learning_rate=3e-4)
     history = read_history(tmp_path / "gentle")
     assert min(history["fine_tune"]["val_loss"]) < min(history["head"]["val_loss"])
-    assert read_training(tmp_path / "gentle")["best_epoch"] in (1, 2)
+    training = read_training(tmp_path / "gentle")
+    assert training["best_epoch"] in (1, 2)
+    assert not training["is_frozen"]
 
 
 def test_a_rare_class_counts_as_much_where_classes_are_balanced(tmp_path: Path, model_dir: Path) -> None:

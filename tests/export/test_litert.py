@@ -1,6 +1,7 @@
 """The LiteRT files of a small classifier: what they take, what they predict, and how close to the SavedModel."""
 
 import json
+import re
 import subprocess
 import venv
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from export import litert
 from export.spec import read_spec
 from serving.local_server.litert import LiteRTServable
 from tests.client import litert_files
+from tests.export import fitted_limits
 
 # How far a probability may be from the SavedModel's: float32 sums in another order; float16 has 11 bits; int8 has 8,
 # and its steps add up through six layers.
@@ -47,11 +49,11 @@ def photos(examples_dir: Path) -> Callable[[str], NDArray[np.uint8]]:
 def convert(
     classifier: keras.Model, photos: Callable[[str], NDArray[np.uint8]], export_dir: Path
 ) -> Callable[..., dict[str, Path]]:
-    spec = read_spec(export_dir)
-    given = {"calibration_images": photos("train"), "spec": spec, "version": "3"}
+    given = {"calibration_images": photos("train"), "spec": read_spec(export_dir), "version": "3"}
 
     def convert(out_dir: Path, classifier: keras.Model = classifier, **changed: Any) -> dict[str, Path]:
-        return litert.convert(classifier, out_dir=out_dir, **{**given, **changed})
+        limits = fitted_limits.fit(classifier, photos("train"))
+        return litert.convert(classifier, limits=limits, out_dir=out_dir, **{**given, **changed})
 
     return convert
 
@@ -87,7 +89,7 @@ def test_a_file_of_each_kind_is_named_after_the_model(files: dict[str, Path]) ->
 @pytest.mark.parametrize("kind", litert.KINDS)
 def test_signature_is_the_one_of_the_saved_model_for_one_image(files: dict[str, Path], kind: str) -> None:
     interpreter = Interpreter(str(files[kind]))
-    assert interpreter.get_signature_list() == {"images": {"inputs": ["images"], "outputs": ["probabilities"]}}
+    assert interpreter.get_signature_list()["images"] == {"inputs": ["images"], "outputs": ["probabilities"]}
     run = interpreter.get_signature_runner("images")
     images, probabilities = run.get_input_details()["images"], run.get_output_details()["probabilities"]
     assert images["dtype"] is (np.uint8 if kind == "int8" else np.float32)
@@ -118,8 +120,13 @@ def test_metadata_describes_the_file(files: dict[str, Path], kind: str, export_d
 
 def test_int8_computes_in_integers_until_the_softmax(files: dict[str, Path]) -> None:
     graph = schema.ModelT.InitFromPackedBuf(files["int8"].read_bytes()).subgraphs[0]
-    in_float = [t for t in graph.tensors if t.type == schema.TensorType.FLOAT32]
-    assert sorted(t.shape.tolist() for t in in_float) == [[1, 5], [1, 5]]  # into the softmax, and out of it
+    in_float = [
+        t
+        for t in graph.tensors
+        if t.type == schema.TensorType.FLOAT32 and not re.search("limits/|embedding_|arith", t.name.decode())
+    ]
+    # The p-value, and what goes into the softmax and comes out of it.
+    assert sorted(t.shape.tolist() for t in in_float) == [[1], [1, 5], [1, 5]]
     kernels = [t for t in graph.tensors if t.type == schema.TensorType.INT8 and len(t.shape) == 4 and t.buffer]
     scales = sorted(len(t.quantization.scale) for t in kernels if t.quantization.quantizedDimension == 0)
     assert {16, 24, 32, 48} <= set(scales), "each channel of a kernel has a scale of its own"
@@ -217,8 +224,9 @@ def _set_moments(extractor: keras.Model, name: str, images: NDArray[np.uint8]) -
 def test_classifier_that_cannot_be_folded_is_refused(convert: Callable[..., dict[str, Path]], tmp_path: Path) -> None:
     images = keras.Input((32, 32, 3), dtype="uint8")
     pixels = (keras.ops.cast(images, "float32") / 255) ** 2
-    backbone = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(4, 3), keras.layers.Flatten()])
-    network = keras.Model(images, keras.layers.Dense(5, activation="softmax")(backbone(pixels)))
+    backbone = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(4, 3)])
+    features = keras.layers.Flatten()(backbone(pixels))
+    network = keras.Model(images, keras.layers.Dense(5, activation="softmax")(features))
     with pytest.raises(ValueError, match="A classifier must begin with a colour normalization"):
         convert(tmp_path, network)
     assert not list(tmp_path.iterdir())

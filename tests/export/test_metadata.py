@@ -36,7 +36,7 @@ def content() -> bytes:
 
 def add(content: bytes, *, version: str = "7", **changed: Any) -> bytes:
     spec: Any = {**SPEC, **changed}
-    return metadata.add(content, spec=spec, description="Tells flowers apart.", version=version)
+    return metadata.add(metadata.unpack(content), spec=spec, description="Tells flowers apart.", version=version)
 
 
 @pytest.fixture

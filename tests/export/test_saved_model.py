@@ -8,13 +8,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from numpy.typing import NDArray
 from PIL import Image
 from tensorflow.python.tools import saved_model_utils
 from tensorflow_serving.apis import prediction_log_pb2
 
 from components.data import drawn_flowers
 from export import preprocessing, saved_model
+from export.limits import Limits
 from export.spec import read_spec
+from tests.export import fitted_limits
 
 SIZE_PX = 16
 CLASS_NAMES = ["rose", "aster", "zinnia"]  # neither sorted nor reversed: an order of their own
@@ -27,7 +30,8 @@ def classifier() -> keras.Model:
     images = keras.Input((SIZE_PX, SIZE_PX, 3), dtype="uint8")
     pixels = keras.layers.Rescaling(1 / 32)(keras.ops.cast(images, "float32"))
     # It keeps the pixels, and refuses a batch of none.
-    features = keras.layers.Flatten()(keras.layers.BatchNormalization()(pixels))
+    normalize = keras.Sequential([keras.Input((SIZE_PX, SIZE_PX, 3)), keras.layers.BatchNormalization()])
+    features = keras.layers.Flatten()(normalize(pixels))
     return keras.Model(images, keras.layers.Dense(len(CLASS_NAMES), activation="softmax")(features))
 
 
@@ -38,9 +42,21 @@ def photos(encode: Callable[..., bytes]) -> list[bytes]:
 
 
 @pytest.fixture(scope="module")
-def model_dir(tmp_path_factory: pytest.TempPathFactory, classifier: keras.Model, photos: list[bytes]) -> Path:
+def pixels(photos: list[bytes]) -> NDArray[np.uint8]:
+    return np.stack([preprocessing.load(tf.constant(photo), SIZE_PX).numpy() for photo in photos])
+
+
+@pytest.fixture(scope="module")
+def limits(classifier: keras.Model, pixels: NDArray[np.uint8]) -> Limits:
+    return fitted_limits.fit(classifier, pixels)
+
+
+@pytest.fixture(scope="module")
+def model_dir(
+    tmp_path_factory: pytest.TempPathFactory, classifier: keras.Model, limits: Limits, photos: list[bytes]
+) -> Path:
     folder = tmp_path_factory.mktemp("saved")
-    saved_model.save(classifier, spec=SPEC, warmup_images=photos[:2], out_dir=folder)
+    saved_model.save(classifier, limits=limits, spec=SPEC, warmup_images=photos[:2], out_dir=folder)
     return folder
 
 
@@ -58,7 +74,13 @@ def describe(tensors: Any) -> dict[str, tuple[str, list[int]]]:
 
 def test_signatures_have_the_names_types_and_shapes_of_the_contract(model_dir: Path) -> None:
     found = saved_model_utils.get_meta_graph_def(str(model_dir), "serve").signature_def
-    outputs = {"probabilities": ("float32", [-1, 3]), "classes": ("string", [-1, 3])}
+    outputs = {
+        "probabilities": ("float32", [-1, 3]),
+        "classes": ("string", [-1, 3]),
+        "p_value": ("float32", [-1]),
+        "is_known": ("bool", [-1]),
+        "prediction_set": ("bool", [-1, 3]),
+    }
     assert {"serving_default", "images"} <= set(found) <= {"serving_default", "images", "__saved_model_init_op"}
     assert describe(found["serving_default"].inputs) == {"image_bytes": ("string", [-1])}
     assert describe(found["images"].inputs) == {"images": ("uint8", [-1, SIZE_PX, SIZE_PX, 3])}
@@ -68,9 +90,8 @@ def test_signatures_have_the_names_types_and_shapes_of_the_contract(model_dir: P
 
 
 def test_encoded_photos_are_predicted_as_their_pixels_are(
-    signatures: Any, classifier: keras.Model, photos: list[bytes]
+    signatures: Any, classifier: keras.Model, photos: list[bytes], pixels: NDArray[np.uint8]
 ) -> None:
-    pixels = np.stack([preprocessing.load(tf.constant(photo), SIZE_PX).numpy() for photo in photos])
     of_bytes = signatures["serving_default"](image_bytes=tf.constant(photos))["probabilities"].numpy()
     of_pixels = signatures["images"](images=tf.constant(pixels))["probabilities"].numpy()
     np.testing.assert_array_equal(of_bytes, of_pixels)
@@ -93,7 +114,8 @@ def test_no_images_have_no_predictions(signatures: Any) -> None:
         ("images", {"images": tf.zeros([0, SIZE_PX, SIZE_PX, 3], tf.uint8)}),
     ):
         outputs = signatures[name](**none)
-        assert outputs["probabilities"].shape == outputs["classes"].shape == (0, 3)
+        assert outputs["probabilities"].shape == outputs["classes"].shape == outputs["prediction_set"].shape == (0, 3)
+        assert outputs["p_value"].shape == outputs["is_known"].shape == (0,)
 
 
 def test_one_broken_photo_fails_the_call_with_a_reason(signatures: Any, photos: list[bytes]) -> None:
