@@ -271,5 +271,9 @@ def _check_recall(measured: Metrics, options: EvaluatorOptions) -> Check:
     elif unclear:
         message = f"recall below {bar} is not shown; too few photos to tell: {', '.join(unclear)}"
     else:
-        message = f"the recall of every class is at least {bar}"
+        tested = [name for name, of_class in classes.items() if of_class["num_examples"]]
+        name = min(tested, key=lambda each: classes[each]["recall"])
+        message = (
+            f"the recall of every class is at least {bar}; the lowest, of {name}, is {classes[name]['recall']:.4f}"
+        )
     return {"name": "min_recall", "passed": not shown, "message": message}

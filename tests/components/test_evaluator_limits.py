@@ -1,6 +1,7 @@
 """What a model knows of its limits: measured on test photos, foreign ones and others, and gated."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from components.errors import DataError, EvaluationError
 from components.evaluator import EvaluatorOptions
 from components.reporting import metrics
 from components.storage.files import read_json
+from pipelines import local_runner
+from pipelines.folders import Folders
+from tests import tiny_pipeline
 from tests.components.oracles import save_oracle, write_spec
 
 NUM_FOREIGN = 40
@@ -307,3 +311,24 @@ def test_the_same_model_is_not_worse_than_itself(evaluate: Any, export_dir: Path
 def test_margins_out_of_range_are_errors(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be .*Received: "):
         EvaluatorOptions(**wrong)
+
+
+def test_a_run_judges_again_when_the_photos_of_a_folder_change(
+    shared_dir: Path, artifact: Callable[[str], Path], tmp_path: Path
+) -> None:
+    artifact("evaluator")
+    folders = Folders(runs=shared_dir / "pipeline" / "runs", models=shared_dir / "pipeline" / "models")
+    options = replace(tiny_pipeline.CONFIG.evaluator, foreign_photos=str(tmp_path))
+
+    def run() -> Path:
+        config = replace(tiny_pipeline.CONFIG, evaluator=options)
+        return local_runner.run(tiny_pipeline.steps_to("evaluator"), config, folders=folders)[1]["evaluator"].path
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    first = run()
+    assert run() == first
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "b.png")
+    limits = read_metrics(run())["limits"]
+    assert limits
+    assert limits["foreign"]
+    assert limits["foreign"]["refused"]["num_examples"] == 2
