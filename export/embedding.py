@@ -28,6 +28,8 @@ def add_embedding(network: keras.Model) -> keras.Model:
         )
     position = network.operations.index(backbone)
     pixels, last = network.operations[position - 1].output, network.operations[position + 1].input
+    if isinstance(backbone, keras.Sequential):  # It runs a copy of what its layers make.
+        backbone = keras.Model(backbone.layers[0].input, backbone.layers[-1].output, name=backbone.name)
     maps = keras.Model(backbone.input, [*_find_earlier(backbone), backbone.output], name=backbone.name)
     found = maps(pixels, training=False)
     rest = keras.Model(last, network.output, name="rest")(found[-1], training=False)

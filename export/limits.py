@@ -122,7 +122,7 @@ class LimitsModule(tf.Module):
         """
         distances = measure(embeddings, *self.arrays)
         # Beside a NaN none is as strange: it is refused. Counted in integers and looked up, for the reason that
-        # `litert_signatures` gives.
+        # `litert_limits` gives.
         num_stranger = tf.reduce_sum(tf.cast(self.scores >= distances, tf.int32), 1)
         highest = tf.reduce_max(probabilities, 1, keepdims=True)
         return {

@@ -34,10 +34,10 @@ from litert_quantizer import calibrator, quantizer, recipe
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from export import litert_signatures, metadata
+from export import metadata
 from export.embedding import add_embedding
 from export.limits import Limits, LimitsModule
-from export.litert_signatures import IMAGES
+from export.litert_limits import hide_limits
 from export.spec import ModelSpec
 
 KINDS = {
@@ -47,7 +47,7 @@ KINDS = {
     "int8": "int8 weights and activations",
 }
 
-_LIMITS = "limits"
+_SIGNATURE, _LIMITS = "images", "limits"
 _OF_LIMITS = f"embedding_(?!pool)|{_LIMITS}/|StatefulPartitionedCall"
 """What makes the outputs of pooled maps and probabilities, by the names of its tensors; the last are the outputs."""
 
@@ -67,10 +67,9 @@ def convert(
 ) -> dict[str, Path]:
     """Write a file of each kind, with metadata.
 
-    Each holds two signatures for one image, `images` `[1, size, size, 3]`, RGB, 0–255, which is `uint8` in the int8
-    file and `float32` in the others. `images` returns `probabilities` `float32 [1, C]`; `limits` also returns the
-    outputs of `limits.LimitsModule`, which are computed in float32 in every file. Both are of one subgraph, see
-    `litert_signatures`.
+    Each holds one signature, `images`, as the SavedModel does, for one image: `images` `[1, size, size, 3]`, RGB,
+    0–255, to `probabilities` `float32 [1, C]`. `images` is `uint8` in the int8 file and `float32` in the others. After
+    a run the limits are in tensors of the outputs' names, see `litert_limits`; every file computes them in float32.
 
     Args:
         classifier: `uint8 [N, size, size, 3]`, RGB, 0–255, to `float32 [N, C]`.
@@ -111,7 +110,7 @@ def convert(
     paths = {kind: out_dir / f"{spec['model_name']}_{kind}.tflite" for kind in KINDS}
     for kind, content in contents.items():
         model = metadata.unpack(content)
-        litert_signatures.split(model)
+        hide_limits(model)
         description = f"Tells {', '.join(spec['class_names'])} apart; {KINDS[kind]}."
         paths[kind].write_bytes(metadata.add(model, spec=spec, description=description, version=version))
     return paths
@@ -167,11 +166,11 @@ def _save(network: keras.Model, limits: Limits, folder: Path) -> None:
 
     images = tf.TensorSpec([1, size_px, size_px, 3], tf.float32, "images")
     signature = tf.function(classify, [images], autograph=False)
-    tf.saved_model.save(module, str(folder), signatures={IMAGES: signature})
+    tf.saved_model.save(module, str(folder), signatures={_SIGNATURE: signature})
 
 
 def _convert(folder: Path, weights: tf.DType = tf.float32) -> bytes:
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=[IMAGES])
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=[_SIGNATURE])
     if weights != tf.float32:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_types = [weights]
@@ -232,7 +231,7 @@ def _measure_ranges(path: Path, images: NDArray[np.uint8]) -> dict[str, Any]:
         mode=calibrator.CalibrationMode.CALIBRATION_PROFILER_BASED,
         qsv_update_func=lambda old, new: {key: np.concatenate([old[key], new[key]]) for key in ("min", "max")},
     )
-    run = measuring.get_signature_runner(IMAGES)
+    run = measuring.get_signature_runner(_SIGNATURE)
     progress = tqdm(images, desc="calibrating", unit="photo", delay=2, leave=False, disable=None)
     with _quietly():
         for image in progress:

@@ -89,7 +89,7 @@ def test_a_file_of_each_kind_is_named_after_the_model(files: dict[str, Path]) ->
 @pytest.mark.parametrize("kind", litert.KINDS)
 def test_signature_is_the_one_of_the_saved_model_for_one_image(files: dict[str, Path], kind: str) -> None:
     interpreter = Interpreter(str(files[kind]))
-    assert interpreter.get_signature_list()["images"] == {"inputs": ["images"], "outputs": ["probabilities"]}
+    assert interpreter.get_signature_list() == {"images": {"inputs": ["images"], "outputs": ["probabilities"]}}
     run = interpreter.get_signature_runner("images")
     images, probabilities = run.get_input_details()["images"], run.get_output_details()["probabilities"]
     assert images["dtype"] is (np.uint8 if kind == "int8" else np.float32)

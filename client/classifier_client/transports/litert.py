@@ -4,7 +4,7 @@ import os
 import reprlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -15,17 +15,17 @@ from PIL import Image
 
 from ..errors import ModelFileError
 from . import Answer, Closable
-from .answers import MAX_SIZE_PX, SIGNATURE, are_limits, are_probabilities
+from .answers import LIMITS, MAX_SIZE_PX, are_limits, are_probabilities
 from .litert_metadata import read_metadata
 
-_LIMITS_SIGNATURE = "limits"
 # What the interpreter raises for a model that it cannot run: it has no errors of its own.
 _UNFIT = (ValueError, RuntimeError, TypeError, LookupError, OverflowError, MemoryError)
 
 
 class _Tensor(TypedDict):
-    """The interpreter's details of an input or output."""
+    """The interpreter's details of a tensor."""
 
+    name: str
     index: int
     shape: NDArray[np.int32]
     dtype: type[np.generic]
@@ -53,10 +53,8 @@ class LiteRTTransport(Closable):
             self._interpreter = Interpreter(model_path=str(path), num_threads=num_threads or _count_cores())
             self._interpreter.allocate_tensors()
             tensors = self._interpreter.get_input_details(), self._interpreter.get_output_details()
-            has_limits = _LIMITS_SIGNATURE in self._interpreter.get_signature_list()
-            # A call of it takes a microsecond longer than those of the interpreter.
-            self._limits = self._interpreter.get_signature_runner(_LIMITS_SIGNATURE) if has_limits else None
-            limits = (self._limits.get_input_details(), self._limits.get_output_details()) if self._limits else None
+            # What a model says of its limits is no output: others would not read the file.
+            limits = [tensor for tensor in self._interpreter.get_tensor_details() if tensor["name"] in LIMITS]
         except _UNFIT as exc:
             raise self._error(exc) from exc
         self._lock = threading.Lock()
@@ -72,8 +70,7 @@ class LiteRTTransport(Closable):
                 "The labels in a LiteRT file must match its output. Received: "
                 f"{len(self._metadata.class_names)} labels for {num_classes} values in {path}. Export the model again."
             )
-        if limits:
-            _check_limits(*limits, self._input, num_classes, path)
+        self._limits = _check_limits(limits, num_classes, path)
 
     def image_size_px(self) -> int:
         """Return the side of the model's input."""
@@ -88,16 +85,13 @@ class LiteRTTransport(Closable):
         """Release the model, after the image that it runs."""
         with self._lock:
             super().close()
-            for name in ("_limits", "_interpreter"):
-                self.__dict__.pop(name, None)
+            self.__dict__.pop("_interpreter", None)
 
     def _predict(self, image: Image.Image) -> Answer:
         start_s = time.perf_counter()
         pixels = np.asarray(image)[np.newaxis]
         if self._input["dtype"] is np.float32:
             pixels = (pixels - self._mean) / self._std
-        if pixels.shape != tuple(self._input["shape"]):  # A signature's call would resize the model.
-            raise ValueError(f"An image must have the size of the model's input. Received: {image.size}. Resize it.")
         with self._lock:  # An interpreter runs one image at a time.
             self.check_open()
             try:
@@ -120,19 +114,11 @@ class LiteRTTransport(Closable):
 
     def _run(self, pixels: NDArray[Any]) -> tuple[list[float], tuple[Any, ...]]:
         """Return the probabilities, and the values of `LIMITS` where the model has them."""
-        if self._limits:
-            outputs = self._limits(**{SIGNATURE: pixels})
-            # What the model has for one image, whatever it does with its axes.
-            p_value, is_known = outputs["p_value"].item(), outputs["is_known"].item()
-            return outputs["probabilities"].ravel().tolist(), (
-                p_value,
-                is_known,
-                outputs["prediction_set"].ravel().tolist(),
-            )
         self._interpreter.set_tensor(self._input["index"], pixels)
         self._interpreter.invoke()
         values = self._interpreter.get_tensor(self._output["index"])[0]
-        return _dequantize(values, self._output).tolist(), ()
+        limits = [self._interpreter.get_tensor(tensor["index"])[0].tolist() for tensor in self._limits]
+        return _dequantize(values, self._output).tolist(), tuple(limits)
 
     def _error(self, exc: Exception) -> ModelFileError:
         reason = " ".join(str(exc).split())
@@ -170,34 +156,17 @@ def _check_tensors(inputs: list[_Tensor], outputs: list[_Tensor], path: Path) ->
     return inputs[0], outputs[0]
 
 
-def _check_limits(
-    inputs: Mapping[str, _Tensor],
-    outputs: Mapping[str, _Tensor],
-    expected_input: _Tensor,
-    num_classes: int,
-    path: Path,
-) -> None:
-    """Check the signature `limits`: its one input is the model's, and it has the outputs."""
-
-    def describe(details: Mapping[str, _Tensor]) -> dict[str, str]:
-        return {name: f"{each['dtype'].__name__} {each['shape'].tolist()}" for name, each in details.items()}
-
-    bool_, row = np.bool_.__name__, [1, num_classes]
-    received_inputs, received_outputs = describe(inputs), describe(outputs)
-    expected_outputs = {
-        "probabilities": f"float32 {row}",
-        "p_value": "float32 [1]",
-        "is_known": f"{bool_} [1]",
-        "prediction_set": f"{bool_} {row}",
-    }
-    if (
-        received_inputs != describe({SIGNATURE: expected_input})
-        or not expected_outputs.items() <= received_outputs.items()
-    ):
+def _check_limits(tensors: list[_Tensor], num_classes: int, path: Path) -> list[_Tensor]:
+    """Return the details of the tensors of `LIMITS` in their order, all or none."""
+    expected = {"p_value": "float32 [1]", "is_known": "bool [1]", "prediction_set": f"bool [1, {num_classes}]"}
+    tensors = sorted(tensors, key=lambda tensor: LIMITS.index(tensor["name"]))
+    received = {each["name"]: f"{each['dtype'].__name__.strip('_')} {each['shape'].tolist()}" for each in tensors}
+    if tensors and (received != expected or len(tensors) != len(LIMITS)):
         raise ModelFileError(
-            f"The signature {_LIMITS_SIGNATURE!r} of a LiteRT file must take the same image as the first one, and "
-            f"return {expected_outputs}. Received: {received_inputs} and {received_outputs} in {path}. Export it again."
+            f"A LiteRT file that knows its limits must have the tensors {expected}. Received: {received} in {path}. "
+            "Export it again."
         )
+    return tensors
 
 
 def _dequantize(values: NDArray[Any], tensor: _Tensor) -> NDArray[np.float32]:

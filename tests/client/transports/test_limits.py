@@ -2,16 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from client.classifier_client import AnswerError, Client, LiteRTTransport, ModelFileError
-from client.classifier_client.transports import litert
 from client.classifier_client.transports import prediction_pb2 as pb
 from tests.client import fakes, litert_files
 from tests.client.fakes import LIMITS, PHOTO, REFUSED, FakeGrpc, FakeServer
@@ -155,7 +152,7 @@ def save(tmp_path: Path) -> Callable[[bytes], Path]:
     return save
 
 
-def test_file_with_the_signature_has_limits(model: bytes, save: Any) -> None:
+def test_file_with_the_tensors_has_limits(model: bytes, save: Any) -> None:
     with Client(LiteRTTransport(save(model))) as client:
         grey, red, yellow = client.classify([GREY, RED, YELLOW])
     assert grey.p_value == pytest.approx(P_VALUE_OF_GREY)
@@ -165,30 +162,10 @@ def test_file_with_the_signature_has_limits(model: bytes, save: Any) -> None:
     assert (yellow.is_known, set(yellow.prediction_set)) == (True, {"red", "green"})
 
 
-def test_file_without_the_signature_has_none(save: Any) -> None:
+def test_file_without_them_has_none(save: Any) -> None:
     with Client(LiteRTTransport(save(litert_files.convert(SHAPE)))) as client:
         [prediction] = client.classify(RED)
     assert (prediction.p_value, prediction.is_known, prediction.prediction_set) == (None, None, None)
-
-
-def test_both_signatures_predict_the_same_and_one_of_them_is_run(
-    model: bytes, save: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = save(model)
-    interpreter = litert.Interpreter(model_path=str(path))
-    pixels = np.asarray(Image.new("RGB", SHAPE[:2], "teal"), np.float32)[np.newaxis] / 127.5 - 1
-    first = interpreter.get_signature_runner("images")(images=pixels)["probabilities"][0]
-    monkeypatch.setattr(litert.Interpreter, "invoke", lambda _: pytest.fail("the first signature is run too"))
-    with Client(LiteRTTransport(path)) as client:
-        [prediction] = client.classify(Image.new("RGB", SHAPE[:2], "teal"))
-    assert [prediction.probabilities[name] for name in CLASS_NAMES] == pytest.approx(first.tolist(), abs=1e-6)
-
-
-def test_image_of_another_size_does_not_resize_the_model(model: bytes, save: Any) -> None:
-    with closing(LiteRTTransport(save(model))) as transport:
-        with pytest.raises(ValueError, match=r"must have the size of the model's input\. Received: \(8, 8\)"):
-            transport.predict([Image.new("RGB", (8, 8))])
-        assert transport.predict([Image.new("RGB", SHAPE[:2], "red")])[0].is_known
 
 
 @pytest.mark.parametrize(
@@ -197,17 +174,17 @@ def test_image_of_another_size_does_not_resize_the_model(model: bytes, save: Any
         (
             "p_value",
             None,
-            "{'is_known': 'bool [1]', 'prediction_set': 'bool [1, 3]', 'probabilities': 'float32 [1, 3]'}",
+            "Received: {'is_known': 'bool [1]', 'prediction_set': 'bool [1, 3]'}",
         ),
         ("p_value", lambda values: values, "'p_value': 'float32 [1, 3]'"),
         ("is_known", lambda values: values[:, 0], "'is_known': 'float32 [1]'"),
         ("prediction_set", lambda values: values[:, :2] > 0, "'prediction_set': 'bool [1, 2]'"),
     ],
 )
-def test_file_whose_signature_has_other_outputs_is_refused(name: str, make: Any, received: str, save: Any) -> None:
+def test_file_whose_limits_are_of_another_form_is_refused(name: str, make: Any, received: str, save: Any) -> None:
     with pytest.raises(ModelFileError) as failure:
         LiteRTTransport(save(litert_files.convert_with_limits(SHAPE, **{name: make})))
-    assert "The signature 'limits' of a LiteRT file must take the same image as the first one" in str(failure.value)
+    assert "A LiteRT file that knows its limits must have the tensors" in str(failure.value)
     assert received in str(failure.value)
 
 

@@ -1,4 +1,4 @@
-"""What a LiteRT file says of its limits, and that those who read its first signature see none of it."""
+"""What a LiteRT file says of its limits, and that those who read its signature see none of it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.compiled_model import CompiledModel
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
@@ -16,7 +17,7 @@ from components.artifacts.examples import shards
 from components.artifacts.training import read_classifier
 from components.data import transform
 from export import litert, saved_model
-from export.limits import Limits
+from export.limits import OUTPUTS, Limits
 from export.spec import read_spec
 from tests.export import fitted_limits
 
@@ -79,12 +80,19 @@ Run = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def run(files: dict[str, Path], images: NDArray[np.uint8]) -> Run:
-    """Return the function that runs a signature of a file on each image."""
+    """Return the function that runs a file on each image."""
 
-    def run(kind: str, signature: str = "limits", **options: Any) -> dict[str, Any]:
-        call = Interpreter(str(files[kind]), **options).get_signature_runner(signature)
-        dtype = call.get_input_details()["images"]["dtype"]
-        rows = [call(images=image[np.newaxis].astype(dtype)) for image in images]
+    def run(kind: str, **options: Any) -> dict[str, Any]:
+        interpreter = Interpreter(str(files[kind]), **options)
+        interpreter.allocate_tensors()
+        (taken,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+        wanted = {tensor["name"]: tensor for tensor in interpreter.get_tensor_details() if tensor["name"] in OUTPUTS}
+        rows = []
+        for image in images:
+            interpreter.set_tensor(taken["index"], image[np.newaxis].astype(taken["dtype"]))
+            interpreter.invoke()
+            tensors = {"probabilities": output, **wanted}
+            rows.append({name: interpreter.get_tensor(tensor["index"]) for name, tensor in tensors.items()})
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
     return run
@@ -123,28 +131,17 @@ def test_limits_outlast_the_run_whoever_runs_the_operators(run: Run, kind: str, 
 
 
 @pytest.mark.parametrize("kind", litert.KINDS)
-def test_first_signature_predicts_the_same_and_has_nothing_of_the_limits(
-    run: Run, kind: str, files: dict[str, Path]
-) -> None:
-    found = run(kind, "images")
-    assert set(found) == {"probabilities"}
-    np.testing.assert_array_equal(found["probabilities"], run(kind)["probabilities"])
-    interpreter = Interpreter(str(files[kind]))
-    (output,) = interpreter.get_output_details()
-    assert output["shape"].tolist() == [1, 5]
-    assert interpreter.get_signature_list() == {
-        "images": {"inputs": ["images"], "outputs": ["probabilities"]},
-        "limits": {"inputs": ["images"], "outputs": ["is_known", "p_value", "prediction_set", "probabilities"]},
-    }
-
-
-@pytest.mark.parametrize("kind", litert.KINDS)
-def test_file_is_what_mediapipe_tasks_takes(files: dict[str, Path], kind: str) -> None:
-    """`ImageClassifier` refuses files of two subgraphs, and has a head for each output."""
+def test_file_is_what_others_take(run: Run, files: dict[str, Path], images: NDArray[np.uint8], kind: str) -> None:
+    """`ImageClassifier` of MediaPipe refuses two subgraphs, `CompiledModel` a signature of more than the outputs."""
     model = schema.ModelT.InitFromPackedBuf(files[kind].read_bytes())
     (graph,) = model.subgraphs
     assert (len(graph.inputs), len(graph.outputs)) == (1, 1)
-    assert [signature.signatureKey for signature in model.signatureDefs] == [b"images", b"limits"]
+    compiled = CompiledModel.from_file(str(files[kind]))
+    assert compiled.get_signature_list() == {"images": {"inputs": ["images"], "outputs": ["probabilities"]}}
+    inputs, outputs = compiled.create_input_buffers(0), compiled.create_output_buffers(0)
+    inputs[0].write(images[:1].astype(np.uint8 if kind == "int8" else np.float32))
+    compiled.run_by_index(0, inputs, outputs)
+    np.testing.assert_allclose(outputs[0].read(5, np.float32), run(kind)["probabilities"][0], atol=0.02)
 
 
 def test_limits_are_stored_in_few_bytes(files: dict[str, Path], classifier: keras.Model, limits: Limits) -> None:
@@ -153,12 +150,3 @@ def test_limits_are_stored_in_few_bytes(files: dict[str, Path], classifier: kera
     of_limits = limits.directions.nbytes + limits.centres.nbytes + 8 * NUM_RANKS
     assert sizes["float32"] < 4 * classifier.count_params() + of_limits + 40_000
     assert sizes["int8"] < sizes["float32"] / 1.5
-
-
-def test_rows_of_a_resized_batch_have_limits_of_their_own(
-    files: dict[str, Path], images: NDArray[np.uint8], run: Run
-) -> None:
-    call = Interpreter(str(files["float32"])).get_signature_runner("limits")
-    found, alone = call(images=images[-8:].astype(np.float32)), run("float32")
-    np.testing.assert_allclose(found["p_value"], alone["p_value"][-8:], atol=1 / NUM_RANKS + ROUNDING)
-    np.testing.assert_array_equal(found["prediction_set"], alone["prediction_set"][-8:])
