@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,7 +91,7 @@ def evaluate(
         predictions = read_predictions(evaluation_dir)
         labels = np.array([prediction["label"] for prediction in predictions])
         expected = np.array([prediction["predicted"] for prediction in predictions])
-        is_known: list[Any] = [prediction.get("is_known") for prediction in predictions]
+        is_known = [prediction["is_known"] for prediction in predictions]
         with tempfile.TemporaryDirectory() as folder:
             photos_dir = Path(folder)
             for position, (_, encoded) in enumerate(read_encoded(examples_dir, "test")):

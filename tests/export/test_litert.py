@@ -168,14 +168,9 @@ def test_channels_in_another_order_and_padding_are_folded_exactly(
 ) -> None:
     """ResNet50 takes BGR, centred; zeros are padded after that."""
     keras.utils.set_random_seed(3)
-    backbone = keras.Sequential(
-        [
-            keras.Input((32, 32, 3)),
-            keras.layers.ZeroPadding2D(3),
-            keras.layers.Conv2D(16, 7, strides=1),
-            keras.layers.ReLU(),
-        ]
-    )
+    maps = keras.Input((32, 32, 3))
+    convolved = keras.layers.Conv2D(16, 7, strides=1)(keras.layers.ZeroPadding2D(3)(maps))
+    backbone = keras.Model(maps, keras.layers.ReLU()(convolved))
     pixels = keras.Input((32, 32, 3), dtype="uint8")
     normalized = keras.applications.resnet50.preprocess_input(keras.ops.cast(pixels, "float32")) / 64
     features = keras.layers.Flatten()(backbone(normalized))
@@ -224,7 +219,8 @@ def _set_moments(extractor: keras.Model, name: str, images: NDArray[np.uint8]) -
 def test_classifier_that_cannot_be_folded_is_refused(convert: Callable[..., dict[str, Path]], tmp_path: Path) -> None:
     images = keras.Input((32, 32, 3), dtype="uint8")
     pixels = (keras.ops.cast(images, "float32") / 255) ** 2
-    backbone = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(4, 3)])
+    maps = keras.Input((32, 32, 3))
+    backbone = keras.Model(maps, keras.layers.Conv2D(4, 3)(maps))
     features = keras.layers.Flatten()(backbone(pixels))
     network = keras.Model(images, keras.layers.Dense(5, activation="softmax")(features))
     with pytest.raises(ValueError, match="A classifier must begin with a colour normalization"):
