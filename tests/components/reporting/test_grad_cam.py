@@ -12,7 +12,7 @@ from components.training.networks import build_classifier, build_extractor, buil
 def red_or_blue() -> keras.Model:
     """A classifier whose features are how red and how blue an image is: each speaks for a class of its own."""
     extractor = build_extractor("small_cnn", image_size_px=32)
-    for number, layer in enumerate(extractor.get_layer("small_cnn").layers):
+    for number, layer in enumerate(extractor.get_layer("small_cnn").layers[1:]):  # the first is the input
         kernel = np.zeros(layer.kernel.shape, np.float32)
         # Colours come as -1 to 1; the layers after the first pass both values on.
         for channel, colour in enumerate((0, 2) if number == 0 else (0, 1)):
