@@ -65,7 +65,7 @@ def build_backbone(name: str, *, image_size_px: int) -> "keras.Model":
         network = backbone.build_application(image_size_px=image_size_px)
         # Not every one of the classes can be given a name.
         return keras.Model(network.input, network.output, name=name)
-    pixels = maps = keras.Input((image_size_px, image_size_px, 3))
+    pixels = maps = keras.Input((image_size_px, image_size_px, 3), name="pixels")
     for stage, filters in zip(backbone.stages, (16, 24, 32, 48), strict=True):
         maps = keras.layers.Conv2D(filters, 3, strides=2, padding="same", activation="relu", name=stage)(maps)
     return keras.Model(pixels, maps, name=name)
