@@ -11,7 +11,7 @@ from serving.web.model_info import read_spec
 from serving.web.openapi import describe
 from serving.web.settings import Settings
 from tests.client.litert_files import P_VALUE_OF_GREY
-from tests.serving.web.conftest import GREY, RED, SPEC_LIMITS, YELLOW, Page, PageProcess
+from tests.serving.web.conftest import GREY, RED, SPEC_LIMITS, YELLOW, Page, PageProcess, push, start_page
 
 FORM = [("photo", ("a.jpg", GREY)), ("photo", ("b.jpg", YELLOW)), ("photo", ("c.jpg", RED))]
 
@@ -78,6 +78,13 @@ def test_the_card_shows_the_limits(limits_page: PageProcess, page: PageProcess) 
     html = read(limits_page, "/model")
     assert "stranger than 97.0 % of 276 photos of its classes (distance of its colour from grey)" in html
     assert "None of these" not in read(page, "/model")
+
+
+def test_the_card_says_where_too_few_photos_are_known_to_refuse_any(tmp_path: Path) -> None:
+    content = (Path(__file__).parent / "limits.tflite").read_bytes()
+    push(tmp_path / "models", content, 1, limits={**SPEC_LIMITS, "num_examples": 20, "score_threshold": None})
+    with start_page(tmp_path / "page.log", "--models-dir", tmp_path / "models") as page:
+        assert "never: 20 photos of its classes are too few to refuse 3.0 %" in read(page, "/model")
 
 
 @pytest.mark.parametrize(
