@@ -1,6 +1,7 @@
 """Who is next: one client cannot keep the others waiting, whatever it sends."""
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -50,13 +51,32 @@ class Room:
         except RequestError:
             self.refused.append(photo)
 
+    async def close(self) -> None:
+        """Send everybody home: a task that is left would end within another test."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
     async def _settle(self) -> None:
         for _ in range(5):
             await asyncio.sleep(0)
 
 
-async def test_clients_take_turns_however_much_one_sends() -> None:
-    room = Room(1)
+@pytest.fixture
+async def make_room() -> AsyncIterator[Callable[..., Room]]:
+    rooms: list[Room] = []
+
+    def make(num_at_once: int, **options: int) -> Room:
+        rooms.append(Room(num_at_once, **options))
+        return rooms[-1]
+
+    yield make
+    for room in rooms:
+        await room.close()
+
+
+async def test_clients_take_turns_however_much_one_sends(make_room: Callable[..., Room]) -> None:
+    room = make_room(1)
     await room.come("a1", "a2", "a3", "a4", "b1", "c1")
     seen = []
     while room.inside:
@@ -66,8 +86,8 @@ async def test_clients_take_turns_however_much_one_sends() -> None:
     assert room.turns.num_at_work == 0
 
 
-async def test_slow_clients_leave_a_worker_to_the_others_and_come_last() -> None:
-    room = Room(2)
+async def test_slow_clients_leave_a_worker_to_the_others_and_come_last(make_room: Callable[..., Room]) -> None:
+    room = make_room(2)
     for client in "ab":
         room.turns.note(client, SLOW_S)
     room.turns.note("c", SLOW_S / 2)
@@ -83,8 +103,8 @@ async def test_slow_clients_leave_a_worker_to_the_others_and_come_last() -> None
     assert room.inside == ["b1"]
 
 
-async def test_strangers_leave_a_worker_to_those_whose_photos_were_quick() -> None:
-    room = Room(2)
+async def test_strangers_leave_a_worker_to_those_whose_photos_were_quick(make_room: Callable[..., Room]) -> None:
+    room = make_room(2)
     room.turns.note("c", SLOW_S / 2)
     await room.come("a1", "b1", "c1")
     assert room.inside == ["a1", "c1"]
@@ -92,23 +112,23 @@ async def test_strangers_leave_a_worker_to_those_whose_photos_were_quick() -> No
     assert room.inside == ["c1", "b1"]
 
 
-async def test_one_quick_photo_does_not_make_up_for_a_slow_one() -> None:
-    room = Room(2)
+async def test_one_quick_photo_does_not_make_up_for_a_slow_one(make_room: Callable[..., Room]) -> None:
+    room = make_room(2)
     for decoding_s in (SLOW_S, SLOW_S / 2):
         room.turns.note("a", decoding_s)
     await room.come("a1", "a2")
     assert room.inside == ["a1"]
 
 
-async def test_with_one_worker_slow_clients_have_it_when_nobody_else_waits() -> None:
-    room = Room(1)
+async def test_with_one_worker_slow_clients_have_it_when_nobody_else_waits(make_room: Callable[..., Room]) -> None:
+    room = make_room(1)
     room.turns.note("a", SLOW_S)
     await room.come("a1")
     assert room.inside == ["a1"]
 
 
-async def test_when_all_that_may_wait_do_the_client_that_has_most_loses_one() -> None:
-    room = Room(1, max_at_work=4)
+async def test_when_all_that_may_wait_do_the_client_that_has_most_loses_one(make_room: Callable[..., Room]) -> None:
+    room = make_room(1, max_at_work=4)
     await room.come("a1", "a2", "a3", "a4", "a5")
     assert room.refused == ["a5"]
     await room.come("b1")
@@ -121,8 +141,8 @@ async def test_when_all_that_may_wait_do_the_client_that_has_most_loses_one() ->
     assert room.turns.num_at_work == 0
 
 
-async def test_who_hangs_up_makes_room() -> None:
-    room = Room(1)
+async def test_who_hangs_up_makes_room(make_room: Callable[..., Room]) -> None:
+    room = make_room(1)
     await room.come("a1", "b1", "c1")
     await room.hang_up("b1")
     assert room.turns.num_at_work == 2
@@ -132,9 +152,11 @@ async def test_who_hangs_up_makes_room() -> None:
     assert room.turns.num_at_work == 0
 
 
-async def test_millions_of_clients_take_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_millions_of_clients_take_no_more_memory(
+    monkeypatch: pytest.MonkeyPatch, make_room: Callable[..., Room]
+) -> None:
     monkeypatch.setattr(turns, "_MAX_CLIENTS", 10)
-    room = Room(1)
+    room = make_room(1)
     for number in range(100):
         room.turns.note(str(number), SLOW_S)
     assert len(room.turns._seen) == 10
