@@ -102,7 +102,7 @@ def convert(
         _save(network, limits, saved)
         float32.write_bytes(_convert(saved))
         contents = {
-            "float32": _quantize(float32, _plan_limits()),
+            "float32": float32.read_bytes(),
             "float16": _convert(saved, tf.float16),
             "dynamic": _quantize(float32, [*recipe.dynamic_wi8_afp32(), *_plan_limits()]),
             "int8": _quantize_int8(float32, calibration_images),
