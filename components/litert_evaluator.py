@@ -91,7 +91,10 @@ def evaluate(
         predictions = read_predictions(evaluation_dir)
         labels = np.array([prediction["label"] for prediction in predictions])
         expected = np.array([prediction["predicted"] for prediction in predictions])
-        is_known = [prediction["is_known"] for prediction in predictions]
+        is_known: list[bool | None] = [prediction["is_known"] for prediction in predictions]
+        if spec["weights"]["fallback"]:
+            log.warning("litert_evaluator: random weights stand in: what they refuse is chance, and not compared")
+            is_known = [None] * len(predictions)
         with tempfile.TemporaryDirectory() as folder:
             photos_dir = Path(folder)
             for position, (_, encoded) in enumerate(read_encoded(examples_dir, "test")):
