@@ -147,13 +147,10 @@ def evaluate(
         "weights": spec["weights"],
         "slices": _slice(rows, outputs.probabilities.argmax(axis=1) == labels),
         "limits": measure_limits(outputs, labels, spec, on_foreign),
-        "elsewhere": measure_elsewhere(other, model.classify(other.read(), desc="other photos"), spec)
-        if other
-        else None,
+        "elsewhere": measure_elsewhere(other, model.classify(other.read(), desc="other photos")) if other else None,
         "corruptions": measure_corruptions(
             model,
             shards(examples_dir, "validation"),
-            class_names,
             image_size_px=spec["image_size_px"],
             batch_size=options.batch_size,
         )

@@ -186,29 +186,24 @@ def _quantize(path: Path, plan: list[dict[str, Any]], ranges: dict[str, Any] | N
 
 def _plan_limits() -> list[dict[str, Any]]:
     """Leave the limits and the softmax in float32, which rounds no probability to 0; large weights as float16."""
-    plan = [("*", "no_quantize"), ("FULLY_CONNECTED", "float_casting")]
     casting = {
         "weight_tensor_config": {"num_bits": 16, "dtype": "FLOAT"},
         "compute_precision": "FLOAT",
         "explicit_dequantize": True,
     }
     return [
-        {
-            "regex": _OF_LIMITS,
-            "operation": operation,
-            "algorithm_key": key,
-            "op_config": casting if key == "float_casting" else {},
-        }
-        for operation, key in plan
+        _plan("*", "no_quantize", regex=_OF_LIMITS),
+        _plan("FULLY_CONNECTED", "float_casting", regex=_OF_LIMITS, op_config=casting),
     ]
+
+
+def _plan(operation: str, algorithm: str, *, regex: str = ".*", op_config: Any = None) -> dict[str, Any]:
+    return {"regex": regex, "operation": operation, "algorithm_key": algorithm, "op_config": op_config or {}}
 
 
 def _quantize_int8(path: Path, images: NDArray[np.uint8]) -> bytes:
     """Quantize weights and activations; the image comes in as it is."""
-    exempt: list[dict[str, Any]] = [
-        {"regex": ".*", "operation": operation, "algorithm_key": "no_quantize", "op_config": {}}
-        for operation in ("INPUT", "OUTPUT", "SOFTMAX")
-    ]
+    exempt = [_plan(operation, "no_quantize") for operation in ("INPUT", "OUTPUT", "SOFTMAX")]
     content = _quantize(path, [*recipe.static_wi8_ai8(), *exempt, *_plan_limits()], _measure_ranges(path, images))
     # The file begins by quantizing float32: from uint8 with a scale of 1 that is a flip of the sign bit.
     model = metadata.unpack(content)

@@ -139,7 +139,14 @@ class LimitsMetrics(KnownLimits):
     foreign: Foreign | None
 
 
-class Elsewhere(Accuracy):
+class Judged(Accuracy):
+    """A classifier on photos beside the test split: with its cross-entropy (null where not finite) and its ECE."""
+
+    loss: float | None
+    ece: float
+
+
+class Elsewhere(Judged):
     """Photos of the same classes from another collection; `limits` is null for a model that has none.
 
     `num_unreadable` files in the folder are no images that can be read.
@@ -147,16 +154,12 @@ class Elsewhere(Accuracy):
 
     folder: str
     num_unreadable: int
-    loss: float | None
-    ece: float
     limits: KnownLimits | None
 
 
-class Corrupted(Accuracy):
+class Corrupted(Judged):
     """The validation photos after a corruption; `refused` is null for a model without limits."""
 
-    loss: float | None
-    ece: float
     refused: Share | None
 
 

@@ -5,7 +5,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, TypeGuard
 
-from components.bulk_inference.rows import COLUMNS, LIMITS, to_text
+from client.classifier_client.transports.answers import LIMITS
+from components.bulk_inference.rows import COLUMNS, to_text
 
 _NUM_NAMED = 3
 _OLD_COLUMNS = [name for name in COLUMNS if name not in LIMITS]

@@ -6,11 +6,11 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 from client.classifier_client import ImageError, Prediction
+from client.classifier_client.transports.answers import LIMITS
 from components.bulk_inference.images import ListedImage
 
-LIMITS = ("p_value", "is_known", "prediction_set")
-"""What a model tells of its limits; null in each row of a model that does not."""
 COLUMNS = ("image", "label", "probability", "probabilities", "model_version", "error", *LIMITS)
+"""`LIMITS` are null in each row of a model that does not tell them."""
 _KEY, _NUM_REFUSED = b"made_from", b"num_refused"
 
 

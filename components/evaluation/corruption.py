@@ -31,7 +31,7 @@ _CROP = 0.6  # of each side, from the middle
 
 
 def measure_corruptions(
-    model: ServedModel, shards: Sequence[Path], class_names: Sequence[str], *, image_size_px: int, batch_size: int
+    model: ServedModel, shards: Sequence[Path], *, image_size_px: int, batch_size: int
 ) -> dict[str, Corrupted]:
     """Judge a model on the examples of some shards, as they are and after each corruption."""
     batches: dict[str, list[Outputs]] = {name: [] for name in CORRUPTIONS}
@@ -43,19 +43,12 @@ def measure_corruptions(
             changed = [corrupt(image, first + number) for number, image in enumerate(images)]
             batches[name].append(model.classify_images(np.stack(changed)))
         labels.append(labels_of_batch)
-    return {name: _summarize(join(found), np.concatenate(labels), class_names) for name, found in batches.items()}
+    return {name: _summarize(join(found), np.concatenate(labels)) for name, found in batches.items()}
 
 
-def _summarize(outputs: Outputs, labels: NDArray[np.int64], class_names: Sequence[str]) -> Corrupted:
-    measured = metrics.summarize(outputs.probabilities, labels, class_names)
-    return {
-        "accuracy": measured["accuracy"],
-        "accuracy_interval": measured["accuracy_interval"],
-        "num_examples": measured["num_examples"],
-        "loss": measured["loss"],
-        "ece": measured["calibration"]["ece"],
-        "refused": metrics.share(~outputs.limits.is_known) if outputs.limits else None,
-    }
+def _summarize(outputs: Outputs, labels: NDArray[np.int64]) -> Corrupted:
+    refused = metrics.share(~outputs.limits.is_known) if outputs.limits else None
+    return {**metrics.judge(outputs.probabilities, labels), "refused": refused}
 
 
 def _blur(image: Pixels, position: int) -> Pixels:

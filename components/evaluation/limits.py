@@ -38,17 +38,12 @@ def measure_limits(
     }
 
 
-def measure_elsewhere(photos: Photos, outputs: Outputs, spec: ModelSpec) -> Elsewhere:
+def measure_elsewhere(photos: Photos, outputs: Outputs) -> Elsewhere:
     """Judge a model on photos of its classes from another collection."""
-    measured = metrics.summarize(outputs.probabilities, photos.labels, spec["class_names"])
     return {
         "folder": photos.folder,
         "num_unreadable": photos.num_unreadable,
-        "accuracy": measured["accuracy"],
-        "accuracy_interval": measured["accuracy_interval"],
-        "num_examples": measured["num_examples"],
-        "loss": measured["loss"],
-        "ece": measured["calibration"]["ece"],
+        **metrics.judge(outputs.probabilities, photos.labels),
         "limits": _summarize(outputs.limits, photos.labels) if outputs.limits else None,
     }
 

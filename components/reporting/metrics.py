@@ -13,6 +13,7 @@ from components.artifacts.evaluation import (
     Calibration,
     CalibrationBin,
     ClassMetrics,
+    Judged,
     LabelMetrics,
     ProbabilityMetrics,
     PValueBin,
@@ -220,6 +221,22 @@ def summarize_classes(
         "macro": {n: float(np.mean([c[n] for c in classes.values()])) for n in ("precision", "recall", "f1")},
         "per_class": classes,
         "confusion_matrix": matrix.tolist(),
+    }
+
+
+def judge(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> Judged:
+    """Return how right a classifier is, and how well it knows that, in a few numbers.
+
+    Args:
+        probabilities: `float32 [N, C]`.
+        labels: `int64 [N]`.
+    """
+    right = probabilities.argmax(axis=1) == labels
+    loss = float(cross_entropy(probabilities, labels).mean())
+    return {
+        **accuracy(right),
+        "loss": loss if math.isfinite(loss) else None,
+        "ece": calibration(probabilities.max(axis=1), right)["ece"],
     }
 
 

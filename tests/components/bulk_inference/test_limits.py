@@ -11,9 +11,10 @@ import pytest
 from pyarrow import parquet
 
 from client.classifier_client import ImageError, Prediction
+from client.classifier_client.transports.answers import LIMITS
 from components.bulk_inference.images import ListedImage
 from components.bulk_inference.output import Part, PredictionFolder
-from components.bulk_inference.rows import COLUMNS, LIMITS, Counts, encode_rows, read_footer
+from components.bulk_inference.rows import COLUMNS, Counts, encode_rows, read_footer
 from components.errors import InferenceError
 from components.storage.store import open_store
 

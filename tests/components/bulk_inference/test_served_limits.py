@@ -12,7 +12,7 @@ import tensorflow as tf
 from PIL import Image
 from pyarrow import parquet
 
-from components.bulk_inference.rows import LIMITS
+from client.classifier_client.transports.answers import LIMITS
 from pipelines import __main__ as command_line
 from serving import launcher
 
