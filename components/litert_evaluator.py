@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +52,7 @@ class LiteRTEvaluatorOptions:
             shown to be below, and is right no more often than the SavedModel, is not pushed.
         min_refusal_agreement: on which share of the photos it must refuse, as none of the classes, what the SavedModel
             refuses, and nothing else; a file that is shown to be below is not pushed, nor is one that is shown to miss
-            half of what the SavedModel refuses, which are few of all photos.
+            half of what the SavedModel refuses, which are few of all photos. With 0 neither is judged.
         confidence: how sure each of these must be, 0.5–0.9999; where the photos are too few to tell, a note says so.
         timeout_s: how long one file may take for the whole split.
     """
@@ -91,10 +91,10 @@ def evaluate(
         predictions = read_predictions(evaluation_dir)
         labels = np.array([prediction["label"] for prediction in predictions])
         expected = np.array([prediction["predicted"] for prediction in predictions])
-        is_known: list[bool | None] = [prediction["is_known"] for prediction in predictions]
-        if spec["weights"]["fallback"]:
-            log.warning("litert_evaluator: random weights stand in: what they refuse is chance, and not compared")
-            is_known = [None] * len(predictions)
+        is_known = [prediction["is_known"] for prediction in predictions]
+        if spec["weights"]["source"] == "none":
+            log.warning("litert_evaluator: what a backbone with random weights refuses is chance: measured, not judged")
+            options = replace(options, min_refusal_agreement=0.0)
         with tempfile.TemporaryDirectory() as folder:
             photos_dir = Path(folder)
             for position, (_, encoded) in enumerate(read_encoded(examples_dir, "test")):
@@ -219,6 +219,7 @@ def _judge_refusals(
         )
     refused = [is_known for is_known, of_model in zip(found, expected, strict=True) if of_model is False]
     num_shared = refused.count(False)
-    if metrics.wilson_interval(num_shared, len(refused), tail=tail)[1] < _MIN_SHARED_REFUSALS:
+    high = metrics.wilson_interval(num_shared, len(refused), tail=tail)[1]
+    if options.min_refusal_agreement and high < _MIN_SHARED_REFUSALS:
         objections.append(f"it refuses {num_shared} of the {len(refused)} photos that the SavedModel refuses")
     return agreement

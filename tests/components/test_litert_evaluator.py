@@ -6,12 +6,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from components import litert_evaluator
-from components.artifacts.evaluation import read_metrics
+from components.artifacts.evaluation import read_metrics, read_predictions, write_predictions
 from components.artifacts.litert_evaluation import LiteRTEvaluation, LiteRTFile, read_litert_evaluation
 from components.errors import EvaluationError
 from components.litert_evaluator import LiteRTEvaluatorOptions
@@ -23,8 +24,9 @@ Evaluate = Callable[..., LiteRTEvaluation]
 
 @pytest.fixture
 def evaluate(tmp_path: Path, inputs: Callable[[str], dict[str, Path]]) -> Evaluate:
-    def evaluate(litert_dir: Path, **options: float) -> LiteRTEvaluation:
+    def evaluate(litert_dir: Path, *, evaluation_dir: Path | None = None, **options: float) -> LiteRTEvaluation:
         folders = {**inputs("litert_evaluator"), "litert_dir": litert_dir}
+        folders |= {"evaluation_dir": evaluation_dir} if evaluation_dir else {}
         litert_evaluator.evaluate(**folders, out_dir=tmp_path, options=LiteRTEvaluatorOptions(**options))
         return read_litert_evaluation(tmp_path)
 
@@ -105,6 +107,18 @@ def test_a_file_that_is_shown_to_refuse_other_photos_is_not_passed() -> None:
     few = judge_refusals([False] * 2 + expected[2:50], expected[:50])
     assert (few["refusal_agreement"], few["passed"], len(few["notes"])) == (0.96, True, 1)
     assert few["notes"][0].endswith("(0.98); 50 photos are too few to tell")
+
+
+def test_refusals_of_random_weights_are_chance_and_measured_alone(
+    evaluate: Evaluate, litert_dir: Path, evaluation_dir: Path, tmp_path: Path
+) -> None:
+    """The files refuse nothing here; the model, whose weights are random, is made to refuse all."""
+    refusing = tmp_path / "evaluation"
+    shutil.copytree(evaluation_dir, refusing)
+    refused = [{**prediction, "is_known": False} for prediction in read_predictions(evaluation_dir)]
+    write_predictions(refusing, cast(Any, refused))
+    for row in evaluate(litert_dir, evaluation_dir=refusing)["files"].values():
+        assert (row["refusal_agreement"], row["passed"], row["objections"]) == (0.0, True, [])
 
 
 def test_a_file_that_refuses_nothing_is_not_passed_although_it_agrees_on_most_photos() -> None:
