@@ -67,7 +67,7 @@ class TrainerOptions:
     """
 
     hidden_units: tuple[int, ...] = (256,)
-    num_heads: int = 1
+    num_heads: int = 2
     dropout: float = 0.5
     label_smoothing: float = 0.1
     class_weights: str = NONE
