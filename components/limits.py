@@ -20,11 +20,10 @@ from components.artifacts.features import read_clean
 from components.artifacts.summary import Summary
 from components.artifacts.training import read_classifier, read_training
 from components.data import transform
-from components.errors import ComponentError
 from components.options import check_range
 from components.progress import Progress
 from components.training.conformal import find_min_probability, keep_scores
-from components.training.novelty import Moments
+from components.training.novelty import Moments, check_finite
 
 if TYPE_CHECKING:
     import keras
@@ -73,7 +72,7 @@ def fit(
         is_frozen = training["is_frozen"]
         parts = _read_features(classifier, features_dir, split) if is_frozen else _run(classifier, examples_dir, split)
         for part in parts:
-            _check_finite(part[0], split)
+            check_finite(part[0], split)
             yield part
 
     moments = Moments(num_classes=len(training["class_names"]))
@@ -113,15 +112,6 @@ def _run(classifier: "keras.Model", examples_dir: Path, split: str) -> Iterator[
     for images, labels in Progress(photos.batch(_BATCH), desc=f"{split} photos", unit="batch"):
         embeddings, probabilities = network(images, training=False)
         yield embeddings.numpy(), probabilities.numpy(), labels.numpy()
-
-
-def _check_finite(embeddings: NDArray[np.float32], split: str) -> None:
-    num_wrong = int((~np.isfinite(embeddings).all(axis=1)).sum())
-    if num_wrong:
-        raise ComponentError(
-            f"Photos must have finite embeddings. Received: {num_wrong} of {len(embeddings)} photos in a part of the "
-            f"{split} split without. Look at features.precision, and at trainer.fine_tune_learning_rate."
-        )
 
 
 def _warn(limits: "Limits") -> None:

@@ -1,9 +1,9 @@
 """Write the report: one page that tells what was trained, how good it is and whether it was pushed.
 
-Reads the examples, their statistics and validation, the training, the evaluation, the blessings of both validators, the
-server's log where it did not serve the model, the evaluation of the LiteRT files, the parity, the push and the
-explanations. Writes `report.html`, a page that needs nothing but itself (images inlined, no script, no request), and
-`plots/*.png`. It exists so that a verdict can be judged without opening a single JSON file.
+Reads the examples, their statistics and validation, the suspect labels, the training, the evaluation, the blessings of
+both validators, the server's log where it did not serve the model, the evaluation of the LiteRT files, the parity, the
+push and the explanations. Writes `report.html`, a page that needs nothing but itself (images inlined, no script, no
+request), and `plots/*.png`. It exists so that a verdict can be judged without opening a single JSON file.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from typing import TypedDict
 
 from components.artifacts.blessing import Check, read_blessing
 from components.artifacts.evaluation import Metrics, Prediction, read_metrics, read_predictions
-from components.artifacts.examples import read_examples
+from components.artifacts.examples import Exclusion, read_examples, read_index
 from components.artifacts.explanations import read_explanations
 from components.artifacts.infra_validation import SERVER_LOG
 from components.artifacts.litert_evaluation import LiteRTEvaluation, read_litert_evaluation
@@ -22,6 +22,7 @@ from components.artifacts.parity import read_parity
 from components.artifacts.push import Push, read_push
 from components.artifacts.statistics import Statistics, read_statistics
 from components.artifacts.summary import Summary
+from components.artifacts.suspects import Outlier, Suspect, read_outliers, read_suspects
 from components.artifacts.training import History, read_history, read_training
 from components.artifacts.validation import read_validation
 from components.options import check_range
@@ -40,14 +41,16 @@ class ReportOptions:
 
     Attributes:
         num_mistakes: at most so many mistakes are shown as photos, 0 to 200.
-        num_strange: so many of the test photos that look least like the others, 0 to 200.
+        num_strange: so many of the test photos, and of those to train on, that look least like the others, 0 to 200.
+        num_suspects: at most so many photos whose label is suspect, and of look-alikes with different ones, 0 to 200.
     """
 
     num_mistakes: int = 24
     num_strange: int = 12
+    num_suspects: int = 24
 
     def __post_init__(self) -> None:
-        check_range(self, 0, MAX_PHOTOS, "num_mistakes", "num_strange")
+        check_range(self, 0, MAX_PHOTOS, "num_mistakes", "num_strange", "num_suspects")
 
 
 class _Shown(TypedDict):
@@ -61,6 +64,16 @@ class _Shown(TypedDict):
     p_value: float | None
     is_known: bool | None
     thumbnail: str | None
+
+
+class _Labels(TypedDict):
+    """What the page shows of the labels to train on; the thumbnails are data URIs by file name."""
+
+    num_suspects: int
+    suspects: list[Suspect]
+    conflicts: list[Exclusion]
+    outliers: list[Outlier]
+    thumbnails: dict[str, str | None]
 
 
 class _Decision(TypedDict):
@@ -88,6 +101,7 @@ def build(
     examples_dir: Path,
     statistics_dir: Path,
     validation_dir: Path,
+    suspects_dir: Path,
     training_dir: Path,
     evaluation_dir: Path,
     infra_validation_dir: Path,
@@ -111,6 +125,7 @@ def build(
         examples_dir,
         statistics_dir,
         validation_dir,
+        suspects_dir,
         training_dir,
         evaluation_dir,
         infra_validation_dir,
@@ -145,6 +160,7 @@ def build(
         mistakes=_describe(mistakes[: options.num_mistakes], examples_dir, metrics["class_names"]),
         strangest=_describe(strangest, examples_dir, metrics["class_names"]),
         num_mistakes=len(mistakes),
+        labels=_describe_labels(suspects_dir, examples_dir, examples["label_conflicts"], options),
         manifests=[read_manifest(folder) for folder in inputs],
         trainer=read_manifest(training_dir),
         plots={name: page.to_data_uri(png, "image/png") for name, png in images.items()},
@@ -236,6 +252,26 @@ def _describe(
         }
         for position, each in predictions
     ]
+
+
+def _describe_labels(
+    suspects_dir: Path, examples_dir: Path, conflicts: Sequence[Exclusion], options: ReportOptions
+) -> _Labels:
+    suspects = [each for each in read_suspects(suspects_dir) if each["is_suspect"]]
+    shown = suspects[: options.num_suspects]
+    conflicts = conflicts[: options.num_suspects]
+    outliers = read_outliers(suspects_dir)[: options.num_strange]
+    filenames = {*(each["photo"] for each in (*shown, *outliers)), *(each["file"] for each in conflicts)}
+    train = (row["filename"] for row in read_index(examples_dir) if row["split"] == "train") if filenames else ()
+    positions = {position: name for position, name in enumerate(train) if name in filenames}
+    photos = read_photos(examples_dir, positions, "train")
+    return {
+        "num_suspects": len(suspects),
+        "suspects": shown,
+        "conflicts": list(conflicts),
+        "outliers": outliers,
+        "thumbnails": {name: to_thumbnail(photos[position]) for position, name in positions.items()},
+    }
 
 
 def _describe_explanations(explanation_dir: Path, class_names: Sequence[str]) -> list[_Explanation]:

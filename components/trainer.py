@@ -10,6 +10,7 @@ everything that training depends on, so a killed training goes on where it was a
 import logging
 import os
 import shutil
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.artifacts.backbone import WEIGHTS_FILE, read_backbone
-from components.artifacts.examples import read_examples, shards
+from components.artifacts.examples import read_examples, read_index, shards
 from components.artifacts.features import read_features
 from components.artifacts.summary import Summary
+from components.artifacts.suspects import read_suspects
 from components.artifacts.training import CHECKPOINTS_DIR, write_training
 from components.data import transform as transforms
 from components.data.transform import TransformOptions
@@ -63,6 +65,7 @@ class TrainerOptions:
         fine_tune_epochs: passes over the augmented training photos, at most.
         fine_tune_learning_rate: of Adam, low enough not to undo what the backbone knows.
         precision: of fine-tuning: `auto`, `float32`, `bfloat16` or `float16`.
+        leave_out_suspects: whether photos with a suspect label are left out of training (`suspects.max_probability`).
         seed: of the first weights, dropout and the order of the photos.
     """
 
@@ -80,6 +83,7 @@ class TrainerOptions:
     fine_tune_epochs: int = 3
     fine_tune_learning_rate: float = 1e-5
     precision: str = "auto"
+    leave_out_suspects: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -107,6 +111,7 @@ def train(
     out_dir: Path,
     options: TrainerOptions,
     transform: TransformOptions,
+    suspects_dir: Path | None = None,
     cluster: "Cluster | None" = None,
 ) -> Summary:
     """Train the classifier, together with the other workers where there are any.
@@ -115,7 +120,8 @@ def train(
         The validation accuracy and loss of the model that is kept, and the epochs it took.
 
     Raises:
-        ComponentError: `fine_tune` is more than the stages that the backbone has, or the loss is no longer a number.
+        ComponentError: `fine_tune` is more than the stages that the backbone has, suspects are to be left out that
+            nobody looked for, or the loss is no longer a number.
         ClusterError: the workers do not come together.
     """
     backbone = read_backbone(model_dir)["backbone"]
@@ -125,6 +131,13 @@ def train(
             f"trainer.fine_tune must be 0 to {num_stages} for {backbone}. Received: {options.fine_tune}"
         )
     inputs = {"examples_dir": examples_dir, "features_dir": features_dir, "model_dir": model_dir}
+    if options.leave_out_suspects:
+        if not suspects_dir:
+            raise ComponentError(
+                "leave_out_suspects needs the step that finds them, which this pipeline does not have before its "
+                "trainer. Leave the option out."
+            )
+        inputs["suspects_dir"] = suspects_dir
     if cluster is None:
         replicas = hardware.local_replicas()
         return train_here(**inputs, out_dir=out_dir, options=options, transform=transform, replicas=replicas)
@@ -161,21 +174,26 @@ def train_here(
     options: TrainerOptions,
     transform: TransformOptions,
     replicas: Replicas,
+    suspects_dir: Path | None = None,
 ) -> Summary:
     """Train the classifier with the replicas that this process is given; of several workers, only the chief writes."""
     networks.restart_names()
     backbone, examples = read_backbone(model_dir), read_examples(examples_dir)
     num_classes = len(examples["class_names"])
+    are_kept = _leave_out(suspects_dir, examples_dir) if suspects_dir else None
     class_weights = None
     if options.class_weights == BALANCED:
         from components.training.losses import balance
 
-        class_weights = balance(examples["splits"]["train"]["per_class"])
+        counts = Counter(examples["splits"]["train"]["per_class"])
+        if suspects_dir:
+            counts.subtract(each["label"] for each in read_suspects(suspects_dir) if each["is_suspect"])
+        class_weights = balance(counts)
 
     # The head, on features.
     histories = {}
     head, histories["head"] = train_heads(
-        features_dir, num_classes, options, replicas, out_dir, class_weights=class_weights
+        features_dir, num_classes, options, replicas, out_dir, class_weights=class_weights, are_kept=are_kept
     )
     extractor = networks.build_extractor(
         backbone["backbone"], image_size_px=backbone["image_size_px"], weights=model_dir / WEIGHTS_FILE
@@ -191,6 +209,7 @@ def train_here(
             transform=transform,
             seed=options.seed,
             replicas=replicas,
+            are_kept=are_kept,
         )
         histories["fine_tune"] = fine_tune(
             classifier,
@@ -226,7 +245,17 @@ def train_here(
             histories,
         )
         shutil.rmtree(out_dir / CHECKPOINTS_DIR)
-    return {**fitting.summarize(histories), "temperature": round(temperature, 3)}
+    left_out = {} if are_kept is None else {"num_left_out": int((~are_kept).sum())}
+    return {**fitting.summarize(histories), "temperature": round(temperature, 3), **left_out}
+
+
+def _leave_out(suspects_dir: Path, examples_dir: Path) -> NDArray[np.bool_]:
+    """Return which photos of train are learned from, in the order of the shards: those whose label is not suspect."""
+    suspects = {each["photo"] for each in read_suspects(suspects_dir) if each["is_suspect"]}
+    rows = (row for row in read_index(examples_dir) if row["split"] == "train")
+    are_kept = np.array([row["filename"] not in suspects for row in rows])
+    log.info("trainer: %d of %d training photos left out, their labels are suspect", (~are_kept).sum(), len(are_kept))
+    return are_kept
 
 
 def _predict_validation(

@@ -95,7 +95,7 @@ def _other_backbone(name: str) -> Iterator[Step]:
 
 
 STEPS = (
-    *(_FLOWERS[name] for name in ("examples", "statistics", "validator", "model", "features", "trainer")),
+    *(_FLOWERS[name] for name in ("examples", "statistics", "validator", "model", "features", "suspects", "trainer")),
     *(_FLOWERS[name] for name in ("limits", "export", "baseline", "evaluator", "litert", "litert_evaluator")),
     _row(features="features"),
     Step(

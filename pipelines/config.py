@@ -20,6 +20,7 @@ from components.model import ModelOptions
 from components.parity import ParityOptions
 from components.pusher import PusherOptions
 from components.report import ReportOptions
+from components.suspects import SuspectsOptions
 from components.trainer import TrainerOptions
 from components.validator import ValidatorOptions
 
@@ -33,6 +34,7 @@ class Config:
     model: ModelOptions = field(default_factory=ModelOptions)
     transform: TransformOptions = field(default_factory=TransformOptions)
     features: FeaturesOptions = field(default_factory=FeaturesOptions)
+    suspects: SuspectsOptions = field(default_factory=SuspectsOptions)
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
     limits: LimitsOptions = field(default_factory=LimitsOptions)
     export: ExportOptions = field(default_factory=ExportOptions)

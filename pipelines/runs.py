@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from components.artifacts.manifest import Reference
+from components.artifacts.suspects import SUSPECTS_FILE
 from components.errors import StorageError
 from components.storage.files import read_json, write_json
 from pipelines import fingerprint
@@ -23,6 +24,7 @@ from pipelines.folders import Folders
 
 _RECORD = "run.json"
 SHOWN = {
+    "suspects": (SUSPECTS_FILE,),
     "evaluator": ("metrics.json",),
     "report": ("report.html", "plots"),
     "comparison": ("comparison.html", "comparison.json", "plots"),

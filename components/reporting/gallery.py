@@ -1,4 +1,4 @@
-"""Photos on a page: the test photos at some positions, as small images."""
+"""Photos on a page: those at some positions of a split, as small images."""
 
 import io
 from pathlib import Path
@@ -12,14 +12,14 @@ from components.reporting import page
 THUMBNAIL_PX = 160
 
 
-def read_photos(examples_dir: Path, filenames: dict[int, str]) -> dict[int, bytes]:
-    """Return the encoded photos at some positions of the test split, given the file name expected at each.
+def read_photos(examples_dir: Path, filenames: dict[int, str], split: str = "test") -> dict[int, bytes]:
+    """Return the encoded photos at some positions of a split, given the file name expected at each.
 
     Raises:
         ComponentError: another photo is there.
     """
     # Without positions no photo is read, and no TensorFlow needed, which takes seconds to import.
-    found = read_encoded_at(examples_dir, "test", filenames)
+    found = read_encoded_at(examples_dir, split, filenames)
     photos = {position: encoded for position, (filename, encoded) in found.items() if filename == filenames[position]}
     if lost := sorted(filenames.keys() - photos.keys()):
         raise ComponentError(

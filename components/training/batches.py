@@ -79,10 +79,11 @@ def of_photos(
     transform: TransformOptions,
     seed: int,
     replicas: Replicas,
+    are_kept: NDArray[np.bool_] | None = None,
 ) -> Batches:
     """Return batches of photos: augmented `uint8 [N, size, size, 3]`, one-hot targets `float32 [N, C]`.
 
-    Those of validation are not augmented.
+    Those of validation are not augmented. Of those to train on some may be left out: `are_kept` is `bool [N]`.
     """
     import tensorflow as tf
 
@@ -92,6 +93,9 @@ def of_photos(
     sharding = _sharding(batch_size, replicas)
     layer = transforms.make_augmentation(transform)
     train = transforms.records(shards(examples_dir, "train"))
+    if are_kept is not None:
+        kept, num_train = tf.constant(are_kept), int(are_kept.sum())
+        train = train.enumerate().filter(lambda index, _: kept[index]).map(lambda _, record: record)
 
     def finish(batches: tf.data.Dataset, num_examples: int) -> tf.data.Dataset:
         one_hot = batches.map(lambda images, labels: (images, tf.one_hot(labels, num_classes)))

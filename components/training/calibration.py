@@ -27,7 +27,11 @@ def fit_temperature(probabilities: NDArray[np.float32], labels: NDArray[np.int64
     >>> round(float(temper(modest, temperature)[0, 0]), 2)
     0.89
     """
-    logits = _to_logits(probabilities)
+    return fit_temperature_of_logits(_to_logits(probabilities), labels)
+
+
+def fit_temperature_of_logits(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Do the same for logits `float64 [N, C]`, however far apart they are."""
     num_examples, num_classes = logits.shape
     targets = np.full(logits.shape, 1 / (num_examples + num_classes))
     targets[np.arange(num_examples), labels] += num_examples / (num_examples + num_classes)
@@ -35,14 +39,14 @@ def fit_temperature(probabilities: NDArray[np.float32], labels: NDArray[np.int64
     low, high = 1 / _MOST, 1 / _LEAST
     for _ in range(_STEPS):
         middle = np.sqrt(low * high)
-        slope = ((_softmax(middle * logits) - targets) * logits).sum()
+        slope = ((softmax(middle * logits) - targets) * logits).sum()
         low, high = (low, middle) if slope > 0 else (middle, high)
     return float(1 / low)
 
 
 def temper(probabilities: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
     """Return the probabilities `[N, C]` of logits that are divided by a temperature; 1 / temperature undoes it."""
-    return _softmax(_to_logits(probabilities) / temperature)
+    return softmax(_to_logits(probabilities) / temperature)
 
 
 def _to_logits(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -50,6 +54,7 @@ def _to_logits(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny))
 
 
-def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the probabilities `[N, C]` of logits."""
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return shifted / shifted.sum(axis=-1, keepdims=True)

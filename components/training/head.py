@@ -30,13 +30,16 @@ def train_heads(
     out_dir: Path,
     *,
     class_weights: Sequence[float] | None = None,
+    are_kept: NDArray[np.bool_] | None = None,
 ) -> tuple["keras.Model", History]:
     """Train heads from different seeds and return the best on validation.
 
     That is the one which is right most often; where classes have weights, the one of the least (weighted) loss: most
-    often right is who names the largest class.
+    often right is who names the largest class. Only those training photos are learned from that `are_kept`, `bool [N]`.
     """
     features, labels = read_features(features_dir, "train")
+    if are_kept is not None:
+        features, labels = features[are_kept], labels[are_kept]
     clean, clean_labels = read_features(features_dir, "validation")
     # Each view is an example of its own; validation has the clean one alone.
     rows, targets = features.reshape(-1, features.shape[-1]), _one_hot(labels.repeat(features.shape[1]), num_classes)

@@ -1,7 +1,11 @@
 """How unlike the training photos an image is: the parts of the distance that `export.limits.measure` computes."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
+
+from components.errors import ComponentError
 
 MAX_DIRECTIONS = 128
 """Of 64, 128 and 256 the middle one: it is as good as the last, and half as large (flower_photos, two backbones)."""
@@ -35,14 +39,29 @@ class Moments:
         self._sums = self._sums + members.T @ rows
         self._products = self._products + rows.T @ rows
 
+    @classmethod
+    def join(cls, parts: Sequence["Moments"]) -> "Moments":
+        """Return the moments of the embeddings of all parts."""
+        joined = cls(num_classes=len(parts[0]._counts))
+        for part in parts:
+            joined._counts = joined._counts + part._counts
+            joined._sums = joined._sums + part._sums
+            joined._products = joined._products + part._products
+        return joined
+
+    def describe(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return counts `[C]`, means `[C, E]` (0 of a class without photos) and the covariance `[E, E]` within."""
+        means = self._sums / np.maximum(self._counts, 1)[:, np.newaxis]
+        covariance = (self._products - means.T @ (self._counts[:, np.newaxis] * means)) / max(self._counts.sum(), 1)
+        return self._counts, means, covariance
+
     def fit(self) -> tuple[NDArray[np.float16], NDArray[np.float16], NDArray[np.float32]]:
         """Return the directions `[E, K]`, the centres `[E, C]` and the offsets `[C]`, of classes that have photos.
 
         Along a direction a distance counts as much less as the variance within classes is above that of the others.
         """
-        counts = self._counts[self._counts > 0, np.newaxis]
-        means = self._sums[self._counts > 0] / counts
-        covariance = (self._products - means.T @ (counts * means)) / counts.sum()
+        counts, means, covariance = self.describe()
+        counts, means = counts[counts > 0], means[counts > 0]
         variances, vectors = np.linalg.eigh(covariance)
         variances, vectors = variances[::-1].clip(0), vectors[:, ::-1]
         # So many directions there are at most: each class has taken one of its photos' for its mean.
@@ -56,3 +75,13 @@ class Moments:
         centres = means - along @ directions.T.astype(np.float64)
         offsets = (means**2).sum(axis=1) - (along**2).sum(axis=1)
         return directions, centres.T.astype(np.float16), offsets.astype(np.float32)
+
+
+def check_finite(embeddings: NDArray[np.float32], split: str) -> None:
+    """Raise a `ComponentError` where an embedding of `[N, E]` is not finite."""
+    num_wrong = int((~np.isfinite(embeddings).all(axis=1)).sum())
+    if num_wrong:
+        raise ComponentError(
+            f"Photos must have finite embeddings. Received: {num_wrong} of {len(embeddings)} photos in a part of the "
+            f"{split} split without. Look at features.precision, and at trainer.fine_tune_learning_rate."
+        )

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from components import trainer
 from components.artifacts.backbone import WEIGHTS_FILE
-from components.artifacts.examples import shards
+from components.artifacts.examples import read_index, shards
 from components.artifacts.features import features_path, read_features, write_features
+from components.artifacts.suspects import Suspect, write_suspects
 from components.artifacts.training import (
     CHECKPOINTS_DIR,
     LOGS_DIR,
@@ -28,7 +29,7 @@ from components.data import transform
 from components.data.transform import TransformOptions
 from components.errors import ComponentError
 from components.trainer import TrainerOptions
-from components.training import hardware, head, losses
+from components.training import fitting, hardware, head, losses
 from components.training.backbones import build_backbone
 from components.training.calibration import fit_temperature, temper
 from components.training.checkpoint import Checkpoint
@@ -46,7 +47,7 @@ class Killed(BaseException):
 
 @pytest.fixture(scope="module")
 def train(examples_dir: Path, features_dir: Path, model_dir: Path) -> Train:
-    def train(out_dir: Path, **options: Any) -> dict[str, Any]:
+    def train(out_dir: Path, suspects_dir: Path | None = None, **options: Any) -> dict[str, Any]:
         settings = {
             "hidden_units": (8,),
             "num_heads": 1,
@@ -62,6 +63,7 @@ def train(examples_dir: Path, features_dir: Path, model_dir: Path) -> Train:
             out_dir=out_dir,
             options=TrainerOptions(**settings),
             transform=TransformOptions(),
+            suspects_dir=suspects_dir,
         )
 
     return train
@@ -116,6 +118,38 @@ def test_of_several_heads_the_best_on_validation_is_kept(train: Train, tmp_path:
     alone = [train(tmp_path / str(seed), seed=seed, **WILD)["val_accuracy"] for seed in (0, 1, 2)]
     assert len(set(alone)) > 1, "the heads must differ for the choice to matter"
     assert train(tmp_path / "together", num_heads=3, **WILD)["val_accuracy"] == max(alone)
+
+
+@pytest.mark.parametrize("fine_tuning", [{}, {"fine_tune": 1, "fine_tune_epochs": 1}], ids=["head", "fine-tuning"])
+def test_photos_with_suspect_labels_can_be_left_out(
+    train: Train, examples_dir: Path, tmp_path: Path, fine_tuning: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is as if they had never been among the photos: a class without any is never seen in training."""
+    rows = [row for row in read_index(examples_dir) if row["split"] == "train"]
+    doubted = [row["filename"] for row in rows if row["label"] == 2]
+    suspect = {"label": "roses", "suggested_label": "tulips", "score": 0.99}
+    suspects = [Suspect(photo=name, is_suspect=True, **suspect) for name in doubted]  # type: ignore[typeddict-item]
+    fine = Suspect(photo=rows[0]["filename"], is_suspect=False, **suspect)  # type: ignore[typeddict-item]
+    (tmp_path / "suspects").mkdir()
+    write_suspects(tmp_path / "suspects", [*suspects, fine], [])
+    seen: list[Any] = []
+    fit = fitting.fit
+
+    def look(network: Any, batches: Any, **options: Any) -> Any:
+        seen.append(np.concatenate([targets for _, targets, *_ in batches.of_epoch(0).as_numpy_iterator()]))
+        return fit(network, batches, **options)
+
+    monkeypatch.setattr(fitting, "fit", look)
+    found = train(tmp_path / "out", leave_out_suspects=True, suspects_dir=tmp_path / "suspects", **fine_tuning)
+    assert found["num_left_out"] == len(doubted) == 7
+    assert len(seen) == 1 + bool(fine_tuning)
+    for targets, num_views in zip(seen, (2, 1), strict=False):
+        assert targets.sum(axis=0).tolist() == [7 * num_views, 7 * num_views, 0, 7 * num_views, 7 * num_views]
+
+
+def test_suspects_are_left_out_where_somebody_looked_for_them(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(ComponentError, match="leave_out_suspects needs the step that finds them"):
+        train(tmp_path / "out", leave_out_suspects=True)
 
 
 def test_fine_tuning_that_does_not_help_changes_nothing(

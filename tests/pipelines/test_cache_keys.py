@@ -46,11 +46,13 @@ def before(tree: Path) -> dict[str, str]:
         ("components/training/head.py", "", TRAINER),
         ("components/training/fitting.py", "", TRAINER),
         ("components/training/replicas.py", "", TRAINER),
+        ("components/artifacts/suspects.py", "", TRAINER),
+        ("components/training/label_errors.py", "", NEITHER),
         # Sources, drawn flowers, duplicates, Beam …
         ("components/data/**/*.py", "transform augmentation __init__", NEITHER),
         # … buckets, the cache, pushed models …
         ("components/storage/**/*.py", "files __init__", NEITHER),
-        ("components/artifacts/*.py", "backbone examples features summary training __init__", NEITHER),
+        ("components/artifacts/*.py", "backbone examples features summary suspects training __init__", NEITHER),
         ("components/bulk_inference/**/*.py", "", NEITHER),
         ("components/reporting/**/*.py", "", NEITHER),
         ("components/training/cluster.py", "", NEITHER),

@@ -22,6 +22,7 @@ from components.artifacts.manifest import Manifest, Missing, Reference
 from components.artifacts.parity import Parity
 from components.artifacts.push import Push, PushedOrigin, read_push
 from components.artifacts.statistics import Statistics
+from components.artifacts.suspects import Outlier, Suspect
 from components.artifacts.training import History, Training
 from components.artifacts.validation import Schema, Validation
 from components.storage.files import read_json, read_jsonl
@@ -49,8 +50,9 @@ FORMATS: dict[str, Any] = {
     "explainer/explanations.json": list[Explanation],
     "report/manifest.json": Manifest,
 }
-ELSEWHERE = (Row, Int8, MissingRow, Comparison, Missing, Reference, PushedOrigin)
-"""Types of what other pipelines write, or of a part that has no type of its own in its file."""
+ELSEWHERE = (Row, Int8, MissingRow, Comparison, Missing, Reference, PushedOrigin, Suspect, Outlier)
+"""Types of what other pipelines write, of a part that has no type of its own in its file, or of rows that so few photos
+do not have."""
 
 
 @pytest.mark.parametrize("file", FORMATS)

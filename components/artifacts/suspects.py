@@ -1,0 +1,57 @@
+"""Labels of train that are doubted, `suspects.jsonl`, and photos unlike the others, `outliers.jsonl`.
+
+A line is a JSON object. Suspects: every photo that a classifier which has not learned from it would rather give another
+label, the most suspect first. Outliers: the strangest first.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+from components.storage.files import read_jsonl
+
+SUSPECTS_FILE = "suspects.jsonl"
+_OUTLIERS_FILE = "outliers.jsonl"
+
+
+class Suspect(TypedDict):
+    """A doubted label: the photo's path below the source, class names, the probability of all other labels, 0–1.
+
+    `is_suspect` is one that is improbable enough to be looked at.
+    """
+
+    photo: str
+    label: str
+    suggested_label: str
+    score: float
+    is_suspect: bool
+
+
+class Outlier(TypedDict):
+    """A photo unlike the others, and the share of the photos of train, 0–1, that are as strange."""
+
+    photo: str
+    label: str
+    p_value: float
+
+
+def write_suspects(out_dir: Path, suspects: Iterable[Suspect], outliers: Iterable[Outlier]) -> None:
+    """Write both files."""
+    _write(out_dir / SUSPECTS_FILE, suspects)
+    _write(out_dir / _OUTLIERS_FILE, outliers)
+
+
+def read_suspects(suspects_dir: Path) -> list[Suspect]:
+    """Read `suspects.jsonl`."""
+    return read_jsonl(suspects_dir / SUSPECTS_FILE)
+
+
+def read_outliers(suspects_dir: Path) -> list[Outlier]:
+    """Read `outliers.jsonl`."""
+    return read_jsonl(suspects_dir / _OUTLIERS_FILE)
+
+
+def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)

@@ -1,0 +1,63 @@
+"""The report on labels of the training photos that are probably wrong."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from components.artifacts.examples import read_index
+from components.artifacts.suspects import Outlier, Suspect, write_suspects
+from tests.components.report_inputs import Inputs, read_text
+
+
+@pytest.fixture
+def changed(tmp_path: Path, inputs: Callable[[str], dict[str, Path]]) -> Inputs:
+    return Inputs(tmp_path, inputs("report"))
+
+
+@pytest.fixture
+def photos(changed: Inputs) -> list[str]:
+    return [row["filename"] for row in read_index(changed.folders["examples_dir"]) if row["split"] == "train"]
+
+
+def section(page: str) -> str:
+    start = page.index('id="labels"')
+    return page[start : page.index("</section>", start)]
+
+
+def doubt(photo: str, *, is_suspect: bool = True) -> Suspect:
+    return {
+        "photo": photo, "label": "roses", "suggested_label": "tulips", "score": 0.996, "is_suspect": is_suspect,
+    }  # fmt: skip
+
+
+def test_report_shows_suspect_labels_and_strange_photos(changed: Inputs, photos: list[str]) -> None:
+    suspects = [doubt(photos[20]), doubt(photos[3]), doubt(photos[5]), doubt(photos[9], is_suspect=False)]
+    outliers = [Outlier(photo=photos[30], label="daisy", p_value=1 / 35)]
+    write_suspects(changed.folders["suspects_dir"], suspects, outliers)
+    page = section(changed.build(num_suspects=2))
+    shown = re.findall(r"<code>([^<]+)</code></figcaption>", page)
+    assert shown == [photos[20], photos[3], photos[30]]
+    assert page.count("data:image/jpeg") == 3
+    text = read_text(f"<body>{page}")
+    assert "The labels of 3 training photos are suspect" in text
+    assert "here are 2" in text
+    assert "label roses 0.4 % rather tulips" in text
+    assert "label daisy , 1 in 35 is so strange" in text
+    assert "left out of training" not in text
+    assert "different labels" not in text
+
+
+def test_report_shows_look_alikes_with_different_labels(changed: Inputs, photos: list[str]) -> None:
+    conflict = {"file": photos[8], "split": "train", "rule": "conflict", "reason": "it looks like tulips/1.jpg"}
+    changed.change("examples_dir/examples.json", label_conflicts=[conflict])
+    page = section(changed.build())
+    assert re.findall(r"<code>([^<]+)</code></figcaption>", page) == [photos[8]]
+    assert "it looks like tulips/1.jpg" in page
+
+
+def test_report_says_that_no_label_is_suspect(changed: Inputs) -> None:
+    page = section(changed.build())
+    assert "No label of a training photo is suspect." in read_text(f"<body>{page}")
+    assert "<figure>" not in page
