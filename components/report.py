@@ -31,7 +31,7 @@ from components.reporting.gallery import read_photos, to_thumbnail
 from serving.errors import read_tail
 
 MAX_PHOTOS = 200
-"""About 6 kB a thumbnail: with the plots, a page below 2 MB, or 3 MB with as many of both kinds."""
+"""Of each kind. At about 6 kB a thumbnail a page has below 2 MB with so many, and 7 MB with as many of each."""
 MAX_CONFUSIONS = 5
 
 

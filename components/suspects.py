@@ -17,7 +17,7 @@ from components.artifacts.summary import Summary
 from components.artifacts.suspects import Outlier, Suspect, write_suspects
 from components.options import check_range
 from components.training.label_errors import MIN_PHOTOS, Part, cross_validate
-from components.training.novelty import Moments, check_finite
+from components.training.novelty import check_finite
 
 log = logging.getLogger(__name__)
 
@@ -46,18 +46,11 @@ def find(*, examples_dir: Path, features_dir: Path, out_dir: Path, options: Susp
     Raises:
         ComponentError: an embedding is not finite.
     """
-    from export.limits import measure
-
     examples = read_examples(examples_dir)
     names = examples["class_names"]
     rows = [row for row in read_index(examples_dir) if row["split"] == _TRAIN]
     labels = np.array([row["label"] for row in rows])
-    moments = Moments(num_classes=len(names))
-    for embeddings, part in _read(features_dir):
-        moments.add(embeddings, part)
-    distance = moments.fit()
-    scores = np.concatenate([measure(embeddings, *distance).numpy()[:, 0] for embeddings, _ in _read(features_dir)])
-    probabilities = cross_validate(lambda: _read(features_dir), num_classes=len(names))
+    probabilities, distances = cross_validate(lambda: _read(features_dir), num_classes=len(names))
 
     own, suggested = probabilities[np.arange(len(labels)), labels], probabilities.argmax(axis=1)
     are_few = np.bincount(labels, minlength=len(names)) < MIN_PHOTOS
@@ -73,7 +66,7 @@ def find(*, examples_dir: Path, features_dir: Path, out_dir: Path, options: Susp
         for index in np.argsort(own, kind="stable").tolist()
         if are_doubted[index]
     ]
-    strangest = np.argsort(-scores, kind="stable").tolist()[: int(_OUTLIER_SHARE * len(rows))]
+    strangest = np.argsort(-distances, kind="stable").tolist()[: int(_OUTLIER_SHARE * len(rows))]
     outliers = [
         Outlier(photo=rows[index]["filename"], label=names[labels[index]], p_value=round((rank + 1) / len(rows), 6))
         for rank, index in enumerate(strangest)

@@ -1,8 +1,8 @@
 """Labels that are probably wrong: those that a classifier thinks unlikely which has not learned from their photos.
 
-Confident learning (C. Northcutt et al., "Confident Learning: Estimating Uncertainty in Dataset Labels", 2021) with
-linear discriminants of embeddings. These are made of sums over photos: photos are read part by part, and a
-classifier without a fold is one without its sums. What one pass doubts, the next one does not learn from.
+Confident learning (C. Northcutt et al., "Confident Learning: Estimating Uncertainty in Dataset Labels", 2021) with a
+linear discriminant of embeddings. It is made of sums over photos: photos are read part by part, and the classifier
+without one of them is a correction of the whole. What one pass doubts, the next one does not learn from.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from components.training.calibration import fit_temperature_of_logits, softmax
 from components.training.novelty import Moments
 
-NUM_FOLDS = 10
 MIN_PHOTOS = 10
 """Of a class whose labels are judged: fewer say too little of what its photos look like."""
 
@@ -24,65 +23,74 @@ Part = tuple[NDArray[np.float32], NDArray[np.int64]]
 """Embeddings `[N, E]` and labels `[N]` of some photos."""
 
 
-def cross_validate(read: Callable[[], Iterable[Part]], *, num_classes: int) -> NDArray[np.float64]:
-    """Return the probabilities `float64 [N, C]` that classifiers give photos which they have not learned from.
+def cross_validate(
+    read: Callable[[], Iterable[Part]], *, num_classes: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what classifiers think of photos, each by the one that has learned from all others.
 
     Args:
         read: reads all photos, part by part, in the same order whenever it is called.
         num_classes: of the labels.
 
+    Returns:
+        The probabilities `float64 [N, C]`, and the squared distances `float64 [N]` from the nearest class.
+
     >>> rng = np.random.default_rng(0)
     >>> truth = np.arange(100) % 2
     >>> embeddings = (rng.normal(size=(100, 4)) + 4 * truth[:, np.newaxis]).astype(np.float32)
     >>> labels = np.where(np.arange(100) == 7, 0, truth)  # one of them is wrong
-    >>> probabilities = cross_validate(lambda: [(embeddings, labels)], num_classes=2)
+    >>> probabilities, _ = cross_validate(lambda: [(embeddings, labels)], num_classes=2)
     >>> np.flatnonzero(probabilities[np.arange(100), labels] < 0.02).tolist()
     [7]
     """
     labels = np.concatenate([labels for _, labels in read()])
-    rng = np.random.default_rng(0)
     are_trusted = np.ones(len(labels), bool)
     for _ in range(_NUM_PASSES):
-        folds = _draw_folds(labels, rng)
-        logits = _judge(read, folds, are_trusted, num_classes)
+        moments = Moments(num_classes=num_classes)
+        for embeddings, part, here in _with_slices(read()):
+            moments.add(embeddings[are_trusted[here]], part[are_trusted[here]])
+        discriminant = _Discriminant(moments)
+        judged = [discriminant.judge(x, y, are_trusted[here]) for x, y, here in _with_slices(read())]
+        logits, distances = (np.concatenate(parts) for parts in zip(*judged, strict=True))
         probabilities = softmax(logits / fit_temperature_of_logits(logits[are_trusted], labels[are_trusted]))
         are_trusted = _trust(probabilities, labels)
-    return probabilities
+    return probabilities, distances
 
 
-def _draw_folds(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return the fold of each photo: every fold has as many of each class, give or take one."""
-    order = np.lexsort((rng.random(len(labels)), labels))
-    folds = np.empty(len(labels), np.int64)
-    folds[order] = np.arange(len(labels)) - np.searchsorted(labels[order], labels[order])
-    return folds % NUM_FOLDS
+class _Discriminant:
+    """Linear discriminant analysis: a mean for each class, and one covariance for all."""
 
+    def __init__(self, moments: Moments) -> None:
+        self._counts, self._means, covariance = moments.describe()
+        ridge = max(_RIDGE * np.trace(covariance) / len(covariance), 1e-12)
+        self._inverse = np.linalg.inv(covariance + ridge * np.eye(len(covariance)))
+        self._products = self._means @ self._inverse @ self._means.T
 
-def _judge(
-    read: Callable[[], Iterable[Part]], folds: NDArray[np.int64], are_trusted: NDArray[np.bool_], num_classes: int
-) -> NDArray[np.float64]:
-    """Return the logits `[N, C]` of each photo, by the trusted ones of the other folds."""
-    by_fold = [Moments(num_classes=num_classes) for _ in range(NUM_FOLDS)]
-    for embeddings, labels, here in _with_slices(read()):
-        for fold, moments in enumerate(by_fold):
-            chosen = are_trusted[here] & (folds[here] == fold)
-            moments.add(embeddings[chosen], labels[chosen])
-    discriminants = [_discriminate(Moments.join([*by_fold[:fold], *by_fold[fold + 1 :]])) for fold in range(NUM_FOLDS)]
-    logits = np.empty((len(folds), num_classes))
-    for embeddings, _, here in _with_slices(read()):
-        for fold, (weights, biases) in enumerate(discriminants):
-            chosen = folds[here] == fold
-            logits[here][chosen] = embeddings[chosen] @ weights + biases
-    return logits
+    def judge(
+        self, embeddings: NDArray[np.float32], labels: NDArray[np.int64], are_learned: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the logits `[N, C]` and the distances `[N]` of photos, each as if it had not been learned from.
 
-
-def _discriminate(moments: Moments) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the weights `[E, C]` and biases `[C]` of linear discriminant analysis."""
-    counts, means, covariance = moments.describe()
-    ridge = max(_RIDGE * np.trace(covariance) / len(covariance), 1e-12)
-    weights = np.linalg.solve(covariance + ridge * np.eye(len(covariance)), means.T)
-    priors = np.log(np.maximum(counts, np.finfo(float).tiny))  # what has no photo is impossible
-    return weights, priors - (means.T * weights).sum(axis=0) / 2
+        A photo r away from the mean of its class of n moves that mean by r / (n - 1), and the covariance has
+        n / (n - 1) · r rᵀ less: a change of rank one, whose inverse is that of J. Sherman and W. Morrison (1950).
+        """
+        own = np.arange(len(labels)), labels
+        rows = embeddings.astype(np.float64)
+        turned = rows @ self._inverse
+        squares = (turned * rows).sum(axis=1, keepdims=True)
+        along = turned @ self._means.T
+        distances = squares - 2 * along + np.diag(self._products)  # [N, C], between a photo and each mean
+        across = squares - along - along[own][:, np.newaxis] + self._products[labels]  # r with each difference
+        counts = np.broadcast_to(self._counts, distances.shape).copy()
+        growth = np.where(are_learned, counts[own] / np.maximum(counts[own] - 1, 1), 1.0)
+        share = np.where(are_learned, growth / max(self._counts.sum(), 1), 0.0)
+        spread = distances[own]
+        gain = share / np.maximum(1 - share * spread, 1e-9)
+        distances += gain[:, np.newaxis] * across**2
+        distances[own] = growth**2 * (spread + gain * spread**2)
+        counts[own] -= are_learned
+        distances[counts == 0] = np.inf  # a class without photos
+        return np.maximum(np.log(np.maximum(counts, 1)) - distances / 2, -1e9), distances.min(axis=1)
 
 
 def _with_slices(parts: Iterable[Part]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64], slice]]:

@@ -1,7 +1,5 @@
 """How unlike the training photos an image is: the parts of the distance that `export.limits.measure` computes."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,16 +36,6 @@ class Moments:
         self._counts += members.sum(axis=0)
         self._sums = self._sums + members.T @ rows
         self._products = self._products + rows.T @ rows
-
-    @classmethod
-    def join(cls, parts: Sequence["Moments"]) -> "Moments":
-        """Return the moments of the embeddings of all parts."""
-        joined = cls(num_classes=len(parts[0]._counts))
-        for part in parts:
-            joined._counts = joined._counts + part._counts
-            joined._sums = joined._sums + part._sums
-            joined._products = joined._products + part._products
-        return joined
 
     def describe(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Return counts `[C]`, means `[C, E]` (0 of a class without photos) and the covariance `[E, E]` within."""
