@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -180,7 +181,7 @@ def train_here(
     networks.restart_names()
     backbone, examples = read_backbone(model_dir), read_examples(examples_dir)
     num_classes = len(examples["class_names"])
-    are_kept = _leave_out(suspects_dir, examples_dir) if suspects_dir else None
+    are_kept = _leave_out(suspects_dir, examples_dir, examples["class_names"]) if suspects_dir else None
     class_weights = None
     if options.class_weights == BALANCED:
         from components.training.losses import balance
@@ -249,11 +250,17 @@ def train_here(
     return {**fitting.summarize(histories), "temperature": round(temperature, 3), **left_out}
 
 
-def _leave_out(suspects_dir: Path, examples_dir: Path) -> NDArray[np.bool_]:
+def _leave_out(suspects_dir: Path, examples_dir: Path, class_names: Sequence[str]) -> NDArray[np.bool_]:
     """Return which photos of train are learned from, in the order of the shards: those whose label is not suspect."""
     suspects = {each["photo"] for each in read_suspects(suspects_dir) if each["is_suspect"]}
-    rows = (row for row in read_index(examples_dir) if row["split"] == "train")
+    rows = [row for row in read_index(examples_dir) if row["split"] == "train"]
     are_kept = np.array([row["filename"] not in suspects for row in rows])
+    kept = {row["label"] for row, is_kept in zip(rows, are_kept, strict=True) if is_kept}
+    if lost := [class_names[label] for label in sorted({row["label"] for row in rows} - kept)]:
+        raise ComponentError(
+            f"Every class must keep photos to learn from. Received: all of {', '.join(lost)} have a suspect label. "
+            "Look at suspects.jsonl and correct the labels, or train with leave_out_suspects=false."
+        )
     log.info("trainer: %d of %d training photos left out, their labels are suspect", (~are_kept).sum(), len(are_kept))
     return are_kept
 

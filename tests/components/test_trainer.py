@@ -120,18 +120,31 @@ def test_of_several_heads_the_best_on_validation_is_kept(train: Train, tmp_path:
     assert train(tmp_path / "together", num_heads=3, **WILD)["val_accuracy"] == max(alone)
 
 
+def _doubt(photo: str, *, is_suspect: bool = True) -> Suspect:
+    return {
+        "photo": photo, "label": "roses", "suggested_label": "tulips", "score": 0.99, "is_suspect": is_suspect,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def suspects_dir(tmp_path: Path) -> Path:
+    (tmp_path / "suspects").mkdir()
+    return tmp_path / "suspects"
+
+
 @pytest.mark.parametrize("fine_tuning", [{}, {"fine_tune": 1, "fine_tune_epochs": 1}], ids=["head", "fine-tuning"])
 def test_photos_with_suspect_labels_can_be_left_out(
-    train: Train, examples_dir: Path, tmp_path: Path, fine_tuning: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    train: Train,
+    examples_dir: Path,
+    suspects_dir: Path,
+    tmp_path: Path,
+    fine_tuning: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It is as if they had never been among the photos: a class without any is never seen in training."""
+    """It is as if they had never been among the photos."""
     rows = [row for row in read_index(examples_dir) if row["split"] == "train"]
-    doubted = [row["filename"] for row in rows if row["label"] == 2]
-    suspect = {"label": "roses", "suggested_label": "tulips", "score": 0.99}
-    suspects = [Suspect(photo=name, is_suspect=True, **suspect) for name in doubted]  # type: ignore[typeddict-item]
-    fine = Suspect(photo=rows[0]["filename"], is_suspect=False, **suspect)  # type: ignore[typeddict-item]
-    (tmp_path / "suspects").mkdir()
-    write_suspects(tmp_path / "suspects", [*suspects, fine], [])
+    (fine, *doubted) = [row["filename"] for row in rows if row["label"] == 2]
+    write_suspects(suspects_dir, [*map(_doubt, doubted), _doubt(fine, is_suspect=False)], [])
     seen: list[Any] = []
     fit = fitting.fit
 
@@ -140,11 +153,20 @@ def test_photos_with_suspect_labels_can_be_left_out(
         return fit(network, batches, **options)
 
     monkeypatch.setattr(fitting, "fit", look)
-    found = train(tmp_path / "out", leave_out_suspects=True, suspects_dir=tmp_path / "suspects", **fine_tuning)
-    assert found["num_left_out"] == len(doubted) == 7
+    found = train(tmp_path / "out", leave_out_suspects=True, suspects_dir=suspects_dir, **fine_tuning)
+    assert found["num_left_out"] == len(doubted) == 6
     assert len(seen) == 1 + bool(fine_tuning)
     for targets, num_views in zip(seen, (2, 1), strict=False):
-        assert targets.sum(axis=0).tolist() == [7 * num_views, 7 * num_views, 0, 7 * num_views, 7 * num_views]
+        assert targets.sum(axis=0).tolist() == [num * num_views for num in (7, 7, 1, 7, 7)]
+
+
+def test_a_class_that_is_all_suspect_ends_the_training(
+    train: Train, examples_dir: Path, suspects_dir: Path, tmp_path: Path
+) -> None:
+    names = [row["filename"] for row in read_index(examples_dir) if (row["split"], row["label"]) == ("train", 2)]
+    write_suspects(suspects_dir, map(_doubt, names), [])
+    with pytest.raises(ComponentError, match="Received: all of roses have a suspect label"):
+        train(tmp_path / "out", leave_out_suspects=True, suspects_dir=suspects_dir)
 
 
 def test_suspects_are_left_out_where_somebody_looked_for_them(train: Train, tmp_path: Path) -> None:
