@@ -13,7 +13,7 @@ from typing import TypedDict
 
 from components.artifacts.blessing import Check, read_blessing
 from components.artifacts.evaluation import Metrics, Prediction, read_metrics, read_predictions
-from components.artifacts.examples import Exclusion, read_examples, read_index
+from components.artifacts.examples import Examples, Exclusion, read_examples, read_index
 from components.artifacts.explanations import read_explanations
 from components.artifacts.infra_validation import SERVER_LOG
 from components.artifacts.litert_evaluation import LiteRTEvaluation, read_litert_evaluation
@@ -28,6 +28,7 @@ from components.artifacts.validation import read_validation
 from components.options import check_range
 from components.reporting import limits_plots, page, plots
 from components.reporting.gallery import read_photos, to_thumbnail
+from components.training.label_errors import MIN_PHOTOS
 from serving.errors import read_tail
 
 MAX_PHOTOS = 200
@@ -73,6 +74,7 @@ class _Labels(TypedDict):
     suspects: list[Suspect]
     conflicts: list[Exclusion]
     outliers: list[Outlier]
+    unjudged: list[str]
     thumbnails: dict[str, str | None]
 
 
@@ -160,7 +162,7 @@ def build(
         mistakes=_describe(mistakes[: options.num_mistakes], examples_dir, metrics["class_names"]),
         strangest=_describe(strangest, examples_dir, metrics["class_names"]),
         num_mistakes=len(mistakes),
-        labels=_describe_labels(suspects_dir, examples_dir, examples["label_conflicts"], options),
+        labels=_describe_labels(suspects_dir, examples_dir, examples, options),
         manifests=[read_manifest(folder) for folder in inputs],
         trainer=read_manifest(training_dir),
         plots={name: page.to_data_uri(png, "image/png") for name, png in images.items()},
@@ -254,12 +256,10 @@ def _describe(
     ]
 
 
-def _describe_labels(
-    suspects_dir: Path, examples_dir: Path, conflicts: Sequence[Exclusion], options: ReportOptions
-) -> _Labels:
+def _describe_labels(suspects_dir: Path, examples_dir: Path, examples: Examples, options: ReportOptions) -> _Labels:
     suspects = [each for each in read_suspects(suspects_dir) if each["is_suspect"]]
     shown = suspects[: options.num_suspects]
-    conflicts = conflicts[: options.num_suspects]
+    conflicts = examples["label_conflicts"][: options.num_suspects]
     outliers = read_outliers(suspects_dir)[: options.num_strange]
     filenames = {*(each["photo"] for each in (*shown, *outliers)), *(each["file"] for each in conflicts)}
     train = (row["filename"] for row in read_index(examples_dir) if row["split"] == "train") if filenames else ()
@@ -268,8 +268,9 @@ def _describe_labels(
     return {
         "num_suspects": len(suspects),
         "suspects": shown,
-        "conflicts": list(conflicts),
+        "conflicts": conflicts,
         "outliers": outliers,
+        "unjudged": [name for name, num in examples["splits"]["train"]["per_class"].items() if num < MIN_PHOTOS],
         "thumbnails": {name: to_thumbnail(photos[position]) for position, name in positions.items()},
     }
 

@@ -59,5 +59,7 @@ def test_report_shows_look_alikes_with_different_labels(changed: Inputs, photos:
 
 def test_report_says_that_no_label_is_suspect(changed: Inputs) -> None:
     page = section(changed.build())
-    assert "No label of a training photo is suspect." in read_text(f"<body>{page}")
+    text = read_text(f"<body>{page}")
+    assert "No label of a training photo is suspect." in text
+    assert "Not judged, for want of photos: daisy, dandelion, roses, sunflowers, tulips." in text
     assert "<figure>" not in page
