@@ -8,23 +8,26 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from components.artifacts.examples import (
     SPLITS,
     Examples,
     Exclusion,
-    IndexRow,
+    PhotoRow,
     Split,
     write_examples,
-    write_index,
     write_split,
 )
+from components.artifacts.labels import LABELS_FILE, write_applied
 from components.artifacts.summary import Summary
 from components.data import examination
+from components.data.corrections import correct, digest, read_labels
 from components.data.examination import Candidate, Examined
 from components.data.sources import factory
-from components.data.sources.source import Description, Source
+from components.data.sources.source import NOTHING, Description, Source
+from components.data.sources.unlabelled import UNLABELLED, describe_unlabelled, open_unlabelled
 from components.data.splitting import carve_splits, drop_exact_duplicates, drop_near_duplicates
 from components.errors import DataError
 from components.options import check_above, check_at_least, check_choice, check_range, check_seed
@@ -40,7 +43,11 @@ class ExamplesOptions:
     """What to learn from, and how it is divided where the source brings no splits of its own.
 
     Attributes:
-        source: a folder or its URL, a TensorFlow Datasets name, `synthetic`, or `auto`.
+        source: a folder or its URL, a TensorFlow Datasets name, `synthetic`, `auto`, or `none`: decisions alone.
+        labels: a file of decisions on photos (`components.artifacts.labels`), which count more than the source's own
+            labels; where there is no such file there are no decisions. Empty reads none.
+        unlabelled: a folder, or its URL, of more photos in any depth: those are learned from that have a label by a
+            decision. Where the source has photos they are all to train on.
         validation_fraction: share of the photos held back to watch training.
         test_fraction: share of the photos held back to judge the model.
         near_duplicate_bits: photos of about the same colour whose 128-bit hashes differ in at most this many bits (1–3)
@@ -52,6 +59,8 @@ class ExamplesOptions:
     """
 
     source: str = factory.AUTO
+    labels: str = LABELS_FILE
+    unlabelled: str = ""
     validation_fraction: float = 0.1
     test_fraction: float = 0.1
     near_duplicate_bits: int = 2
@@ -63,8 +72,10 @@ class ExamplesOptions:
     def __post_init__(self) -> None:
         if not self.source.strip():
             raise ValueError(
-                f"source must be a folder, a URL, a data set, synthetic or auto. Received: {self.source!r}"
+                f"source must be a folder, a URL, a data set, synthetic, auto or none. Received: {self.source!r}"
             )
+        if self.source == NOTHING and not (self.labels and self.unlabelled):
+            raise ValueError("source=none takes photos from examples.unlabelled, and their labels from examples.labels")
         check_choice(self, (LOCAL, BEAM), "engine")
         check_above(self, 0, "validation_fraction", "test_fraction")
         if self.validation_fraction + self.test_fraction > 0.9:
@@ -78,8 +89,18 @@ class ExamplesOptions:
 
 
 def describe_source(options: ExamplesOptions) -> Description:
-    """Describe what the source holds without reading its photos."""
-    return factory.describe_source(options.source)
+    """Describe what the source holds without reading its photos, and what was decided about them.
+
+    Raises:
+        DataError: see `factory.describe_source`, `open_unlabelled` and `read_labels`.
+        StorageError: a URL cannot be read.
+    """
+    description = factory.describe_source(options.source)
+    if labels := read_labels(options.labels):
+        description["decisions"] = digest(labels)
+    if options.unlabelled:
+        description["unlabelled"] = describe_unlabelled(options.unlabelled)["digest"]
+    return description
 
 
 def find_fallback(options: ExamplesOptions) -> str | None:
@@ -102,42 +123,54 @@ def build(*, out_dir: Path, options: ExamplesOptions) -> Summary:
     source = factory.open_source(
         options.source, num_synthetic_per_class=options.num_synthetic_per_class, seed=options.seed
     )
+    labels = read_labels(options.labels)
     pool = out_dir / "pool.bin"
-    candidates, unusable = _collect(_examine(source, options, out_dir / "examined"), source.num_photos, pool)
-    if not candidates:
+    examined = _examine(source, options, out_dir / "examined")
+    num_photos = source.num_photos
+    if options.unlabelled:
+        more = open_unlabelled(options.unlabelled)
+        examined = chain(examined, examination.examine(photo for photo in more if photo.sha256 in labels))
+        num_photos += min(len(labels), len(more.names))
+    candidates, unusable = _collect(examined, num_photos, pool)
+    if not candidates and unusable:
         raise DataError(
             f"None of the {len(unusable)} files of {source.resolved} is an image that can be read. "
             f"The first: {unusable[0]['file']}: {unusable[0]['reason']}"
         )
-    candidates, copies = drop_exact_duplicates(candidates)
+    added = {c.name for c in candidates if c.label == UNLABELLED} if source.num_photos else set()
+    candidates, class_names, set_aside, applied = correct(candidates, source.class_names, labels)
+    candidates, copies = drop_exact_duplicates(candidates, added=added)
     fractions = {"test": options.test_fraction, "validation": options.validation_fraction}
-    candidates = carve_splits(candidates, {s: f for s, f in fractions.items() if s not in source.splits})
+    candidates = carve_splits(candidates, {s: f for s, f in fractions.items() if s not in source.splits}, added=added)
     candidates, look_alikes, conflicts = drop_near_duplicates(candidates, max_bits=options.near_duplicate_bits)
     candidates.sort(key=lambda c: (SPLITS.index(c.split), c.sha256))
     unlabelled = [
         Exclusion(file=file, split="train", rule="unlabelled", reason="it lies in no class folder")
         for file in source.unlabelled
     ]
-    excluded = sorted([*unusable, *unlabelled, *copies, *look_alikes], key=lambda e: (e["split"], e["file"], e["rule"]))
+    excluded = [*unusable, *unlabelled, *set_aside, *copies, *look_alikes]
+    excluded.sort(key=lambda e: (e["split"], e["file"], e["rule"]))
 
     examples = Examples(
         source=options.source,
-        resolved=source.resolved,
+        resolved=options.unlabelled if source.resolved == NOTHING else source.resolved,
         fallback=source.fallback,
-        class_names=list(source.class_names),
-        splits={split: _write_split(split, candidates, pool, source.class_names, out_dir) for split in SPLITS},
+        class_names=list(class_names),
+        splits={split: _write_split(split, candidates, pool, class_names, out_dir) for split in SPLITS},
         excluded=excluded,
         label_conflicts=conflicts,
     )
     pool.unlink()
-    write_index(out_dir, (candidate.to_row() for candidate in candidates))
     write_examples(out_dir, examples)
+    write_applied(out_dir, applied)
     for rule, count in Counter(e["rule"] for e in excluded).items():
         log.warning("examples: %d left out as %s; examples.json lists them", count, rule)
     counts = {f"num_{split}": examples["splits"][split]["num_examples"] for split in SPLITS}
     fallback = {"fallback": source.fallback} if source.fallback else {}
-    numbers = {"num_classes": len(source.class_names), **counts, "num_excluded": len(excluded)}
-    return {"data": source.resolved, **numbers, **fallback}
+    numbers = {"num_classes": len(class_names), **counts, "num_excluded": len(excluded)}
+    if applied:
+        numbers["num_decisions"] = len(applied)
+    return {"data": examples["resolved"], **numbers, **fallback}
 
 
 def _examine(source: Source, options: ExamplesOptions, work_dir: Path) -> Iterator[Examined]:
@@ -172,7 +205,7 @@ def _write_split(
     return write_split(out_dir, split, examples, num_examples=len(chosen), class_names=class_names)
 
 
-def _read_pool(pool: Path, candidates: Iterable[Candidate]) -> Iterator[tuple[IndexRow, bytes]]:
+def _read_pool(pool: Path, candidates: Iterable[Candidate]) -> Iterator[tuple[PhotoRow, bytes]]:
     with pool.open("rb") as file:
         for candidate in candidates:
             file.seek(candidate.offset)

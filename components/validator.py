@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 SMALL_SPLIT = 20
 """Examples below which an accuracy is little more than a guess: its 95% interval reaches ±22 points."""
-USABLE_RULES = ("duplicate", "near_duplicate", "conflicting_label", "unlabelled")
+USABLE_RULES = ("duplicate", "near_duplicate", "conflicting_label", "unlabelled", "none_of_these")
 """Exclusion rules that speak of readable files; every other rule counts towards `max_excluded_fraction`."""
 ACCEPT = "If the change is meant, accept it with --set validator.update_schema=true."
 

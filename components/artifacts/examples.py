@@ -24,6 +24,7 @@ EXAMPLES_PER_SHARD = 512
 ENCODED, LABEL = "image/encoded", "image/class/label"
 _FILENAME = "image/filename"
 _INDEX = "index.jsonl"
+_HEADER_BYTES, _FOOTER_BYTES = 12, 4  # of a TFRecord: its length and checksums
 
 
 class DataOrigin(TypedDict):
@@ -63,8 +64,20 @@ class Examples(DataOrigin):
     label_conflicts: list[Exclusion]
 
 
-class IndexRow(TypedDict):
-    """One example: sizes in pixels, brightness and contrast (mean and deviation of the grey values) 0–1."""
+class PhotoRow(TypedDict):
+    """What is known of one photo.
+
+    Attributes:
+        filename: its path below the source.
+        split: one of `SPLITS`.
+        label: index into the class names.
+        sha256: of its file as it was found.
+        format: of its image in the examples: `jpeg`, `png`, `gif` or `bmp`.
+        width: in pixels, upright.
+        height: in pixels, upright.
+        brightness: mean of the grey values, 0–1.
+        contrast: standard deviation of the grey values, 0–1.
+    """
 
     filename: str
     split: str
@@ -75,6 +88,14 @@ class IndexRow(TypedDict):
     height: int
     brightness: float
     contrast: float
+
+
+class IndexRow(PhotoRow):
+    """One example: the encoded image is `length` bytes at `offset` of the file `shard`."""
+
+    shard: str
+    offset: int
+    length: int
 
 
 def read_examples(examples_dir: Path) -> Examples:
@@ -94,8 +115,8 @@ def read_origin(examples_dir: Path) -> DataOrigin:
 
 
 def write_index(out_dir: Path, rows: Iterable[IndexRow]) -> None:
-    """Write `index.jsonl`."""
-    with (out_dir / _INDEX).open("w") as file:
+    """Write rows at the end of `index.jsonl`."""
+    with (out_dir / _INDEX).open("a") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
@@ -116,13 +137,16 @@ def read_index(examples_dir: Path) -> Iterator[IndexRow]:
                     and isinstance(row["format"], str)
                     and all(isinstance(row[key], int) and row[key] > 0 for key in ("width", "height"))
                     and all(0 <= row[key] <= 1 for key in ("brightness", "contrast"))
+                    and isinstance(row["shard"], str)
+                    and all(isinstance(row[key], int) and row[key] >= 0 for key in ("offset", "length"))
                 )
             except (ValueError, KeyError, TypeError):
                 fits = False
             if not fits:
                 raise DataError(
                     f"Each line of index.jsonl must be a JSON object with a split of {list(SPLITS)}, a label in "
-                    f"[0, {num_classes}), a format, a width and height above 0, a brightness and contrast in 0–1. "
+                    f"[0, {num_classes}), a format, a width and height above 0, a brightness and contrast in 0–1, "
+                    "and a shard, an offset and a length. "
                     f"Received: line {number} of {examples_dir / _INDEX}: {line.strip()[:200]!r}. "
                     "Make the examples again with --force examples."
                 )
@@ -137,12 +161,16 @@ def shards(examples_dir: Path, split: str) -> list[Path]:
 def write_split(
     out_dir: Path,
     split: str,
-    examples: Iterable[tuple[IndexRow, bytes]],
+    examples: Iterable[tuple[PhotoRow, bytes]],
     *,
     num_examples: int,
     class_names: Sequence[str],
 ) -> Split:
-    """Write the shards of a split, whose examples are (row, encoded image), and return its description."""
+    """Write the shards of a split, whose examples are (row, encoded image), and their rows at the end of the index.
+
+    Returns:
+        The description of the split.
+    """
     import tensorflow as tf
 
     num_shards = -(-num_examples // EXAMPLES_PER_SHARD)
@@ -150,10 +178,17 @@ def write_split(
     labels: Counter[int] = Counter()
     remaining = iter(examples)
     for name in names:
+        rows: list[IndexRow] = []
+        start = 0
         with tf.io.TFRecordWriter(str(out_dir / name)) as writer:
             for row, encoded in islice(remaining, EXAMPLES_PER_SHARD):
                 labels[row["label"]] += 1
-                writer.write(_to_example(row, encoded, class_names).SerializeToString(deterministic=True))
+                record = _to_example(row, encoded, class_names).SerializeToString(deterministic=True)
+                writer.write(record)
+                offset = start + _HEADER_BYTES + record.index(encoded)
+                rows.append({**row, "shard": name, "offset": offset, "length": len(encoded)})
+                start += _HEADER_BYTES + len(record) + _FOOTER_BYTES
+        write_index(out_dir, rows)
     per_class = {name: labels[label] for label, name in enumerate(class_names)}
     return {"num_examples": num_examples, "per_class": per_class, "shards": names}
 
@@ -168,6 +203,13 @@ def read_encoded(examples_dir: Path, split: str) -> Iterator[tuple[str, bytes]]:
         yield os.fsdecode(feature[_FILENAME].bytes_list.value[0]), feature[ENCODED].bytes_list.value[0]
 
 
+def read_image(examples_dir: Path, row: IndexRow) -> bytes:
+    """Read the encoded image of one example, without TensorFlow."""
+    with (examples_dir / row["shard"]).open("rb") as file:
+        file.seek(row["offset"])
+        return file.read(row["length"])
+
+
 def read_encoded_at(examples_dir: Path, split: str, positions: Collection[int]) -> dict[int, tuple[str, bytes]]:
     """Read the file name and the encoded image of the examples at some positions of a split, by position.
 
@@ -177,7 +219,7 @@ def read_encoded_at(examples_dir: Path, split: str, positions: Collection[int]) 
     return {position: example for position, example in enumerate(examples) if position in positions}
 
 
-def _to_example(row: IndexRow, encoded: bytes, class_names: Sequence[str]) -> "tf.train.Example":
+def _to_example(row: PhotoRow, encoded: bytes, class_names: Sequence[str]) -> "tf.train.Example":
     import tensorflow as tf
 
     def text(value: str | bytes) -> tf.train.Feature:

@@ -3,7 +3,6 @@
 A photo that passes becomes a `Candidate` with what is known of it, any other an `Exclusion` with the reason.
 """
 
-import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from client.classifier_client import ImageError, decoding, structure
-from components.artifacts.examples import Exclusion, IndexRow
+from components.artifacts.examples import Exclusion, PhotoRow
 from components.data import duplicates
 from components.data.sources.source import Photo
 
@@ -38,7 +37,7 @@ class Candidate:
         name: its path below the source.
         label: index into the class names.
         split: the one it is in so far.
-        sha256: of its encoded bytes.
+        sha256: of its file as it was found.
         format: `jpeg`, `png`, `gif` or `bmp`.
         width: in pixels, upright.
         height: in pixels, upright.
@@ -64,7 +63,7 @@ class Candidate:
     offset: int = 0
     length: int = 0
 
-    def to_row(self) -> IndexRow:
+    def to_row(self) -> PhotoRow:
         """Return its row of the index."""
         return {
             "filename": self.name,
@@ -118,7 +117,7 @@ def make_examiner() -> Callable[[Photo], Examined]:
             name=photo.name,
             label=photo.label,
             split=photo.split,
-            sha256=hashlib.sha256(encoded).hexdigest(),
+            sha256=photo.sha256,
             format=format_name,
             width=width,
             height=height,

@@ -4,7 +4,7 @@ Splits that judge come last in `SPLITS`: of two copies the one that judges more 
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -15,8 +15,15 @@ from components.data import duplicates
 from components.data.examination import Candidate
 
 
-def drop_exact_duplicates(candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[Exclusion]]:
-    """Keep one of each file, in the split that judges most; drop every copy of a file that has two labels."""
+def drop_exact_duplicates(
+    candidates: Sequence[Candidate], *, added: Collection[str] = ()
+) -> tuple[list[Candidate], list[Exclusion]]:
+    """Keep one of each file, in the split that judges most; drop every copy of a file that has two labels.
+
+    Args:
+        candidates: in any order.
+        added: names of photos that are not of the source; of a copy in both the source's is kept.
+    """
     groups: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in candidates:
         groups[candidate.sha256].append(candidate)
@@ -27,13 +34,15 @@ def drop_exact_duplicates(candidates: Sequence[Candidate]) -> tuple[list[Candida
             names = ", ".join(c.name for c in group)
             excluded += [_exclude(c, "conflicting_label", f"the same file under two labels: {names}") for c in group]
             continue
-        first, *others = sorted(group, key=lambda c: (-SPLITS.index(c.split), c.name))
+        first, *others = sorted(group, key=lambda c: (-SPLITS.index(c.split), c.name in added, c.name))
         kept.append(first)
         excluded += [_exclude(c, "duplicate", f"the same file as {first.name}") for c in others]
     return kept, excluded
 
 
-def carve_splits(candidates: Sequence[Candidate], fractions: Mapping[str, float]) -> list[Candidate]:
+def carve_splits(
+    candidates: Sequence[Candidate], fractions: Mapping[str, float], *, added: Collection[str] = ()
+) -> list[Candidate]:
     """Take splits out of `train`, class by class, by the hash of the content.
 
     Each class gives at least one photo to each split. A photo keeps its split when others are added, but in a class so
@@ -43,10 +52,11 @@ def carve_splits(candidates: Sequence[Candidate], fractions: Mapping[str, float]
     Args:
         candidates: no file twice.
         fractions: the splits to take, each with its share of the photos.
+        added: names of photos that stay in `train`: they were chosen, and would judge a model by others than it gets.
     """
     by_class: dict[int, list[Candidate]] = defaultdict(list)
     for candidate in sorted(candidates, key=lambda c: c.sha256):
-        if candidate.split == "train":
+        if candidate.split == "train" and candidate.name not in added:
             by_class[candidate.label].append(candidate)
     moved: dict[str, str] = {}
     for group in by_class.values():

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from components.data.sources.folder import describe_folder, describe_unlabelled, open_folder, open_unlabelled
+from components.data.sources.folder import describe_folder, open_folder
 from components.data.sources.source import Description, Photo
+from components.data.sources.unlabelled import describe_unlabelled, open_unlabelled
 from components.errors import EvaluationError
 from components.progress import Progress
 
@@ -51,7 +52,7 @@ class Photos:
 
 def describe_foreign(folder: str) -> Description:
     """Describe a folder of photos of other things; where they change, so does this."""
-    return describe_unlabelled(_find(folder, FOREIGN))
+    return describe_unlabelled(str(_find(folder, FOREIGN)))
 
 
 def describe_other(folder: str) -> Description:
@@ -66,8 +67,8 @@ def open_foreign(folder: str, *, pool: Path) -> Photos:
         EvaluationError: there is no folder, or no image in it that can be read.
         DataError: it is empty, or a folder in it cannot be read.
     """
-    photos = open_unlabelled(_find(folder, FOREIGN))
-    return _pool(photos, len(photos.files), folder, FOREIGN, pool)
+    photos = open_unlabelled(str(_find(folder, FOREIGN)))
+    return _pool(photos, len(photos.names), folder, FOREIGN, pool)
 
 
 def open_other(folder: str, *, class_names: Sequence[str], pool: Path) -> Photos:

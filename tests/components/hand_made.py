@@ -20,6 +20,9 @@ def make_row(split: str = "train", label: int = 0, **changes: Any) -> IndexRow:
         "height": 240,
         "brightness": 0.5,
         "contrast": 0.2,
+        "shard": "",
+        "offset": 0,
+        "length": 0,
     }
     return {**row, **changes}  # type: ignore[typeddict-item]
 

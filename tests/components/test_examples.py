@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from components import examples
-from components.artifacts.examples import SPLITS, read_encoded, read_examples, read_index, shards
+from components.artifacts.examples import SPLITS, read_encoded, read_examples, read_image, read_index, shards
 from components.data import transform
 from components.errors import DataError
 from components.examples import ExamplesOptions
@@ -94,7 +94,8 @@ def test_two_builds_are_byte_identical_and_leave_nothing_else_behind(
     again = build(folder, tmp_path / "again")
     first, second = ({p.name: p.read_bytes() for p in b.folder.iterdir()} for b in (built, again))
     assert first == second
-    assert set(first) == {"examples.json", "index.jsonl", *(f"{split}-00000-of-00001.tfrecord" for split in SPLITS)}
+    tables = {"examples.json", "index.jsonl", "decisions.jsonl"}
+    assert set(first) == tables | {f"{split}-00000-of-00001.tfrecord" for split in SPLITS}
 
 
 def test_many_examples_go_into_several_shards(
@@ -110,7 +111,13 @@ def test_many_examples_go_into_several_shards(
     lengths = [sum(1 for _ in transform.records([path])) for path in paths]
     assert lengths == [16] * (num_train // 16) + [num_train % 16] * (num_train % 16 > 0)
     assert parted.read_features("train") == built.read_features("train")
-    assert parted.index == built.index
+    for row, before in zip(parted.index, built.index, strict=True):
+        assert (
+            read_image(parted.folder, row)
+            == read_image(built.folder, before)
+            == (folder / row["filename"]).read_bytes()
+        )
+        assert row.items() - before.items() <= {("shard", row["shard"]), ("offset", row["offset"])}
 
 
 def test_one_class_is_enough_to_write_examples(tmp_path: Path, encode: Encode) -> None:

@@ -7,7 +7,7 @@ from components.data.sources.bucket import describe_bucket, open_bucket
 from components.data.sources.dataset import describe_dataset, is_dataset_name, open_dataset
 from components.data.sources.drawn import open_drawn
 from components.data.sources.folder import describe_folder, open_folder
-from components.data.sources.source import SYNTHETIC, Description, Source
+from components.data.sources.source import NOTHING, SYNTHETIC, Description, Source
 from components.errors import DataError
 from components.storage.bucket import Bucket, is_url
 
@@ -23,7 +23,7 @@ def describe_source(source: str) -> Description:
         DataError: the folder does not exist or holds no classes, or the source is neither a folder nor a valid name.
         StorageError: the URL cannot be read.
     """
-    if source in (AUTO, SYNTHETIC):
+    if source in (AUTO, SYNTHETIC, NOTHING):
         return {"kind": source}
     if is_url(source):
         return describe_bucket(Bucket(source))
@@ -50,6 +50,8 @@ def open_source(source: str, *, num_synthetic_per_class: int, seed: int) -> Sour
         DataError: a named source cannot be had.
         StorageError: the URL cannot be read.
     """
+    if source == NOTHING:
+        return Source(NOTHING, (), ("train",), 0, ())
     if source == SYNTHETIC:
         return open_drawn(num_per_class=num_synthetic_per_class, seed=seed)
     if source == AUTO:

@@ -19,7 +19,7 @@ class FolderPhotos:
 
     def __iter__(self) -> Iterator[Photo]:
         for file in self.files:
-            encoded, reason = _read(self.folder / file.name)
+            encoded, reason = read_file(self.folder / file.name)
             yield Photo(*file, encoded, reason)
 
     def slices(self, size: int) -> Iterator["FolderPhotos"]:
@@ -53,37 +53,24 @@ def describe_folder(folder: Path) -> Description:
     return _describe(folder, (*(file.name for file in layout.files), *layout.unlabelled))
 
 
-def open_unlabelled(folder: Path) -> FolderPhotos:
-    """Open a folder of photos in any depth, whatever its folders are called; their label is -1, their split `test`.
-
-    Raises:
-        DataError: it holds no files, or a folder in it cannot be read.
-    """
-    return FolderPhotos(folder, tuple(LabelledFile(name, -1, "test") for name in _list_files(folder)))
-
-
-def describe_unlabelled(folder: Path) -> Description:
-    """Describe such a folder as `describe_folder` does.
-
-    Raises:
-        DataError: see `open_unlabelled`.
-    """
-    return _describe(folder, _list_files(folder))
-
-
 def _describe(folder: Path, names: Iterable[str]) -> Description:
-    stats = ((name, _stat(folder / name)) for name in names)
+    stats = ((name, stat_file(folder / name)) for name in names)
     return describe_files((name, stat.st_size, stat.st_ctime_ns) for name, stat in stats)
 
 
-def _list_files(folder: Path) -> list[str]:
+def list_files(folder: Path) -> list[str]:
+    """Return the paths of all files below a folder, in any depth.
+
+    Raises:
+        DataError: there are none, or a folder cannot be read.
+    """
     names = [name for name in _list_names(folder, ()) if not name.endswith("/")]
     if not names:
         raise DataError(f"A folder of photos must hold some. Found no file in {folder.absolute()}.")
     return names
 
 
-def _read(path: Path) -> tuple[bytes, str]:
+def read_file(path: Path) -> tuple[bytes, str]:
     """Return the content of a file; where it cannot be read, none and the reason."""
     try:
         if not path.is_file():  # reading a pipe would wait for ever
@@ -93,10 +80,11 @@ def _read(path: Path) -> tuple[bytes, str]:
         return b"", f"cannot be read: {exc.strerror}"
 
 
-def _stat(path: Path) -> os.stat_result:
+def stat_file(path: Path) -> os.stat_result:
+    """Return the status of a file, or of a link that leads to nothing."""
     try:
         return path.stat()
-    except OSError:  # a link to nothing
+    except OSError:
         return path.lstat()
 
 

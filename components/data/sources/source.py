@@ -7,6 +7,9 @@ from dataclasses import dataclass
 SYNTHETIC = "synthetic"
 """Name of the drawn flowers."""
 
+NOTHING = "none"
+"""Name of the source without photos: all labels are decisions of people."""
+
 Description = dict[str, str | int]
 """What a source holds, found without reading its photos; where the photos change, so does this."""
 
@@ -28,6 +31,11 @@ class Photo:
     split: str
     encoded: bytes
     reason: str = ""
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the file, in hexadecimal digits."""
+        return hashlib.sha256(self.encoded).hexdigest()
 
 
 @dataclass(frozen=True)

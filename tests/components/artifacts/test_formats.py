@@ -17,6 +17,7 @@ from components.artifacts.evaluation import Metrics, Prediction
 from components.artifacts.examples import Examples, IndexRow
 from components.artifacts.explanations import Explanation
 from components.artifacts.infra_validation import Responses
+from components.artifacts.labels import AppliedDecision
 from components.artifacts.litert_evaluation import LiteRTEvaluation
 from components.artifacts.manifest import Manifest, Missing, Reference
 from components.artifacts.parity import Parity
@@ -50,7 +51,7 @@ FORMATS: dict[str, Any] = {
     "explainer/explanations.json": list[Explanation],
     "report/manifest.json": Manifest,
 }
-ELSEWHERE = (Row, Int8, MissingRow, Comparison, Missing, Reference, PushedOrigin, Suspect, Outlier)
+ELSEWHERE = (Row, Int8, MissingRow, Comparison, Missing, Reference, PushedOrigin, Suspect, Outlier, AppliedDecision)
 """Types of what other pipelines write, of a part that has no type of its own in its file, or of rows that so few photos
 do not have."""
 

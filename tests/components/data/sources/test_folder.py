@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from components.data.sources.folder import describe_folder, describe_unlabelled, open_folder, open_unlabelled
+from components.data.sources.folder import describe_folder, open_folder
 from components.errors import DataError
 from tests.components.data.sources.files import fill
 
@@ -81,21 +81,3 @@ def test_names_need_not_be_utf8(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"a/caf\xe9.jpg")).write_bytes(b"e")
     assert describe_folder(tmp_path)["num_files"] == 2
     assert [os.fsencode(p.name) for p in open_folder(tmp_path).photos] == [b"a/1.jpg", b"a/caf\xe9.jpg"]
-
-
-def test_photos_without_labels_lie_in_any_depth(tmp_path: Path) -> None:
-    fill(tmp_path, "1.jpg", "a/2.jpg", "a/b/c/3.jpg", ".hidden/4.jpg")
-    photos = list(open_unlabelled(tmp_path))
-    assert [(p.name, p.label, p.encoded) for p in photos] == [
-        (name, -1, name.encode()) for name in ("1.jpg", "a/2.jpg", "a/b/c/3.jpg")
-    ]
-    before = describe_unlabelled(tmp_path)
-    assert before["num_files"] == 3
-    fill(tmp_path, "a/5.jpg")
-    assert describe_unlabelled(tmp_path) != before
-
-
-def test_photos_without_labels_must_be_there(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    with pytest.raises(DataError, match="must hold some"):
-        open_unlabelled(tmp_path)
