@@ -190,4 +190,3 @@ def test_fewer_bits_give_nearly_the_same_features(
 def test_options_out_of_range_are_errors(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be .* Received"):
         FeaturesOptions(**wrong)
-
