@@ -166,7 +166,9 @@ def _infer(options: argparse.Namespace, folders: Folders) -> int:
 
 def _show(options: argparse.Namespace, folders: Folders) -> int:
     origin = show.read_lineage(open_models(folders.models), options.model_name, options.version)
-    if options.json:
+    if options.decisions:
+        print(show.as_lines(show.read_model_decisions(origin, folders.store)))
+    elif options.json:
         print(json.dumps({"model_name": options.model_name, **origin}, indent=2))
     else:
         print(show.as_tree(options.model_name, origin))
@@ -277,7 +279,9 @@ def _parser() -> argparse.ArgumentParser:
 
     show_ = commands.add_parser("show", parents=[common, named], help="where a pushed model comes from")
     show_.add_argument("version", nargs="?", type=int, help="default: the newest")
-    show_.add_argument("--json", action="store_true")
+    shown = show_.add_mutually_exclusive_group()
+    shown.add_argument("--json", action="store_true")
+    shown.add_argument("--decisions", action="store_true", help="the labels that people decided")
     show_.set_defaults(command=_show)
 
     list_ = commands.add_parser("list", parents=[common], help="all runs")
