@@ -128,7 +128,7 @@ def import_labels(
     for entry in contents.entries:
         found = photos[entry.where]
         if len(found) != 1:
-            candidates = ", ".join(photo.path for photo in found)
+            candidates = ", ".join(photo.path for photo in found[:3]) + (" or others" if len(found) > 3 else "")
             left_out.append(f"{entry.where}: {entry.photo}: " + (f"may be {candidates}" if found else "no such photo"))
             continue
         by_content[found[0].sha256].append(_as_decision(entry, found[0], who=who, why=why))

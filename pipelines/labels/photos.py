@@ -66,42 +66,50 @@ def find_in(wanted: Iterable[str], photos: UnlabelledPhotos) -> dict[str, list[P
 
 
 class _Names:
-    """Known paths, by the names of their files."""
+    """Known paths: with the endings of their files, without, and as uploads."""
 
     def __init__(self, paths: Iterable[str]) -> None:
-        self._by_name: dict[str, list[str]] = defaultdict(list)
-        self._by_stem: dict[str, list[str]] = defaultdict(list)
-        self._by_upload: dict[str, list[str]] = defaultdict(list)
+        self._paths, self._stems = _Ends(), _Ends()
+        self._uploads: dict[str, list[str]] = defaultdict(list)
         for path in paths:
-            name = posixpath.basename(path)
-            self._by_name[name].append(path)
-            self._by_stem[posixpath.splitext(name)[0]].append(path)
-            self._by_upload[_as_upload(name)].append(path)
+            self._paths.add(path, path)
+            self._stems.add(posixpath.splitext(path)[0], path)
+            self._uploads[_as_upload(posixpath.basename(path))].append(path)
 
     def find(self, photo: str) -> list[str]:
-        """Return the known paths that a path of another tool means best."""
+        """Return the known paths that a path of another tool may mean."""
         parts = _split(photo)
         if not parts:
             return []
-        if matches := _match(parts, self._by_name.get(parts[-1], ())):
-            return matches
         # FiftyOne leaves the endings out.
-        if matches := _match(parts, self._by_stem.get(parts[-1], ()), without_ending=True):
+        if matches := self._paths.find(parts) or self._stems.find(parts):
             return matches
         upload = _UPLOAD.fullmatch(parts[-1])
-        return self._by_upload.get(_as_upload(upload[1]), []) if upload else []
+        return self._uploads.get(_as_upload(upload[1]), []) if upload else []
 
 
-def _match(parts: Sequence[str], paths: Iterable[str], *, without_ending: bool = False) -> list[str]:
-    """Return the paths that end as `parts` do, or whose end those are: the ones with the longest end in common."""
-    lengths: dict[str, int] = {}
-    for path in paths:
-        others = [part for part in (posixpath.splitext(path)[0] if without_ending else path).split("/") if part]
-        length = min(len(parts), len(others))
-        if list(parts[-length:]) == others[-length:]:
-            lengths[path] = length
-    longest = max(lengths.values(), default=0)
-    return [path for path, length in lengths.items() if length == longest]
+class _Ends:
+    """Paths by their ends: `a/b/c` by `a/b/c`, `b/c` and `c`."""
+
+    def __init__(self) -> None:
+        self._by_end: dict[str, list[str]] = defaultdict(list)
+        self._by_whole: dict[str, list[str]] = defaultdict(list)
+
+    def add(self, key: str, path: str) -> None:
+        ends = _list_ends(_split(key))
+        for whole in ends[:1]:
+            self._by_whole[whole].append(path)
+        for end in ends:
+            self._by_end[end].append(path)
+
+    def find(self, parts: Sequence[str]) -> list[str]:
+        """Return the paths that end with all of these parts, or else the longest ones that these parts end with."""
+        first, *others = _list_ends(parts)
+        return self._by_end.get(first) or next((self._by_whole[end] for end in others if end in self._by_whole), [])
+
+
+def _list_ends(parts: Sequence[str]) -> list[str]:
+    return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
 def _split(photo: str) -> list[str]:
