@@ -44,6 +44,12 @@ STEPS = (
         options={"options": "suspects"},
     ),
     Step(
+        name="learning_curve",
+        function="components.learning_curve:draw",
+        inputs={"examples_dir": "examples", "features_dir": "features"},
+        kind="Metrics",
+    ),
+    Step(
         name="trainer",
         function="components.trainer:train",
         inputs={
@@ -163,6 +169,7 @@ STEPS = (
             "statistics_dir": "statistics",
             "validation_dir": "validator",
             "suspects_dir": "suspects",
+            "learning_curve_dir": "learning_curve",
             "training_dir": "trainer",
             "evaluation_dir": "evaluator",
             "infra_validation_dir": "infra_validator",
