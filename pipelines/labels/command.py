@@ -122,8 +122,8 @@ def _import(options: argparse.Namespace, folders: Folders) -> int:
     kinds = Counter(each["decision"] for each in imported.added)
     print(
         f"Imported: {len(imported.added)} decisions into {options.labels} ({kinds[LABEL]} labels, {kinds[NONE]} none "
-        f"of the classes, {kinds[SKIP]} skipped). As decided before: {imported.num_current}. Without a label in "
-        f"{options.file.name}: {imported.num_undecided}. Left out: {len(imported.left_out)}."
+        f"of the classes, {kinds[SKIP]} skipped). As decided before: {imported.num_current}. Photos twice in the "
+        f"file: {imported.num_repeated}. Without a label: {imported.num_undecided}. Left out: {len(imported.left_out)}."
     )
     if imported.new_classes:
         print(f"New classes: {', '.join(imported.new_classes)}")

@@ -44,6 +44,7 @@ class Imported:
         added: decisions that were added.
         num_current: entries that said what counts already.
         num_undecided: photos that the file names without a label.
+        num_repeated: entries on the same photo as an earlier one, by its content.
         new_classes: that neither the last run nor an earlier decision has.
         left_out: why an entry was not imported, a line for each.
     """
@@ -51,6 +52,7 @@ class Imported:
     added: list[Decision]
     num_current: int
     num_undecided: int
+    num_repeated: int
     new_classes: list[str]
     left_out: list[str]
 
@@ -139,7 +141,7 @@ def import_labels(
             "where they lie: --input FOLDER|URL"
         )
     added: list[Decision] = []
-    num_current = 0
+    num_current = num_repeated = 0
     for sha256, decisions in by_content.items():
         if not contents.is_history and len({(d["decision"], d["label"]) for d in decisions}) > 1:
             said = ", ".join(
@@ -147,6 +149,7 @@ def import_labels(
             )
             left_out.append(f"{decisions[0]['photo']}: contradictory: {said}")
             continue
+        num_repeated += len(decisions) - 1
         decision = find_current(decisions).get(sha256)
         now = current.get(sha256)
         if decision and now and (decision["decision"], decision["label"]) == (now["decision"], now["label"]):
@@ -158,7 +161,8 @@ def import_labels(
     if added:
         add_decisions(labels, added)
     kept = {decision["label"] for decision in added}
-    return Imported(added, num_current, contents.num_undecided, [name for name in new if name in kept], left_out)
+    new_kept = [name for name in new if name in kept]
+    return Imported(added, num_current, contents.num_undecided, num_repeated, new_kept, left_out)
 
 
 def export_labels(

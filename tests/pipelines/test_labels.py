@@ -148,6 +148,13 @@ def test_labels_of_a_photo_that_contradict_each_other_are_left_out(after_run):
     assert "Left out: roses/1.jpg: contradictory: rose (line 2), tulip (line 3)" in after_run.out
 
 
+def test_copies_of_a_photo_get_one_decision_and_are_counted(labels):
+    labels.add_run(photos=["roses/1.jpg"])
+    assert labels("import", labels.write("a.csv", "photo,label\nroses/1.jpg,tulip\n1.jpg,tulip\n")) == 0
+    assert len(read_decisions(labels.path)) == 1
+    assert "Photos twice in the file: 1." in labels.out
+
+
 def test_an_import_without_any_known_photo_says_where_to_look(labels):
     assert labels("import", labels.write("a.csv", "photo,label\nroses/1.jpg,rose\n")) == 1
     assert "--input FOLDER|URL" in labels.err
@@ -291,7 +298,7 @@ def test_suspects_that_nobody_decided_on_go_to_label_studio_as_predictions(label
     assert doubted["data"]["image"] == "/data/local-files/?d=roses/a%20b.jpg"
     assert doubted["predictions"] == [{"result": [_choose("tulip")], "score": 0.99}]
     assert labels("import", file) == 0
-    assert "Without a label in tasks.json: 1." in labels.out
+    assert "Without a label: 1." in labels.out
 
 
 def test_photos_that_fiftyone_could_not_tell_apart_are_named(labels):
