@@ -20,6 +20,8 @@ def make_row(split: str = "train", label: int = 0, **changes: Any) -> IndexRow:
         "height": 240,
         "brightness": 0.5,
         "contrast": 0.2,
+        "hash": "0" * 32,
+        "colour": [0, 0, 0],
         "shard": "",
         "offset": 0,
         "length": 0,
