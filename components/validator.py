@@ -169,8 +169,10 @@ def _check_splits(statistics: Statistics) -> Iterator[Anomaly]:
             yield _error("empty_split", f"{name} has no example. {_enlarge(name)}")
             continue
         for missing in [key for key, count in split["per_class"].items() if not count]:
-            message = f"class {missing} has no example in {name}. Add photos of it, or remove the class. "
-            yield _error("missing_class", message + _find_more(len(class_names)))
+            # Photos that people label are to train on.
+            more = f"Add photos of it, or remove the class. {_find_more(len(class_names))}"
+            remedy = more if name == "train" else _enlarge(name)
+            yield _error("missing_class", f"class {missing} has no example in {name}. {remedy}")
         if name != "train" and num_examples < SMALL_SPLIT:
             # Half of the 95% interval where it is widest: 1.96 * sqrt(p (1 - p) / n) at p = 0.5.
             half = 98 / math.sqrt(num_examples)

@@ -49,6 +49,7 @@ STEPS = (
         name="learning_curve",
         function="components.learning_curve:draw",
         inputs={"examples_dir": "examples", "features_dir": "features"},
+        is_background=True,
         kind="Metrics",
     ),
     Step(

@@ -76,7 +76,7 @@ def _find_output(folders: Folders, step: str) -> Path | None:
     record = folders.fetch_newest()
     try:
         reference = read_json(record)["steps"].get(step)
-    except FileNotFoundError:
+    except (OSError, ValueError, KeyError, TypeError):  # no run, or a damaged record
         return None
     artifact = folders.store.get(reference) if reference else None
     return folders.store.fetch(artifact).path if artifact else None
