@@ -1,9 +1,10 @@
 """Write the report: one page that tells what was trained, how good it is and whether it was pushed.
 
-Reads the examples, their statistics and validation, the suspect labels, the training, the evaluation, the blessings of
-both validators, the server's log where it did not serve the model, the evaluation of the LiteRT files, the parity, the
-push and the explanations. Writes `report.html`, a page that needs nothing but itself (images inlined, no script, no
-request), and `plots/*.png`. It exists so that a verdict can be judged without opening a single JSON file.
+Reads the examples, their statistics and validation, the suspect labels, the learning curve, the training, the
+evaluation, the blessings of both validators, the server's log where it did not serve the model, the evaluation of the
+LiteRT files, the parity, the push and the explanations. Writes `report.html`, a page that needs nothing but itself
+(images inlined, no script, no request), and `plots/*.png`. It exists so that a verdict can be judged without opening
+a single JSON file.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from components.artifacts.evaluation import Metrics, Prediction, read_metrics, r
 from components.artifacts.examples import Examples, Exclusion, read_examples, read_index
 from components.artifacts.explanations import read_explanations
 from components.artifacts.infra_validation import SERVER_LOG
+from components.artifacts.learning_curve import read_learning_curve
 from components.artifacts.litert_evaluation import LiteRTEvaluation, read_litert_evaluation
 from components.artifacts.manifest import read_manifest
 from components.artifacts.parity import read_parity
@@ -104,6 +106,7 @@ def build(
     statistics_dir: Path,
     validation_dir: Path,
     suspects_dir: Path,
+    learning_curve_dir: Path,
     training_dir: Path,
     evaluation_dir: Path,
     infra_validation_dir: Path,
@@ -128,6 +131,7 @@ def build(
         statistics_dir,
         validation_dir,
         suspects_dir,
+        learning_curve_dir,
         training_dir,
         evaluation_dir,
         infra_validation_dir,
@@ -163,6 +167,7 @@ def build(
         strangest=_describe(strangest, examples_dir, metrics["class_names"]),
         num_mistakes=len(mistakes),
         labels=_describe_labels(suspects_dir, examples_dir, examples, options),
+        learning_curve=read_learning_curve(learning_curve_dir),
         manifests=[read_manifest(folder) for folder in inputs],
         trainer=read_manifest(training_dir),
         plots={name: page.to_data_uri(png, "image/png") for name, png in images.items()},

@@ -1,4 +1,4 @@
-"""The command line: `python -m pipelines run | compare | infer | show | list | prune | rollback | fetch | compile`.
+"""The command line: `python -m pipelines run | compare | infer | labels | show | list | prune | rollback | …`.
 
 Exit status: 0 when the model is pushed (or nothing had to be done), 1 when something failed, 2 for a wrong command,
 3 when the run finished and the model was not pushed, 130 when it was interrupted, 141 when nobody reads what it prints.
@@ -33,6 +33,7 @@ from pipelines.declaration import Step
 from pipelines.flowers import STEPS
 from pipelines.folders import Folders
 from pipelines.kubeflow import KubeflowOptions
+from pipelines.labels import command as labels
 from pipelines.local_runner import Selection
 from pipelines.runs import list_runs
 
@@ -247,7 +248,9 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--models-dir", default="models", help="pushed models, a folder or a URL (default: models)")
     named = argparse.ArgumentParser(add_help=False)
     named.add_argument("--model-name", default="flowers", help="default: flowers")
-    commands = parser.add_subparsers(required=True, metavar="run|compare|infer|show|list|prune|rollback|fetch|compile")
+    commands = parser.add_subparsers(
+        required=True, metavar="run|compare|infer|labels|show|list|prune|rollback|fetch|compile"
+    )
 
     overrides = argparse.ArgumentParser(add_help=False)
     overrides.add_argument("--set", nargs="+", action="extend", default=[], metavar="SECTION.OPTION=VALUE")
@@ -276,6 +279,8 @@ def _parser() -> argparse.ArgumentParser:
     infer.add_argument("--overwrite", action="store_true", help="make parts of something else again")
     infer.add_argument("beam_options", nargs="*", metavar="-- BEAM_OPTION", help="such as --runner=DataflowRunner")
     infer.set_defaults(command=_infer)
+
+    labels.add_parser(commands, common)
 
     show_ = commands.add_parser("show", parents=[common, named], help="where a pushed model comes from")
     show_.add_argument("version", nargs="?", type=int, help="default: the newest")

@@ -46,6 +46,13 @@ STEPS = (
         options={"options": "suspects"},
     ),
     Step(
+        name="learning_curve",
+        function="components.learning_curve:draw",
+        inputs={"examples_dir": "examples", "features_dir": "features"},
+        is_background=True,
+        kind="Metrics",
+    ),
+    Step(
         name="trainer",
         function="components.trainer:train",
         inputs={
@@ -166,6 +173,7 @@ STEPS = (
             "statistics_dir": "statistics",
             "validation_dir": "validator",
             "suspects_dir": "suspects",
+            "learning_curve_dir": "learning_curve",
             "training_dir": "trainer",
             "evaluation_dir": "evaluator",
             "infra_validation_dir": "infra_validator",

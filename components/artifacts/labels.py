@@ -68,12 +68,14 @@ def add_decisions(path: Path, decisions: Sequence[Decision]) -> None:
         _check(decision)
     path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.exists()
-    content = "".join(json.dumps(decision, ensure_ascii=False) + "\n" for decision in decisions).encode()
+    content = "".join(json.dumps(decision, ensure_ascii=False) + "\n" for decision in decisions)
+    # What is no UTF-8 in a file's name is written as JSON's escape of it.
+    encoded = content.encode(errors="backslashreplace")
     with path.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         size = _cut_torn_line(file, path)
         try:
-            file.write(content)
+            file.write(encoded)
             file.flush()
             os.fsync(file.fileno())
         except OSError:

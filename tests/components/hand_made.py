@@ -48,5 +48,6 @@ def write(folder: Path, rows: Sequence[IndexRow], **changes: Any) -> Path:
     }
     folder.mkdir(exist_ok=True)
     write_examples(folder, Examples(**examples | changes))
+    (folder / "index.jsonl").unlink(missing_ok=True)
     write_index(folder, rows)
     return folder

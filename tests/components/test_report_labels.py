@@ -63,3 +63,27 @@ def test_report_says_that_no_label_is_suspect(changed: Inputs) -> None:
     assert "No label of a training photo is suspect." in text
     assert "Not judged, for want of photos: daisy, dandelion, roses, sunflowers, tulips." in text
     assert "<figure>" not in page
+
+
+def test_report_says_what_more_labels_would_gain(changed: Inputs) -> None:
+    points = [
+        {"share": 0.25, "num_examples": 642, "accuracies": [0.84, 0.86, 0.85, 0.85]},
+        {"share": 1.0, "num_examples": 2567, "accuracies": [0.9]},
+    ]
+    gain = {"expected": 0.018, "low": 0.008, "high": 0.025}
+    changed.change("learning_curve_dir/learning_curve.json", points=points, next_gain=gain, num_validation=276)
+    text = read_text(f"<body>{section(changed.build())}")
+    sentence = (
+        "with twice as many labels, expect about 1.8 points of accuracy more (95 % interval 0.8 to 2.5). Measured"
+    )
+    assert sentence in text
+    assert "on 276 validation photos" in text
+    assert "25.0 % 642 85.0 % 84.0 % to 86.0 % 100.0 % 2,567 90.0 % –" in text
+
+
+def test_report_promises_nothing_that_chance_may_have_made(changed: Inputs) -> None:
+    gain = {"expected": 0.004, "low": -0.011, "high": 0.012}
+    changed.change("learning_curve_dir/learning_curve.json", next_gain=gain)
+    text = read_text(f"<body>{section(changed.build())}")
+    assert "It cannot be told from chance: twice as many labels would gain about 0.4 points of accuracy" in text
+    assert "interval -1.1 to 1.2). Look at the labels above first." in text
