@@ -7,6 +7,7 @@ LiteRT files, the parity, the push and the explanations. Writes `report.html`, a
 a single JSON file.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from components.artifacts.evaluation import Metrics, Prediction, read_metrics, r
 from components.artifacts.examples import Examples, Exclusion, read_examples, read_index
 from components.artifacts.explanations import read_explanations
 from components.artifacts.infra_validation import SERVER_LOG
+from components.artifacts.labels import AppliedCounts, count_applied, read_applied
 from components.artifacts.learning_curve import read_learning_curve
 from components.artifacts.litert_evaluation import LiteRTEvaluation, read_litert_evaluation
 from components.artifacts.manifest import read_manifest
@@ -72,6 +74,8 @@ class _Shown(TypedDict):
 class _Labels(TypedDict):
     """What the page shows of the labels to train on; the thumbnails are data URIs by file name."""
 
+    decisions: AppliedCounts
+    people: dict[str, int]
     num_suspects: int
     suspects: list[Suspect]
     conflicts: list[Exclusion]
@@ -262,6 +266,7 @@ def _describe(
 
 
 def _describe_labels(suspects_dir: Path, examples_dir: Path, examples: Examples, options: ReportOptions) -> _Labels:
+    applied = read_applied(examples_dir)
     suspects = [each for each in read_suspects(suspects_dir) if each["is_suspect"]]
     shown = suspects[: options.num_suspects]
     conflicts = examples["label_conflicts"][: options.num_suspects]
@@ -271,6 +276,8 @@ def _describe_labels(suspects_dir: Path, examples_dir: Path, examples: Examples,
     positions = {position: name for position, name in enumerate(train) if name in filenames}
     photos = read_photos(examples_dir, positions, "train")
     return {
+        "decisions": count_applied(applied),
+        "people": dict(Counter(each["who"] for each in applied).most_common()),
         "num_suspects": len(suspects),
         "suspects": shown,
         "conflicts": conflicts,

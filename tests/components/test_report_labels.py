@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from components.artifacts.examples import read_index
+from components.artifacts.labels import write_applied
 from components.artifacts.suspects import Outlier, Suspect, write_suspects
+from tests.components.artifacts.test_labels import decide
 from tests.components.report_inputs import Inputs, read_text
 
 
@@ -55,6 +57,22 @@ def test_report_shows_look_alikes_with_different_labels(changed: Inputs, photos:
     page = section(changed.build())
     assert re.findall(r"<code>([^<]+)</code></figcaption>", page) == [photos[8]]
     assert "it looks like tulips/1.jpg" in page
+
+
+def test_report_says_what_people_decided_and_who(changed: Inputs) -> None:
+    assert "decisions of people" not in section(changed.build())
+    folder = changed.folders["examples_dir"]
+    write_applied(
+        folder,
+        [
+            {**decide("a", "tulip"), "given_label": "rose"},
+            {**decide("b", "rose"), "given_label": "rose"},
+            {**decide("c", "rose", who="ben"), "given_label": None},
+            {**decide("d", None), "given_label": "rose"},
+        ],
+    )
+    text = read_text(f"<body>{section(changed.build())}")
+    assert "1 label changed, 1 confirmed, 1 photo added, 1 none of the classes. By anna (3), ben (1)." in text
 
 
 def test_report_says_that_no_label_is_suspect(changed: Inputs) -> None:
