@@ -21,10 +21,11 @@ from components.artifacts.examples import (
     write_split,
 )
 from components.artifacts.labels import LABELS_FILE, write_applied
+from components.artifacts.looks import write_looks
 from components.artifacts.summary import Summary
 from components.data import examination
 from components.data.corrections import correct, digest, read_labels
-from components.data.examination import Candidate, Examined
+from components.data.examination import Candidate, Examined, describe_looks
 from components.data.sources import factory
 from components.data.sources.source import NOTHING, Description, Source
 from components.data.sources.unlabelled import UNLABELLED, describe_unlabelled, open_unlabelled
@@ -36,6 +37,7 @@ from components.progress import Progress
 log = logging.getLogger(__name__)
 
 LOCAL, BEAM = "local", "beam"
+UNLABELLED_CLASS = "unlabelled"
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,27 @@ class ExamplesOptions:
         check_seed(self)
 
 
+@dataclass(frozen=True)
+class UnlabelledOptions:
+    """Photos to select from.
+
+    Attributes:
+        folder: or its URL, with photos in any depth.
+    """
+
+    folder: str = ""
+
+
+def describe_unlabelled_source(options: UnlabelledOptions) -> Description:
+    """Describe what the folder holds without reading its photos.
+
+    Raises:
+        DataError: there is no such folder, or it holds no files.
+        StorageError: the URL cannot be read.
+    """
+    return describe_unlabelled(options.folder)
+
+
 def describe_source(options: ExamplesOptions) -> Description:
     """Describe what the source holds without reading its photos, and what was decided about them.
 
@@ -132,11 +155,7 @@ def build(*, out_dir: Path, options: ExamplesOptions) -> Summary:
         examined = chain(examined, examination.examine(photo for photo in more if photo.sha256 in labels))
         num_photos += min(len(labels), len(more.names))
     candidates, unusable = _collect(examined, num_photos, pool)
-    if not candidates and unusable:
-        raise DataError(
-            f"None of the {len(unusable)} files of {source.resolved} is an image that can be read. "
-            f"The first: {unusable[0]['file']}: {unusable[0]['reason']}"
-        )
+    _check_any(candidates, unusable, source.resolved)
     added = {c.name for c in candidates if c.label == UNLABELLED} if source.num_photos else set()
     candidates, class_names, set_aside, applied = correct(candidates, source.class_names, labels)
     candidates, copies = drop_exact_duplicates(candidates, added=added)
@@ -163,6 +182,7 @@ def build(*, out_dir: Path, options: ExamplesOptions) -> Summary:
     pool.unlink()
     write_examples(out_dir, examples)
     write_applied(out_dir, applied)
+    write_looks(out_dir, vars(describe_looks(candidates)))
     for rule, count in Counter(e["rule"] for e in excluded).items():
         log.warning("examples: %d left out as %s; examples.json lists them", count, rule)
     counts = {f"num_{split}": examples["splits"][split]["num_examples"] for split in SPLITS}
@@ -171,6 +191,45 @@ def build(*, out_dir: Path, options: ExamplesOptions) -> Summary:
     if applied:
         numbers["num_decisions"] = len(applied)
     return {"data": examples["resolved"], **numbers, **fallback}
+
+
+def build_unlabelled(*, out_dir: Path, options: UnlabelledOptions) -> Summary:
+    """Read all photos of a folder, whatever was decided about them, and write each file once.
+
+    They are examples of one class, `UNLABELLED_CLASS`, in the train split.
+
+    Raises:
+        DataError: there is no such folder, or nothing in it can be read.
+        StorageError: the URL cannot be read.
+    """
+    photos = open_unlabelled(options.folder)
+    pool = out_dir / "pool.bin"
+    candidates, unusable = _collect(examination.examine(photos), len(photos.names), pool)
+    _check_any(candidates, unusable, photos.folder)
+    candidates, copies = drop_exact_duplicates([replace(candidate, label=0) for candidate in candidates])
+    candidates.sort(key=lambda c: c.sha256)
+    names = (UNLABELLED_CLASS,)
+    examples = Examples(
+        source=options.folder,
+        resolved=photos.folder,
+        fallback=None,
+        class_names=list(names),
+        splits={split: _write_split(split, candidates, pool, names, out_dir) for split in SPLITS},
+        excluded=[*unusable, *copies],
+        label_conflicts=[],
+    )
+    pool.unlink()
+    write_examples(out_dir, examples)
+    write_looks(out_dir, vars(describe_looks(candidates)))
+    return {"data": photos.folder, "num_photos": len(candidates), "num_excluded": len(examples["excluded"])}
+
+
+def _check_any(candidates: Sequence[Candidate], unusable: Sequence[Exclusion], folder: str) -> None:
+    if unusable and not candidates:
+        raise DataError(
+            f"None of the {len(unusable)} files of {folder} is an image that can be read. "
+            f"The first: {unusable[0]['file']}: {unusable[0]['reason']}"
+        )
 
 
 def _examine(source: Source, options: ExamplesOptions, work_dir: Path) -> Iterator[Examined]:

@@ -1,4 +1,4 @@
-"""The command line: `python -m pipelines run | compare | infer | show | list | prune | rollback | fetch | compile`.
+"""The command line: `python -m pipelines COMMAND`; `--help` lists the commands.
 
 Exit status: 0 when the model is pushed (or nothing had to be done), 1 when something failed, 2 for a wrong command,
 3 when the run finished and the model was not pushed, 130 when it was interrupted, 141 when nobody reads what it prints.
@@ -164,6 +164,21 @@ def _infer(options: argparse.Namespace, folders: Folders) -> int:
     return 0
 
 
+def _select(options: argparse.Namespace, folders: Folders) -> int:
+    from pipelines.select import select
+
+    if options.count < 1:
+        raise _WrongCommandError(f"--count takes a number of photos, 1 or more. Received: {options.count}")
+    try:
+        config = override(Config(), options.set)
+    except ValueError as exc:
+        raise _WrongCommandError(str(exc)) from exc
+    name = config.export.model_name
+    for selected in select(options.input, options.count, config=config, folders=folders, model_name=name):
+        print(selected.path)
+    return 0
+
+
 def _show(options: argparse.Namespace, folders: Folders) -> int:
     origin = show.read_lineage(open_models(folders.models), options.model_name, options.version)
     if options.json:
@@ -245,7 +260,9 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--models-dir", default="models", help="pushed models, a folder or a URL (default: models)")
     named = argparse.ArgumentParser(add_help=False)
     named.add_argument("--model-name", default="flowers", help="default: flowers")
-    commands = parser.add_subparsers(required=True, metavar="run|compare|infer|show|list|prune|rollback|fetch|compile")
+    commands = parser.add_subparsers(
+        required=True, metavar="run|compare|infer|select|show|list|prune|rollback|fetch|compile"
+    )
 
     overrides = argparse.ArgumentParser(add_help=False)
     overrides.add_argument("--set", nargs="+", action="extend", default=[], metavar="SECTION.OPTION=VALUE")
@@ -274,6 +291,11 @@ def _parser() -> argparse.ArgumentParser:
     infer.add_argument("--overwrite", action="store_true", help="make parts of something else again")
     infer.add_argument("beam_options", nargs="*", metavar="-- BEAM_OPTION", help="such as --runner=DataflowRunner")
     infer.set_defaults(command=_infer)
+
+    select_ = commands.add_parser("select", parents=[common, overrides], help="the photos of a folder to label next")
+    select_.add_argument("--input", required=True, metavar="FOLDER|URL", help="the photos, in any depth")
+    select_.add_argument("--count", required=True, type=int, metavar="N", help="how many; the best comes first")
+    select_.set_defaults(command=_select)
 
     show_ = commands.add_parser("show", parents=[common, named], help="where a pushed model comes from")
     show_.add_argument("version", nargs="?", type=int, help="default: the newest")

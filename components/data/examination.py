@@ -4,12 +4,14 @@ A photo that passes becomes a `Candidate` with what is known of it, any other an
 """
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from client.classifier_client import ImageError, decoding, structure
 from components.artifacts.examples import Exclusion, PhotoRow
@@ -89,6 +91,15 @@ def examine(photos: Iterable[Photo]) -> Iterator[Examined]:
     with ThreadPoolExecutor() as threads:
         while batch := list(islice(remaining, _BATCH_SIZE)):
             yield from threads.map(examiner, batch)
+
+
+def describe_looks(candidates: Sequence[Candidate]) -> duplicates.Looks:
+    """Return what candidates look like, a row each."""
+    return duplicates.Looks(
+        hashes=np.frombuffer(b"".join(c.hash for c in candidates), np.uint32).reshape(-1, 4),
+        colours=np.array([c.colour for c in candidates], np.int16).reshape(-1, 3),
+        contrasts=np.array([c.contrast for c in candidates], np.float64),
+    )
 
 
 @cache
