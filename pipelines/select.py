@@ -19,6 +19,7 @@ from components.artifacts.labels import LABEL, NONE, Decision
 from components.artifacts.looks import read_looks
 from components.data.corrections import read_current
 from components.data.duplicates import Looks, find_shadowed
+from components.data.examination import describe_looks
 from components.data.sources.factory import AUTO
 from components.data.sources.source import NOTHING
 from components.examples import UnlabelledOptions
@@ -115,7 +116,7 @@ class _Photos:
     """Examples: all rows and what they look like, and the embeddings `[N, E]` of those in the train split."""
 
     rows: Sequence[IndexRow]
-    looks: Looks | None
+    looks: Looks
     embeddings: NDArray[np.float32]
     class_names: Sequence[str]
 
@@ -128,11 +129,11 @@ class _Photos:
         arrays = read_looks(examples_dir)
         rows = list(read_index(examples_dir))
         names = read_examples(examples_dir)["class_names"]
-        return cls(rows, Looks(**arrays) if arrays else None, embeddings, names)
+        return cls(rows, Looks(**arrays) if arrays else describe_looks([]), embeddings, names)
 
     @classmethod
     def none(cls, *, like: "_Photos") -> "_Photos":
-        return cls((), None, like.embeddings[:0], ())
+        return cls((), describe_looks([]), like.embeddings[:0], ())
 
 
 def _select(
@@ -154,19 +155,17 @@ def _select(
     _, targets = np.unique([label for label in labels if label is not None], return_inverse=True)
     are_shadowed = _find_look_alikes(pool, source, are_decided, max_bits)
     open_rows = np.flatnonzero(~are_decided & ~are_shadowed)
-    looks = pool.looks.take(open_rows) if pool.looks else None
+    looks = pool.looks.take(open_rows)
 
     def looks_like(row: int, others: Sequence[int]) -> bool:
-        if not (looks and others and max_bits):
-            return False
-        return bool(looks.are_near(np.array([[row, other] for other in others]), max_bits).any())
+        return bool(others) and bool(looks.are_near(np.array([[row, other] for other in others]), max_bits).any())
 
     choices = choose(
         pool.embeddings[open_rows],
         count,
         labelled=Labelled(embeddings[are_labelled], targets.astype(np.int64)),
         decided=embeddings[~are_labelled],
-        looks_like=looks_like,
+        looks_like=looks_like if max_bits else None,
     )
     log.info(
         "select: %d of %d photos, by %d labels; %d are labelled or decided, %d look like those",
@@ -183,10 +182,11 @@ def _find_look_alikes(
 ) -> NDArray[np.bool_]:
     """Return which photos of the pool look like one that is labelled or decided: `bool [N]`."""
     are_shadowed = np.zeros(len(pool.rows), bool)
-    if not (max_bits and pool.looks):
+    if not max_bits:
         return are_shadowed
-    both = [pool.looks, source.looks] if source.looks else [pool.looks]
-    looks = Looks(*(np.concatenate([vars(each)[name] for each in both]) for name in vars(pool.looks)))
+    looks = Looks(
+        *(np.concatenate([vars(each)[name] for each in (pool.looks, source.looks)]) for name in vars(pool.looks))
+    )
     ranks = np.ones(len(looks.hashes), np.intp)
     ranks[: len(pool.rows)] = are_decided
     are_shadowed[[row for row in find_shadowed(looks, ranks, max_bits=max_bits) if row < len(pool.rows)]] = True

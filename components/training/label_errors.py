@@ -49,7 +49,7 @@ def cross_validate(
         moments = Moments(num_classes=num_classes)
         for embeddings, part, here in _with_slices(read()):
             moments.add(embeddings[are_trusted[here]], part[are_trusted[here]])
-        discriminant = Discriminant(moments)
+        discriminant = _Discriminant(moments)
         judged = [discriminant.judge(x, y, are_trusted[here]) for x, y, here in _with_slices(read())]
         logits, distances = (np.concatenate(parts) for parts in zip(*judged, strict=True))
         probabilities = softmax(logits / fit_temperature_of_logits(logits[are_trusted], labels[are_trusted]))
@@ -57,7 +57,7 @@ def cross_validate(
     return probabilities, distances
 
 
-class Discriminant:
+class _Discriminant:
     """Linear discriminant analysis: a mean for each class, and one covariance for all."""
 
     def __init__(self, moments: Moments) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from components.training.label_errors import Discriminant, Part, cross_validate
+from components.training.label_errors import Part, _Discriminant, cross_validate
 from components.training.novelty import Moments
 
 NUM_CLASSES, WIDTH = 4, 24
@@ -75,7 +75,7 @@ def test_correction_is_what_learning_from_all_others_gives(clean: Part) -> None:
     moments = Moments(num_classes=NUM_CLASSES)
     moments.add(embeddings, labels)
     learned = np.ones(60, bool)
-    logits, distances = Discriminant(moments).judge(embeddings, labels, learned)
+    logits, distances = _Discriminant(moments).judge(embeddings, labels, learned)
     _, _, covariance = moments.describe()
     ridge = np.trace(covariance) / WIDTH
     for index in range(0, 60, 7):

@@ -58,7 +58,7 @@ def test_copies_and_look_alikes_are_shown_once() -> None:
 
 
 def test_with_labels_the_classifier_is_asked() -> None:
-    embeddings, groups = crowd([200, 200], spread=0.15)
+    embeddings, groups = crowd([200, 200], spread=0.05)
     between = embeddings[:40] + embeddings[200:240]
     between /= np.linalg.norm(between, axis=1, keepdims=True)
     labelled = Labelled(embeddings[::2], groups[::2].astype(np.int64))
@@ -75,8 +75,9 @@ def test_order_is_the_same_whichever_way_it_is_computed(monkeypatch: pytest.Monk
     monkeypatch.setattr(selection, "_BLOCK", 7)
     assert rows_of(embeddings, 30, decided=embeddings[:9]) == once
     # The greedy choice by its definition.
-    similar = np.exp((embeddings @ embeddings.T - 1) * (2 / selection._WIDTH))
-    open_rows = np.flatnonzero((embeddings @ embeddings[:9].T).max(axis=1) < selection._ALIKE)
+    distances = np.sum((embeddings[:, np.newaxis] - embeddings) ** 2, axis=-1)
+    similar = np.exp(-distances / distances.mean() / selection._TYPICAL_WIDTH)
+    open_rows = np.flatnonzero(distances[:, :9].min(axis=1) > selection._ALIKE * distances.mean())
     covered = similar[:, :9].max(axis=1)
     for choice in once:
         gains = np.maximum(similar[open_rows] - covered, 0)[:, open_rows].sum(axis=1)
