@@ -101,9 +101,8 @@ def select(folder: str, count: int, *, config: Config, folders: Folders, model_n
         raise ValueError(f"count must be 1 or more. Received: {count}")
     decisions = read_current(config.examples.labels)
     config = SelectConfig(**vars(config), unlabelled=UnlabelledOptions(folder))
-    folders = replace(folders, latest=LATEST)
     with folders.in_use():
-        _, made = local_runner.run(STEPS, config, folders=folders)
+        _, made = local_runner.run(STEPS, config, folders=replace(folders, latest=LATEST))
         pool = _Photos.read(folders, made["unlabelled"], made["unlabelled_features"])
         _log_excluded(made["unlabelled"].path)
         found = _find_source(config, folders, made["model"], model_name)
@@ -126,6 +125,7 @@ class _Photos:
         parts = [embeddings for _, embeddings, _ in read_clean(features_dir, _TRAIN)]
         embeddings = np.concatenate(parts)
         check_finite(embeddings, _TRAIN)
+        embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-6)  # they were rounded
         arrays = read_looks(examples_dir)
         rows = list(read_index(examples_dir))
         names = read_examples(examples_dir)["class_names"]
@@ -197,7 +197,7 @@ def _find_source(
     config: Config, folders: Folders, model: Artifact, model_name: str
 ) -> tuple[Artifact, Artifact] | None:
     """Return examples and features of what is labelled: the newest run's, or those of a source that is named."""
-    problem, found = _find_run(config, replace(folders, latest=Folders.latest), model, model_name)
+    problem, found = _find_run(config, folders, model, model_name)
     if found:
         return found
     source = config.examples.source
@@ -207,7 +207,7 @@ def _find_source(
     log.info("select: %s; labels are read from %s", problem, source)
     # Decisions lie over its labels here, so that new ones cost no new features.
     config = replace(config, examples=replace(config.examples, labels="", unlabelled=""))
-    _, made = local_runner.run(SOURCE_STEPS, config, folders=folders)
+    _, made = local_runner.run(SOURCE_STEPS, config, folders=replace(folders, latest=LATEST))
     return made["examples"], made["source_features"]
 
 

@@ -93,8 +93,8 @@ def choose(
 
 def _measure_scale(embeddings: NDArray[np.float32]) -> float:
     """Return the mean squared distance between photos."""
-    variance = embeddings.astype(np.float64).var(axis=0).sum()
-    return max(2 * float(variance), 1e-6)
+    mean = embeddings.mean(axis=0, dtype=np.float64)
+    return max(2 * (1 - float(mean @ mean)), 1e-6)
 
 
 def _measure_uncertainty(
