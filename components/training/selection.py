@@ -19,6 +19,7 @@ MIN_LABELS_PER_CLASS = 20
 # differ in how near to each other they put them. Chosen on photos of flower_photos' train split that were held out.
 _TYPICAL_WIDTH, _UNCERTAIN_WIDTH = 0.45, 0.12
 _CLASSIFIER_WIDTH, _RIDGE = 0.75, 0.1
+_POWER = 2  # of the uncertainty, in what a photo counts
 _ALIKE = 0.05
 
 _MAX_TARGETS, _MAX_LABELLED = 4096, 4096
@@ -130,7 +131,7 @@ def _herd(
     targets = rows
     if len(rows) > _MAX_TARGETS:
         targets = np.random.default_rng(0).choice(rows, _MAX_TARGETS, replace=False)
-    around, weights = embeddings[targets], uncertainties[targets].astype(np.float32)
+    around, weights = embeddings[targets], (uncertainties[targets] ** _POWER).astype(np.float32)
     covered = np.zeros(len(targets), np.float32)
     for block in _blocks(len(known)):
         covered = np.maximum(covered, _similarities(around, known[block], width).max(axis=1, initial=0.0))
