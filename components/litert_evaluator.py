@@ -5,11 +5,7 @@ agreement with the SavedModel, size, latency and peak memory of each file, and w
 because what runs on a phone is this file with this preprocessing, not the model that was trained.
 """
 
-import json
 import logging
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,24 +15,19 @@ from numpy.typing import NDArray
 
 from components.artifacts.blessing import is_blessed
 from components.artifacts.evaluation import read_predictions
-from components.artifacts.examples import read_encoded
 from components.artifacts.litert import find_litert_files
-from components.artifacts.litert_evaluation import LiteRTEvaluation, LiteRTFile, Measured, write_litert_evaluation
+from components.artifacts.litert_evaluation import LiteRTEvaluation, LiteRTFile, write_litert_evaluation
 from components.artifacts.summary import Summary
-from components.errors import EvaluationError
+from components.evaluation import device
 from components.options import check_above, check_range
 from components.reporting import metrics
-from components.storage.files import sha256, size_bytes
+from components.storage.files import sha256
 from export.measure import Measured as Output
 from export.spec import read_spec
 
 log = logging.getLogger(__name__)
 
-NUM_SAVED_MODEL_PHOTOS = 50
-"""Enough for the SavedModel's latency; its accuracy is known."""
 _MIN_SHARED_REFUSALS = 0.5
-_PROGRAM = "export.measure"
-_ROOT = Path(__file__).resolve().parent.parent
 
 Labels = NDArray[np.int64]
 """`int64 [N]`, indices into the class names."""
@@ -62,7 +53,7 @@ class LiteRTEvaluatorOptions:
     min_agreement: float = 0.95
     min_refusal_agreement: float = 0.98
     confidence: float = 0.95
-    timeout_s: float = 3600.0
+    timeout_s: float = device.TIMEOUT_S
 
     def __post_init__(self) -> None:
         check_range(self, 0, 1, "max_accuracy_drop", "min_agreement", "min_refusal_agreement")
@@ -87,7 +78,7 @@ def evaluate(
     spec = read_spec(export_dir)
     found = find_litert_files(litert_dir, spec["model_name"])
     files = dict(sorted(found.items(), key=lambda item: -item[1].stat().st_size))
-    evaluation: LiteRTEvaluation = {"saved_model": None, "files": {}}
+    evaluation: LiteRTEvaluation = {"files": {}}
     if files and is_blessed(evaluation_dir):
         predictions = read_predictions(evaluation_dir)
         labels = np.array([prediction["label"] for prediction in predictions])
@@ -96,16 +87,11 @@ def evaluate(
         if spec["weights"]["source"] == "none":
             log.warning("litert_evaluator: what a backbone with random weights refuses is chance: measured, not judged")
             options = replace(options, min_refusal_agreement=0.0)
-        with tempfile.TemporaryDirectory() as folder:
-            photos_dir = Path(folder)
-            for position, (_, encoded) in enumerate(read_encoded(examples_dir, "test")):
-                (photos_dir / f"{position:08d}").write_bytes(encoded)
+        with device.open_test_photos(examples_dir) as photos_dir:
             for kind, path in files.items():
-                output = _measure(options, path, photos_dir)
+                output = device.run_alone(path, photos_dir, timeout_s=options.timeout_s)
                 predicted = _to_labels(output["predictions"], spec["class_names"])
                 evaluation["files"][kind] = _judge(path, output, predicted, labels, expected, is_known, options)
-            output = _measure(options, export_dir, photos_dir, NUM_SAVED_MODEL_PHOTOS)
-            evaluation["saved_model"] = _describe(expected == labels, size_bytes(export_dir), output)
     write_litert_evaluation(out_dir, evaluation)
     for row in evaluation["files"].values():
         for objection in row["objections"]:
@@ -119,35 +105,10 @@ def evaluate(
     }
 
 
-def _measure(options: LiteRTEvaluatorOptions, model: Path, *arguments: Path | int) -> Output:
-    """Run the program that measures a model, in a process of its own."""
-    command = [sys.executable, "-m", _PROGRAM, str(model.absolute()), *map(str, arguments)]
-    try:
-        done = subprocess.run(command, cwd=_ROOT, check=True, capture_output=True, timeout=options.timeout_s)
-    except subprocess.TimeoutExpired as exc:
-        raise EvaluationError(
-            f"{model} must classify every test photo within litert_evaluator.timeout_s ({options.timeout_s:g} s), and "
-            "does not. Allow more, or look whether the machine has the memory."
-        ) from exc
-    except subprocess.CalledProcessError as exc:
-        lines = exc.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {exc.returncode}"]
-        raise EvaluationError(f"{model} must run in a process of its own, and does not: {lines[-1]}") from exc
-    return json.loads(done.stdout)
-
-
 def _to_labels(predictions: Sequence[dict[str, float] | None], class_names: Sequence[str]) -> Labels:
     """Return the label of each prediction, -1 where there is none, or one of its probabilities is no number."""
     rows = np.array([[(p or {}).get(name, np.nan) for name in class_names] for p in predictions])
     return np.where(np.isfinite(rows).all(axis=1), np.nan_to_num(rows).argmax(axis=1), -1)
-
-
-def _describe(right: NDArray[np.bool_], num_bytes: int, output: Output) -> Measured:
-    return {
-        **metrics.accuracy(right),
-        "size_bytes": num_bytes,
-        "latency_ms": output["latency_ms"],
-        "peak_memory_bytes": output["peak_memory_bytes"],
-    }
 
 
 def _judge(
@@ -190,7 +151,7 @@ def _judge(
     return {
         "name": path.name,
         "sha256": sha256(path),
-        **_describe(predicted == labels, path.stat().st_size, output),
+        **device.describe(predicted == labels, path.stat().st_size, output),
         "agreement": agreement,
         "refusal_agreement": refusal_agreement,
         "passed": not objections,

@@ -8,7 +8,7 @@ a single JSON file.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -20,7 +20,7 @@ from components.artifacts.explanations import read_explanations
 from components.artifacts.infra_validation import SERVER_LOG
 from components.artifacts.labels import AppliedCounts, count_applied, read_applied
 from components.artifacts.learning_curve import read_learning_curve
-from components.artifacts.litert_evaluation import LiteRTEvaluation, read_litert_evaluation
+from components.artifacts.litert_evaluation import Measured, read_litert_evaluation, read_saved_model_cost
 from components.artifacts.manifest import read_manifest
 from components.artifacts.parity import read_parity
 from components.artifacts.push import Push, read_push
@@ -117,6 +117,7 @@ def build(
     litert_evaluation_dir: Path,
     parity_dir: Path,
     push_dir: Path,
+    saved_model_cost_dir: Path,
     explanation_dir: Path,
     out_dir: Path,
     options: ReportOptions,
@@ -142,11 +143,13 @@ def build(
         litert_evaluation_dir,
         parity_dir,
         push_dir,
+        saved_model_cost_dir,
         explanation_dir,
     ]
     examples, statistics = read_examples(examples_dir), read_statistics(statistics_dir)
     training, history = read_training(training_dir), read_history(training_dir)
-    metrics, on_device = read_metrics(evaluation_dir), read_litert_evaluation(litert_evaluation_dir)
+    metrics, files = read_metrics(evaluation_dir), read_litert_evaluation(litert_evaluation_dir)["files"]
+    on_device = {"SavedModel": read_saved_model_cost(saved_model_cost_dir), **files} if files else {}
     predictions = read_predictions(evaluation_dir)
     mistakes = _find_mistakes(predictions)
     strangest = _find_strangest(predictions)[: options.num_strange]
@@ -194,7 +197,7 @@ def _describe_decision(evaluation_dir: Path, infra_validation_dir: Path, push_di
 
 
 def _draw(
-    history: dict[str, History], metrics: Metrics, statistics: Statistics, on_device: LiteRTEvaluation
+    history: dict[str, History], metrics: Metrics, statistics: Statistics, on_device: Mapping[str, Measured]
 ) -> dict[str, bytes]:
     """Return the plots, PNG files by name."""
     names, matrix = metrics["class_names"], metrics["confusion_matrix"]
@@ -212,8 +215,8 @@ def _draw(
         images["risk_coverage"] = limits_plots.risk_coverage(limits["risk_coverage"])
         foreign = limits["foreign"]["p_values"] if limits["foreign"] else ()
         images["p_values"] = limits_plots.p_values(limits["p_values"], foreign, limits["expected_refused_share"])
-    if on_device["saved_model"]:
-        images["on_device"] = plots.on_device({"SavedModel": on_device["saved_model"], **on_device["files"]})
+    if on_device:
+        images["on_device"] = plots.on_device(on_device)
     return images
 
 

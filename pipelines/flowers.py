@@ -159,6 +159,14 @@ STEPS = (
         state={"models_dir": "models"},
     ),
     Step(
+        name="saved_model_cost",
+        function="components.saved_model_cost:measure",
+        inputs={"examples_dir": "examples", "export_dir": "export", "evaluation_dir": "evaluator"},
+        programs=("export.measure",),
+        is_timed=True,
+        kind="Metrics",
+    ),
+    Step(
         name="explainer",
         function="components.explainer:explain",
         inputs={"examples_dir": "examples", "training_dir": "trainer", "evaluation_dir": "evaluator"},
@@ -180,6 +188,7 @@ STEPS = (
             "litert_evaluation_dir": "litert_evaluator",
             "parity_dir": "parity",
             "push_dir": "pusher",
+            "saved_model_cost_dir": "saved_model_cost",
             "explanation_dir": "explainer",
         },
         options={"options": "report"},

@@ -1,10 +1,15 @@
-"""`evaluation.json`: how good each LiteRT file is on the test split, and whether it may be pushed."""
+"""How good each LiteRT file is on the test split, and whether it may be pushed: `evaluation.json`.
+
+`saved_model.json` has the same figures of the SavedModel, for comparison.
+"""
 
 from pathlib import Path
 from typing import TypedDict
 
 from components.artifacts.evaluation import Accuracy
 from components.storage.files import read_json, write_json
+
+_SAVED_MODEL_FILE = "saved_model.json"
 
 
 class Measured(Accuracy):
@@ -39,9 +44,8 @@ class LiteRTFile(Measured):
 
 
 class LiteRTEvaluation(TypedDict):
-    """`evaluation.json`: the files by kind, and the SavedModel for comparison; null where there are no files."""
+    """`evaluation.json`: the files by kind."""
 
-    saved_model: Measured | None
     files: dict[str, LiteRTFile]
 
 
@@ -59,3 +63,13 @@ def read_passed_files(litert_evaluation_dir: Path) -> dict[str, LiteRTFile]:
 def write_litert_evaluation(out_dir: Path, evaluation: LiteRTEvaluation) -> None:
     """Write `evaluation.json`."""
     write_json(out_dir / "evaluation.json", evaluation)
+
+
+def read_saved_model_cost(saved_model_cost_dir: Path) -> Measured:
+    """Read `saved_model.json`."""
+    return read_json(saved_model_cost_dir / _SAVED_MODEL_FILE)
+
+
+def write_saved_model_cost(out_dir: Path, measured: Measured) -> None:
+    """Write `saved_model.json`."""
+    write_json(out_dir / _SAVED_MODEL_FILE, measured)

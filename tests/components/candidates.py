@@ -101,7 +101,7 @@ class Candidates:
                 objections=[],
                 notes=[],
             )
-        write_litert_evaluation(self.folder("litert_evaluator", key), LiteRTEvaluation(saved_model=None, files=files))
+        write_litert_evaluation(self.folder("litert_evaluator", key), LiteRTEvaluation(files=files))
         self.describe("litert_evaluator", key, {})
 
     def compare(self, key: str, *, passed: bool) -> None:

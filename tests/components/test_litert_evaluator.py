@@ -14,7 +14,12 @@ import pytest
 from components import litert_evaluator
 from components.artifacts.blessing import Check, write_blessing
 from components.artifacts.evaluation import read_metrics, read_predictions, write_predictions
-from components.artifacts.litert_evaluation import LiteRTEvaluation, LiteRTFile, read_litert_evaluation
+from components.artifacts.litert_evaluation import (
+    LiteRTEvaluation,
+    LiteRTFile,
+    read_litert_evaluation,
+    read_saved_model_cost,
+)
 from components.errors import EvaluationError
 from components.litert_evaluator import LiteRTEvaluatorOptions
 from export import measure
@@ -38,8 +43,7 @@ def test_every_file_is_measured_on_the_whole_split(
     artifact: Callable[[str], Path], litert_dir: Path, evaluation_dir: Path
 ) -> None:
     evaluation, metrics = read_litert_evaluation(artifact("litert_evaluator")), read_metrics(evaluation_dir)
-    files, saved_model = evaluation["files"], evaluation["saved_model"]
-    assert saved_model is not None
+    files, saved_model = evaluation["files"], read_saved_model_cost(artifact("saved_model_cost"))
     assert sorted(files) == ["dynamic", "float16", "float32", "int8"]
     sizes = [row["size_bytes"] for row in files.values()]
     assert sizes == sorted(sizes, reverse=True)
@@ -61,7 +65,7 @@ def test_every_file_is_measured_on_the_whole_split(
 
 
 def test_nothing_was_converted_nothing_is_measured(evaluate: Evaluate, tmp_path: Path) -> None:
-    assert evaluate(tmp_path) == {"saved_model": None, "files": {}}
+    assert evaluate(tmp_path) == {"files": {}}
 
 
 def test_files_of_a_model_that_is_not_blessed_are_not_measured(
@@ -69,7 +73,7 @@ def test_files_of_a_model_that_is_not_blessed_are_not_measured(
 ) -> None:
     refused = shutil.copytree(evaluation_dir, tmp_path / "refused")
     write_blessing(refused, [Check(name="a", passed=False, message="")], validator="evaluator")
-    assert evaluate(litert_dir, evaluation_dir=refused) == {"saved_model": None, "files": {}}
+    assert evaluate(litert_dir, evaluation_dir=refused) == {"files": {}}
 
 
 def judge(

@@ -67,7 +67,7 @@ def test_row_says_how_a_network_learned(
 def test_a_network_from_scratch_needs_no_features_and_may_have_no_int8_file(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    write_litert_evaluation(tmp_path, {"saved_model": None, "files": {}})
+    write_litert_evaluation(tmp_path, {"files": {}})
     folders["litert_evaluation_dir"] = tmp_path
     del folders["features_dir"]
     row = describe(folders, tmp_path, epochs={"scratch": 3})

@@ -104,7 +104,7 @@ def test_report_shows_what_the_model_looked_at(page: str, folders: dict[str, Pat
 
 def test_report_says_that_there_are_no_files_for_a_device(tmp_path: Path, folders: dict[str, Path]) -> None:
     inputs = Inputs(tmp_path, folders)
-    inputs.change("litert_evaluation_dir/evaluation.json", saved_model=None, files={})
+    inputs.change("litert_evaluation_dir/evaluation.json", files={})
     assert "There are no LiteRT files: the evaluator did not bless the model." in read_text(inputs.build())
     assert not (tmp_path / "out" / "plots" / "on_device.png").exists()
 

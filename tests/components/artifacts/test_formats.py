@@ -19,7 +19,7 @@ from components.artifacts.explanations import Explanation
 from components.artifacts.infra_validation import Responses
 from components.artifacts.labels import AppliedDecision
 from components.artifacts.learning_curve import LearningCurve
-from components.artifacts.litert_evaluation import LiteRTEvaluation
+from components.artifacts.litert_evaluation import LiteRTEvaluation, Measured
 from components.artifacts.manifest import Manifest, Missing, Reference
 from components.artifacts.parity import Parity
 from components.artifacts.push import Push, PushedOrigin, read_push
@@ -48,6 +48,7 @@ FORMATS: dict[str, Any] = {
     "infra_validator/blessing.json": Blessing,
     "infra_validator/responses.json": Responses,
     "litert_evaluator/evaluation.json": LiteRTEvaluation,
+    "saved_model_cost/saved_model.json": Measured,
     "parity/parity.json": Parity,
     "pusher/push.json": Push,
     "explainer/explanations.json": list[Explanation],
