@@ -1,4 +1,4 @@
-"""The command line: `python -m pipelines run | compare | infer | show | list | prune | rollback | fetch | compile`.
+"""The command line: `python -m pipelines run | compare | infer | review | show | list | prune | rollback | …`.
 
 Exit status: 0 when the model is pushed (or nothing had to be done), 1 when something failed, 2 for a wrong command,
 3 when the run finished and the model was not pushed, 130 when it was interrupted, 141 when nobody reads what it prints.
@@ -34,6 +34,7 @@ from pipelines.flowers import STEPS
 from pipelines.folders import Folders
 from pipelines.kubeflow import KubeflowOptions
 from pipelines.local_runner import Selection
+from pipelines.review import command as review
 from pipelines.runs import list_runs
 
 NOT_PUSHED, BROKEN_PIPE = 3, 141
@@ -164,6 +165,15 @@ def _infer(options: argparse.Namespace, folders: Folders) -> int:
     return 0
 
 
+def _review(options: argparse.Namespace, folders: Folders) -> int:
+    try:
+        task, settings = review.read(options, folders)
+    except ValueError as exc:
+        raise _WrongCommandError(str(exc)) from exc
+    review.show(task, settings, lambda url: print(f"ready: {url}  (decisions: {options.labels})", flush=True))
+    return 0
+
+
 def _show(options: argparse.Namespace, folders: Folders) -> int:
     origin = show.read_lineage(open_models(folders.models), options.model_name, options.version)
     if options.json:
@@ -245,7 +255,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--models-dir", default="models", help="pushed models, a folder or a URL (default: models)")
     named = argparse.ArgumentParser(add_help=False)
     named.add_argument("--model-name", default="flowers", help="default: flowers")
-    commands = parser.add_subparsers(required=True, metavar="run|compare|infer|show|list|prune|rollback|fetch|compile")
+    commands = parser.add_subparsers(required=True, metavar="run|compare|infer|review|show|list|prune|rollback|fetch|compile")
 
     overrides = argparse.ArgumentParser(add_help=False)
     overrides.add_argument("--set", nargs="+", action="extend", default=[], metavar="SECTION.OPTION=VALUE")
@@ -274,6 +284,12 @@ def _parser() -> argparse.ArgumentParser:
     infer.add_argument("--overwrite", action="store_true", help="make parts of something else again")
     infer.add_argument("beam_options", nargs="*", metavar="-- BEAM_OPTION", help="such as --runner=DataflowRunner")
     infer.set_defaults(command=_infer)
+
+    review_ = commands.add_parser(
+        "review", parents=[common, overrides], help="a page to decide on photos whose labels are doubted or missing"
+    )
+    review.add_options(review_)
+    review_.set_defaults(command=_review)
 
     show_ = commands.add_parser("show", parents=[common, named], help="where a pushed model comes from")
     show_.add_argument("version", nargs="?", type=int, help="default: the newest")
