@@ -255,7 +255,9 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--models-dir", default="models", help="pushed models, a folder or a URL (default: models)")
     named = argparse.ArgumentParser(add_help=False)
     named.add_argument("--model-name", default="flowers", help="default: flowers")
-    commands = parser.add_subparsers(required=True, metavar="run|compare|infer|review|show|list|prune|rollback|fetch|compile")
+    commands = parser.add_subparsers(
+        required=True, metavar="run|compare|infer|review|show|list|prune|rollback|fetch|compile"
+    )
 
     overrides = argparse.ArgumentParser(add_help=False)
     overrides.add_argument("--set", nargs="+", action="extend", default=[], metavar="SECTION.OPTION=VALUE")

@@ -167,7 +167,9 @@ class _Review:
         client = decision["id"].partition(".")[0]
         is_other = before is not None and not is_of(before, client) and before["label"] != decision["label"]
         progress = await asyncio.to_thread(self._desk.queue.measure)
-        return JSONResponse({**asdict(progress), "saved": decision["id"], "other": as_json(before) if is_other else None})
+        return JSONResponse(
+            {**asdict(progress), "saved": decision["id"], "other": as_json(before) if is_other else None}
+        )
 
     async def _training(self, request: Request) -> Response:
         self._access.check(request)
@@ -217,7 +219,9 @@ async def _read_json(request: Request) -> dict[str, Any]:
 
 def _read_text(value: object, name: str) -> str:
     if not (isinstance(value, str) and is_class_name(value)):
-        raise RequestError(400, f"{name} must be printable text without a space at either end. Received: {value!r}"[:300])
+        raise RequestError(
+            400, f"{name} must be printable text without a space at either end. Received: {value!r}"[:300]
+        )
     return value
 
 

@@ -32,7 +32,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=_PORT, help=f"0 takes a free one (default: {_PORT})")
     parser.add_argument(
-        "--allowed-host", dest="allowed_hosts", metavar="NAME", action="append", default=[], help="as python -m serving.web"
+        "--allowed-host",
+        dest="allowed_hosts",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="as python -m serving.web",
     )
     parser.add_argument(
         "--token-file", metavar="FILE", type=Path, help=f"holds the token of those who review; or set {TOKEN}"

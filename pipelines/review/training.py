@@ -81,7 +81,9 @@ class Training:
                 raise BusyError("A training is going on already.")
             other = next((run for run in list_runs(self._runs_dir) if run["status"] == "running"), None)
             if other:
-                raise BusyError(f"A run of the pipeline is going on already: {other['run']}, process {other['process']}.")
+                raise BusyError(
+                    f"A run of the pipeline is going on already: {other['run']}, process {other['process']}."
+                )
             self._process = subprocess.Popen(
                 self._command(),
                 stdin=subprocess.DEVNULL,

@@ -55,7 +55,9 @@ def write_run(runs_dir: Path, num_photos: int, *, name: str = "20260101-000000-0
     _write_lines(examples_dir / "index.jsonl", rows)
     _write_lines(run_dir / "suspects.jsonl", suspects)
     (run_dir / "run.json").write_text(json.dumps({"run": name, "status": "finished"}))
-    (run_dir / "report.html").write_text("<!doctype html><title>Report</title><style>p{color:#050}</style><p>A report.</p>")
+    (run_dir / "report.html").write_text(
+        "<!doctype html><title>Report</title><style>p{color:#050}</style><p>A report.</p>"
+    )
     latest = runs_dir / "latest"
     latest.unlink(missing_ok=True)
     latest.symlink_to(name)

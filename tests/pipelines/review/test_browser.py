@@ -240,7 +240,9 @@ def test_on_a_phone_buttons_fit_a_thumb_and_the_screen(browser: WebDriver, revie
     buttons = [each for each in browser.find_elements(By.CSS_SELECTOR, "button, a.button") if each.is_displayed()]
     assert len(buttons) > 8
     assert min(button.size["height"] for button in buttons) >= 44
-    lowest = max(each.location["y"] + each.size["height"] for each in browser.find_elements(By.CSS_SELECTOR, ".classes"))
+    lowest = max(
+        each.location["y"] + each.size["height"] for each in browser.find_elements(By.CSS_SELECTOR, ".classes")
+    )
     assert lowest <= PHONE.height_px
 
 

@@ -1,0 +1,187 @@
+"""Tests of the training that the page starts: the pipeline's command, and commands that end in its ways."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.review.desk import Task
+from pipelines.review.training import BusyError, Progress, Training
+from tests import tiny_pipeline
+from tests.pipelines.review.conftest import Review, start_review
+from tests.pipelines.review.drawn_run import DrawnRun, write_run
+from tests.serving.web.conftest import wait_until
+
+# It has a child, says which, and would go on for a minute.
+_LONG = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print("child", child.pid)
+time.sleep(60)
+"""
+_STUBBORN = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('ready'); time.sleep(60)"
+
+
+def make(code: str, runs_dir: Path, ended: list[str] | None = None) -> Training:
+    return Training(
+        lambda: [sys.executable, "-c", code],
+        runs_dir,
+        on_end=lambda: ended.append("ended") if ended is not None else None,
+    )
+
+
+def wait_for_end(training: Training) -> Progress:
+    wait_until(lambda: not training.read().is_running)
+    return training.read()
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process runs, and is not only waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("code", "result"),
+    [
+        ("print('Pushed: models/flowers/2')", "Finished. The new model is pushed: models/flowers/2."),
+        (
+            "import sys; print('Not pushed: accuracy 0.5 is below 0.6'); sys.exit(3)",
+            "Finished. The new model is not blessed, so it is not pushed: accuracy 0.5 is below 0.6",
+        ),
+        (
+            "import sys; print('error: no photos', file=sys.stderr); sys.exit(1)",
+            "Failed, with exit status 1. error: no photos",
+        ),
+    ],
+)
+def test_how_it_ended_is_said_in_words(tmp_path: Path, code: str, result: str) -> None:
+    ended: list[str] = []
+    training = make(code, tmp_path, ended)
+    training.start()
+    progress = wait_for_end(training)
+    assert (progress.result, progress.number, progress.num_lines, ended) == (result, 1, 1, ["ended"])
+    training.start()
+    assert wait_for_end(training).number == 2
+
+
+def test_lines_are_read_as_they_come_and_no_more_are_kept_than_needed(tmp_path: Path) -> None:
+    training = make("for number in range(5000): print(number)", tmp_path)
+    training.start()
+    assert wait_for_end(training).num_lines == 5000
+    assert training.read(4998).lines == ["4998", "4999"]
+    assert len(training.read(0).lines) == 2000
+    assert training.read(6000).lines == []
+
+
+def test_there_is_one_at_a_time_and_stop_ends_it_with_all_its_processes(tmp_path: Path) -> None:
+    training = make(_LONG, tmp_path)
+    training.start()
+    wait_until(lambda: training.read().num_lines == 1)
+    with pytest.raises(BusyError):
+        training.start()
+    child = int(training.read().lines[0].split()[1])
+    training.stop()
+    assert training.read().result == "Stopped. The next training goes on where this one was."
+    wait_until(lambda: not is_alive(child))
+
+
+def test_one_that_does_not_heed_the_first_signal_is_ended_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.review.training._STOP_S", 0.2)
+    training = make(_STUBBORN, tmp_path)
+    training.start()
+    wait_until(lambda: training.read().num_lines == 1)
+    training.stop()
+    assert not training.read().is_running
+
+
+def test_a_run_that_others_started_is_not_disturbed(tmp_path: Path) -> None:
+    run_dir = tmp_path / "20260101-000000-0001"
+    run_dir.mkdir()
+    record = {"run": run_dir.name, "status": "running", "process": os.getpid()}
+    (run_dir / "run.json").write_text(json.dumps(record))
+    training = make("", tmp_path)
+    with pytest.raises(BusyError, match="20260101-000000-0001"):
+        training.start()
+    (run_dir / "run.json").write_text(json.dumps({**record, "status": "finished"}))
+    training.start()
+    wait_for_end(training)
+
+
+def test_the_command_trains_with_the_decisions_and_what_was_asked_for(tmp_path: Path) -> None:
+    labels = tmp_path / "labels.jsonl"
+    task = Task(runs_dir=tmp_path, models_dir="m", labels=labels, input="photos", assignments=["trainer.epochs=2"])
+    expected = ["-m", "pipelines", "run", "--runs-dir", str(tmp_path), "--models-dir", "m", "--set"]
+    options = ["examples.unlabelled=photos", "trainer.epochs=2"]
+    assert task.command()[1:] == [*expected, "examples.labels=", *options]
+    labels.touch()
+    assert task.command()[1:] == [*expected, f"examples.labels={labels}", *options]
+
+
+def find_children(pid: int) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
+    return [int(each) for each in found.stdout.split()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_training_ends_with_the_server(review: Review, number: signal.Signals) -> None:
+    assert review.post("/api/training", json={"action": "start"}).json()["is_running"]
+    assert review.post("/api/training", json={"action": "start"}).status_code == 409
+    (child,) = find_children(review.process.pid)
+    review.process.send_signal(number)
+    assert review.process.wait(60) == 0
+    wait_until(lambda: not is_alive(child))
+
+
+def test_after_a_run_the_queue_is_of_the_new_run_and_decided_photos_do_not_come_back(
+    run: DrawnRun, tmp_path: Path
+) -> None:
+    """The pipeline fails here at once, on an empty folder, and the new run is one that somebody else made."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with start_review(run.runs_dir, tmp_path / "labels.jsonl", "--set", f"examples.source={empty}") as review:
+        review.decide("ada", run.photos[0], "roses")
+        new = write_run(run.runs_dir, 12, name="20260102-000000-0000")
+        assert review.post("/api/training", json={"action": "start"}).status_code == 200
+        wait_until(lambda: not review.get("/api/training").json()["is_running"])
+        progress = review.get("/api/training").json()
+        assert progress["result"].startswith("Failed, with exit status 1. ")
+        assert str(empty) in progress["result"]
+        found = review.take("ada")
+        assert (found["item"]["sha256"], found["left"], found["done"]) == (new.photos[1], 11, 1)
+
+
+@pytest.mark.slow
+def test_decisions_become_a_model(tmp_path: Path) -> None:
+    """The whole way: a run, decisions on its suspects, a training from the page, and a queue without them."""
+    assignments = tiny_pipeline.assignments()
+    folders = ["--runs-dir", str(tmp_path / "runs"), "--models-dir", str(tmp_path / "models")]
+    command = [sys.executable, "-m", "pipelines", "run", *folders, "--set", *assignments, "examples.labels="]
+    subprocess.run(command, check=True, capture_output=True, timeout=600)
+    labels = tmp_path / "labels.jsonl"
+    arguments = ("--models-dir", tmp_path / "models", "--set", *assignments)
+    with start_review(tmp_path / "runs", labels, *arguments) as review:
+        first = review.take("ada")
+        photo = first["item"]["sha256"]
+        assert review.decide("ada", photo, first["item"]["suggested"]).status_code == 200
+        assert review.post("/api/training", json={"action": "start"}).status_code == 200
+        wait_for = 600
+        for _ in range(wait_for):
+            if not review.get("/api/training").json()["is_running"]:
+                break
+            signal.sigtimedwait([], 1)
+        progress = review.get("/api/training").json()
+        assert progress["result"].startswith("Finished. The new model is pushed: "), progress
+        assert review.get("/report").status_code == 200
+        held: list[str] = []
+        while (found := review.take("ada", *held))["item"]:
+            held.append(found["item"]["sha256"])
+        assert photo not in held
