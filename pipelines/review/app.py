@@ -179,7 +179,7 @@ class _Review:
             if action not in ("start", "stop"):
                 raise RequestError(400, f"action must be start or stop. Received: {action!r}")
             try:
-                await asyncio.to_thread(training.start if action == "start" else training.stop)
+                await asyncio.to_thread(self._desk.train if action == "start" else training.stop)
             except BusyError as exc:
                 raise RequestError(409, str(exc)) from exc
         first = request.query_params.get("first", "0")

@@ -5,10 +5,10 @@ import asyncio
 import getpass
 import ipaddress
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from components.artifacts.labels import LABELS_FILE, is_class_name
 from components.errors import StorageError
@@ -70,7 +70,7 @@ def read(options: argparse.Namespace, folders: Folders) -> "tuple[Task, Settings
     settings = Settings(
         host=options.host, port=options.port, allowed_hosts=tuple(options.allowed_hosts), token=token or None
     )
-    choose = partial(_choose, options.input, options.count, options.set, folders) if options.input else None
+    choose = partial(_choose, options, folders) if options.input else None
     task = Task(
         runs_dir=folders.runs,
         models_dir=str(folders.models),
@@ -96,11 +96,15 @@ def show(task: "Task", settings: "Settings", on_ready: Callable[[str], None]) ->
     asyncio.run(serve(Desk(task), settings, on_ready))
 
 
-def _choose(folder: str, count: int, assignments: Sequence[str], folders: Folders) -> list[tuple[str, str, str]]:
+def _choose(options: argparse.Namespace, folders: Folders) -> list[tuple[str, str, str]]:
+    from pipelines.review.desk import assign_labels
     from pipelines.select import select
 
-    chosen: Sequence[Any] = select(folder, count, config=override(Config(), assignments), folders=folders)
-    return [(each.path, each.sha256, each.reason) for each in chosen]
+    config = override(Config(), [*options.set, assign_labels(options.labels)])
+    return [
+        (chosen.path, chosen.sha256, chosen.reason)
+        for chosen in select(options.input, options.count, config=config, folders=folders)
+    ]
 
 
 def _find_login() -> str:

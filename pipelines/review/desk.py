@@ -46,11 +46,15 @@ class Task:
 
     def command(self) -> list[str]:
         """Return the command that trains with what was decided."""
-        labels = self.labels if self.labels.exists() else ""
         unlabelled = [f"examples.unlabelled={self.input}"] if self.input else []
         folders = ["--runs-dir", str(self.runs_dir), "--models-dir", self.models_dir]
-        settings = [f"examples.labels={labels}", *unlabelled, *self.assignments]
+        settings = [assign_labels(self.labels), *unlabelled, *self.assignments]
         return [sys.executable, "-m", "pipelines", "run", *folders, "--set", *settings]
+
+
+def assign_labels(path: Path) -> str:
+    """Return the option that makes the pipeline read a file of decisions, if there is one yet."""
+    return f"examples.labels={path if path.exists() else ''}"
 
 
 class Desk:
@@ -78,11 +82,22 @@ class Desk:
         if self.selection:
             self.selection.start()
 
+    def train(self) -> None:
+        """Start a training; a choice that is going on ends, and is made anew after it.
+
+        Raises:
+            BusyError: a run is going on.
+            OSError: it cannot be started.
+        """
+        if self.selection:
+            self.selection.stop()
+        self.training.start()
+
     def close(self) -> None:
         """End what goes on in the background."""
         self.training.close()
         if self.selection:
-            self.selection.close()
+            self.selection.stop()
 
     def _begin_again(self) -> None:
         try:

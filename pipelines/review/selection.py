@@ -2,8 +2,11 @@
 
 import logging
 import multiprocessing
+import os
+import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -36,6 +39,8 @@ class Selection:
         self._choose = choose
         self._on_end = on_end
         self._process: Any = None
+        self._thread: threading.Thread | None = None
+        self._is_stopped = False
         self.items: list[Item] = []
         self.is_going_on = False
         self.error = ""
@@ -44,18 +49,25 @@ class Selection:
         """Choose now, unless that is going on."""
         if self.is_going_on:
             return
-        self.is_going_on, self.error = True, ""
-        threading.Thread(target=self._run, daemon=True).start()
+        self.is_going_on, self.error, self._is_stopped = True, "", False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
 
-    def close(self) -> None:
-        """End a choice that is going on."""
-        if self._process and self._process.is_alive():
-            self._process.terminate()
+    def stop(self) -> None:
+        """End a choice that is going on, with all its processes; return when it has ended."""
+        process, thread = self._process, self._thread
+        if not (process and thread and self.is_going_on):
+            return
+        self._is_stopped = True
+        process.terminate()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        thread.join()
 
     def _run(self) -> None:
         spawn = multiprocessing.get_context("spawn")
         receiver, sender = spawn.Pipe(duplex=False)
-        self._process = spawn.Process(target=_choose, args=(sender, self._choose), daemon=True)
+        self._process = spawn.Process(target=_choose, args=(sender, self._choose))
         try:
             self._process.start()
             sender.close()
@@ -63,7 +75,7 @@ class Selection:
             if not error:
                 self.items = of_selected(open_unlabelled(self._folder), found)
         except EOFError:
-            error = "The choice ended without a result; the log says more."
+            error = "" if self._is_stopped else "The choice ended without a result; the log says more."
         except (ComponentError, OSError) as exc:
             error = str(exc)
         finally:
@@ -73,10 +85,12 @@ class Selection:
         if error:
             log.warning("review: no photos of %s are chosen: %s", self._folder, error)
         self.is_going_on = False
-        self._on_end()
+        if not self._is_stopped:
+            self._on_end()
 
 
 def _choose(sender: Connection, choose: Choose) -> None:
+    os.setsid()  # with what it starts it is a group of its own, which ends as one
     try:
         found, error = choose(), ""
     except (ComponentError, OSError, ValueError) as exc:

@@ -1,6 +1,7 @@
 """The server is killed at any moment, and no decision that it confirmed is lost, nor one that is sent again doubled."""
 
 import json
+import logging
 import random
 import threading
 from pathlib import Path
@@ -11,6 +12,8 @@ import requests
 from tests.client.fakes import free_port
 from tests.pipelines.review.conftest import start_review
 from tests.pipelines.review.drawn_run import DrawnRun
+
+log = logging.getLogger(__name__)
 
 CALL_S = 10
 
@@ -66,7 +69,7 @@ def kill_often(run: DrawnRun, labels: Path, *, num_kills: int, seed: int) -> Non
     assert len(confirmed) > 2 * num_kills
     assert len(ids) == len(set(ids)), "a decision that is sent again is one line"
     assert set(confirmed) <= set(ids)
-    print(f"seed {seed}: {num_kills} kills, {len(confirmed)} confirmed decisions, none lost, none doubled")
+    log.info("seed %d: %d kills, %d confirmed decisions, none lost, none doubled", seed, num_kills, len(confirmed))
 
 
 def test_no_confirmed_decision_is_lost(run: DrawnRun, tmp_path: Path) -> None:
