@@ -4,8 +4,8 @@ Servers that share the file take turns by a lock beside it, so that a decision w
 nobody takes back what somebody else decided.
 """
 
-import os
 import threading
+from sys import intern
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,7 +43,7 @@ class Ledger:
         self._mutex = threading.RLock()
         self._file: tuple[int, int] | None = None  # device and inode
         self._offset = 0
-        self._by_photo: dict[str, list[Decision]] = {}
+        self._by_photo: dict[str, list[MadeDecision]] = {}
         self._ids: set[str] = set()
         self._current: dict[str, Decision] = {}
         with self.turn():
@@ -99,10 +99,10 @@ class Ledger:
         if status.st_size == self._offset:
             return
         added, self._offset = read_decisions_from(self.path, self._offset)
-        for decision in added:
+        for decision in map(_keep, added):
             sha256 = decision["sha256"]
             self._by_photo.setdefault(sha256, []).append(decision)
-            self._ids.add(str(decision.get("id", "")))
+            self._ids.add(decision["id"])
             counting = find_current(self._by_photo[sha256]).get(sha256)
             if counting:
                 self._current[sha256] = counting
@@ -125,6 +125,15 @@ def as_json(decision: Decision | None) -> dict[str, str | None] | None:
     return {key: decision[key] for key in ("decision", "label", "who")} if decision else None  # type: ignore[literal-required]
 
 
-def can_write(path: Path) -> bool:
-    """Return whether decisions can be written to a file."""
-    return os.access(path if path.exists() else path.absolute().parent, os.W_OK)
+def _keep(decision: Decision) -> MadeDecision:
+    """Return what is kept of a decision: texts that many have are in memory once, and what nobody reads is not."""
+    return MadeDecision(
+        sha256=intern(decision["sha256"]),
+        photo="",
+        decision=intern(decision["decision"]),
+        label=None if decision["label"] is None else intern(decision["label"]),
+        who=intern(decision["who"]),
+        when="",
+        why="",
+        id=str(decision.get("id", "")),
+    )

@@ -29,7 +29,7 @@ def draw(number: int, kind: str = "JPEG", size_px: int = 64) -> bytes:
     image = Image.new("RGB", (size_px, size_px), (number % 256, number // 256 % 256, 90))
     ImageDraw.Draw(image).ellipse((8, 8, size_px - 8, size_px - 8), fill=(240, 200, number % 200))
     buffer = io.BytesIO()
-    image.save(buffer, kind)
+    image.save(buffer, kind, **({"comment": str(number)} if kind == "JPEG" else {}))
     return buffer.getvalue()
 
 

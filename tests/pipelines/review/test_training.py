@@ -5,16 +5,21 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from components.artifacts.examples import read_index
+from components.artifacts.labels import read_applied
 from pipelines.review.desk import Task
 from pipelines.review.training import BusyError, Progress, Training
 from tests import tiny_pipeline
 from tests.pipelines.review.conftest import Review, start_review
 from tests.pipelines.review.drawn_run import DrawnRun, write_run
 from tests.serving.web.conftest import wait_until
+
+LONG_S = 600
 
 # It has a child, says which, and would go on for a minute.
 _LONG = """
@@ -161,27 +166,26 @@ def test_after_a_run_the_queue_is_of_the_new_run_and_decided_photos_do_not_come_
 
 @pytest.mark.slow
 def test_decisions_become_a_model(tmp_path: Path) -> None:
-    """The whole way: a run, decisions on its suspects, a training from the page, and a queue without them."""
+    """The whole way: a run, a decision on one of its photos, a training from the page, and a model that learned it."""
+    runs_dir, models_dir = tmp_path / "runs", tmp_path / "models"
     assignments = tiny_pipeline.assignments()
-    folders = ["--runs-dir", str(tmp_path / "runs"), "--models-dir", str(tmp_path / "models")]
+    folders = ["--runs-dir", str(runs_dir), "--models-dir", str(models_dir)]
     command = [sys.executable, "-m", "pipelines", "run", *folders, "--set", *assignments, "examples.labels="]
-    subprocess.run(command, check=True, capture_output=True, timeout=600)
-    labels = tmp_path / "labels.jsonl"
-    arguments = ("--models-dir", tmp_path / "models", "--set", *assignments)
-    with start_review(tmp_path / "runs", labels, *arguments) as review:
-        first = review.take("ada")
-        photo = first["item"]["sha256"]
-        assert review.decide("ada", photo, first["item"]["suggested"]).status_code == 200
+    subprocess.run(command, check=True, capture_output=True, timeout=LONG_S)
+    examples_dir = runs_dir / "latest" / "steps" / "examples"
+    photo = next(row["sha256"] for row in read_index(examples_dir) if row["split"] == "train")
+    arguments = ("--models-dir", models_dir, "--set", *assignments)
+    with start_review(runs_dir, tmp_path / "labels.jsonl", *arguments) as review:
+        assert review.decide("ada", photo, "lily").status_code == 200
         assert review.post("/api/training", json={"action": "start"}).status_code == 200
-        wait_for = 600
-        for _ in range(wait_for):
-            if not review.get("/api/training").json()["is_running"]:
-                break
-            signal.sigtimedwait([], 1)
+        end_s = time.monotonic() + LONG_S
+        while review.get("/api/training").json()["is_running"]:
+            assert time.monotonic() < end_s
+            time.sleep(1)
         progress = review.get("/api/training").json()
         assert progress["result"].startswith("Finished. The new model is pushed: "), progress
         assert review.get("/report").status_code == 200
-        held: list[str] = []
-        while (found := review.take("ada", *held))["item"]:
-            held.append(found["item"]["sha256"])
-        assert photo not in held
+        assert review.take("ada")["classes"][-1] == "lily"
+    assert [(each["sha256"], each["label"], each["who"]) for each in read_applied(examples_dir)] == [
+        (photo, "lily", "ada")
+    ]
