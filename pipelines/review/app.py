@@ -22,6 +22,7 @@ from components.storage.disk import explain
 from pipelines.review.access import Access
 from pipelines.review.desk import Desk
 from pipelines.review.images import to_shown
+from pipelines.review.items import as_text
 from pipelines.review.ledger import MadeDecision, OvertakenError, as_json, is_of
 from pipelines.review.training import BusyError
 from serving.web.assets import STATIC_DIR as LOOK_DIR
@@ -103,7 +104,9 @@ class _Review:
         labels = str(task.labels.absolute())
         # What a browser keeps of decisions that are not saved yet never goes into another file.
         place = hashlib.sha256(labels.encode("utf-8", "replace")).hexdigest()[:16]
-        page = self._template.render(who=task.who, place=place, is_open=self._access.is_open)
+        page = self._template.render(
+            who=task.who if self._access.is_open else "", place=place, is_open=self._access.is_open
+        )
         return HTMLResponse(page)
 
     async def _next(self, request: Request) -> Response:
@@ -149,7 +152,7 @@ class _Review:
         item = self._desk.queue.find(sha256)
         decision = MadeDecision(
             sha256=sha256,
-            photo=item.photo if item else _read_text(body.get("photo"), "photo"),
+            photo=item.photo if item else as_text(str(body.get("photo", ""))),
             decision=_read_text(body.get("decision"), "decision"),
             label=body.get("label"),
             who=_read_text(body.get("who"), "who"),
@@ -165,7 +168,8 @@ class _Review:
         except ValueError as exc:
             raise RequestError(400, str(exc)) from exc
         client = decision["id"].partition(".")[0]
-        is_other = before is not None and not is_of(before, client) and before["label"] != decision["label"]
+        mine = decision["decision"], decision["label"]
+        is_other = before is not None and not is_of(before, client) and (before["decision"], before["label"]) != mine
         progress = await asyncio.to_thread(self._desk.queue.measure)
         return JSONResponse(
             {**asdict(progress), "saved": decision["id"], "other": as_json(before) if is_other else None}

@@ -72,7 +72,7 @@ class Desk:
         self.ledger = Ledger(task.labels)
         self.queue = Queue(self.ledger)
         self.training = Training(task.command, task.runs_dir, on_end=self._begin_again)
-        self.selection = Selection(task.input, task.choose, on_end=self._load) if task.choose else None
+        self.selection = Selection(task.input, task.choose, on_end=self._reload) if task.choose else None
         if not (task.input or (task.run_dir / "run.json").is_file()):
             raise DataError(
                 f"A review needs a run of the pipeline, or photos without labels. Found none in {task.runs_dir}. "
@@ -100,12 +100,15 @@ class Desk:
             self.selection.stop()
 
     def _begin_again(self) -> None:
+        self._reload()
+        if self.selection:
+            self.selection.start()
+
+    def _reload(self) -> None:
         try:
             self._load()
         except (DataError, OSError, ValueError) as exc:
-            log.warning("review: the new run cannot be read: %s", exc)
-        if self.selection:
-            self.selection.start()
+            log.warning("review: the newest run cannot be read, so the page goes on as it was: %s", exc)
 
     def _load(self) -> None:
         run_dir = self.task.run_dir

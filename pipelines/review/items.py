@@ -65,7 +65,7 @@ def read_suspects_of(run_dir: Path) -> list[Item]:
 def of_selected(photos: UnlabelledPhotos, selected: Iterable[tuple[str, str, str]]) -> list[Item]:
     """Return the items of photos without labels: (path, SHA-256, reason), in their order."""
     return [
-        Item(sha256, _printable(path), f"selected: {reason}", partial(_read_unlabelled, photos, path, sha256))
+        Item(sha256, as_text(path), f"selected: {reason}", partial(_read_unlabelled, photos, path, sha256))
         for path, sha256, reason in selected
     ]
 
@@ -73,7 +73,7 @@ def of_selected(photos: UnlabelledPhotos, selected: Iterable[tuple[str, str, str
 def _of_suspect(examples_dir: Path, suspect: Suspect, row: IndexRow) -> Item:
     return Item(
         row["sha256"],
-        _printable(suspect["photo"]),
+        as_text(suspect["photo"]),
         "suspect" if suspect["is_suspect"] else "doubted",
         partial(read_image, examples_dir, row),
         given_label=suspect["label"],
@@ -89,6 +89,6 @@ def _read_unlabelled(photos: UnlabelledPhotos, path: str, sha256: str) -> bytes:
     return encoded
 
 
-def _printable(path: str) -> str:
-    """Return a path as it can be written in UTF-8: a file's name may hold any byte."""
+def as_text(path: str) -> str:
+    """Return a path as UTF-8 can have it: a file's name may hold any byte."""
     return path.encode("utf-8", "replace").decode()

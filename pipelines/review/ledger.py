@@ -5,10 +5,10 @@ nobody takes back what somebody else decided.
 """
 
 import threading
-from sys import intern
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from sys import intern
 
 from components.artifacts.labels import UNDO, Decision, add_decisions, find_current, read_decisions_from
 from components.storage.files import file_lock

@@ -28,7 +28,7 @@ let conflict = null;
 
 const announce = (text) => { find("state").textContent = text; };
 const quote = (decision) => (decision.decision === "label" ? `“${decision.label}”` : { none: "none of these", skip: "skip" }[decision.decision]);
-const name = (person) => person || "Somebody";
+const nameOf = (person) => person || "Somebody";
 
 const outbox = new Outbox(place, {
   saved(entry, body) {
@@ -43,7 +43,7 @@ const outbox = new Outbox(place, {
   refused(entry, status, body) {
     if (entry.decision === "undo" && status === 409) {
       const other = body.other;
-      announce(other ? `Not undone: ${name(other.who)} decided ${quote(other)} on this photo since. Decide again if you see it differently.`
+      announce(other ? `Not undone: ${nameOf(other.who)} decided ${quote(other)} on this photo since. Decide again if you see it differently.`
         : "Not undone: that decision does not count any more.");
       return;
     }
@@ -64,13 +64,13 @@ function showTrouble(text) {
 function showConflict(entry, other) {
   conflict = entry;
   find("conflict-photo").src = `/photos/${entry.sha256}`;
-  find("conflict-text").textContent = `${name(other.who)} decided ${quote(other)} on this photo in the meantime. Yours, ${quote(entry)}, is later and counts.`;
+  find("conflict-text").textContent = `${nameOf(other.who)} decided ${quote(other)} on this photo in the meantime. Yours, ${quote(entry)}, is later and counts.`;
   find("conflict").hidden = false;
 }
 
 function showProgress(body) {
   find("progress").textContent = `${body.done} done, ${body.left} left`;
-  const people = Object.entries(body.people).map(([person, count]) => `${name(person)} ${count}`);
+  const people = Object.entries(body.people).map(([person, count]) => `${nameOf(person)} ${count}`);
   find("people").textContent = people.length ? `Decided: ${people.join(", ")}` : "";
   if (JSON.stringify(body.classes) !== JSON.stringify(classNames)) showClasses(body.classes);
 }
@@ -203,51 +203,9 @@ async function undo() {
   show(loaded);
 }
 
-function showOpinion() {
-  if (!current) return;
-  const { given, suggested, score, why, photo } = current.item;
-  const facts = [["Given label", given ?? "none"], ["Model suggests", suggested ?? "nothing"],
-    ["How sure", score === null ? "unknown" : `${(100 * score).toFixed(1)} % that the given label is wrong`], ["Shown because", why], ["File", photo]];
-  find("opinion-facts").replaceChildren(...facts.map(([term, text]) => {
-    const row = document.createElement("div");
-    const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
-    dt.textContent = term;
-    dd.textContent = text;
-    row.append(dt, dd);
-    return row;
-  }));
-  find("confirm").hidden = given === null;
-  find("opinion").hidden = false;
-  find("show-opinion").setAttribute("aria-expanded", "true");
-  announce(`Given label: ${given ?? "none"}. The model suggests ${suggested ?? "nothing"}.`);
-}
-
-function hideOpinion() {
-  find("opinion").hidden = true;
-  find("show-opinion").setAttribute("aria-expanded", "false");
-}
-
-const toggleOpinion = () => { if (find("opinion").hidden) showOpinion(); else hideOpinion(); };
-
-function confirm() {
+function confirmGiven() {
   if (find("opinion").hidden) announce("Press m first: it shows the given label, which Enter then confirms.");
   else if (current?.item.given) decide("label", current.item.given);
-}
-
-function askToken() {
-  const dialog = find("token-dialog");
-  if (!dialog) return Promise.resolve();
-  if (!dialog.open) dialog.showModal();
-  return new Promise((resolve) => { dialog.addEventListener("close", resolve, { once: true }); });
-}
-
-async function enterToken(event) {
-  event.preventDefault();
-  const response = await fetch("/api/token", { method: "POST", body: find("token").value }).catch(() => null);
-  find("token-error").textContent = response?.ok ? "" : "That is not the token, or the server is away.";
-  if (!response?.ok) return;
-  find("token-dialog").close();
-  outbox.retry();
 }
 
 function setWho(person) {
@@ -263,7 +221,7 @@ function press(event) {
   const action = actions[event.key.toLowerCase()];
   if (event.key === "Enter") {
     if (event.target.closest("button, a, summary")) return;
-    confirm();
+    confirmGiven();
   } else if (action) action();
   else if (event.key.length === 1 && position >= 0 && classNames[position] !== undefined) decide("label", classNames[position]);
   else return;
@@ -272,7 +230,7 @@ function press(event) {
 
 function listen() {
   document.addEventListener("keydown", press);
-  const clicks = { none: () => decide("none"), skip: () => decide("skip"), undo, "show-opinion": toggleOpinion, confirm,
+  const clicks = { none: () => decide("none"), skip: () => decide("skip"), undo, "show-opinion": toggleOpinion, confirm: confirmGiven,
     "show-help": () => find("help-dialog").showModal(), "change-who": () => find("who-dialog").showModal(),
     "keep-mine": () => { find("conflict").hidden = true; }, "take-theirs": takeTheirs };
   for (const [id, action] of Object.entries(clicks)) find(id).addEventListener("click", action);

@@ -37,8 +37,8 @@ def go_through(tmp_path: Path, *, num_photos: int, num_warm: int) -> None:
     p95_s = statistics.quantiles(seconds, n=20)[-1]
     growth = (sizes[1] - sizes[0]) / (num_photos - num_warm)
     log.info(
-        "%d suspects: next photo and its image in %.1f ms at the median, %.1f ms at p95; memory %.1f MB after %d, %.1f MB"
-        " after all: %.0f bytes a decision",
+        "%d suspects: next photo and its image in %.1f ms at the median, %.1f ms at p95; "
+        "memory %.1f MB after %d, %.1f MB after all: %.0f bytes a decision",
         num_photos,
         1000 * statistics.median(seconds),
         1000 * p95_s,
