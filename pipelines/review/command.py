@@ -5,7 +5,7 @@ import asyncio
 import getpass
 import ipaddress
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,7 +70,9 @@ def read(options: argparse.Namespace, folders: Folders) -> "tuple[Task, Settings
     settings = Settings(
         host=options.host, port=options.port, allowed_hosts=tuple(options.allowed_hosts), token=token or None
     )
-    choose = partial(_choose, options, folders) if options.input else None
+    # It goes to another process, so it has nothing of this module's options.
+    arguments = (options.input, options.count, tuple(options.set), options.labels, folders)
+    choose = partial(_choose, *arguments) if options.input else None
     task = Task(
         runs_dir=folders.runs,
         models_dir=str(folders.models),
@@ -96,15 +98,16 @@ def show(task: "Task", settings: "Settings", on_ready: Callable[[str], None]) ->
     asyncio.run(serve(Desk(task), settings, on_ready))
 
 
-def _choose(options: argparse.Namespace, folders: Folders) -> list[tuple[str, str, str]]:
+def _choose(
+    folder: str, count: int, assignments: Sequence[str], labels: Path, folders: Folders
+) -> list[tuple[str, str, str]]:
     from pipelines.review.desk import assign_labels
     from pipelines.select import select
 
-    config = override(Config(), [*options.set, assign_labels(options.labels)])
-    return [
-        (chosen.path, chosen.sha256, chosen.reason)
-        for chosen in select(options.input, options.count, config=config, folders=folders)
-    ]
+    config = override(Config(), [*assignments, assign_labels(labels)])
+    name = config.export.model_name
+    chosen = select(folder, count, config=config, folders=folders, model_name=name)
+    return [(each.path, each.sha256, each.reason) for each in chosen]
 
 
 def _find_login() -> str:

@@ -19,7 +19,8 @@ from pipelines.runs import list_runs
 _MAX_LINES = 2000
 _STOP_S = 5.0
 """A run gets so long to end in good order, and then as long again before it is killed."""
-_PUSHED, _NOT_PUSHED = "Pushed: ", "Not pushed: "
+_PUSHED, _NOT_PUSHED, _ERROR = "Pushed: ", "Not pushed: ", "error: "
+"""With which the pipeline begins the line that says how it ended."""
 _NUM_LAST = 5
 
 
@@ -150,5 +151,7 @@ class Training:
             return f"Finished. The new model is pushed{where}."
         if said and said[-1].startswith(_NOT_PUSHED):
             return f"Finished. The new model is not blessed, so it is not pushed: {said[-1].removeprefix(_NOT_PUSHED)}"
-        last = " ".join(list(self._lines)[-_NUM_LAST:])
-        return f"Failed, with exit status {status}. {last}".strip()
+        lines = list(self._lines)
+        first = max((number for number, line in enumerate(lines) if line.startswith(_ERROR)), default=-_NUM_LAST)
+        reason = " ".join(lines[first:]).removeprefix(_ERROR)
+        return f"Failed, with exit status {status}. {reason}".strip()
