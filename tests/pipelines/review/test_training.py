@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from components.artifacts.examples import read_index
+from components.artifacts.examples import read_examples, read_index
 from components.artifacts.labels import read_applied
 from pipelines.review.desk import Task
 from pipelines.review.training import BusyError, Progress, Training
+from serving.web.assets import SAMPLES_DIR
 from tests import tiny_pipeline
 from tests.pipelines.review.conftest import Review, start_review
 from tests.pipelines.review.drawn_run import DrawnRun, write_run
@@ -61,8 +63,12 @@ def is_alive(pid: int) -> bool:
             "Finished. The new model is not blessed, so it is not pushed: accuracy 0.5 is below 0.6",
         ),
         (
-            "import sys; print('error: no photos', file=sys.stderr); sys.exit(1)",
-            "Failed, with exit status 1. error: no photos",
+            "import sys; print('begins'); print('error: no photos\\n- here', file=sys.stderr); sys.exit(1)",
+            "Failed, with exit status 1. no photos - here",
+        ),
+        (
+            "import sys; print('1\\n2\\n3\\n4\\n5\\n6'); sys.exit(9)",
+            "Failed, with exit status 9. 2 3 4 5 6",
         ),
     ],
 )
@@ -71,7 +77,7 @@ def test_how_it_ended_is_said_in_words(tmp_path: Path, code: str, result: str) -
     training = make(code, tmp_path, ended)
     training.start()
     progress = wait_for_end(training)
-    assert (progress.result, progress.number, progress.num_lines, ended) == (result, 1, 1, ["ended"])
+    assert (progress.result, progress.number, ended) == (result, 1, ["ended"])
     training.start()
     assert wait_for_end(training).number == 2
 
@@ -173,10 +179,11 @@ def test_decisions_become_a_model(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pipelines", "run", *folders, "--set", *assignments, "examples.labels="]
     subprocess.run(command, check=True, capture_output=True, timeout=LONG_S)
     examples_dir = runs_dir / "latest" / "steps" / "examples"
-    photo = next(row["sha256"] for row in read_index(examples_dir) if row["split"] == "train")
+    photo, label = next((row["sha256"], row["label"]) for row in read_index(examples_dir) if row["split"] == "train")
+    class_name = read_examples(examples_dir)["class_names"][label - 1]
     arguments = ("--models-dir", models_dir, "--set", *assignments)
     with start_review(runs_dir, tmp_path / "labels.jsonl", *arguments) as review:
-        assert review.decide("ada", photo, "lily").status_code == 200
+        assert review.decide("ada", photo, class_name).status_code == 200
         assert review.post("/api/training", json={"action": "start"}).status_code == 200
         end_s = time.monotonic() + LONG_S
         while review.get("/api/training").json()["is_running"]:
@@ -185,7 +192,26 @@ def test_decisions_become_a_model(tmp_path: Path) -> None:
         progress = review.get("/api/training").json()
         assert progress["result"].startswith("Finished. The new model is pushed: "), progress
         assert review.get("/report").status_code == 200
-        assert review.take("ada")["classes"][-1] == "lily"
-    assert [(each["sha256"], each["label"], each["who"]) for each in read_applied(examples_dir)] == [
-        (photo, "lily", "ada")
-    ]
+    (applied,) = read_applied(examples_dir)
+    assert (applied["sha256"], applied["label"], applied["who"]) == (photo, class_name, "ada")
+
+
+@pytest.mark.slow
+def test_photos_are_chosen_by_the_command_itself(tmp_path: Path) -> None:
+    """From zero labels on: without a run, of a folder of photos alone."""
+    pytest.importorskip("pipelines.select")
+    folder = tmp_path / "unlabelled"
+    folder.mkdir()
+    for sample in SAMPLES_DIR.glob("*.jpg"):
+        shutil.copy(sample, folder)
+    options = ("--models-dir", tmp_path / "models", "--input", folder, "--count", 2)
+    arguments = (*options, "--set", *tiny_pipeline.assignments())
+    with start_review(tmp_path / "runs", tmp_path / "labels.jsonl", *arguments) as review:
+        end_s = time.monotonic() + LONG_S
+        while (found := review.take("ada"))["choosing"]:
+            assert time.monotonic() < end_s
+            time.sleep(0.5)
+        assert found["choice_error"] == ""
+        assert (found["left"], found["item"]["given"]) == (2, None)
+        assert found["item"]["why"].startswith("selected: ")
+        assert review.get(f"/photos/{found['item']['sha256']}").status_code == 200
