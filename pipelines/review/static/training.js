@@ -57,7 +57,7 @@ class TrainingView {
     this.numLines = numLines;
     if (isRunning) {
       if (!this.wasRunning) this.say("Training…");
-      const last = lines.at(-1);
+      const last = lines.filter((line) => /^\d\d:\d\d:\d\d /.test(line)).at(-1); // the pipeline's own, not its libraries'
       if (last) find("training-state").textContent = last;
     } else if (result && (this.wasRunning || find("training-state").textContent !== result)) {
       const isNew = this.wasRunning;

@@ -15,6 +15,7 @@ from components.artifacts.examples import read_examples, read_index
 from components.artifacts.labels import read_applied
 from pipelines.review.desk import Task
 from pipelines.review.training import BusyError, Progress, Training
+from pipelines.runs import list_runs
 from serving.web.assets import SAMPLES_DIR
 from tests import tiny_pipeline
 from tests.pipelines.review.conftest import Review, start_review
@@ -150,6 +151,27 @@ def test_the_training_ends_with_the_server(review: Review, number: signal.Signal
     review.process.send_signal(number)
     assert review.process.wait(60) == 0
     wait_until(lambda: not is_alive(child))
+
+
+def test_a_training_whose_server_is_killed_goes_on_and_the_next_server_does_not_disturb_it(
+    run: DrawnRun, tmp_path: Path
+) -> None:
+    labels, options = (
+        tmp_path / "labels.jsonl",
+        ("--models-dir", tmp_path / "models", "--set", "examples.source=synthetic"),
+    )
+    with start_review(run.runs_dir, labels, *options) as review:
+        assert review.post("/api/training", json={"action": "start"}).status_code == 200
+        wait_until(lambda: any(record["status"] == "running" for record in list_runs(run.runs_dir)))
+        (child,) = find_children(review.process.pid)
+        review.process.kill()
+    try:
+        with start_review(run.runs_dir, labels, *options) as review:
+            refused = review.post("/api/training", json={"action": "start"})
+            assert (refused.status_code, f"process {child}." in refused.json()["error"]) == (409, True)
+            assert is_alive(child)
+    finally:
+        os.killpg(child, signal.SIGKILL)
 
 
 def test_after_a_run_the_queue_is_of_the_new_run_and_decided_photos_do_not_come_back(
