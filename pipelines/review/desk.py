@@ -8,7 +8,7 @@ from pathlib import Path
 
 from components.artifacts.labels import LABELS_FILE
 from components.errors import DataError
-from pipelines.review.items import read_class_names, read_suspects_of
+from pipelines.review.items import has_suspects, read_class_names, read_suspects_of
 from pipelines.review.ledger import Ledger
 from pipelines.review.queue import Queue
 from pipelines.review.selection import Choose, Selection
@@ -73,10 +73,10 @@ class Desk:
         self.queue = Queue(self.ledger)
         self.training = Training(task.command, task.runs_dir, on_end=self._begin_again)
         self.selection = Selection(task.input, task.choose, on_end=self._reload) if task.choose else None
-        if not (task.input or (task.run_dir / "run.json").is_file()):
+        if not (task.input or has_suspects(task.run_dir)):
             raise DataError(
-                f"A review needs a run of the pipeline, or photos without labels. Found none in {task.runs_dir}. "
-                "Train first: make train DATA=…; or name photos: --input FOLDER|URL"
+                "A review needs a run of the pipeline that looked for doubted labels, or photos without labels. Found "
+                f"none in {task.runs_dir}. Train first: make train DATA=…; or name photos: --input FOLDER|URL"
             )
         self._load()
         if self.selection:

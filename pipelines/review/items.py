@@ -37,6 +37,11 @@ class Item:
     score: float | None = None
 
 
+def has_suspects(run_dir: Path) -> bool:
+    """Return whether a run says which labels it doubts, if any, and its examples are there."""
+    return (run_dir / SUSPECTS_FILE).is_file() and (run_dir / _EXAMPLES / "examples.json").is_file()
+
+
 def read_class_names(run_dir: Path) -> list[str]:
     """Read the classes of a run; none where there is no run."""
     examples_dir = run_dir / _EXAMPLES
@@ -49,7 +54,7 @@ def read_suspects_of(run_dir: Path) -> list[Item]:
     Raises:
         DataError: the run's examples have an index that cannot be read.
     """
-    if not (run_dir / SUSPECTS_FILE).is_file() or not (run_dir / _EXAMPLES / "examples.json").is_file():
+    if not has_suspects(run_dir):
         return []
     examples_dir = (run_dir / _EXAMPLES).resolve()  # the link may point to another run's while this one is shown
     suspects = {suspect["photo"]: suspect for suspect in read_suspects(run_dir)}

@@ -157,7 +157,9 @@ function show(loaded) {
 function showEmpty(body) {
   const text = document.createElement("p");
   const trouble = body.choice_error && ` No photos were chosen: ${body.choice_error}`;
-  text.textContent = body.choosing ? "Photos are being chosen. This takes up to a minute…" : `All is decided. Train with it below.${trouble}`;
+  const nothing = broken.size ? "No photo that is left can be shown. The foot of the page says why." : "There is nothing to decide: no label of the newest run is doubted.";
+  const end = body.done ? "All is decided. Train with it below." : nothing;
+  text.textContent = body.choosing ? "Photos are being chosen. This takes up to a minute…" : `${end}${trouble}`;
   find("frame").replaceChildren(text);
   hideOpinion();
   setEnabled(false);

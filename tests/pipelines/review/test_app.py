@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,14 @@ from tests.pipelines.review.drawn_run import DrawnRun, draw, write_run
 from tests.serving.web.conftest import wait_until
 
 FOREIGN = {"Origin": "https://elsewhere.example"}
+
+
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Review]:
+    """A server that is sent nothing that it may save."""
+    folder = tmp_path_factory.mktemp("refusing")
+    with start_review(write_run(folder / "runs", 2).runs_dir, folder / "labels.jsonl") as started:
+        yield started
 
 
 def test_photos_are_served_by_content_alone(review: Review, run: DrawnRun) -> None:
@@ -64,14 +73,14 @@ def test_a_decision_is_a_line_and_a_repeat_is_not_a_second(review: Review, run: 
     ],
 )
 def test_what_is_no_decision_is_refused_with_the_rule(
-    review: Review, run: DrawnRun, further: dict[str, object], message: str
+    refusing: Review, further: dict[str, object], message: str
 ) -> None:
-    body = {"sha256": run.photos[0], "photo": "1.jpg", "decision": "label", "label": "roses", "who": "Ada", "id": "a.1"}
-    response = review.post("/api/decisions", json={**body, **further})
+    body = {"sha256": "0" * 64, "photo": "1.jpg", "decision": "label", "label": "roses", "who": "Ada", "id": "a.1"}
+    response = refusing.post("/api/decisions", json={**body, **further})
     assert response.status_code in (400, 413)
     assert message in response.json()["error"]
-    assert not review.labels.exists()
-    assert review.post("/api/decisions", data="[]").status_code == 400
+    assert not refusing.labels.exists()
+    assert refusing.post("/api/decisions", data="[]").status_code == 400
 
 
 def test_pages_of_other_sites_change_nothing(review: Review, run: DrawnRun) -> None:
@@ -174,7 +183,7 @@ def test_other_machines_need_a_token(run: DrawnRun, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        ([], 1, "A review needs a run of the pipeline, or photos without labels. Found none in"),
+        ([], 1, "A review needs a run of the pipeline that looked for doubted labels, or photos without labels."),
         (["--set", "trainer.epoch=2"], 2, "Did you mean 'trainer.epochs'?"),
         (["--count", "0"], 2, "--count takes a number of photos"),
         (["--who", " x"], 2, "--who takes printable text"),

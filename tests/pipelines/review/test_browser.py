@@ -22,7 +22,7 @@ from tests.pipelines.review.browser import (
     wait_for_photo,
 )
 from tests.pipelines.review.conftest import Review, start_review
-from tests.pipelines.review.drawn_run import DrawnRun
+from tests.pipelines.review.drawn_run import DrawnRun, write_run
 from tests.serving.web.browser import AXE, find_violations, wait_for
 
 pytestmark = pytest.mark.skipif(
@@ -137,7 +137,7 @@ def test_a_photo_that_is_gone_is_passed_over(chromium: WebDriver, tmp_path: Path
         moved = shard.rename(shard.with_name("away"))
         chromium.get(review.url)
         enter_name(chromium)
-        wait_for(chromium, lambda: "All is decided" in read(chromium, "frame"))
+        wait_for(chromium, lambda: "No photo that is left can be shown" in read(chromium, "frame"))
         assert "A photo is passed over: " in read(chromium, "passed")
         moved.rename(shard)
 
@@ -216,3 +216,32 @@ def test_the_page_loads_nothing_from_another_host(browser: WebDriver, review: Re
     loaded = browser.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
     assert loaded
     assert {url for url in loaded if not url.startswith(review.url)} == set()
+
+
+def test_a_run_without_doubts_leaves_nothing_to_decide(chromium: WebDriver, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "runs", 2)
+    (run.run_dir / "suspects.jsonl").write_text("")
+    with start_review(run.runs_dir, tmp_path / "labels.jsonl") as review:
+        chromium.get(review.url)
+        enter_name(chromium)
+        wait_for(chromium, lambda: "no label of the newest run is doubted" in read(chromium, "frame"))
+
+
+def test_two_tabs_see_different_photos_and_both_decisions_stay(
+    browser: WebDriver, review: Review, run: DrawnRun
+) -> None:
+    first = browser.current_window_handle
+    browser.switch_to.new_window("tab")
+    second = browser.current_window_handle
+    browser.get(review.url)
+    wait_for(browser, lambda: shown(browser))
+    seen = shown(browser)
+    decide(browser, "1")
+    browser.switch_to.window(first)
+    assert shown(browser) != seen
+    decide(browser, "2")
+    wait_for(browser, lambda: len(review.decisions()) == 2)
+    assert {each["sha256"] for each in review.decisions()} == {seen, run.photos[0]}
+    browser.switch_to.window(second)
+    browser.close()
+    browser.switch_to.window(first)
