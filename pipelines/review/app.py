@@ -187,7 +187,7 @@ class _Review:
             except BusyError as exc:
                 raise RequestError(409, str(exc)) from exc
         first = request.query_params.get("first", "0")
-        progress = training.read(int(first) if first.isascii() and first.isdigit() else 0)
+        progress = training.read(int(first) if first.isascii() and first.isdigit() and len(first) < 10 else 0)
         return JSONResponse({**asdict(progress), "has_report": self._find_report().is_file()})
 
     async def _show_report(self, request: Request) -> Response:
