@@ -17,6 +17,8 @@ from components.artifacts.examples import (
     Exclusion,
     PhotoRow,
     Split,
+    read_image,
+    read_index,
     write_examples,
     write_split,
 )
@@ -26,7 +28,7 @@ from components.data import examination
 from components.data.corrections import correct, digest, read_labels
 from components.data.examination import Candidate, Examined
 from components.data.sources import factory
-from components.data.sources.source import NOTHING, Description, Source
+from components.data.sources.source import NOTHING, Description, Photo, Source
 from components.data.sources.unlabelled import UNLABELLED, describe_unlabelled, open_unlabelled
 from components.data.splitting import carve_splits, drop_exact_duplicates, drop_near_duplicates
 from components.errors import DataError
@@ -114,8 +116,10 @@ def find_fallback(options: ExamplesOptions) -> str | None:
     ).fallback
 
 
-def build(*, out_dir: Path, options: ExamplesOptions) -> Summary:
+def build(*, out_dir: Path, options: ExamplesOptions, earlier_dir: Path | None = None) -> Summary:
     """Read a source, leave out what cannot or must not be learned from, and write the rest as examples.
+
+    Photos that `earlier_dir`, an output of this step, has are not examined again.
 
     Raises:
         DataError: the source cannot be had, or nothing in it can be read.
@@ -125,11 +129,12 @@ def build(*, out_dir: Path, options: ExamplesOptions) -> Summary:
     )
     labels = read_labels(options.labels)
     pool = out_dir / "pool.bin"
-    examined = _examine(source, options, out_dir / "examined")
+    recall = _Recall(earlier_dir)
+    examined = _examine(source, options, out_dir / "examined", recall)
     num_photos = source.num_photos
     if options.unlabelled:
         more = open_unlabelled(options.unlabelled)
-        examined = chain(examined, examination.examine(photo for photo in more if photo.sha256 in labels))
+        examined = chain(examined, examination.examine((p for p in more if p.sha256 in labels), recall=recall))
         num_photos += min(len(labels), len(more.names))
     candidates, unusable = _collect(examined, num_photos, pool)
     if not candidates and unusable:
@@ -170,15 +175,33 @@ def build(*, out_dir: Path, options: ExamplesOptions) -> Summary:
     numbers = {"num_classes": len(class_names), **counts, "num_excluded": len(excluded)}
     if applied:
         numbers["num_decisions"] = len(applied)
+    if recall.num_photos:
+        numbers["num_reused"] = recall.num_photos
     return {"data": examples["resolved"], **numbers, **fallback}
 
 
-def _examine(source: Source, options: ExamplesOptions, work_dir: Path) -> Iterator[Examined]:
+class _Recall:
+    """What an earlier examination found, by the content of a photo."""
+
+    def __init__(self, examples_dir: Path | None) -> None:
+        self._dir = examples_dir
+        self._rows = {row["sha256"]: row for row in read_index(examples_dir)} if examples_dir else {}
+        self.num_photos = 0
+
+    def __call__(self, photo: Photo) -> Examined | None:
+        row = self._rows.get(photo.sha256)
+        if row is None or self._dir is None:
+            return None
+        self.num_photos += 1
+        return Candidate.from_row(row, photo), read_image(self._dir, row)
+
+
+def _examine(source: Source, options: ExamplesOptions, work_dir: Path, recall: _Recall) -> Iterator[Examined]:
     if options.engine == BEAM:
         from components.data import examination_beam
 
         return examination_beam.examine(source, work_dir, beam_options=options.beam_options)
-    return examination.examine(source.photos)
+    return examination.examine(source.photos, recall=recall)
 
 
 def _collect(examined: Iterable[Examined], num_photos: int, pool: Path) -> tuple[list[Candidate], list[Exclusion]]:

@@ -9,15 +9,16 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from components.artifacts.backbone import WEIGHTS_FILE, Backbone, read_backbone
-from components.artifacts.examples import shards
-from components.artifacts.features import features_path, write_features
+from components.artifacts.examples import IndexRow, read_image, read_index, shards
+from components.artifacts.features import KnownFeatures, features_path, write_features
 from components.artifacts.summary import Summary
 from components.data import transform as transforms
 from components.data.transform import TransformOptions
@@ -63,15 +64,20 @@ def extract(
     out_dir: Path,
     options: FeaturesOptions,
     transform: TransformOptions,
+    earlier_dir: Path | None = None,
 ) -> Summary:
-    """Run the examples to train and to validate on through the frozen backbone, in each of their views."""
+    """Run the examples to train and to validate on through the frozen backbone, in each of their views.
+
+    A photo's features depend on nothing but the photo: those that `earlier_dir`, an output of this step with the same
+    backbone and options, has are not computed again.
+    """
     num_views = {"train": 1 + options.num_augmented_views, "validation": 1}
-    return _extract(num_views, examples_dir, model_dir, out_dir, options, transform)
+    return _extract(num_views, examples_dir, model_dir, out_dir, options, transform, earlier_dir)
 
 
 def extract_test(*, examples_dir: Path, model_dir: Path, out_dir: Path, options: FeaturesOptions) -> Summary:
     """Run the test examples through the frozen backbone: for models that are compared and never pushed."""
-    return _extract({"test": 1}, examples_dir, model_dir, out_dir, options, TransformOptions())
+    return _extract({"test": 1}, examples_dir, model_dir, out_dir, options, TransformOptions(), None)
 
 
 def _extract(
@@ -81,10 +87,12 @@ def _extract(
     out_dir: Path,
     options: FeaturesOptions,
     transform: TransformOptions,
+    earlier_dir: Path | None,
 ) -> Summary:
     precision = hardware.resolve_precision(options.precision)
+    rows_of = {shard: list(rows) for shard, rows in groupby(read_index(examples_dir), key=lambda row: row["shard"])}
     jobs = [
-        (view, shard, features_path(out_dir, shard, view))
+        (view, rows_of[shard.name], features_path(out_dir, shard, view))
         for split, count in num_views.items()
         for view in range(count)
         for shard in shards(examples_dir, split)
@@ -92,56 +100,90 @@ def _extract(
     waiting = [job for job in jobs if not job[2].exists()]
     if 0 < len(waiting) < len(jobs):
         log.info("features: going on after %d of %d files", len(jobs) - len(waiting), len(jobs))
-    num_images = 0
-    if waiting:
-        backbone = read_backbone(model_dir)
-        run = _make_runner(backbone, model_dir / WEIGHTS_FILE, precision)
-        with Progress(total=len(waiting), desc="features", unit="file") as progress:
-            for view, group in groupby(waiting, key=lambda job: job[0]):
-                _, sources, paths = zip(*group, strict=True)
-                batches = _read(
-                    sources,
-                    view,
-                    transform,
-                    image_size_px=backbone["image_size_px"],
-                    batch_size=options.batch_size,
+    num_images = num_reused = 0
+    compute = _Backbone(model_dir, precision, batch_size=options.batch_size)
+    with Progress(total=len(waiting), desc="features", unit="file") as progress:
+        for view, group in groupby(waiting, key=lambda job: job[0]):
+            known = KnownFeatures(earlier_dir, view)
+            files = [(path, rows, [row for row in rows if row["sha256"] not in known]) for _, rows, path in group]
+            images = _read(
+                examples_dir, [row for *_, new in files for row in new], view, transform, compute.image_size_px
+            )
+            for path, rows, new in files:
+                # A shard is decoded before it goes through the backbone: both want every processor, and taking turns
+                # is a third faster than running side by side.
+                computed = dict(
+                    zip((row["sha256"] for row in new), compute(list(islice(images, len(new)))), strict=True)
                 )
-                for path, batches_of_shard in zip(paths, batches, strict=True):
-                    features, embeddings, labels = _run_all(run, batches_of_shard)
-                    write_features(path, features, labels, embeddings=None if view else embeddings)
-                    num_images += len(labels)
-                    progress.update()
-    return {"num_views": max(num_views.values()), "num_images": num_images, "precision": precision}
+                found = [computed.get(row["sha256"]) or known.read(row["sha256"]) for row in rows]
+                write_features(
+                    path,
+                    np.stack([each["features"] for each in found]),
+                    np.array([row["label"] for row in rows], np.int64),
+                    photos=[row["sha256"] for row in rows],
+                    embeddings=None if view else np.stack([each["embeddings"] for each in found]),
+                )
+                num_images += len(new)
+                num_reused += len(rows) - len(new)
+                progress.update()
+    reused = {"num_reused": num_reused} if num_reused else {}
+    return {"num_views": max(num_views.values()), "num_images": num_images, **reused, "precision": precision}
 
 
 def _read(
-    shards: Sequence[Path], view: int, options: TransformOptions, *, image_size_px: int, batch_size: int
-) -> "Iterator[Iterator[tuple[tf.Tensor, tf.Tensor]]]":
-    """Read the batches of each shard, one shard after the other.
-
-    One pipeline reads them all: one for each shard would be traced each time, and leave megabytes behind.
-    """
+    examples_dir: Path, rows: Sequence[IndexRow], view: int, options: TransformOptions, image_size_px: int
+) -> Iterator[NDArray[np.uint8]]:
+    """Read photos as the backbone sees them in a view, `uint8 [size, size, 3]` each, in their order."""
+    if not rows:
+        return iter(())
     import tensorflow as tf
 
-    # A seed of its own for each shard and view: `train-00003-of-00006` gives 3.
-    seeds = [int(shard.stem.split("-")[1]) * 1000 + view for shard in shards]
+    from export import preprocessing
+
     layer = transforms.make_augmentation(options) if view else None
 
-    def read(index: tf.Tensor, name: tf.Tensor, seed: tf.Tensor) -> "tf.data.Dataset":
-        batches = transforms.parse(tf.data.TFRecordDataset(name), image_size_px=image_size_px).batch(batch_size)
-        if layer:
-            batches = transforms.augment(batches, layer, seed=seed)
-        return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(index).repeat(), batches))
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([2], tf.int32)], autograph=False)
+    def load(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        image = preprocessing.load(encoded, image_size_px)
+        return layer(image[tf.newaxis], training=True, seed=seed)[0] if layer else image
 
-    names = [str(shard) for shard in shards]
-    indexed = tf.data.Dataset.from_tensor_slices((range(len(names)), names, seeds)).flat_map(read)
-    for _, group in groupby(indexed, key=lambda each: int(each[0])):
-        yield (batch for _, batch in group)
+    def generate() -> Iterator[tuple[bytes, tuple[int, int]]]:
+        for row in rows:
+            # By its content alone, so that a photo has the same views whatever the others are.
+            yield read_image(examples_dir, row), (options.seed + view, int(row["sha256"][:7], 16))
+
+    signature = (tf.TensorSpec([], tf.string), tf.TensorSpec([2], tf.int32))
+    photos = tf.data.Dataset.from_generator(generate, output_signature=signature)
+    return photos.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).as_numpy_iterator()
+
+
+class _Backbone:
+    """The frozen backbone, built when the first photo needs it."""
+
+    def __init__(self, model_dir: Path, precision: str, *, batch_size: int) -> None:
+        self._description, self._weights = read_backbone(model_dir), model_dir / WEIGHTS_FILE
+        self._precision, self._batch_size = precision, batch_size
+        self._run: Callable[[NDArray[np.uint8]], tuple[tf.Tensor, tf.Tensor]] | None = None
+
+    @property
+    def image_size_px(self) -> int:
+        return self._description["image_size_px"]
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> Iterator[dict[str, NDArray[np.float32]]]:
+        """Yield the features `[D]` and the embedding `[E]` of each image."""
+        if self._run is None:
+            if not images:
+                return
+            self._run = _make_runner(self._description, self._weights, self._precision)
+        for first in range(0, len(images), self._batch_size):
+            features, embeddings = self._run(np.stack(images[first : first + self._batch_size]))
+            for each, embedding in zip(features.numpy(), embeddings.numpy(), strict=True):
+                yield {"features": each, "embeddings": embedding}
 
 
 def _make_runner(
     backbone: Backbone, weights: Path, precision: str
-) -> Callable[["tf.Tensor"], "tuple[tf.Tensor, tf.Tensor]"]:
+) -> Callable[[NDArray[np.uint8]], "tuple[tf.Tensor, tf.Tensor]"]:
     """Compile the backbone for inference: images to features and embeddings.
 
     Its weights are constants, so that the whole graph can be optimized.
@@ -160,9 +202,9 @@ def _make_runner(
     function = tf.function(lambda images: both(images, training=False), input_signature=signature)
     frozen = convert_variables_to_constants_v2(function.get_concrete_function())
 
-    def run(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def run(images: NDArray[np.uint8]) -> tuple[tf.Tensor, tf.Tensor]:
         with _bfloat16_graphs(precision == "bfloat16"):
-            embeddings, features = frozen(images)
+            embeddings, features = frozen(tf.constant(images))
             return features, embeddings
 
     return run
@@ -180,14 +222,3 @@ def _bfloat16_graphs(on: bool) -> Iterator[None]:
         yield
     finally:
         tf.config.optimizer.set_experimental_options({name: before})
-
-
-def _run_all(
-    run: Callable[["tf.Tensor"], "tuple[tf.Tensor, tf.Tensor]"],
-    batches: "Iterator[tuple[tf.Tensor, tf.Tensor]]",
-) -> tuple[Any, Any, Any]:
-    # A shard is decoded before it goes through the backbone: both want every processor, and taking turns is a third
-    # faster than running side by side.
-    images, labels = zip(*batches, strict=True)
-    features, embeddings = zip(*(run(batch) for batch in images), strict=True)
-    return np.concatenate(features), np.concatenate(embeddings), np.concatenate(labels)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from components.artifacts.blessing import is_blessed
 from components.artifacts.evaluation import read_predictions
 from components.artifacts.examples import read_encoded
 from components.artifacts.litert import find_litert_files
@@ -78,7 +79,7 @@ def evaluate(
     out_dir: Path,
     options: LiteRTEvaluatorOptions,
 ) -> Summary:
-    """Measure the files and decide which of them may be pushed.
+    """Measure the files of a model that the evaluator blessed, and decide which of them may be pushed.
 
     Raises:
         EvaluationError: a file cannot be run at all, or not in time.
@@ -87,7 +88,7 @@ def evaluate(
     found = find_litert_files(litert_dir, spec["model_name"])
     files = dict(sorted(found.items(), key=lambda item: -item[1].stat().st_size))
     evaluation: LiteRTEvaluation = {"saved_model": None, "files": {}}
-    if files:
+    if files and is_blessed(evaluation_dir):
         predictions = read_predictions(evaluation_dir)
         labels = np.array([prediction["label"] for prediction in predictions])
         expected = np.array([prediction["predicted"] for prediction in predictions])
@@ -112,7 +113,7 @@ def evaluate(
         for note in row["notes"]:
             log.warning("litert_evaluator: %s: %s", row["name"], note)
     return {
-        "num_files": len(files),
+        "num_files": len(evaluation["files"]),
         "num_passed": sum(row["passed"] for row in evaluation["files"].values()),
         **{kind: f"{row['accuracy']:.4f} in {row['latency_ms']:.1f} ms" for kind, row in evaluation["files"].items()},
     }

@@ -1,13 +1,12 @@
-"""The `litert` step: the blessed classifier as LiteRT (TFLite) files, for phones and small computers.
+"""The `litert` step: the trained classifier as LiteRT (TFLite) files, for phones and small computers.
 
-Reads the trained classifier, the spec of its SavedModel, the evaluator's `blessing.json`, and photos to calibrate on.
-Writes `<model name>_{float32,float16,dynamic,int8}.tflite`; nothing for a model that is not blessed.
+Reads the trained classifier, the spec of its SavedModel, and photos to calibrate on.
+Writes `<model name>_{float32,float16,dynamic,int8}.tflite`.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.artifacts.blessing import is_blessed
 from components.artifacts.examples import shards
 from components.artifacts.summary import Summary
 from components.artifacts.training import read_classifier
@@ -36,13 +35,10 @@ def convert(
     training_dir: Path,
     limits_dir: Path,
     export_dir: Path,
-    evaluation_dir: Path,
     out_dir: Path,
     options: LiteRTOptions,
 ) -> Summary:
-    """Convert a model that the evaluator blessed; that there is nothing to convert is a result, too."""
-    if not is_blessed(evaluation_dir):
-        return {"num_files": 0, "reason": "the evaluator did not bless the model"}
+    """Convert a model, whether it will be blessed or not: that is found out at the same time."""
     import numpy as np
 
     from export import litert

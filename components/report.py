@@ -1,11 +1,13 @@
 """Write the report: one page that tells what was trained, how good it is and whether it was pushed.
 
-Reads the examples, their statistics and validation, the suspect labels, the training, the evaluation, the blessings of
-both validators, the server's log where it did not serve the model, the evaluation of the LiteRT files, the parity, the
-push and the explanations. Writes `report.html`, a page that needs nothing but itself (images inlined, no script, no
-request), and `plots/*.png`. It exists so that a verdict can be judged without opening a single JSON file.
+Reads the examples, their statistics and validation, the suspect labels, the learning curve, the training, the
+evaluation, the blessings of both validators, the server's log where it did not serve the model, the evaluation of the
+LiteRT files, the parity, the push and the explanations. Writes `report.html`, a page that needs nothing but itself
+(images inlined, no script, no request), and `plots/*.png`. It exists so that a verdict can be judged without opening
+a single JSON file.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,8 @@ from components.artifacts.evaluation import Metrics, Prediction, read_metrics, r
 from components.artifacts.examples import Examples, Exclusion, read_examples, read_index
 from components.artifacts.explanations import read_explanations
 from components.artifacts.infra_validation import SERVER_LOG
+from components.artifacts.labels import AppliedCounts, count_applied, read_applied
+from components.artifacts.learning_curve import read_learning_curve
 from components.artifacts.litert_evaluation import LiteRTEvaluation, read_litert_evaluation
 from components.artifacts.manifest import read_manifest
 from components.artifacts.parity import read_parity
@@ -70,6 +74,8 @@ class _Shown(TypedDict):
 class _Labels(TypedDict):
     """What the page shows of the labels to train on; the thumbnails are data URIs by file name."""
 
+    decisions: AppliedCounts
+    people: dict[str, int]
     num_suspects: int
     suspects: list[Suspect]
     conflicts: list[Exclusion]
@@ -104,6 +110,7 @@ def build(
     statistics_dir: Path,
     validation_dir: Path,
     suspects_dir: Path,
+    learning_curve_dir: Path,
     training_dir: Path,
     evaluation_dir: Path,
     infra_validation_dir: Path,
@@ -128,6 +135,7 @@ def build(
         statistics_dir,
         validation_dir,
         suspects_dir,
+        learning_curve_dir,
         training_dir,
         evaluation_dir,
         infra_validation_dir,
@@ -163,6 +171,7 @@ def build(
         strangest=_describe(strangest, examples_dir, metrics["class_names"]),
         num_mistakes=len(mistakes),
         labels=_describe_labels(suspects_dir, examples_dir, examples, options),
+        learning_curve=read_learning_curve(learning_curve_dir),
         manifests=[read_manifest(folder) for folder in inputs],
         trainer=read_manifest(training_dir),
         plots={name: page.to_data_uri(png, "image/png") for name, png in images.items()},
@@ -257,6 +266,7 @@ def _describe(
 
 
 def _describe_labels(suspects_dir: Path, examples_dir: Path, examples: Examples, options: ReportOptions) -> _Labels:
+    applied = read_applied(examples_dir)
     suspects = [each for each in read_suspects(suspects_dir) if each["is_suspect"]]
     shown = suspects[: options.num_suspects]
     conflicts = examples["label_conflicts"][: options.num_suspects]
@@ -266,6 +276,8 @@ def _describe_labels(suspects_dir: Path, examples_dir: Path, examples: Examples,
     positions = {position: name for position, name in enumerate(train) if name in filenames}
     photos = read_photos(examples_dir, positions, "train")
     return {
+        "decisions": count_applied(applied),
+        "people": dict(Counter(each["who"] for each in applied).most_common()),
         "num_suspects": len(suspects),
         "suspects": shown,
         "conflicts": conflicts,

@@ -16,7 +16,7 @@ from components.artifacts.features import read_clean
 from components.artifacts.summary import Summary
 from components.artifacts.suspects import Outlier, Suspect, write_suspects
 from components.options import check_range
-from components.training.label_errors import MIN_PHOTOS, Part, cross_validate
+from components.training.label_errors import MIN_PHOTOS, Part, cross_validate, weigh_labels
 from components.training.novelty import check_finite
 
 log = logging.getLogger(__name__)
@@ -30,14 +30,13 @@ class SuspectsOptions:
     """Which labels are suspect.
 
     Attributes:
-        max_probability: a label is suspect that has a lower probability, 0–0.5, by a classifier which has not learned
-            from its photo; 0 suspects none.
+        max_probability: a label is suspect that is right with a lower probability, 0–1; 0 suspects none.
     """
 
-    max_probability: float = 0.025
+    max_probability: float = 0.6
 
     def __post_init__(self) -> None:
-        check_range(self, 0, 0.5, "max_probability")
+        check_range(self, 0, 1, "max_probability")
 
 
 def find(*, examples_dir: Path, features_dir: Path, out_dir: Path, options: SuspectsOptions) -> Summary:
@@ -51,6 +50,7 @@ def find(*, examples_dir: Path, features_dir: Path, out_dir: Path, options: Susp
     rows = [row for row in read_index(examples_dir) if row["split"] == _TRAIN]
     labels = np.array([row["label"] for row in rows])
     probabilities, distances = cross_validate(lambda: _read(features_dir), num_classes=len(names))
+    probabilities = weigh_labels(probabilities, labels)
 
     own, suggested = probabilities[np.arange(len(labels)), labels], probabilities.argmax(axis=1)
     are_few = np.bincount(labels, minlength=len(names)) < MIN_PHOTOS

@@ -30,6 +30,16 @@ SMALL_SPLIT = 20
 USABLE_RULES = ("duplicate", "near_duplicate", "conflicting_label", "unlabelled", "none_of_these")
 """Exclusion rules that speak of readable files; every other rule counts towards `max_excluded_fraction`."""
 ACCEPT = "If the change is meant, accept it with --set validator.update_schema=true."
+LABEL = "make review, or python -m pipelines labels import FILE"
+REMEDIES = {
+    "unreadable": "Repair or remove unreadable files.",
+    "too_large": "Make too large photos smaller.",
+    "duplicate": "Copies need nothing: each photo counts once.",
+    "near_duplicate": "To keep photos that only look alike: --set examples.near_duplicate_bits=0.",
+    "unlabelled": "Move unlabelled photos into the folders of their classes.",
+    "none_of_these": "A photo that is one of the classes all the same: python -m pipelines labels undo PHOTO.",
+}
+"""What to do about photos that are left out, by exclusion rule."""
 
 
 @dataclass(frozen=True)
@@ -148,20 +158,26 @@ def jensen_shannon(p: Mapping[Key, float], q: Mapping[Key, float]) -> float:
 def _check_splits(statistics: Statistics) -> Iterator[Anomaly]:
     class_names = statistics["class_names"]
     if len(class_names) < 2:
-        message = f"a classifier needs at least 2 classes. Received: {class_names}. Add the folder of another."
+        message = (
+            f"a classifier needs at least 2 classes. Received: {class_names}. Add the folder of another, or label "
+        )
+        message += f"photos of it: {LABEL}."
         yield _error("single_class", message)
     for name, split in statistics["splits"].items():
         num_examples = split["num_examples"]
         if not num_examples:
-            yield _error("empty_split", f"{name} has no example. Add images, or enlarge its share.")
+            yield _error("empty_split", f"{name} has no example. {_enlarge(name)}")
             continue
         for missing in [key for key, count in split["per_class"].items() if not count]:
-            message = f"class {missing} has no example in {name}. Add images of it, or remove the class."
-            yield _error("missing_class", message)
+            # Photos that people label are to train on.
+            more = f"Add photos of it, or remove the class. {_find_more(len(class_names))}"
+            remedy = more if name == "train" else _enlarge(name)
+            yield _error("missing_class", f"class {missing} has no example in {name}. {remedy}")
         if name != "train" and num_examples < SMALL_SPLIT:
             # Half of the 95% interval where it is widest: 1.96 * sqrt(p (1 - p) / n) at p = 0.5.
             half = 98 / math.sqrt(num_examples)
-            message = f"{name} has only {num_examples} examples: its accuracy may be ±{half:.0f} points off."
+            message = f"{name} has only {num_examples} examples: its accuracy may be ±{half:.0f} points off. "
+            message += _enlarge(name)
             yield _warning("small_split", message)
 
 
@@ -170,16 +186,23 @@ def _check_train(train: SplitStatistics, options: ValidatorOptions) -> Iterator[
     minimum = options.min_examples_per_class
     for name in [key for key, count in counts.items() if count < minimum]:
         need = f"class {name} has {counts[name]} of the min_examples_per_class={minimum} it needs in train"
-        yield _error("too_few_examples", f"{need}. Add images of it.")
+        missing = minimum - counts[name]
+        yield _error("too_few_examples", f"{need}. Add {missing} of it. {_find_more(missing * len(counts))}")
     if not counts:
         return
     largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
     if counts[largest] / counts[smallest] > options.max_imbalance:
+        enough = math.ceil(counts[largest] / options.max_imbalance)
+        few = {name: enough - counts[name] for name in sorted(counts, key=counts.__getitem__) if counts[name] < enough}
+        named = ", ".join(f"{count} of {name}" for name, count in list(few.items())[:3])
+        num_others = len(few) - 3
+        others = f" and more of {num_others} other class{'es' if num_others > 1 else ''}" if num_others > 0 else ""
         message = (
             f"train has {counts[largest]} examples of {largest} and {counts[smallest]} of {smallest}, a "
-            f"ratio above max_imbalance={options.max_imbalance:g}. The model will favour {largest}: set "
-            f"trainer.class_weights=balanced, or add photos of {smallest}."
+            f"ratio above max_imbalance={options.max_imbalance:g}. The model will favour {largest}: "
+            f"--set trainer.class_weights=balanced, or add {named}{others}. "
         )
+        message += _find_more(sum(few.values()) * len(counts))
         yield _warning("imbalance", message)
 
 
@@ -192,16 +215,20 @@ def _check_excluded(statistics: Statistics, options: ValidatorOptions) -> Iterat
     if unusable and len(unusable) / num_found > limit:
         message = (
             f"{len(unusable)} of {num_found} files cannot be used, more than max_excluded_fraction="
-            f"{limit:g}: {_name_first(unusable)}. Repair or remove them."
+            f"{limit:g}: {_name_first(unusable)}. Repair or remove them, or allow more: "
+            f"--set validator.max_excluded_fraction={math.ceil(100 * len(unusable) / num_found) / 100:g}."
         )
         yield _error("too_many_excluded", message)
     if others:
-        message = f"{len(others)} of {num_found} files are left out: {_name_first(others)}."
-        yield _warning("excluded", message)
+        rules = dict.fromkeys(entry["rule"] for entry in others)
+        remedies = " ".join(remedy for rule, remedy in REMEDIES.items() if rule in rules)
+        message = f"{len(others)} of {num_found} files are left out: {_name_first(others)}. {remedies}"
+        yield _warning("excluded", message.rstrip())
     if conflicting := [*conflicting, *statistics["label_conflicts"]]:
         message = (
-            f"{len(conflicting)} files show what looks the same under several labels: {_name_first(conflicting)}. Sort "
-            "them. Where photos of one camera only look alike, examples.near_duplicate_bits=0 compares whole files."
+            f"{len(conflicting)} files show what looks the same under several labels: {_name_first(conflicting)}. "
+            f"Decide which is right: {LABEL}. Where photos of one camera only look alike, compare whole files: --set "
+            "examples.near_duplicate_bits=0."
         )
         yield _warning("conflicting_label", message)
 
@@ -212,7 +239,8 @@ def _check_schema(statistics: Statistics, schema: Schema, options: ValidatorOpti
         message = f"classes {gone} of the schema are not in the data. {ACCEPT}"
         yield _error("schema_class_missing", message)
     if new := [name for name in received if name not in known]:
-        yield _error("schema_class_new", f"classes {new} are not in the schema. {ACCEPT}")
+        message = f"classes {new} are not in the schema. {ACCEPT} A slip in a decision is taken back: python -m "
+        yield _error("schema_class_new", f"{message}pipelines labels undo PHOTO.")
     if unseen := [name for name in _list_formats(statistics) if name not in schema["formats"]]:
         yield _warning("unseen_format", f"formats {unseen} are not in the schema. {ACCEPT}")
     train, limit = statistics["splits"]["train"], options.max_drift
@@ -221,12 +249,42 @@ def _check_schema(statistics: Statistics, schema: Schema, options: ValidatorOpti
         "brightness": jensen_shannon(dict(enumerate(brightness)), dict(enumerate(reference))),
         "label": jensen_shannon(train["per_class"], schema["label_distribution"]),
     }
+    remedies = {
+        "brightness": f"Photos are {_compare_brightness(brightness, reference)} than before: look at the new ones.",
+        "label": f"{_name_most_changed(train['per_class'], schema['label_distribution'])}: add photos of the others, "
+        "or --set trainer.class_weights=balanced.",
+    }
     for name in [key for key, drift in drifts.items() if drift > limit]:
         message = (
             f"the {name} distribution of train is {drifts[name]:.3f} bits from the schema's "
-            f"(Jensen-Shannon), more than max_drift={limit:g}. {ACCEPT}"
+            f"(Jensen-Shannon), more than max_drift={limit:g}. {remedies[name]} {ACCEPT}"
         )
         yield _warning(f"{name}_drift", message)
+
+
+def _find_more(count: int) -> str:
+    """Return where photos that are missing come from; about as many are to be labelled until those are among them."""
+    return f"To find some among photos without labels: python -m pipelines select --input FOLDER --count {count}."
+
+
+def _enlarge(split: str) -> str:
+    """Return what to do where a split has too few examples."""
+    if split == "train":
+        return "Add photos, or label some: " + LABEL + "."
+    return f"Add photos, or enlarge its share where the source has no splits: --set examples.{split}_fraction=0.2."
+
+
+def _compare_brightness(now: Sequence[int], before: Sequence[int]) -> str:
+    """Return whether photos are `brighter` or `darker` on average, by histograms of equal bins."""
+    means = [sum(bin_ * n for bin_, n in enumerate(counts)) / max(sum(counts), 1) for counts in (now, before)]
+    return "brighter" if means[0] > means[1] else "darker"
+
+
+def _name_most_changed(counts: Mapping[str, int], before: Mapping[str, float]) -> str:
+    """Return the class whose share has grown most, and from what to what."""
+    total = max(sum(counts.values()), 1)
+    name = max(counts, key=lambda key: counts[key] / total - before.get(key, 0))
+    return f"Most grew {name}, from {before.get(name, 0):.0%} to {counts[name] / total:.0%}"
 
 
 def _error(rule: str, message: str) -> Anomaly:

@@ -51,6 +51,13 @@ _SIGNATURE, _LIMITS = "images", "limits"
 _OF_LIMITS = f"embedding_(?!pool)|{_LIMITS}/|StatefulPartitionedCall"
 """What makes the outputs of pooled maps and probabilities, by the names of its tensors; the last are the outputs."""
 
+_FLOAT16 = {
+    "weight_tensor_config": {"num_bits": 16, "dtype": "FLOAT"},
+    "compute_precision": "FLOAT",
+    "explicit_dequantize": True,
+}
+"""Weights as float16, from which the runtime makes float32 when it loads the file."""
+
 _LARGE_MAP, _LARGE_MAP_QUANTILE = 10_000, 0.9
 _ROOM = 1.25
 _FOLDING_TOLERANCE = 1e-3  # of a probability: float32 sums in another order
@@ -103,8 +110,8 @@ def convert(
         float32.write_bytes(_convert(saved))
         contents = {
             "float32": float32.read_bytes(),
-            "float16": _convert(saved, tf.float16),
-            "dynamic": _quantize(float32, [*recipe.dynamic_wi8_afp32(), *_plan_limits()]),
+            "float16": _quantize(float32, [_plan("*", "float_casting", op_config=_FLOAT16)]),
+            "dynamic": _quantize(float32, _plan_dynamic()),
             "int8": _quantize_int8(float32, calibration_images),
         }
     paths = {kind: out_dir / f"{spec['model_name']}_{kind}.tflite" for kind in KINDS}
@@ -169,12 +176,8 @@ def _save(network: keras.Model, limits: Limits, folder: Path) -> None:
     tf.saved_model.save(module, str(folder), signatures={_SIGNATURE: signature})
 
 
-def _convert(folder: Path, weights: tf.DType = tf.float32) -> bytes:
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=[_SIGNATURE])
-    if weights != tf.float32:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.target_spec.supported_types = [weights]
-    return converter.convert()
+def _convert(folder: Path) -> bytes:
+    return tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=[_SIGNATURE]).convert()
 
 
 def _quantize(path: Path, plan: list[dict[str, Any]], ranges: dict[str, Any] | None = None) -> bytes:
@@ -184,16 +187,28 @@ def _quantize(path: Path, plan: list[dict[str, Any]], ranges: dict[str, Any] | N
     return bytes(result.quantized_model)
 
 
+def _plan_dynamic() -> list[dict[str, Any]]:
+    """Quantize weights alone, as every runtime since 2.14 reads them, and fast.
+
+    That one takes the weights of a FULLY_CONNECTED for one scale each, whatever the file says. No runtime has a fast
+    DEPTHWISE_CONV_2D of int8 weights and float32 activations: its few weights stay in float32.
+    """
+    (of_all,) = recipe.dynamic_wi8_afp32()
+    weights = {**of_all["op_config"]["weight_tensor_config"], "granularity": "TENSORWISE"}
+    of_one_scale = {**of_all["op_config"], "weight_tensor_config": weights}
+    return [
+        of_all,
+        _plan("FULLY_CONNECTED", of_all["algorithm_key"], op_config=of_one_scale),
+        _plan("DEPTHWISE_CONV_2D", "no_quantize"),
+        *_plan_limits(),
+    ]
+
+
 def _plan_limits() -> list[dict[str, Any]]:
     """Leave the limits and the softmax in float32, which rounds no probability to 0; large weights as float16."""
-    casting = {
-        "weight_tensor_config": {"num_bits": 16, "dtype": "FLOAT"},
-        "compute_precision": "FLOAT",
-        "explicit_dequantize": True,
-    }
     return [
         _plan("*", "no_quantize", regex=_OF_LIMITS),
-        _plan("FULLY_CONNECTED", "float_casting", regex=_OF_LIMITS, op_config=casting),
+        _plan("FULLY_CONNECTED", "float_casting", regex=_OF_LIMITS, op_config=_FLOAT16),
     ]
 
 

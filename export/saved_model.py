@@ -66,8 +66,11 @@ def save(
     module.weights = [variable.value for variable in network.variables]
     module.labels, module.limits = labels, describe
     signatures = {
-        "serving_default": tf.function(classify_bytes, [tf.TensorSpec([None], tf.string, "image_bytes")]),
-        "images": tf.function(classify_images, [tf.TensorSpec([None, size_px, size_px, 3], tf.uint8, "images")]),
+        name: tf.function(function, [tensor], autograph=False)  # there is no Python to convert, and it takes seconds
+        for name, function, tensor in (
+            ("serving_default", classify_bytes, tf.TensorSpec([None], tf.string, "image_bytes")),
+            ("images", classify_images, tf.TensorSpec([None, size_px, size_px, 3], tf.uint8, "images")),
+        )
     }
     tf.saved_model.save(module, str(out_dir), signatures=signatures)
     _replace_uuid(out_dir / "fingerprint.pb")

@@ -1,4 +1,4 @@
-"""The command line: `python -m pipelines run | compare | infer | review | show | list | prune | rollback | …`.
+"""The command line: `python -m pipelines run | compare | infer | review | labels | show | list | prune | rollback | …`.
 
 Exit status: 0 when the model is pushed (or nothing had to be done), 1 when something failed, 2 for a wrong command,
 3 when the run finished and the model was not pushed, 130 when it was interrupted, 141 when nobody reads what it prints.
@@ -33,6 +33,7 @@ from pipelines.declaration import Step
 from pipelines.flowers import STEPS
 from pipelines.folders import Folders
 from pipelines.kubeflow import KubeflowOptions
+from pipelines.labels import command as labels
 from pipelines.local_runner import Selection
 from pipelines.review import command as review
 from pipelines.runs import list_runs
@@ -176,7 +177,9 @@ def _review(options: argparse.Namespace, folders: Folders) -> int:
 
 def _show(options: argparse.Namespace, folders: Folders) -> int:
     origin = show.read_lineage(open_models(folders.models), options.model_name, options.version)
-    if options.json:
+    if options.decisions:
+        print(show.as_lines(show.read_model_decisions(origin, folders.store)))
+    elif options.json:
         print(json.dumps({"model_name": options.model_name, **origin}, indent=2))
     else:
         print(show.as_tree(options.model_name, origin))
@@ -256,7 +259,7 @@ def _parser() -> argparse.ArgumentParser:
     named = argparse.ArgumentParser(add_help=False)
     named.add_argument("--model-name", default="flowers", help="default: flowers")
     commands = parser.add_subparsers(
-        required=True, metavar="run|compare|infer|review|show|list|prune|rollback|fetch|compile"
+        required=True, metavar="run|compare|infer|review|labels|show|list|prune|rollback|fetch|compile"
     )
 
     overrides = argparse.ArgumentParser(add_help=False)
@@ -287,6 +290,8 @@ def _parser() -> argparse.ArgumentParser:
     infer.add_argument("beam_options", nargs="*", metavar="-- BEAM_OPTION", help="such as --runner=DataflowRunner")
     infer.set_defaults(command=_infer)
 
+    labels.add_parser(commands, common)
+
     review_ = commands.add_parser(
         "review", parents=[common, overrides], help="a page to decide on photos whose labels are doubted or missing"
     )
@@ -295,7 +300,9 @@ def _parser() -> argparse.ArgumentParser:
 
     show_ = commands.add_parser("show", parents=[common, named], help="where a pushed model comes from")
     show_.add_argument("version", nargs="?", type=int, help="default: the newest")
-    show_.add_argument("--json", action="store_true")
+    shown = show_.add_mutually_exclusive_group()
+    shown.add_argument("--json", action="store_true")
+    shown.add_argument("--decisions", action="store_true", help="the labels that people decided")
     show_.set_defaults(command=_show)
 
     list_ = commands.add_parser("list", parents=[common], help="all runs")

@@ -15,17 +15,19 @@ made here is uploaded; what others made is found by its manifest, and its files 
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from components.artifacts.manifest import (
     MANIFEST,
     MISSING,
     File,
     Manifest,
+    Origin,
     Output,
     Reference,
     read_fallback,
@@ -85,6 +87,27 @@ class ArtifactStore:
     def newest(self, step: str) -> Artifact | None:
         """Return the newest artifact of a step."""
         return next(iter(self._newest_first(step)), None)
+
+    def find_similar(self, step: str, origin: Origin, *, varying: Collection[str]) -> Artifact | None:
+        """Return the newest intact artifact on this machine that was made from an origin but for what varies.
+
+        Args:
+            step: that made it.
+            origin: with the digest of each input.
+            varying: parameters of inputs, or keys of the origin, in which it may differ.
+        """
+
+        def describe(inputs: Mapping[str, Any], of: Mapping[str, Any]) -> dict[str, Any]:
+            whole = {**{name: of.get(name) for name in Origin.__annotations__ if name != "inputs"}, **inputs}
+            return {name: value for name, value in whole.items() if name not in varying}
+
+        wanted = describe(origin["inputs"], origin)
+        for artifact in self._newest_first(step):
+            manifest = artifact.manifest
+            inputs = {parameter: reference["digest"] for parameter, reference in manifest["inputs"].items()}
+            if not artifact.is_missing and describe(inputs, manifest) == wanted and self._remove_damaged(artifact):
+                return artifact
+        return None
 
     def get(self, reference: Reference) -> Artifact | None:
         """Return the artifact that a manifest refers to, if it is intact."""

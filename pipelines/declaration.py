@@ -26,6 +26,11 @@ class Step:
         libraries: packages, beside those of every step (`fingerprint.LIBRARIES`), whose version decides the result.
         state: parameter name to the folder, kept between runs, that the step reads and writes. A step with state is run
             every time and finds out itself whether there is anything to do.
+        incremental: parameters of inputs, `source` or `options` that may change while most of the output stays as it
+            was. The step is passed `earlier_dir`, the newest of its outputs that differs in nothing else, or `None`.
+        is_background: whether the local runner goes on with the steps that follow while this one is running, up to the
+            one that needs its output.
+        is_timed: whether the step measures time, so that nothing may run in the background meanwhile.
         resumable: whether the step goes on from what a killed attempt left in its output folder.
         is_distributed: whether the step can use several workers: it is passed `cluster`, the workers or `None`.
         accepts_missing: whether the step does without an input that is not available (it holds `missing.json`);
@@ -46,6 +51,9 @@ class Step:
     programs: Sequence[str] = ()
     libraries: Sequence[str] = ()
     state: Mapping[str, str] = field(default_factory=dict)
+    incremental: Sequence[str] = ()
+    is_background: bool = False
+    is_timed: bool = False
     resumable: bool = False
     is_distributed: bool = False
     accepts_missing: bool = False

@@ -61,6 +61,7 @@ def execute(
     state: Mapping[str, Path | Store],
     cluster: "Cluster | None",
     out_dir: Path,
+    earlier_dir: Path | None = None,
 ) -> Output:
     """Call a step's function and return the manifest of its output, still without its files.
 
@@ -73,6 +74,7 @@ def execute(
         state: what is kept between runs, a folder or a URL, by parameter.
         cluster: the workers of a step that is distributed.
         out_dir: the folder that the step writes to.
+        earlier_dir: an earlier output of a step that is incremental.
 
     Raises:
         ComponentError: the step cannot go on; a `StorageError` where a disk is full or cannot be written to, whichever
@@ -80,8 +82,9 @@ def execute(
     """
     started = time.monotonic()
     workers = {"cluster": cluster} if step.is_distributed else {}
+    earlier = {"earlier_dir": earlier_dir} if step.incremental else {}
     try:
-        summary = load(step.function)(**inputs, **options, **state, **workers, out_dir=out_dir)
+        summary = load(step.function)(**inputs, **options, **state, **workers, **earlier, out_dir=out_dir)
     except Exception as exc:
         states = [str(store) for store in state.values()]
         folders: list[str | Path] = [

@@ -1,4 +1,4 @@
-"""Runs a declared pipeline on this machine, one step after another, in one process.
+"""Runs a declared pipeline on this machine, one step after another, in one process; some beside those that follow.
 
 Reads a declaration and a configuration; writes artifacts below `<runs>/artifacts` and a folder for each run beside
 them. A step whose code, options and inputs are those of an earlier artifact is not run again. A run that was killed is
@@ -10,8 +10,11 @@ Where the runs are kept at a URL, steps work in a local folder, and what they ma
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from components.artifacts.manifest import Origin, Reference, read_fallback
@@ -78,8 +81,9 @@ def run(
         record = Run(folders, config, sources=sources, reused=reused)
         try:
             runner = _Runner(steps, config, folders, selection.forced, sources, cluster, reused, record)
-            for step in selected:
-                runner.run_step(step)
+            with runner.background():
+                for step in selected:
+                    runner.start_step(step)
             runner.mend(SHOWN.keys() & runner.artifacts.keys())
             record.finish(runner.artifacts, has_report=steps[-1].name in runner.artifacts)
         except BaseException as exc:
@@ -102,9 +106,35 @@ class _Runner:
     record: Run
     artifacts: dict[str, Artifact] = field(init=False)
     remade: set[str] = field(default_factory=set)
+    lock: Any = field(default_factory=RLock)
+    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "background"))
+    running: dict[str, Future[Artifact]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.artifacts = dict(self.reused)
+
+    @contextmanager
+    def background(self) -> Iterator[None]:
+        """Wait at the end for the steps that are running in the background, also where another one fails."""
+        try:
+            yield
+            self._wait_for(tuple(self.running))
+        finally:
+            if names := [name for name, step in self.running.items() if not step.done()]:
+                log.info("waiting for what is running in the background: %s", ", ".join(names))
+            self.pool.shutdown(cancel_futures=True)
+
+    def start_step(self, step: Step) -> None:
+        """Run a step, or let it run in the background, once what it needs is there."""
+        self._wait_for(tuple(self.running) if step.is_timed else step.inputs.values())
+        if step.is_background:
+            self.running[step.name] = self.pool.submit(self.run_step, step)
+        else:
+            self.run_step(step)
+
+    def _wait_for(self, names: Iterable[str]) -> None:
+        for name in self.running.keys() & set(names):
+            self.running.pop(name).result()
 
     def run_step(self, step: Step) -> Artifact:
         """Take the output of a step from the store or make it, and record it."""
@@ -112,7 +142,8 @@ class _Runner:
         artifact, reason = self._find_or_make(step)
         self.artifacts[step.name] = artifact
         _warn_of_fallback(step, artifact)
-        self.record.add(step.name, artifact, reason=reason, seconds=round(time.monotonic() - started, 2))
+        with self.lock:
+            self.record.add(step.name, artifact, reason=reason, seconds=round(time.monotonic() - started, 2))
         return artifact
 
     def mend(self, names: Iterable[str]) -> bool:
@@ -122,6 +153,10 @@ class _Runner:
             ComponentError: the step is not one of this run.
             StorageError: the new output is damaged, too.
         """
+        with self.lock:
+            return self._mend(names)
+
+    def _mend(self, names: Iterable[str]) -> bool:
         used = {artifact.path: artifact for artifact in map(self.artifacts.__getitem__, names)}
         damaged = [artifact for artifact in used.values() if not self.folders.store.verify(artifact)]
         for artifact in damaged:
@@ -173,6 +208,8 @@ class _Runner:
             reason = "forced" if is_forced else _find_reason(step, origin, before or store.newest(step.name))
             log.info("%s: started (%s)", step.name, reason)
             partial = store.start(step.name, key, keep=step.resumable and not is_forced)
+            varying = step.incremental
+            earlier = store.find_similar(step.name, origin, varying=varying) if varying and not is_forced else None
             states = {name: self.folders.state(name) for name in step.state.values()}
             with open_state(step, states) as state, heartbeat(step.name):
                 output = execute(
@@ -184,6 +221,7 @@ class _Runner:
                     state=state,
                     cluster=self.cluster,
                     out_dir=partial,
+                    earlier_dir=earlier.path if earlier else None,
                 )
             if before and before.fallback and read_fallback(output) and store.verify(before):
                 # The same fallback, though the failure may be worded in another way: what follows stays cached.

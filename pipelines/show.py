@@ -1,13 +1,15 @@
 """What a person wants to know afterwards: where a pushed model comes from, and which runs there were."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from components.artifacts.manifest import Lineage, read_fallback
+from components.artifacts.labels import AppliedDecision, read_applied
+from components.artifacts.manifest import Lineage, Reference, read_fallback
 from components.artifacts.push import PushedOrigin
 from components.errors import PushError
 from components.storage.files import read_json
 from components.storage.models import LINEAGE, ModelStore
+from pipelines.artifact_store import ArtifactStore
 from pipelines.runs import RunRecord
 
 
@@ -62,6 +64,46 @@ def as_tree(model_name: str, origin: PushedOrigin) -> str:
     return "\n".join([title, *(f"FALLBACK: {step}: {reason}" for step, reason in fallbacks.items()), *lines])
 
 
+def read_model_decisions(origin: PushedOrigin, store: ArtifactStore) -> list[AppliedDecision]:
+    """Read which decisions of people a pushed model has learned from.
+
+    Raises:
+        PushError: the examples that it has learned from are no longer there.
+    """
+    examples = _find(origin["model"], "examples")
+    reference: Reference = {name: examples[name] for name in Reference.__annotations__}  # type: ignore[literal-required, assignment, misc]
+    artifact = store.get(reference)
+    if artifact is None:
+        raise PushError(
+            f"The decisions lie with the examples of the model, and {store.root}/examples/{examples['key']} is not "
+            "there. Give the folder of its runs: --runs-dir"
+        )
+    return read_applied(store.fetch(artifact).path)
+
+
+def as_lines(decisions: Iterable[AppliedDecision]) -> str:
+    """List decisions, a line each: the photo, the label of its source, the decided one, by whom, when and why."""
+    rows = [
+        (
+            decision["photo"],
+            f"{decision['given_label'] or 'no label'} → {decision['label'] or 'none of the classes'}",
+            decision["who"],
+            decision["when"],
+            decision["why"],
+        )
+        for decision in decisions
+    ]
+    return _align(rows) if rows else "It has learned from no decision."
+
+
+def _find(node: Lineage, step: str) -> Lineage:
+    """Return the artifact of a step in the lineage of another; its own where it has none."""
+    if node["step"] == step:
+        return node
+    found = [_find(child, step) for child in node.get("inputs", {}).values()]
+    return next((child for child in found if child["step"] == step), node)
+
+
 def _accuracy(run_dir: Path) -> str:
     try:
         return f"{read_json(run_dir / 'metrics.json')['accuracy']:.4f}"
@@ -79,6 +121,10 @@ def as_table(records: Iterable[RunRecord], runs_dir: Path) -> str:
         data = record.get("config", {}).get("examples", {}).get("source", "–")
         fallbacks = f" (fallback: {', '.join(record['fallbacks'])})" if record.get("fallbacks") else ""
         rows.append((record["run"], record["status"], seconds, _accuracy(runs_dir / record["run"]), data + fallbacks))
+    return _align(rows)
+
+
+def _align(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -77,6 +77,8 @@ class PhotoRow(TypedDict):
         height: in pixels, upright.
         brightness: mean of the grey values, 0–1.
         contrast: standard deviation of the grey values, 0–1.
+        hash: difference hash, 32 hexadecimal digits.
+        colour: mean RGB, 0–255.
     """
 
     filename: str
@@ -88,6 +90,8 @@ class PhotoRow(TypedDict):
     height: int
     brightness: float
     contrast: float
+    hash: str
+    colour: list[int]
 
 
 class IndexRow(PhotoRow):

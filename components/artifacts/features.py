@@ -1,16 +1,20 @@
 """A backbone's features of each example: `<shard>.view<k>.npz`, written atomically.
 
-Each holds `features` `float16 [N, D]` and `labels` `int64 [N]` of one shard. View 0 is the clean photo, the others are
-augmented. With view 0 there are `embeddings` `float16 [N, E]`, see `export.embedding`.
+Each holds `features` `float16 [N, D]`, `labels` `int64 [N]` and `photos` `uint8 [N, 32]`, their SHA-256, of one shard.
+View 0 is the clean photo, the others are augmented. With view 0 there are `embeddings` `float16 [N, E]`, see
+`export.embedding`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.storage.files import atomic_write
+
+_DIGEST_BYTES = 32
 
 
 def features_path(features_dir: Path, shard: Path, view: int) -> Path:
@@ -20,13 +24,15 @@ def features_path(features_dir: Path, shard: Path, view: int) -> Path:
 
 def write_features(
     path: Path,
-    features: NDArray[np.float32],
+    features: NDArray[np.floating],
     labels: NDArray[np.int64],
     *,
-    embeddings: NDArray[np.float32] | None = None,
+    photos: Sequence[str] = (),
+    embeddings: NDArray[np.floating] | None = None,
 ) -> None:
-    """Write the features `[N, D]` of one view of a shard, and its embeddings `[N, E]` if any."""
-    arrays = {"features": features.astype(np.float16), "labels": labels}
+    """Write the features `[N, D]` of one view of a shard, its photos' SHA-256, and its embeddings `[N, E]` if any."""
+    digests = np.frombuffer(b"".join(map(bytes.fromhex, photos)), np.uint8).reshape(-1, _DIGEST_BYTES)
+    arrays = {"features": features.astype(np.float16), "labels": labels, "photos": digests}
     if embeddings is not None:
         arrays["embeddings"] = embeddings.astype(np.float16)
     with atomic_write(path) as temporary, temporary.open("wb") as file:
@@ -42,6 +48,36 @@ def read_features(features_dir: Path, split: str) -> tuple[NDArray[np.float32], 
         columns.append(np.concatenate([file["features"] for file in files]).astype(np.float32))
         labels = np.concatenate([file["labels"] for file in files])
     return np.stack(columns, axis=1), labels
+
+
+class KnownFeatures:
+    """Features of one view that were computed before, by photo.
+
+    Args:
+        features_dir: an earlier output of the step; `None` for none.
+        view: of the photos.
+    """
+
+    def __init__(self, features_dir: Path | None, view: int) -> None:
+        self._rows: dict[bytes, tuple[Path, int]] = {}
+        for path in sorted(features_dir.glob(f"*.view{view}.npz")) if features_dir else ():
+            with np.load(path) as file:
+                self._rows |= {digest.tobytes(): (path, row) for row, digest in enumerate(file["photos"])}
+
+    def __contains__(self, sha256: str) -> bool:
+        return bytes.fromhex(sha256) in self._rows
+
+    def read(self, sha256: str) -> dict[str, NDArray[np.float16]]:
+        """Read the features `float16 [D]` of a photo, and its embedding `float16 [E]` if any."""
+        path, row = self._rows[bytes.fromhex(sha256)]
+        return {name: array[row] for name, array in _load(path).items() if name in ("features", "embeddings")}
+
+
+@lru_cache(maxsize=4)
+def _load(path: Path) -> Mapping[str, NDArray[np.float16]]:
+    """Load a file; photos are in the order of their digests, so the next one is most often in the same."""
+    with np.load(path) as file:
+        return dict(file)
 
 
 def read_clean(

@@ -54,6 +54,15 @@ class AppliedDecision(Decision):
     given_label: str | None
 
 
+class AppliedCounts(TypedDict):
+    """How many labels were changed, or confirmed; how many photos without one got one, and how many are no class."""
+
+    changed: int
+    confirmed: int
+    added: int
+    none_of_these: int
+
+
 def add_decisions(path: Path, decisions: Sequence[Decision]) -> None:
     """Add decisions at the end of a file, which is made where there is none.
 
@@ -68,12 +77,14 @@ def add_decisions(path: Path, decisions: Sequence[Decision]) -> None:
         _check(decision)
     path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.exists()
-    content = "".join(json.dumps(decision, ensure_ascii=False) + "\n" for decision in decisions).encode()
+    content = "".join(json.dumps(decision, ensure_ascii=False) + "\n" for decision in decisions)
+    # What is no UTF-8 in a file's name is written as JSON's escape of it.
+    encoded = content.encode(errors="backslashreplace")
     with path.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         size = _cut_torn_line(file, path)
         try:
-            file.write(content)
+            file.write(encoded)
             file.flush()
             os.fsync(file.fileno())
         except OSError:
@@ -137,6 +148,21 @@ def write_applied(out_dir: Path, applied: Iterable[AppliedDecision]) -> None:
     """Write which decisions a folder of examples bears."""
     with (out_dir / _APPLIED_FILE).open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(decision) + "\n" for decision in applied)
+
+
+def count_applied(applied: Iterable[AppliedDecision]) -> AppliedCounts:
+    """Count what decisions did to the labels of the source."""
+    counts = AppliedCounts(changed=0, confirmed=0, added=0, none_of_these=0)
+    for decision in applied:
+        if decision["label"] is None:
+            counts["none_of_these"] += 1
+        elif decision["given_label"] is None:
+            counts["added"] += 1
+        elif decision["label"] == decision["given_label"]:
+            counts["confirmed"] += 1
+        else:
+            counts["changed"] += 1
+    return counts
 
 
 def is_class_name(name: str) -> bool:

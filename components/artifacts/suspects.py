@@ -1,7 +1,7 @@
 """Labels of train that are doubted, `suspects.jsonl`, and photos unlike the others, `outliers.jsonl`.
 
-A line is a JSON object. Suspects: every photo that a classifier which has not learned from it would rather give another
-label, the most suspect first. Outliers: the strangest first.
+A line is a JSON object. Suspects: every photo for which another label is more probable, by a classifier which has not
+learned from it, the most suspect first. Outliers: the strangest first.
 """
 
 import json
@@ -16,7 +16,7 @@ _OUTLIERS_FILE = "outliers.jsonl"
 
 
 class Suspect(TypedDict):
-    """A doubted label: the photo's path below the source, class names, the probability of all other labels, 0–1.
+    """A doubted label: the photo's path below the source, class names, and the probability, 0–1, that it is wrong.
 
     `is_suspect` is one that is improbable enough to be looked at.
     """

@@ -14,6 +14,7 @@ from components.artifacts.labels import (
     NONE,
     AppliedDecision,
     Decision,
+    count_applied,
     find_current,
     read_decisions,
 )
@@ -100,16 +101,13 @@ def correct(candidates: Sequence[Candidate], class_names: Sequence[str], labels:
 
 
 def _log(applied: Sequence[AppliedDecision], *, num_elsewhere: int, new: Sequence[str]) -> None:
-    none = sum(each["label"] is None for each in applied)
-    added = sum(each["given_label"] is None and each["label"] is not None for each in applied)
-    same = sum(each["label"] is not None and each["label"] == each["given_label"] for each in applied)
-    changed = len(applied) - added - none - same
+    counts = count_applied(applied)
     log.info(
         "examples: decisions of people: %d labels changed, %d confirmed, %d photos added, %d none of the classes%s%s",
-        changed,
-        same,
-        added,
-        none,
+        counts["changed"],
+        counts["confirmed"],
+        counts["added"],
+        counts["none_of_these"],
         f"; {num_elsewhere} are on photos that are not here" if num_elsewhere else "",
         f"; classes that the source does not have: {', '.join(new)}" if new else "",
     )

@@ -75,20 +75,50 @@ class Candidate:
             "height": self.height,
             "brightness": self.brightness,
             "contrast": self.contrast,
+            "hash": self.hash.hex(),
+            "colour": list(self.colour),
         }
+
+    @staticmethod
+    def from_row(row: PhotoRow, photo: Photo) -> "Candidate":
+        """Return the candidate of a photo from a row that an earlier examination of the same file made."""
+        red, green, blue = row["colour"]
+        return Candidate(
+            name=photo.name,
+            label=photo.label,
+            split=photo.split,
+            sha256=row["sha256"],
+            format=row["format"],
+            width=row["width"],
+            height=row["height"],
+            brightness=row["brightness"],
+            contrast=row["contrast"],
+            hash=bytes.fromhex(row["hash"]),
+            colour=(red, green, blue),
+        )
 
 
 Examined = tuple[Candidate | Exclusion, bytes]
 """The result for one photo, and its encoded bytes in a format that is served; none where it is excluded."""
 
 
-def examine(photos: Iterable[Photo]) -> Iterator[Examined]:
-    """Examine photos with all processors, in their order."""
-    examiner = make_examiner()
+def examine(
+    photos: Iterable[Photo], *, recall: Callable[[Photo], Examined | None] = lambda photo: None
+) -> Iterator[Examined]:
+    """Examine photos with all processors, in their order.
+
+    Args:
+        photos: are read as they are needed.
+        recall: returns what is known of a photo from an earlier examination, or `None`.
+    """
+
+    def examine_one(photo: Photo) -> Examined:
+        return recall(photo) or make_examiner()(photo)
+
     remaining = iter(photos)
     with ThreadPoolExecutor() as threads:
         while batch := list(islice(remaining, _BATCH_SIZE)):
-            yield from threads.map(examiner, batch)
+            yield from threads.map(examine_one, batch)
 
 
 @cache

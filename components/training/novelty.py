@@ -37,6 +37,14 @@ class Moments:
         self._sums = self._sums + members.T @ rows
         self._products = self._products + rows.T @ rows
 
+    def __add__(self, other: "Moments") -> "Moments":
+        """Return the moments of the photos of both."""
+        both = Moments(num_classes=len(self._counts))
+        both._counts = self._counts + other._counts
+        both._sums = self._sums + other._sums
+        both._products = self._products + other._products
+        return both
+
     def describe(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Return counts `[C]`, means `[C, E]` (0 of a class without photos) and the covariance `[E, E]` within."""
         means = self._sums / np.maximum(self._counts, 1)[:, np.newaxis]

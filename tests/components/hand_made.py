@@ -20,6 +20,8 @@ def make_row(split: str = "train", label: int = 0, **changes: Any) -> IndexRow:
         "height": 240,
         "brightness": 0.5,
         "contrast": 0.2,
+        "hash": "0" * 32,
+        "colour": [0, 0, 0],
         "shard": "",
         "offset": 0,
         "length": 0,
@@ -46,5 +48,6 @@ def write(folder: Path, rows: Sequence[IndexRow], **changes: Any) -> Path:
     }
     folder.mkdir(exist_ok=True)
     write_examples(folder, Examples(**examples | changes))
+    (folder / "index.jsonl").unlink(missing_ok=True)
     write_index(folder, rows)
     return folder

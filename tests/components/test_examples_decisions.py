@@ -10,6 +10,7 @@ import pytest
 from components import examples
 from components.artifacts.examples import read_examples, read_index
 from components.artifacts.labels import add_decisions, read_applied
+from components.data.examination import make_examiner
 from components.errors import DataError
 from components.examples import ExamplesOptions
 from tests.components.artifacts.test_labels import decide
@@ -43,11 +44,15 @@ def decide_on(labels: Path) -> Decide:
     return decide_
 
 
-def build(source: Path | str, out_dir: Path, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def build(
+    source: Path | str, out_dir: Path, *, earlier_dir: Path | None = None, **options: Any
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Return the label of each photo, the exclusions by file, and the summary."""
     out_dir.mkdir()
     options = {name: str(value) for name, value in options.items()}
-    summary = examples.build(out_dir=out_dir, options=ExamplesOptions(source=str(source), **options))
+    summary = examples.build(
+        out_dir=out_dir, options=ExamplesOptions(source=str(source), **options), earlier_dir=earlier_dir
+    )
     description = read_examples(out_dir)
     names = description["class_names"]
     found = {row["filename"]: (names[row["label"]], row["split"]) for row in read_index(out_dir)}
@@ -148,3 +153,25 @@ def test_what_is_decided_makes_the_examples_again_and_who_did_not(
     decide_on(folder / "aster/0000.jpg", "rose", who="ben")
     assert describe(labels=str(labels)) == after
     assert describe(labels=str(labels), unlabelled=str(folder)) != after
+
+
+def test_photos_that_were_examined_before_are_not_decoded_again(
+    folder: Path, more: Path, labels: Path, decide_on: Decide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, _, _ = build(folder, tmp_path / "before", labels="")
+    decide_on(folder / "aster/0000.jpg", "rose")
+    decide_on(more / "monday/0500.jpg", "rose")
+    expected, _, _ = build(folder, tmp_path / "expected", labels=labels, unlabelled=more)
+
+    examiner, decoded = make_examiner(), []
+    monkeypatch.setattr(
+        "components.data.examination.make_examiner", lambda: lambda photo: decoded.append(photo.name) or examiner(photo)
+    )
+    again, _, summary = build(
+        folder, tmp_path / "again", labels=labels, unlabelled=more, earlier_dir=tmp_path / "before"
+    )
+    assert decoded == [f"{more}/monday/0500.jpg"]
+    assert summary["num_reused"] == 60
+    assert again == expected != found
+    for path in (tmp_path / "expected").iterdir():
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()

@@ -1,17 +1,17 @@
 """Features of drawn flowers through a small backbone: their numbers, their views, and a step that was cut short."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from components import features
 from components.artifacts.backbone import WEIGHTS_FILE
-from components.artifacts.examples import read_examples, shards, write_examples
+from components.artifacts.examples import IndexRow, read_examples, read_index, shards, write_examples, write_index
 from components.artifacts.features import read_features
 from components.data import transform
 from components.data.transform import TransformOptions
@@ -19,7 +19,10 @@ from components.features import FeaturesOptions
 from components.training import networks
 
 
-def extract(examples_dir: Path, model_dir: Path, out_dir: Path, **options: Any) -> dict[str, Any]:
+def extract(
+    examples_dir: Path, model_dir: Path, out_dir: Path, *, earlier_dir: Path | None = None, **options: Any
+) -> dict[str, Any]:
+    out_dir.mkdir(exist_ok=True)
     settings = {"num_augmented_views": 1, "batch_size": 8, "precision": "float32"} | options
     return features.extract(
         examples_dir=examples_dir,
@@ -28,6 +31,7 @@ def extract(examples_dir: Path, model_dir: Path, out_dir: Path, **options: Any) 
         out_dir=out_dir,
         options=FeaturesOptions(**settings),
         transform=TransformOptions(),
+        earlier_dir=earlier_dir,
     )
 
 
@@ -105,28 +109,70 @@ def test_more_views_are_more_files_and_the_first_ones_stay_as_they_were(
 
 
 def test_several_shards_are_read_in_their_order(
-    examples_dir: Path, model_dir: Path, features_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parted: Path, model_dir: Path, features_dir: Path, tmp_path: Path
 ) -> None:
-    parted = shutil.copytree(examples_dir, tmp_path / "examples")
-    (shard,) = shards(parted, "train")
-    records = list(tf.data.TFRecordDataset(str(shard)).as_numpy_iterator())
-    described = read_examples(parted)
-    described["splits"]["train"]["shards"] = [f"train-{number:05d}-of-00002.tfrecord" for number in range(2)]
-    write_examples(parted, described)
-    for path, part in zip(shards(parted, "train"), (records[:20], records[20:]), strict=True):
-        with tf.io.TFRecordWriter(str(path)) as writer:
-            for record in part:
-                writer.write(record)
-    calls: list[int] = []
-    parse = transform.parse
-    monkeypatch.setattr(transform, "parse", lambda *args, **options: calls.append(1) or parse(*args, **options))
-    extract(parted, model_dir, tmp_path / "features", num_augmented_views=0)
-    assert len(calls) == 1, "one pipeline, or each shard would leave its own behind"
+    extract(parted, model_dir, tmp_path / "features")
+    assert len(list((tmp_path / "features").glob("train-*.view0.npz"))) == 2
     found, labels = read_features(tmp_path / "features", "train")
     expected, expected_labels = read_features(features_dir, "train")
     np.testing.assert_array_equal(labels, expected_labels)
     # Batches are cut elsewhere, so the last bit of a sum may differ.
-    np.testing.assert_allclose(found[:, 0], expected[:, 0], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_known_photos_are_not_computed_again(
+    parted: Path, examples_dir: Path, model_dir: Path, features_dir: Path, tmp_path: Path
+) -> None:
+    rows = list(read_index(examples_dir))
+    lost = features_dir_without(features_dir, [rows[3]["sha256"], rows[30]["sha256"]], tmp_path / "earlier")
+    changed = list(read_index(parted))
+    changed[5]["label"] = (changed[5]["label"] + 1) % 3
+    rewrite_index(parted, changed)
+
+    summary = extract(parted, model_dir, tmp_path / "features", earlier_dir=lost)
+    assert (summary["num_images"], summary["num_reused"]) == (4, 2 * 35 + 5 - 4)
+    found, labels = read_features(tmp_path / "features", "train")
+    expected, expected_labels = read_features(features_dir, "train")
+    expected_labels[5] = changed[5]["label"]
+    np.testing.assert_array_equal(labels, expected_labels)
+    computed = [3, 30]
+    np.testing.assert_array_equal(np.delete(found, computed, axis=0), np.delete(expected, computed, axis=0))
+    np.testing.assert_allclose(found[computed], expected[computed], rtol=1e-3, atol=1e-4)
+
+    again = extract(parted, model_dir, tmp_path / "again", earlier_dir=tmp_path / "features")
+    assert again["num_images"] == 0
+
+
+@pytest.fixture
+def parted(examples_dir: Path, tmp_path: Path) -> Path:
+    """The same examples, those to train on in two shards."""
+    parted = shutil.copytree(examples_dir, tmp_path / "examples")
+    (shard,) = shards(parted, "train")
+    described = read_examples(parted)
+    names = described["splits"]["train"]["shards"] = [f"train-{number:05d}-of-00002.tfrecord" for number in range(2)]
+    write_examples(parted, described)
+    for name in names:
+        shutil.copy(shard, parted / name)
+    rows = list(read_index(examples_dir))
+    for number, row in enumerate(row for row in rows if row["split"] == "train"):
+        row["shard"] = names[number >= 20]
+    rewrite_index(parted, rows)
+    return parted
+
+
+def rewrite_index(examples_dir: Path, rows: Sequence[IndexRow]) -> None:
+    (examples_dir / "index.jsonl").unlink()
+    write_index(examples_dir, rows)
+
+
+def features_dir_without(features_dir: Path, photos: Sequence[str], out_dir: Path) -> Path:
+    """Copy features without those of some photos."""
+    out_dir.mkdir()
+    for path in features_dir.glob("*.npz"):
+        with np.load(path) as file:
+            kept = np.array([digest.tobytes().hex() not in photos for digest in file["photos"]])
+            np.savez(out_dir / path.name, **{name: array[kept] for name, array in file.items()})
+    return out_dir
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

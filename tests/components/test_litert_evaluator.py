@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from components import litert_evaluator
+from components.artifacts.blessing import Check, write_blessing
 from components.artifacts.evaluation import read_metrics, read_predictions, write_predictions
 from components.artifacts.litert_evaluation import LiteRTEvaluation, LiteRTFile, read_litert_evaluation
 from components.errors import EvaluationError
@@ -61,6 +62,14 @@ def test_every_file_is_measured_on_the_whole_split(
 
 def test_nothing_was_converted_nothing_is_measured(evaluate: Evaluate, tmp_path: Path) -> None:
     assert evaluate(tmp_path) == {"saved_model": None, "files": {}}
+
+
+def test_files_of_a_model_that_is_not_blessed_are_not_measured(
+    evaluate: Evaluate, evaluation_dir: Path, litert_dir: Path, tmp_path: Path
+) -> None:
+    refused = shutil.copytree(evaluation_dir, tmp_path / "refused")
+    write_blessing(refused, [Check(name="a", passed=False, message="")], validator="evaluator")
+    assert evaluate(litert_dir, evaluation_dir=refused) == {"saved_model": None, "files": {}}
 
 
 def judge(

@@ -147,7 +147,7 @@ def test_report_tells_timings_and_fine_tuning(changed: Inputs) -> None:
     history = read_json(changed.root / "training_dir/history.json")
     changed.change("training_dir/history.json", fine_tune={name: [*row, 0.5] for name, row in history["head"].items()})
     text = read_text(changed.build())
-    assert "Total 11 min 16 s" in text  # eleven steps of 61.5 s
+    assert "Total 12 min 18 s" in text  # twelve steps of 61.5 s
     assert "The head learned for 2 epochs, and fine-tuning followed for 3 epochs" in text
 
 

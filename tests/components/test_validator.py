@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from components.artifacts.examples import Exclusion
 from components.artifacts.validation import read_schema, read_validation
 from components.errors import DataError
 from components.validator import ValidatorOptions
+from pipelines.config import Config, override
 from tests.components import hand_made
 
 Counts = dict[str, dict[str, int]]
@@ -262,3 +264,81 @@ def test_jensen_shannon_matches_known_values() -> None:
 def test_options_refuse_a_limit_out_of_range(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"{name} must .*Received: {value}"):
         ValidatorOptions(**{name: value})  # type: ignore[arg-type]
+
+
+# Remedies
+
+
+BROKEN: dict[str, dict[str, Any]] = {
+    "single_class": {"counts": {split: {"daisy": 20} for split in HEALTHY}},
+    "empty_split": {"counts": HEALTHY | {"validation": {"daisy": 0, "tulip": 0}}},
+    "missing_class": {"counts": HEALTHY | {"test": {"daisy": 20, "tulip": 0}}},
+    "missing_train_class": {"counts": HEALTHY | {"train": {"daisy": 6, "tulip": 0}}},
+    "small_split": {"counts": HEALTHY | {"test": {"daisy": 10, "tulip": 9}}},
+    "too_few_examples": {"counts": HEALTHY | {"train": {"daisy": 6, "tulip": 2}}},
+    "imbalance": {"counts": HEALTHY | {"train": {"daisy": 95, "tulip": 6}}},
+    "too_many_excluded": {"excluded": exclude("unreadable", 10)},
+    "excluded": {"excluded": exclude("unreadable", 1)},
+    "conflicting_label": {"excluded": exclude("conflicting_label", 1)},
+    "schema_class_missing": {"counts": {split: {"daisy": 10, "rose": 10} for split in HEALTHY}},
+    "schema_class_new": {"counts": {split: {**counts, "rose": 9} for split, counts in HEALTHY.items()}},
+    "unseen_format": {"format": "png"},
+    "brightness_drift": {"brightness": 0.9},
+    "label_drift": {"counts": HEALTHY | {"train": {"daisy": 5, "tulip": 500}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("rule", "remedy"),
+    [
+        ("single_class", "Add the folder of another, or label photos of it: make review, or"),
+        ("empty_split", "--set examples.validation_fraction=0.2"),
+        ("missing_class", "class tulip has no example in test. Add photos, or enlarge its share"),
+        ("missing_train_class", "python -m pipelines select --input FOLDER --count 2"),
+        ("small_split", "--set examples.test_fraction=0.2"),
+        ("too_few_examples", "Add 3 of it. To find some among photos without labels: python -m pipelines select"),
+        ("imbalance", "--set trainer.class_weights=balanced, or add 4 of tulip."),
+        ("too_many_excluded", "or allow more: --set validator.max_excluded_fraction=0.17."),
+        ("excluded", "Repair or remove unreadable files."),
+        ("conflicting_label", "make review, or python -m pipelines labels import FILE"),
+        ("schema_class_missing", "--set validator.update_schema=true"),
+        ("schema_class_new", "python -m pipelines labels undo PHOTO"),
+        ("unseen_format", "--set validator.update_schema=true"),
+        ("brightness_drift", "Photos are brighter than before: look at the new ones."),
+        ("label_drift", "Most grew tulip, from 50% to 99%: add photos of the others, or --set trainer.class_weights="),
+    ],
+)
+def test_each_anomaly_names_a_remedy_that_exists(known: Project, rule: str, remedy: str) -> None:
+    known.write(**BROKEN[rule])
+    known.find_rules(max_drift=0.2)
+    (message,) = [
+        a["message"] for a in read_validation(known.out_dir)["anomalies"] if a["rule"] == rule.replace("train_", "")
+    ]
+    assert remedy in message
+    for option in re.findall(r"--set (\S+?=[\w.]*\w)", message):
+        override(Config(), [option])
+    for command in re.findall(r"python -m pipelines (\w+)", message):
+        assert command in {"labels", "select"}
+
+
+@pytest.mark.parametrize("rule", sorted(set(validator.REMEDIES)))
+def test_photos_that_are_left_out_have_a_remedy_by_their_rule(project: Project, rule: str) -> None:
+    project.write(excluded=exclude(rule))
+    project.find_rules()
+    (anomaly,) = read_validation(project.out_dir)["anomalies"]
+    assert anomaly["message"].endswith(validator.REMEDIES[rule])
+
+
+def test_an_imbalance_counts_what_is_missing_of_each_class(project: Project) -> None:
+    train = {"daisy": 100, "tulip": 6, "rose": 8, "aster": 5, "lily": 9, "poppy": 60}
+    project.write(dict.fromkeys(HEALTHY, train))
+    project.validate()
+    (anomaly,) = read_validation(project.out_dir)["anomalies"]
+    assert "add 5 of aster, 4 of tulip, 2 of rose and more of 1 other class" in anomaly["message"]
+    assert f"--count {12 * 6}" in anomaly["message"]
+
+
+def test_a_split_that_lacks_train_examples_asks_for_photos(project: Project) -> None:
+    project.write(HEALTHY | {"train": {"daisy": 0, "tulip": 0}})
+    with pytest.raises(DataError, match=r"train has no example\. Add photos, or label some: make review"):
+        project.validate()

@@ -48,6 +48,7 @@ def before(tree: Path) -> dict[str, str]:
         ("components/training/replicas.py", "", TRAINER),
         ("components/artifacts/suspects.py", "", TRAINER),
         ("components/training/label_errors.py", "", NEITHER),
+        ("components/training/learning_curve.py", "", NEITHER),
         # Sources, drawn flowers, duplicates, Beam …
         ("components/data/**/*.py", "transform augmentation __init__", NEITHER),
         # … buckets, the cache, pushed models …

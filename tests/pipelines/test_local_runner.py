@@ -612,3 +612,66 @@ def test_a_damaged_record_is_listed_as_damaged(toy_pipeline):
     toy_pipeline.run(last="read")
     (toy_pipeline.folders.runs / "latest" / "run.json").write_bytes(b"\xff{")
     assert sorted(record["status"] for record in toy_pipeline.records()) == ["damaged", "finished"]
+
+
+# Steps in the background, and steps that go on from an earlier output.
+
+
+def test_the_next_steps_run_beside_one_in_the_background_and_wait_where_they_need_it(toy_pipeline):
+    steps = (toy.READ, toy.COUNT, toy.ACCOMPANY, toy.MULTIPLY, toy.MULTIPLY_LATER)
+    artifacts = toy_pipeline.run(steps)
+    assert result_of(artifacts) == read_json(artifacts["multiply_later"].path / "result.json") == 10
+    ran = toy_pipeline.executed()
+    assert ran.index("multiply") < ran.index("accompanied") < len(ran) - 1
+    assert list(toy_pipeline.record()["steps"]) == ["read", "count", "multiply", "accompany", "multiply_later"]
+    toy_pipeline.run(steps)
+    assert toy_pipeline.executed() == []
+
+
+def test_nothing_runs_in_the_background_of_a_step_that_is_timed(toy_pipeline):
+    timed = dataclasses.replace(toy.MULTIPLY_WISH, name="timed", inputs={"count_dir": "count"}, is_timed=True)
+    toy_pipeline.run((toy.READ, toy.COUNT, toy.ACCOMPANY, toy.MULTIPLY, timed))
+    assert toy_pipeline.executed()[-2:] == ["accompanied", "multiply"]
+
+
+@pytest.mark.parametrize("is_last", [True, False])
+def test_a_failure_in_the_background_is_a_failure_of_the_run(toy_pipeline, monkeypatch, is_last):
+    monkeypatch.setenv("TOY_FAIL", "1")
+    with pytest.raises(DataError, match="The company was bad"):
+        toy_pipeline.run((toy.READ, toy.COUNT, toy.ACCOMPANY, toy.MULTIPLY, *(() if is_last else [toy.MULTIPLY_LATER])))
+    assert toy_pipeline.records()[-1]["status"] == "failed"
+    monkeypatch.delenv("TOY_FAIL")
+    toy_pipeline.executed()
+    toy_pipeline.journal.write_text("multiply\n")
+    toy_pipeline.run((toy.READ, toy.COUNT, toy.ACCOMPANY, toy.MULTIPLY, toy.MULTIPLY_LATER))
+    assert toy_pipeline.executed()[1:] == ["accompany", "accompanied", "multiply"]
+
+
+def test_a_failure_beside_the_background_waits_for_what_runs_there(toy_pipeline, caplog):
+    toy_pipeline.set("multiply", fail=True)
+    with caplog.at_level(logging.INFO), pytest.raises(DataError, match="must be a lucky one"):
+        toy_pipeline.run((toy.READ, toy.COUNT, toy.ACCOMPANY, toy.MULTIPLY))
+    assert "accompanied" in toy_pipeline.executed()
+    assert toy_pipeline.records()[-1]["status"] == "failed"
+
+
+def test_a_step_goes_on_from_its_newest_output_that_differs_in_what_may_vary(toy_pipeline):
+    def before() -> int | None:
+        artifacts = toy_pipeline.run((toy.READ, toy.ADD_UP, toy.MULTIPLY))
+        return artifacts["count"].manifest["summary"]["before"]
+
+    assert before() is None
+    toy_pipeline.text.write_text("a rose")
+    assert before() == 5
+    newest = toy_pipeline.folders.store.newest("count")
+    (newest.path / "count.json").write_text("7")  # damaged
+    toy_pipeline.text.write_text("rose")
+    assert before() in (5, 2), "7 is not what was written"
+
+
+def test_an_output_of_other_code_or_options_is_not_gone_on_from(toy_pipeline, monkeypatch):
+    toy_pipeline.run((toy.READ, toy.ADD_UP))
+    toy_pipeline.text.write_text("a rose")
+    monkeypatch.setattr(fingerprint, "of_code", lambda *modules: "other")
+    artifacts = toy_pipeline.run((toy.READ, toy.ADD_UP))
+    assert artifacts["count"].manifest["summary"]["before"] is None

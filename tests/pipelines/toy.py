@@ -135,6 +135,24 @@ def linger(*, count_dir: Path, out_dir: Path) -> dict[str, Any]:
     return {}
 
 
+def accompany(*, count_dir: Path, out_dir: Path) -> dict[str, Any]:
+    """End when another step has begun; fail if `TOY_FAIL` is set."""
+    note("accompany")
+    journal = Path(os.environ["TOY_JOURNAL"])
+    wait_for(lambda: "multiply" in journal.read_text())
+    if os.environ.get("TOY_FAIL"):
+        raise DataError("The company was bad.")
+    write_json(out_dir / "count.json", read_json(count_dir / "count.json"))
+    note("accompanied")
+    return {}
+
+
+def add_up(*, text_dir: Path, out_dir: Path, earlier_dir: Path | None) -> dict[str, Any]:
+    """Count words, and write what an earlier output of this step has counted."""
+    write_json(out_dir / "count.json", len((text_dir / "text.txt").read_text().split()))
+    return {"before": read_json(earlier_dir / "count.json") if earlier_dir else None}
+
+
 READ = Step(name="read", function=f"{MODULE}:read", options={"options": "read"}, source=f"{MODULE}:describe")
 COUNT = Step(name="count", function=f"{MODULE}:count", inputs={"text_dir": "read"})
 MULTIPLY = Step(
@@ -143,6 +161,9 @@ MULTIPLY = Step(
 VISIT = Step(name="visit", function=f"{MODULE}:visit", inputs={"count_dir": "count"}, state={"models_dir": "models"})
 STUMBLE = Step(name="stumble", function=f"{MODULE}:stumble", inputs={"count_dir": "count"})
 GO_ON = Step(name="stumble", function=f"{MODULE}:stumble", inputs={"count_dir": "count"}, resumable=True)
+ACCOMPANY = Step(name="accompany", function=f"{MODULE}:accompany", inputs={"count_dir": "count"}, is_background=True)
+MULTIPLY_LATER = replace(MULTIPLY, name="multiply_later", inputs={"count_dir": "accompany"})
+ADD_UP = Step(name="count", function=f"{MODULE}:add_up", inputs={"text_dir": "read"}, incremental=("text_dir",))
 LINGER = Step(name="linger", function=f"{MODULE}:linger", inputs={"count_dir": "count"})
 BORROW = Step(name="borrow", function=f"{MODULE}:borrow", inputs={"count_dir": "count"})
 WISH = Step(name="wish", function=f"{MODULE}:wish", fallback_option="model.weights=none")

@@ -18,6 +18,7 @@ from components.artifacts.examples import Examples, IndexRow
 from components.artifacts.explanations import Explanation
 from components.artifacts.infra_validation import Responses
 from components.artifacts.labels import AppliedDecision
+from components.artifacts.learning_curve import LearningCurve
 from components.artifacts.litert_evaluation import LiteRTEvaluation
 from components.artifacts.manifest import Manifest, Missing, Reference
 from components.artifacts.parity import Parity
@@ -37,6 +38,7 @@ FORMATS: dict[str, Any] = {
     "validator/validation.json": Validation,
     "validator/schema.json": Schema,
     "model/model.json": Backbone,
+    "learning_curve/learning_curve.json": LearningCurve,
     "trainer/training.json": Training,
     "trainer/history.json": dict[str, History],
     "baseline/baseline.json": Baseline,
