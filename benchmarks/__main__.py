@@ -5,7 +5,10 @@ import logging
 import os
 from pathlib import Path
 
-NAMES = ("augmentation", "training", "serving", "load", "json", "on_device", "web", "bulk_inference", "growth")
+NAMES = (
+    *("augmentation", "training", "selection", "serving", "load", "json", "on_device", "web", "bulk_inference"),
+    "growth",
+)
 _SERVED = {"serving", "load", "on_device", "web", "bulk_inference"}
 
 
@@ -16,6 +19,8 @@ def main() -> None:
         "--data", default="synthetic", help="a folder {train,validation,test}/<class>/*.jpg, or synthetic"
     )
     parser.add_argument("--weights", default="none", help="the backbone's: imagenet, a file, none")
+    parser.add_argument("--backbone", default="mobilenet_v2", help="of selection (default: mobilenet_v2)")
+    parser.add_argument("--seeds", type=int, default=5, help="of selection (default: 5)")
     parser.add_argument("--elsewhere", type=Path, help="a folder <class>/*.jpg: training is tested there, too")
     parser.add_argument("--epochs", type=int, default=10, help="of the original recipe (default: 10)")
     parser.add_argument("--model", type=Path, help="the SavedModel to serve (default: the newest of models/flowers)")
@@ -38,7 +43,19 @@ def main() -> None:
             f"{' and '.join(sorted(_SERVED))} need a model and its LiteRT file, {model_dir} and {file}: "
             "run make train, or give --model and --litert"
         )
-    from benchmarks import augmentation, bulk_inference, growth, json, load, machine, on_device, serving, training, web
+    from benchmarks import (
+        augmentation,
+        bulk_inference,
+        growth,
+        json,
+        load,
+        machine,
+        on_device,
+        selection,
+        serving,
+        training,
+        web,
+    )
     from components.model import ModelOptions
 
     print(f"machine: {machine.describe()}", flush=True)
@@ -47,6 +64,9 @@ def main() -> None:
     if "training" in names:
         backbone = ModelOptions(weights=options.weights)
         training.measure(options.data, backbone, epochs=options.epochs, elsewhere=options.elsewhere)
+    if "selection" in names:
+        backbone = ModelOptions(backbone=options.backbone, weights=options.weights)
+        selection.measure(options.data, backbone, seeds=range(101, 101 + options.seeds))
     if "serving" in names:
         serving.measure(options.data, model_dir, file)
     if "load" in names:

@@ -38,6 +38,7 @@ from components.progress import Progress
 log = logging.getLogger(__name__)
 
 LOCAL, BEAM = "local", "beam"
+UNLABELLED_CLASS = "unlabelled"
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,27 @@ class ExamplesOptions:
         check_seed(self)
 
 
+@dataclass(frozen=True)
+class UnlabelledOptions:
+    """Photos to select from.
+
+    Attributes:
+        folder: or its URL, with photos in any depth.
+    """
+
+    folder: str = ""
+
+
+def describe_unlabelled_source(options: UnlabelledOptions) -> Description:
+    """Describe what the folder holds without reading its photos.
+
+    Raises:
+        DataError: there is no such folder, or it holds no files.
+        StorageError: the URL cannot be read.
+    """
+    return describe_unlabelled(options.folder)
+
+
 def describe_source(options: ExamplesOptions) -> Description:
     """Describe what the source holds without reading its photos, and what was decided about them.
 
@@ -137,11 +159,7 @@ def build(*, out_dir: Path, options: ExamplesOptions, earlier_dir: Path | None =
         examined = chain(examined, examination.examine((p for p in more if p.sha256 in labels), recall=recall))
         num_photos += min(len(labels), len(more.names))
     candidates, unusable = _collect(examined, num_photos, pool)
-    if not candidates and unusable:
-        raise DataError(
-            f"None of the {len(unusable)} files of {source.resolved} is an image that can be read. "
-            f"The first: {unusable[0]['file']}: {unusable[0]['reason']}"
-        )
+    _check_any(candidates, unusable, source.resolved)
     added = {c.name for c in candidates if c.label == UNLABELLED} if source.num_photos else set()
     candidates, class_names, set_aside, applied = correct(candidates, source.class_names, labels)
     candidates, copies = drop_exact_duplicates(candidates, added=added)
@@ -180,6 +198,45 @@ def build(*, out_dir: Path, options: ExamplesOptions, earlier_dir: Path | None =
     return {"data": examples["resolved"], **numbers, **fallback}
 
 
+def build_unlabelled(*, out_dir: Path, options: UnlabelledOptions, earlier_dir: Path | None = None) -> Summary:
+    """Read all photos of a folder, whatever was decided about them, and write each file once.
+
+    They are examples of one class, `UNLABELLED_CLASS`, in the train split. Photos of `earlier_dir` are not examined
+    again.
+
+    Raises:
+        DataError: there is no such folder, or nothing in it can be read.
+        StorageError: the URL cannot be read.
+    """
+    photos = open_unlabelled(options.folder)
+    pool = out_dir / "pool.bin"
+    candidates, unusable = _collect(examination.examine(photos, recall=_Recall(earlier_dir)), len(photos.names), pool)
+    _check_any(candidates, unusable, photos.folder)
+    candidates, copies = drop_exact_duplicates([replace(candidate, label=0) for candidate in candidates])
+    candidates.sort(key=lambda c: c.sha256)
+    names = (UNLABELLED_CLASS,)
+    examples = Examples(
+        source=options.folder,
+        resolved=photos.folder,
+        fallback=None,
+        class_names=list(names),
+        splits={split: _write_split(split, candidates, pool, names, out_dir) for split in SPLITS},
+        excluded=[*unusable, *copies],
+        label_conflicts=[],
+    )
+    pool.unlink()
+    write_examples(out_dir, examples)
+    return {"data": photos.folder, "num_photos": len(candidates), "num_excluded": len(examples["excluded"])}
+
+
+def _check_any(candidates: Sequence[Candidate], unusable: Sequence[Exclusion], folder: str) -> None:
+    if unusable and not candidates:
+        raise DataError(
+            f"None of the {len(unusable)} files of {folder} is an image that can be read. "
+            f"The first: {unusable[0]['file']}: {unusable[0]['reason']}"
+        )
+
+
 class _Recall:
     """What an earlier examination found, by the content of a photo."""
 
@@ -193,7 +250,8 @@ class _Recall:
         if row is None or self._dir is None:
             return None
         self.num_photos += 1
-        return Candidate.from_row(row, photo), read_image(self._dir, row)
+        found = replace(Candidate.from_row(row), name=photo.name, label=photo.label, split=photo.split)
+        return found, read_image(self._dir, row)
 
 
 def _examine(source: Source, options: ExamplesOptions, work_dir: Path, recall: _Recall) -> Iterator[Examined]:

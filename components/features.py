@@ -75,6 +75,18 @@ def extract(
     return _extract(num_views, examples_dir, model_dir, out_dir, options, transform, earlier_dir)
 
 
+def extract_clean(
+    *,
+    examples_dir: Path,
+    model_dir: Path,
+    out_dir: Path,
+    options: FeaturesOptions,
+    earlier_dir: Path | None = None,
+) -> Summary:
+    """Run the examples of the train split through the frozen backbone, each in its clean view: to select among them."""
+    return _extract({"train": 1}, examples_dir, model_dir, out_dir, options, TransformOptions(), earlier_dir)
+
+
 def extract_test(*, examples_dir: Path, model_dir: Path, out_dir: Path, options: FeaturesOptions) -> Summary:
     """Run the test examples through the frozen backbone: for models that are compared and never pushed."""
     return _extract({"test": 1}, examples_dir, model_dir, out_dir, options, TransformOptions(), None)

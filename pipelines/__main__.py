@@ -1,4 +1,4 @@
-"""The command line: `python -m pipelines run | compare | infer | review | labels | show | list | prune | rollback | …`.
+"""The command line: `python -m pipelines COMMAND`; `--help` lists the commands.
 
 Exit status: 0 when the model is pushed (or nothing had to be done), 1 when something failed, 2 for a wrong command,
 3 when the run finished and the model was not pushed, 130 when it was interrupted, 141 when nobody reads what it prints.
@@ -166,6 +166,21 @@ def _infer(options: argparse.Namespace, folders: Folders) -> int:
     return 0
 
 
+def _select(options: argparse.Namespace, folders: Folders) -> int:
+    from pipelines.select import select
+
+    if options.count < 1:
+        raise _WrongCommandError(f"--count takes a number of photos, 1 or more. Received: {options.count}")
+    try:
+        config = override(Config(), options.set)
+    except ValueError as exc:
+        raise _WrongCommandError(str(exc)) from exc
+    name = config.export.model_name
+    for selected in select(options.input, options.count, config=config, folders=folders, model_name=name):
+        print(selected.path)
+    return 0
+
+
 def _review(options: argparse.Namespace, folders: Folders) -> int:
     try:
         task, settings = review.read(options, folders)
@@ -259,7 +274,7 @@ def _parser() -> argparse.ArgumentParser:
     named = argparse.ArgumentParser(add_help=False)
     named.add_argument("--model-name", default="flowers", help="default: flowers")
     commands = parser.add_subparsers(
-        required=True, metavar="run|compare|infer|review|labels|show|list|prune|rollback|fetch|compile"
+        required=True, metavar="run|compare|infer|select|review|labels|show|list|prune|rollback|fetch|compile"
     )
 
     overrides = argparse.ArgumentParser(add_help=False)
@@ -291,6 +306,11 @@ def _parser() -> argparse.ArgumentParser:
     infer.set_defaults(command=_infer)
 
     labels.add_parser(commands, common)
+
+    select_ = commands.add_parser("select", parents=[common, overrides], help="the photos of a folder to label next")
+    select_.add_argument("--input", required=True, metavar="FOLDER|URL", help="the photos, in any depth")
+    select_.add_argument("--count", required=True, type=int, metavar="N", help="how many; the best comes first")
+    select_.set_defaults(command=_select)
 
     review_ = commands.add_parser(
         "review", parents=[common, overrides], help="a page to decide on photos whose labels are doubted or missing"

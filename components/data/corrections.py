@@ -38,7 +38,12 @@ class Corrected(NamedTuple):
 
 
 def read_labels(path: str) -> dict[str, Decision]:
-    """Read the decisions that say something of a label, by the photo's SHA-256.
+    """Read the decisions that say something of a label, by the photo's SHA-256; see `read_current`."""
+    return {sha256: each for sha256, each in read_current(path).items() if each["decision"] in (LABEL, NONE)}
+
+
+def read_current(path: str) -> dict[str, Decision]:
+    """Read the decision that counts for each photo, by the photo's SHA-256.
 
     Args:
         path: of the file; empty for none. Only the file that is read unasked, `LABELS_FILE`, need not be there.
@@ -51,8 +56,7 @@ def read_labels(path: str) -> dict[str, Decision]:
     file = Path(path).expanduser()
     if path != LABELS_FILE and not file.is_file():
         raise DataError(f"examples.labels must be a file of decisions. Received: {path} ({file.absolute()}).")
-    current = find_current(read_decisions(file))
-    return {sha256: decision for sha256, decision in current.items() if decision["decision"] in (LABEL, NONE)}
+    return find_current(read_decisions(file))
 
 
 def digest(labels: Mapping[str, Decision]) -> str:

@@ -4,12 +4,14 @@ A photo that passes becomes a `Candidate` with what is known of it, any other an
 """
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from client.classifier_client import ImageError, decoding, structure
 from components.artifacts.examples import Exclusion, PhotoRow
@@ -80,13 +82,13 @@ class Candidate:
         }
 
     @staticmethod
-    def from_row(row: PhotoRow, photo: Photo) -> "Candidate":
-        """Return the candidate of a photo from a row that an earlier examination of the same file made."""
+    def from_row(row: PhotoRow) -> "Candidate":
+        """Return the candidate that became a row of the index."""
         red, green, blue = row["colour"]
         return Candidate(
-            name=photo.name,
-            label=photo.label,
-            split=photo.split,
+            name=row["filename"],
+            label=row["label"],
+            split=row["split"],
             sha256=row["sha256"],
             format=row["format"],
             width=row["width"],
@@ -119,6 +121,15 @@ def examine(
     with ThreadPoolExecutor() as threads:
         while batch := list(islice(remaining, _BATCH_SIZE)):
             yield from threads.map(examine_one, batch)
+
+
+def describe_looks(candidates: Sequence[Candidate]) -> duplicates.Looks:
+    """Return what candidates look like, a row each."""
+    return duplicates.Looks(
+        hashes=np.frombuffer(b"".join(c.hash for c in candidates), np.uint32).reshape(-1, 4),
+        colours=np.array([c.colour for c in candidates], np.int16).reshape(-1, 3),
+        contrasts=np.array([c.contrast for c in candidates], np.float64),
+    )
 
 
 @cache

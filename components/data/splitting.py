@@ -12,7 +12,7 @@ import numpy as np
 
 from components.artifacts.examples import SPLITS, Exclusion
 from components.data import duplicates
-from components.data.examination import Candidate
+from components.data.examination import Candidate, describe_looks
 
 
 def drop_exact_duplicates(
@@ -90,11 +90,7 @@ def drop_near_duplicates(candidates: Sequence[Candidate], *, max_bits: int) -> N
     """
     if not max_bits:
         return NearDuplicates(list(candidates), [], [])
-    looks = duplicates.Looks(
-        hashes=np.frombuffer(b"".join(c.hash for c in candidates), np.uint32).reshape(-1, 4),
-        colours=np.array([c.colour for c in candidates], np.int16),
-        contrasts=np.array([c.contrast for c in candidates]),
-    )
+    looks = describe_looks(candidates)
     labels = np.array([c.label for c in candidates])
     ranks = np.array([SPLITS.index(c.split) for c in candidates])
     others = duplicates.find_conflicts(looks, labels, ranks, max_bits=max_bits)

@@ -12,7 +12,7 @@ from components import examples
 from components.artifacts.examples import SPLITS, read_encoded, read_examples, read_image, read_index, shards
 from components.data import transform
 from components.errors import DataError
-from components.examples import ExamplesOptions
+from components.examples import ExamplesOptions, UnlabelledOptions
 from tests.components.data.blobs import Encode, draw, fill
 
 PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "photos_fullsize"
@@ -117,7 +117,7 @@ def test_many_examples_go_into_several_shards(
             == read_image(built.folder, before)
             == (folder / row["filename"]).read_bytes()
         )
-        assert row.items() - before.items() <= {("shard", row["shard"]), ("offset", row["offset"])}
+        assert {**row, "shard": before["shard"], "offset": before["offset"]} == before
 
 
 def test_one_class_is_enough_to_write_examples(tmp_path: Path, encode: Encode) -> None:
@@ -191,3 +191,18 @@ def test_real_photos_are_all_read_and_none_is_taken_for_another(tmp_path: Path) 
 def test_options_out_of_range_are_errors(wrong: dict[str, Any], rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
         ExamplesOptions(**wrong)
+
+
+def test_photos_without_labels_are_written_once_each_whatever_their_folder(tmp_path: Path, encode: Encode) -> None:
+    folder = fill(tmp_path / "photos", {"": 3, "deep/er": 3}, encode)
+    (folder / "copy.jpg").write_bytes((folder / "0001.jpg").read_bytes())
+    (folder / "broken.jpg").write_bytes(b"broken")
+    out_dir = tmp_path / "out"
+    out_dir.mkdir()
+    summary = examples.build_unlabelled(out_dir=out_dir, options=UnlabelledOptions(folder=str(folder)))
+    assert summary == {"data": str(folder), "num_photos": 6, "num_excluded": 2}
+    rows = list(read_index(out_dir))
+    assert {row["filename"] for row in rows} == {str(path) for path in folder.rglob("0*.jpg")}
+    assert [row["sha256"] for row in rows] == sorted(row["sha256"] for row in rows)
+    assert {row["split"] for row in rows} == {"train"}
+    assert read_image(out_dir, rows[0]) == Path(rows[0]["filename"]).read_bytes()
