@@ -12,6 +12,7 @@ SET     ?=
 MODEL   ?= flowers
 ENGINE  ?= auto
 WEB     ?=
+REVIEW  ?=
 PYTEST  ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 NODE    := tests/serving/web
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' client/pyproject.toml)
@@ -24,7 +25,7 @@ BUILD_IMAGE = docker build $(DOCKER_BUILD) --build-arg VERSION=$(VERSION) --buil
 # import, in every process.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: train compare serve web images notebooks scale test lint bench lock clean help
+.PHONY: train compare serve web review images notebooks scale test lint bench lock clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -33,6 +34,7 @@ help:
 	@echo 'make serve [MODEL=flowers] [ENGINE=docker|local|auto] [SERVE="--port 8500 ... -- server flags"]'
 	@echo 'make notebooks [DATA=... WEIGHTS=... SET=...]   run the notebooks'
 	@echo 'make web [MODEL=flowers] [WEB="--port 8080 --rest localhost:8501 ..."]'
+	@echo 'make review [DATA= WEIGHTS= SET=] [REVIEW="--input unlabelled/ --port 8090 ..."]   decide on doubted labels'
 	@echo 'make images [DOCKER_BUILD="--network host ..."]   the containers of the pipeline and of the web page'
 	@echo 'make scale   what Kubeflow, Beam and buckets need: docs/scale.md'
 	@echo 'make test    the tests            make lint   style, types and import rules'
@@ -55,6 +57,9 @@ notebooks: $(VENV)/.installed-dev
 
 web: $(VENV)/.installed
 	@$(RUN) -m serving.web --model-name '$(MODEL)' $(WEB)
+
+review: $(VENV)/.installed
+	@$(RUN) -m pipelines review $(REVIEW) --set 'examples.source=$(DATA)' 'model.weights=$(WEIGHTS)' $(SET)
 
 images:
 	$(BUILD_IMAGE) --tag flowers-pipeline:$(TAG) .

@@ -35,6 +35,7 @@ from pipelines.folders import Folders
 from pipelines.kubeflow import KubeflowOptions
 from pipelines.labels import command as labels
 from pipelines.local_runner import Selection
+from pipelines.review import command as review
 from pipelines.runs import list_runs
 
 NOT_PUSHED, BROKEN_PIPE = 3, 141
@@ -180,6 +181,15 @@ def _select(options: argparse.Namespace, folders: Folders) -> int:
     return 0
 
 
+def _review(options: argparse.Namespace, folders: Folders) -> int:
+    try:
+        task, settings = review.read(options, folders)
+    except ValueError as exc:
+        raise _WrongCommandError(str(exc)) from exc
+    review.show(task, settings, lambda url: print(f"ready: {url}  (decisions: {options.labels})", flush=True))
+    return 0
+
+
 def _show(options: argparse.Namespace, folders: Folders) -> int:
     origin = show.read_lineage(open_models(folders.models), options.model_name, options.version)
     if options.decisions:
@@ -264,7 +274,7 @@ def _parser() -> argparse.ArgumentParser:
     named = argparse.ArgumentParser(add_help=False)
     named.add_argument("--model-name", default="flowers", help="default: flowers")
     commands = parser.add_subparsers(
-        required=True, metavar="run|compare|infer|select|labels|show|list|prune|rollback|fetch|compile"
+        required=True, metavar="run|compare|infer|select|review|labels|show|list|prune|rollback|fetch|compile"
     )
 
     overrides = argparse.ArgumentParser(add_help=False)
@@ -301,6 +311,12 @@ def _parser() -> argparse.ArgumentParser:
     select_.add_argument("--input", required=True, metavar="FOLDER|URL", help="the photos, in any depth")
     select_.add_argument("--count", required=True, type=int, metavar="N", help="how many; the best comes first")
     select_.set_defaults(command=_select)
+
+    review_ = commands.add_parser(
+        "review", parents=[common, overrides], help="a page to decide on photos whose labels are doubted or missing"
+    )
+    review.add_options(review_)
+    review_.set_defaults(command=_review)
 
     show_ = commands.add_parser("show", parents=[common, named], help="where a pushed model comes from")
     show_.add_argument("version", nargs="?", type=int, help="default: the newest")

@@ -33,6 +33,8 @@ LONG = (
     "client/test_command.py",
     "export/test_structure.py",
     "serving/web/test_browser.py",
+    "pipelines/review/test_browser.py",
+    "pipelines/review/test_app.py",
     "components/bulk_inference/test_runner.py",
     "components/data/test_examination_beam.py",
 )

@@ -6,9 +6,10 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving.web.api import Api, to_json
+from serving.web.api import Api
 from serving.web.assets import SAMPLES_DIR, Assets
 from serving.web.classifier import Classifier
+from serving.web.error_responses import to_json
 from serving.web.errors import RequestError
 from serving.web.headers import Headers
 from serving.web.metrics import Metrics

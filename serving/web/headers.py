@@ -30,16 +30,19 @@ _UNKNOWN = "other"
 class Headers:
     """Adds the headers, and counts each request once its response starts, also where the application failed.
 
-    A response without a `Cache-Control` of its own is not stored anywhere.
+    What a response sets itself stays. One without a `Cache-Control` of its own is not stored anywhere.
 
     Args:
         app: responds to the requests.
-        metrics: counts them.
+        metrics: counts them; `None` counts none.
         respond_to_failure: responds to a request whose handling raised an exception, which goes on to the log.
     """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, respond_to_failure: Callable[[Request, Exception], Awaitable[Response]]
+        self,
+        app: ASGIApp,
+        metrics: Metrics | None,
+        respond_to_failure: Callable[[Request, Exception], Awaitable[Response]],
     ) -> None:
         self._app = app
         self._metrics = metrics
@@ -54,11 +57,13 @@ class Headers:
             if message["type"] == "http.response.start":
                 is_started = True
                 headers = MutableHeaders(scope=message)
-                headers.update(HEADERS)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
                 headers.setdefault("Cache-Control", _NO_STORE)
-                route = getattr(scope.get("route"), "path", _UNKNOWN)
-                self._metrics.requests.labels(route, message["status"]).inc()
-                self._metrics.request_seconds.labels(route).observe(time.perf_counter() - start_s)
+                if self._metrics:
+                    route = getattr(scope.get("route"), "path", _UNKNOWN)
+                    self._metrics.requests.labels(route, message["status"]).inc()
+                    self._metrics.request_seconds.labels(route).observe(time.perf_counter() - start_s)
             await send(message)
 
         try:

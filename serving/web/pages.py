@@ -11,10 +11,11 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from client.classifier_client.decoding import MAX_JPEG_PIXELS, MAX_PIXELS
-from serving.web.api import HUNG_UP, error_headers
+from serving.web.api import HUNG_UP
 from serving.web.assets import STATIC_DIR, Assets
 from serving.web.card import find_run, read_card, read_plot
 from serving.web.classifier import Classified
+from serving.web.error_responses import error_headers
 from serving.web.errors import RequestError
 from serving.web.service import Result, Service, status_of
 from serving.web.uploads import Photo

@@ -1,6 +1,5 @@
 """What the API and the page share: admit a request, read it photo by photo, classify each."""
 
-import hmac
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias, TypeVar
@@ -13,6 +12,7 @@ from serving.web.errors import RequestError
 from serving.web.limits import Gate, RateLimiter, name_client
 from serving.web.metrics import Metrics
 from serving.web.settings import Settings
+from serving.web.tokens import is_right, read_bearer
 from serving.web.turns import Turns
 from serving.web.unreadable import TOO_COMPLEX, TOO_LARGE, Unreadable, too_large
 from serving.web.uploads import Field, Photo, read
@@ -20,7 +20,6 @@ from serving.web.uploads import Field, Photo, read
 Result: TypeAlias = Classified | Unreadable
 T = TypeVar("T")
 
-_BEARER = "bearer "
 # What a photo counts that took so much to decode that it was given up.
 _COMPLEX_PHOTOS = 20
 
@@ -59,7 +58,7 @@ class Service:
             return
         client = _name_client(request)
         self._rate.check(client)
-        if not self._accepts(_read_bearer(request)):
+        if not self._accepts(read_bearer(request)):
             raise self._refuse(client)
 
     async def handle(
@@ -81,7 +80,7 @@ class Service:
         """
         client = _name_client(request)
         self._rate.check(client)
-        is_allowed = self._accepts(_read_bearer(request))
+        is_allowed = self._accepts(read_bearer(request))
         if not is_allowed and (not is_form or "authorization" in request.headers):
             raise self._refuse(client)
         results: list[T] = []
@@ -118,7 +117,7 @@ class Service:
         return result
 
     def _accepts(self, token: str) -> bool:
-        return self.settings.token is None or hmac.compare_digest(token.encode(), self.settings.token.encode())
+        return is_right(token, self.settings.token)
 
     def _refuse(self, client: str) -> RequestError:
         """Return the error for a wrong token, and count it as a photo, so that nobody tries many."""
@@ -136,11 +135,6 @@ class Service:
 def status_of(results: Sequence[Result]) -> int:
     """Return the HTTP status: 200 where any photo has a prediction, else 422."""
     return 200 if any(isinstance(result, Classified) for result in results) else 422
-
-
-def _read_bearer(request: Request) -> str:
-    value = request.headers.get("authorization", "")
-    return value[len(_BEARER) :].strip() if value.lower().startswith(_BEARER) else ""
 
 
 def _name_client(request: Request) -> str:
