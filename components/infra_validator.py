@@ -1,7 +1,7 @@
 """Load the candidate in the server that will serve it, and call it through every interface that clients have.
 
-Reads the test examples, the SavedModel, and the evaluator's `blessing.json` and `predictions.jsonl`. Starts the server,
-calls it over REST and gRPC, on both signatures, and compares each response with the evaluator's prediction. Writes
+Reads the test examples and the SavedModel. Starts the server, calls it over REST and gRPC, on both signatures, and
+compares each response with what the SavedModel predicts in this process, as the evaluator sees it. Writes
 `blessing.json`, `responses.json`, with the p-values for the parity, and `logs/server.log`. It exists because a model
 that is good in this process may still not load in the server, or predict otherwise there.
 """
@@ -20,14 +20,14 @@ import numpy as np
 import requests
 from numpy.typing import NDArray
 
-from components.artifacts.blessing import Check, is_blessed, write_blessing
-from components.artifacts.evaluation import read_predictions
+from components.artifacts.blessing import Check, write_blessing
 from components.artifacts.examples import read_encoded
 from components.artifacts.infra_validation import SERVER_LOG, Responses, Served, write_responses
 from components.artifacts.summary import Summary
 from components.errors import InfraValidationError
+from components.evaluation.served_model import ServedModel
 from components.options import check_above, check_at_least, check_choice
-from export.spec import ModelSpec, read_spec
+from export.spec import read_spec
 from serving import docker, launcher
 from serving.errors import ServerError, read_tail
 from serving.launcher import Server
@@ -50,9 +50,9 @@ class InfraValidatorOptions:
         engine: "auto" (Docker where an engine responds that has TensorFlow Serving's image or can pull it, else the
             local server), "docker" or "local".
         num_examples: test photos sent, each to both signatures over both protocols.
-        tolerance: how far a probability may be from the evaluator's. The server sums in another order, in other builds
-            and other batches, which moves a ResNet50's probabilities by some 1e-6; a wrong photo, colour or model moves
-            them by far more.
+        tolerance: how far a probability may be from what the SavedModel predicts in this process. The server sums in
+            another order, in other builds and other batches, which moves a ResNet50's probabilities by some 1e-6; a
+            wrong photo, colour or model moves them by far more.
         timeout_s: how long the server may take to load the model.
     """
 
@@ -66,12 +66,12 @@ class InfraValidatorOptions:
         check_at_least(self, 1, "num_examples")
         check_above(self, 0, "timeout_s")
         if not 1e-6 <= self.tolerance < 1:
-            raise ValueError(f"tolerance must be 1e-6 (the evaluator rounds to it) to 1. Received: {self.tolerance}")
+            raise ValueError(f"tolerance must be 1e-6 (of float32) to 1. Received: {self.tolerance}")
 
 
 @dataclass(frozen=True)
 class _Photo:
-    """A test photo in both forms that the model takes, and the probabilities that the evaluator got."""
+    """A test photo in both forms that the model takes, and the probabilities that the SavedModel predicts here."""
 
     filename: str
     encoded: bytes
@@ -114,22 +114,17 @@ def describe_engine(options: InfraValidatorOptions) -> dict[str, str]:
     return {"engine": engine, **({"image": docker.IMAGE} if engine == "docker" else {})}
 
 
-def validate(
-    *, examples_dir: Path, export_dir: Path, evaluation_dir: Path, out_dir: Path, options: InfraValidatorOptions
-) -> Summary:
-    """Decide whether a server serves the candidate as it was evaluated.
+def validate(*, examples_dir: Path, export_dir: Path, out_dir: Path, options: InfraValidatorOptions) -> Summary:
+    """Decide whether a server serves the candidate as it is evaluated, whether it will be blessed for that or not.
 
-    A candidate that the evaluator did not bless is not tried. Whatever the server does is a result, with its reason;
-    the server is always stopped.
+    Whatever the server does is a result, with its reason; the server is always stopped.
+
+    Raises:
+        EvaluationError: a server loads the candidate, and this process does not.
     """
     server_log = out_dir / SERVER_LOG
     server_log.parent.mkdir(exist_ok=True)
-    if is_blessed(evaluation_dir):
-        photos = _read_photos(examples_dir, evaluation_dir, options.num_examples, read_spec(export_dir))
-        checks, responses = _try(export_dir, photos, server_log, options)
-    else:
-        reason = "the evaluator did not bless the model, so no server was started"
-        checks, responses = [_check("evaluator", False, reason)], {}
+    checks, responses = _try(examples_dir, export_dir, server_log, options)
     write_responses(out_dir, responses)
     blessed = write_blessing(out_dir, checks, validator="infra_validator")
     if not blessed and server_log.exists():
@@ -138,7 +133,7 @@ def validate(
 
 
 def _try(
-    export_dir: Path, photos: Sequence[_Photo], log_path: Path, options: InfraValidatorOptions
+    examples_dir: Path, export_dir: Path, log_path: Path, options: InfraValidatorOptions
 ) -> tuple[list[Check], Responses]:
     """Start a server on the candidate, send it every photo through every interface, and stop it."""
     spec = read_spec(export_dir)
@@ -159,6 +154,7 @@ def _try(
             checks.append(
                 _check("load", True, f"the server ({server.engine}, {server.reason}) has the model AVAILABLE")
             )
+            photos = _read_photos(examples_dir, export_dir, options.num_examples)
             for interface in _list_interfaces(server, channel, spec["model_name"]):
                 check, responses[interface.name] = _compare(interface, photos, spec["class_names"], options.tolerance)
                 checks.append(check)
@@ -177,25 +173,26 @@ def _list_interfaces(server: Server, channel: grpc.Channel, model_name: str) -> 
     ]
 
 
-def _read_photos(examples_dir: Path, evaluation_dir: Path, num_examples: int, spec: ModelSpec) -> list[_Photo]:
-    """Read the first test photos, which are in a mixed order, with the evaluator's prediction for each."""
+def _read_photos(examples_dir: Path, export_dir: Path, num_examples: int) -> list[_Photo]:
+    """Read the first test photos, which are in a mixed order, with what the SavedModel predicts for each."""
     import tensorflow as tf
 
     from export import preprocessing
 
-    photos = []
-    predictions = read_predictions(evaluation_dir)[:num_examples]
-    encoded_images = islice(read_encoded(examples_dir, "test"), num_examples)
-    for (_, encoded), prediction in zip(encoded_images, predictions, strict=True):
-        pixels = preprocessing.load(tf.constant(encoded), spec["image_size_px"]).numpy()
-        photos.append(_Photo(prediction["filename"], encoded, pixels, np.array(prediction["probabilities"])))
-    return photos
+    size_px = read_spec(export_dir)["image_size_px"]
+    found = list(islice(read_encoded(examples_dir, "test"), num_examples))
+    images = tf.data.Dataset.from_tensor_slices([encoded for _, encoded in found])
+    expected = ServedModel(export_dir, batch_size=num_examples).classify(images).probabilities
+    return [
+        _Photo(name, encoded, preprocessing.load(tf.constant(encoded), size_px).numpy(), row.astype(np.float64))
+        for (name, encoded), row in zip(found, expected, strict=True)
+    ]
 
 
 def _compare(
     interface: _Interface, photos: Sequence[_Photo], class_names: Sequence[str], tolerance: float
 ) -> tuple[Check, Served]:
-    """Send every photo, up to the first wrong response, and compare the responses with the evaluator's predictions.
+    """Send every photo, up to the first wrong response, and compare the responses with the SavedModel's predictions.
 
     Returns:
         Whether all are right, and what was served.
@@ -215,12 +212,12 @@ def _compare(
         difference = float(np.abs(probabilities - photo.expected).max())
         if not difference <= tolerance:  # A NaN is a failure.
             message = (
-                f"a probability of {photo.filename} {interface} differs by {difference:.1g} from the evaluator's, "
+                f"a probability of {photo.filename} {interface} differs by {difference:.1g} from the SavedModel's, "
                 f"more than infra_validator.tolerance ({tolerance:g})"
             )
             return _check(interface.name, False, message), served
         largest = max(largest, difference)
-    message = f"{len(photos)} photos predicted as in the evaluation, to {largest:.0e}"
+    message = f"{len(photos)} photos predicted as by the SavedModel in this process, to {largest:.0e}"
     return _check(interface.name, True, message), served
 
 

@@ -46,13 +46,6 @@ STEPS = (
         options={"options": "suspects"},
     ),
     Step(
-        name="learning_curve",
-        function="components.learning_curve:draw",
-        inputs={"examples_dir": "examples", "features_dir": "features"},
-        is_background=True,
-        kind="Metrics",
-    ),
-    Step(
         name="trainer",
         function="components.trainer:train",
         inputs={
@@ -94,6 +87,30 @@ STEPS = (
         kind="Model",
     ),
     Step(
+        name="infra_validator",
+        function="components.infra_validator:validate",
+        inputs={"examples_dir": "examples", "export_dir": "export"},
+        options={"options": "infra_validator"},
+        source="components.infra_validator:describe_engine",
+        programs=("serving.local_server.__main__",),
+        is_background=True,
+    ),
+    Step(
+        name="parity",
+        function="components.parity:check",
+        inputs={
+            "examples_dir": "examples",
+            "training_dir": "trainer",
+            "limits_dir": "limits",
+            "export_dir": "export",
+            "infra_validation_dir": "infra_validator",
+            "litert_dir": "litert",
+        },
+        options={"options": "parity"},
+        libraries=("ai-edge-litert",),
+        is_background=True,
+    ),
+    Step(
         name="baseline",
         function="components.baseline:find",
         inputs={"export_dir": "export"},
@@ -106,14 +123,6 @@ STEPS = (
         options={"options": "evaluator"},
         source="components.evaluator:describe_source",
         kind="Metrics",
-    ),
-    Step(
-        name="infra_validator",
-        function="components.infra_validator:validate",
-        inputs={"examples_dir": "examples", "export_dir": "export", "evaluation_dir": "evaluator"},
-        options={"options": "infra_validator"},
-        source="components.infra_validator:describe_engine",
-        programs=("serving.local_server.__main__",),
     ),
     Step(
         name="litert_evaluator",
@@ -129,20 +138,6 @@ STEPS = (
         is_timed=True,
         libraries=("ai-edge-litert",),
         kind="Metrics",
-    ),
-    Step(
-        name="parity",
-        function="components.parity:check",
-        inputs={
-            "examples_dir": "examples",
-            "training_dir": "trainer",
-            "limits_dir": "limits",
-            "export_dir": "export",
-            "infra_validation_dir": "infra_validator",
-            "litert_dir": "litert",
-        },
-        options={"options": "parity"},
-        libraries=("ai-edge-litert",),
     ),
     Step(
         name="pusher",
@@ -164,6 +159,13 @@ STEPS = (
         inputs={"examples_dir": "examples", "export_dir": "export", "evaluation_dir": "evaluator"},
         programs=("export.measure",),
         is_timed=True,
+        kind="Metrics",
+    ),
+    Step(
+        name="learning_curve",
+        function="components.learning_curve:draw",
+        inputs={"examples_dir": "examples", "features_dir": "features"},
+        is_background=True,
         kind="Metrics",
     ),
     Step(

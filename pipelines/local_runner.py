@@ -107,7 +107,7 @@ class _Runner:
     artifacts: dict[str, Artifact] = field(init=False)
     remade: set[str] = field(default_factory=set)
     lock: Any = field(default_factory=RLock)
-    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "background"))
+    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "background"))
     running: dict[str, Future[Artifact]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -118,7 +118,8 @@ class _Runner:
         """Wait at the end for the steps that are running in the background, also where another one fails."""
         try:
             yield
-            self._wait_for(tuple(self.running))
+            for future in self.running.values():
+                future.result()
         finally:
             if names := [name for name, step in self.running.items() if not step.done()]:
                 log.info("waiting for what is running in the background: %s", ", ".join(names))
@@ -126,15 +127,16 @@ class _Runner:
 
     def start_step(self, step: Step) -> None:
         """Run a step, or let it run in the background, once what it needs is there."""
-        self._wait_for(tuple(self.running) if step.is_timed else step.inputs.values())
+        inputs = [self.running[name] for name in step.inputs.values() if name in self.running]
         if step.is_background:
-            self.running[step.name] = self.pool.submit(self.run_step, step)
+            self.running[step.name] = self.pool.submit(self._run_after, inputs, step)
         else:
-            self.run_step(step)
+            self._run_after(self.running.values() if step.is_timed else inputs, step)
 
-    def _wait_for(self, names: Iterable[str]) -> None:
-        for name in self.running.keys() & set(names):
-            self.running.pop(name).result()
+    def _run_after(self, running: Iterable["Future[Artifact]"], step: Step) -> Artifact:
+        for future in running:
+            future.result()
+        return self.run_step(step)
 
     def run_step(self, step: Step) -> Artifact:
         """Take the output of a step from the store or make it, and record it."""

@@ -143,11 +143,11 @@ def test_report_tells_verdict_and_numbers(page: str, folders: dict[str, Path]) -
 
 def test_report_tells_timings_and_fine_tuning(changed: Inputs) -> None:
     for folder in changed.folders:
-        changed.change(f"{folder}/manifest.json", seconds=61.5)
+        changed.change(f"{folder}/manifest.json", seconds=62)
     history = read_json(changed.root / "training_dir/history.json")
     changed.change("training_dir/history.json", fine_tune={name: [*row, 0.5] for name, row in history["head"].items()})
     text = read_text(changed.build())
-    assert "Total 12 min 18 s" in text  # twelve steps of 61.5 s
+    assert "Total 13 min 26 s" in text  # thirteen steps of 62 s
     assert "The head learned for 2 epochs, and fine-tuning followed for 3 epochs" in text
 
 

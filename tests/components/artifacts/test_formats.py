@@ -17,7 +17,7 @@ from components.artifacts.evaluation import Metrics, Prediction
 from components.artifacts.examples import Examples, IndexRow
 from components.artifacts.explanations import Explanation
 from components.artifacts.infra_validation import Responses
-from components.artifacts.labels import AppliedDecision
+from components.artifacts.labels import AppliedCounts, AppliedDecision
 from components.artifacts.learning_curve import LearningCurve
 from components.artifacts.litert_evaluation import LiteRTEvaluation, Measured
 from components.artifacts.manifest import Manifest, Missing, Reference
@@ -54,7 +54,19 @@ FORMATS: dict[str, Any] = {
     "explainer/explanations.json": list[Explanation],
     "report/manifest.json": Manifest,
 }
-ELSEWHERE = (Row, Int8, MissingRow, Comparison, Missing, Reference, PushedOrigin, Suspect, Outlier, AppliedDecision)
+ELSEWHERE = (
+    Row,
+    Int8,
+    MissingRow,
+    Comparison,
+    Missing,
+    Reference,
+    PushedOrigin,
+    Suspect,
+    Outlier,
+    AppliedDecision,
+    AppliedCounts,
+)
 """Types of what other pipelines write, of a part that has no type of its own in its file, or of rows that so few photos
 do not have."""
 
