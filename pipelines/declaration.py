@@ -19,6 +19,8 @@ class Step:
         function: `package.module:function`; called with the inputs, options and state below and with `out_dir`, it
             returns the few numbers worth a log line.
         inputs: parameter name to the step whose output folder is passed.
+        optional: parameter name of an input to the option, `parameter.name`, without which it is neither passed nor
+            waited for.
         options: parameter name to the section of the configuration that is passed.
         source: `package.module:function` that describes what the step reads from outside the pipeline, given its
             options. It runs before any step does, so a missing folder is found first. `None` when it reads nothing.
@@ -46,6 +48,7 @@ class Step:
     name: str
     function: str
     inputs: Mapping[str, str] = field(default_factory=dict)
+    optional: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
     source: str | None = None
     programs: Sequence[str] = ()

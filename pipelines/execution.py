@@ -32,6 +32,18 @@ def resolve_options(step: Step, config: Config) -> dict[str, Any]:
     return {name: value.resolve() if hasattr(value, "resolve") else value for name, value in options.items()}
 
 
+def resolve_inputs(step: Step, config: Config) -> dict[str, str]:
+    """Return the step whose output each parameter takes, without the inputs that the options do not ask for."""
+
+    def is_wanted(parameter: str) -> bool:
+        if parameter not in step.optional:
+            return True
+        options, _, option = step.optional[parameter].partition(".")
+        return bool(getattr(getattr(config, step.options[options]), option))
+
+    return {parameter: name for parameter, name in step.inputs.items() if is_wanted(parameter)}
+
+
 def describe_origin(step: Step, options: Mapping[str, Any], *, source: Any, inputs: Mapping[str, str]) -> Origin:
     """Return what the output of a step depends on, as JSON has it.
 

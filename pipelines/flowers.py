@@ -44,6 +44,7 @@ STEPS = (
         function="components.suspects:find",
         inputs={"examples_dir": "examples", "features_dir": "features"},
         options={"options": "suspects"},
+        is_background=True,
     ),
     Step(
         name="trainer",
@@ -54,6 +55,7 @@ STEPS = (
             "model_dir": "model",
             "suspects_dir": "suspects",
         },
+        optional={"suspects_dir": "options.leave_out_suspects"},
         options={"options": "trainer", "transform": "transform"},
         resumable=True,
         is_distributed=True,

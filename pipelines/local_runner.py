@@ -24,7 +24,7 @@ from pipelines import fingerprint
 from pipelines.artifact_store import Artifact, ArtifactStore
 from pipelines.config import Config
 from pipelines.declaration import Step, load
-from pipelines.execution import describe_origin, execute, resolve_options
+from pipelines.execution import describe_origin, execute, resolve_inputs, resolve_options
 from pipelines.folders import Folders, open_state
 from pipelines.heartbeat import heartbeat
 from pipelines.runs import SHOWN, Run
@@ -127,7 +127,7 @@ class _Runner:
 
     def start_step(self, step: Step) -> None:
         """Run a step, or let it run in the background, once what it needs is there."""
-        inputs = [self.running[name] for name in step.inputs.values() if name in self.running]
+        inputs = [self.running[name] for name in resolve_inputs(step, self.config).values() if name in self.running]
         if step.is_background:
             self.running[step.name] = self.pool.submit(self._run_after, inputs, step)
         else:
@@ -181,7 +181,8 @@ class _Runner:
 
     def _find_or_make(self, step: Step) -> tuple[Artifact, str]:
         """Return the output of a step and the reason why it was made, or was not."""
-        inputs = {parameter: self.artifacts[name] for parameter, name in step.inputs.items()}
+        names = resolve_inputs(step, self.config)
+        inputs = {parameter: self.artifacts[name] for parameter, name in names.items()}
         missing = next((i for i in inputs.values() if i.is_missing and not step.accepts_missing), None)
         if missing:
             reason = f"passed over: {missing.manifest['step']} could not be had"
@@ -197,7 +198,7 @@ class _Runner:
         if is_reusable and (cached := _find_cached(store, step, key)):
             log.info("%s: cached (same code, options and inputs as on %s)", step.name, cached.manifest["created"])
             return cached, "cached"
-        if self.mend(step.inputs.values()):
+        if self.mend(names.values()):
             return self._find_or_make(step)
         with store.lock(step.name, key):
             if is_reusable and (cached := _find_cached(store, step, key)):
@@ -343,7 +344,7 @@ def _find_changes(step: Step, config: Config, artifacts: Mapping[str, Artifact])
     except ComponentError as exc:
         log.warning("%s: reused, and its source is not there now: %s", step.name, exc)
         source = manifest["source"]
-    inputs = {parameter: artifacts[name].digest for parameter, name in step.inputs.items()}
+    inputs = {parameter: artifacts[name].digest for parameter, name in resolve_inputs(step, config).items()}
     now: dict[str, Any] = {**describe_origin(step, options, source=source, inputs=inputs)}
     then: dict[str, Any] = {**manifest, "inputs": {p: r["digest"] for p, r in manifest["inputs"].items()}}
     return ", ".join(name for name in ("code", "source", "inputs", "versions") if now[name] != then.get(name))

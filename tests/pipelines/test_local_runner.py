@@ -675,3 +675,13 @@ def test_an_output_of_other_code_or_options_is_not_gone_on_from(toy_pipeline, mo
     monkeypatch.setattr(fingerprint, "of_code", lambda *modules: "other")
     artifacts = toy_pipeline.run((toy.READ, toy.ADD_UP))
     assert artifacts["count"].manifest["summary"]["before"] is None
+
+
+def test_an_input_that_the_options_do_not_ask_for_is_neither_passed_nor_waited_for(toy_pipeline):
+    steps = (toy.READ, toy.COUNT, toy.ACCOMPANY, toy.MULTIPLY_PERHAPS, toy.MULTIPLY)
+    artifacts = toy_pipeline.run(steps)  # the step in the background ends when MULTIPLY has begun
+    assert artifacts["perhaps"].manifest["summary"] == {"is_other": False}
+    assert artifacts["perhaps"].manifest["inputs"].keys() == {"count_dir"}
+    toy_pipeline.set("multiply", fail=True)
+    artifacts = toy_pipeline.run(steps[:-1])
+    assert artifacts["perhaps"].manifest["summary"] == {"is_other": True}

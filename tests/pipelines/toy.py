@@ -162,6 +162,20 @@ VISIT = Step(name="visit", function=f"{MODULE}:visit", inputs={"count_dir": "cou
 STUMBLE = Step(name="stumble", function=f"{MODULE}:stumble", inputs={"count_dir": "count"})
 GO_ON = Step(name="stumble", function=f"{MODULE}:stumble", inputs={"count_dir": "count"}, resumable=True)
 ACCOMPANY = Step(name="accompany", function=f"{MODULE}:accompany", inputs={"count_dir": "count"}, is_background=True)
+
+
+def multiply_perhaps(*, count_dir: Path, other_dir: Path | None = None, out_dir: Path, options: MultiplyOptions) -> Any:
+    write_json(out_dir / "result.json", read_json((other_dir or count_dir) / "count.json") * options.factor)
+    return {"is_other": other_dir is not None}
+
+
+MULTIPLY_PERHAPS = Step(
+    name="perhaps",
+    function=f"{MODULE}:multiply_perhaps",
+    inputs={"count_dir": "count", "other_dir": "accompany"},
+    optional={"other_dir": "options.fail"},
+    options={"options": "multiply"},
+)
 MULTIPLY_LATER = replace(MULTIPLY, name="multiply_later", inputs={"count_dir": "accompany"})
 ADD_UP = Step(name="count", function=f"{MODULE}:add_up", inputs={"text_dir": "read"}, incremental=("text_dir",))
 LINGER = Step(name="linger", function=f"{MODULE}:linger", inputs={"count_dir": "count"})
