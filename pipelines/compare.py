@@ -22,7 +22,7 @@ LATEST = "latest_comparison"
 """The link to the newest comparison; `latest` goes on pointing to the newest run that made a model."""
 
 _FLOWERS = {step.name: step for step in flowers.STEPS}
-_JUDGING = ("limits", "export", "evaluator", "litert", "litert_evaluator")
+_JUDGING = ("limits", "export", "litert", "evaluator", "litert_evaluator")
 _BACKBONES = ("mobilenet_v2", "efficientnet_v2_b0")
 """Chosen for the device: see `components.training.backbones.BACKBONES`."""
 
@@ -96,7 +96,7 @@ def _other_backbone(name: str) -> Iterator[Step]:
 
 STEPS = (
     *(_FLOWERS[name] for name in ("examples", "statistics", "validator", "model", "features", "suspects", "trainer")),
-    *(_FLOWERS[name] for name in ("limits", "export", "baseline", "evaluator", "litert", "litert_evaluator")),
+    *(_FLOWERS[name] for name in ("limits", "export", "litert", "baseline", "evaluator", "litert_evaluator")),
     _row(features="features"),
     Step(
         name="edges",

@@ -32,6 +32,11 @@ def resolve_options(step: Step, config: Config) -> dict[str, Any]:
     return {name: value.resolve() if hasattr(value, "resolve") else value for name, value in options.items()}
 
 
+def digest_code(step: Step) -> str:
+    """Return the digest of the code of a step."""
+    return fingerprint.of_code(step.function.partition(":")[0], *step.programs)
+
+
 def resolve_inputs(step: Step, config: Config) -> dict[str, str]:
     """Return the step whose output each parameter takes, without the inputs that the options do not ask for."""
 
@@ -54,7 +59,7 @@ def describe_origin(step: Step, options: Mapping[str, Any], *, source: Any, inpu
         inputs: the digests of its inputs, by parameter.
     """
     origin = {
-        "code": fingerprint.of_code(step.function.partition(":")[0], *step.programs),
+        "code": digest_code(step),
         "options": {parameter: asdict(value) for parameter, value in options.items()},
         "source": source,
         "inputs": inputs,

@@ -24,7 +24,7 @@ from pipelines import fingerprint
 from pipelines.artifact_store import Artifact, ArtifactStore
 from pipelines.config import Config
 from pipelines.declaration import Step, load
-from pipelines.execution import describe_origin, execute, resolve_inputs, resolve_options
+from pipelines.execution import describe_origin, digest_code, execute, resolve_inputs, resolve_options
 from pipelines.folders import Folders, open_state
 from pipelines.heartbeat import heartbeat
 from pipelines.runs import SHOWN, Run
@@ -74,6 +74,8 @@ def run(
     selection = selection or Selection()
     selection.check(steps)
     selected = _select(steps, selection)
+    for step in selected:
+        digest_code(step)  # kept for later: Python's parser fails at times where several threads use it
     sources = {s.name: load(s.source)(**resolve_options(s, config)) for s in selected if s.source}
     folders.prepare(name for step in selected for name in step.state.values())
     with folders.in_use():
