@@ -16,7 +16,7 @@ from components.artifacts.parity import Parity, write_parity
 from components.storage.files import read_json, write_json
 from components.storage.models import LINEAGE, open_models
 from pipelines import __main__ as command_line
-from pipelines import fingerprint
+from pipelines import commands, fingerprint
 from pipelines.declaration import Step
 from pipelines.runs import RunRecord, list_runs
 from tests.s3 import S3
@@ -162,7 +162,7 @@ def test_run_prints_where_the_model_and_the_report_are(toy_terminal):
 
 
 def test_a_model_that_is_not_pushed_ends_with_3(toy_terminal):
-    assert toy_terminal("run", "--set", "evaluator.min_accuracy=0.9") == command_line.NOT_PUSHED == 3
+    assert toy_terminal("run", "--set", "evaluator.min_accuracy=0.9") == commands.NOT_PUSHED == 3
     assert toy_terminal.out.endswith("Not pushed: not blessed: accuracy 0.75 is too low\n")
     (record,) = toy_terminal.records()
     assert record["status"] == "finished"
