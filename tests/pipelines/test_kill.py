@@ -108,7 +108,7 @@ class Pipeline:
 def assert_same_outcome(pipeline: Pipeline, undisturbed: Callable[[str], Path]) -> None:
     record = pipeline.record()
     assert record["status"] == "finished"
-    assert list(record["steps"]) == ORDER
+    assert sorted(record["steps"]) == sorted(ORDER)  # those in the background end when they end
     for step in ("examples", "statistics", "validator", "model", "features"):
         ours, theirs = read_manifest(pipeline.artifact(step)), read_manifest(undisturbed(step))
         assert ours["files"] == theirs["files"], step

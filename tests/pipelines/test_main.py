@@ -139,7 +139,7 @@ def terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str], own_logging: No
 
 @pytest.fixture
 def toy_terminal(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    monkeypatch.setattr(command_line, "STEPS", STEPS)
+    monkeypatch.setattr(commands, "STEPS", STEPS)
     return terminal
 
 
@@ -175,7 +175,7 @@ def test_a_run_that_ends_before_the_pusher_ends_well(toy_terminal):
 
 
 def test_an_interrupted_run_ends_with_130_and_names_the_command_that_goes_on(terminal, monkeypatch):
-    monkeypatch.setattr(command_line, "STEPS", INTERRUPTED)
+    monkeypatch.setattr(commands, "STEPS", INTERRUPTED)
     assert terminal("run") == 130
     assert terminal.err.endswith("error: interrupted; the same command goes on where this run was\n")
     (record,) = terminal.records()
@@ -350,7 +350,7 @@ WITH_FALLBACK = (
 
 
 def test_a_run_on_a_fallback_ends_with_it_every_time(toy_terminal, monkeypatch):
-    monkeypatch.setattr(command_line, "STEPS", WITH_FALLBACK)
+    monkeypatch.setattr(commands, "STEPS", WITH_FALLBACK)
     monkeypatch.setattr(sys.modules[MODULE], "export", lambda model_dir, **arguments: export_alone(**arguments))
     for arguments in ([], [], ["--from", "export"], ["--to", "litert"]):
         assert toy_terminal("run", *arguments) == 0
