@@ -33,7 +33,7 @@ class SuspectsOptions:
         max_probability: a label is suspect that is right with a lower probability, 0–1; 0 suspects none.
     """
 
-    max_probability: float = 0.6
+    max_probability: float = 0.55
 
     def __post_init__(self) -> None:
         check_range(self, 0, 1, "max_probability")
@@ -52,16 +52,20 @@ def find(*, examples_dir: Path, features_dir: Path, out_dir: Path, options: Susp
     probabilities, distances = cross_validate(lambda: _read(features_dir), num_classes=len(names))
     probabilities = weigh_labels(probabilities, labels)
 
-    own, suggested = probabilities[np.arange(len(labels)), labels], probabilities.argmax(axis=1)
+    given = np.arange(len(labels)), labels
+    own, others = probabilities[given], probabilities.copy()
+    others[given] = -1
+    suggested = others.argmax(axis=1)
     are_few = np.bincount(labels, minlength=len(names)) < MIN_PHOTOS
-    are_doubted = (suggested != labels) & ~are_few[labels]
+    are_suspect = own < options.max_probability
+    are_doubted = (are_suspect | (own < others.max(axis=1))) & ~are_few[labels]
     suspects = [
         Suspect(
             photo=rows[index]["filename"],
             label=names[labels[index]],
             suggested_label=names[suggested[index]],
             score=round(float(1 - own[index]), 6),
-            is_suspect=bool(own[index] < options.max_probability),
+            is_suspect=bool(are_suspect[index]),
         )
         for index in np.argsort(own, kind="stable").tolist()
         if are_doubted[index]

@@ -1,7 +1,7 @@
 """Labels of train that are doubted, `suspects.jsonl`, and photos unlike the others, `outliers.jsonl`.
 
-A line is a JSON object. Suspects: every photo for which another label is more probable, by a classifier which has not
-learned from it, the most suspect first. Outliers: the strangest first.
+A line is a JSON object. Suspects: every photo whose label is suspect, or for which another one is more probable, by a
+classifier which has not learned from it, the most suspect first. Outliers: the strangest first.
 """
 
 import json
