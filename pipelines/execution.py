@@ -17,6 +17,7 @@ from components.storage.bucket import is_url
 from components.storage.disk import find_problem
 from components.storage.store import Store
 from pipelines import fingerprint
+from pipelines.artifact_store import Artifact
 from pipelines.config import Config
 from pipelines.declaration import Step, load
 
@@ -124,3 +125,10 @@ def execute(
         **origin,
         "inputs": dict(references),
     }
+
+
+def warn_of_fallback(step: Step, artifact: Artifact) -> None:
+    """Log the fallback that a step's own output stands on."""
+    if artifact.fallback and artifact.manifest["step"] == step.name:
+        choice = f" To choose it instead: {step.fallback_option}." if step.fallback_option else ""
+        log.warning("%s: FALLBACK, tried again in every run: %s%s", step.name, artifact.fallback, choice)

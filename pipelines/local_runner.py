@@ -17,14 +17,21 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
-from components.artifacts.manifest import Origin, Reference, read_fallback
+from components.artifacts.manifest import Origin, read_fallback
 from components.errors import ComponentError, StorageError
-from components.storage.files import read_json
 from pipelines import fingerprint
 from pipelines.artifact_store import Artifact, ArtifactStore
 from pipelines.config import Config
 from pipelines.declaration import Step, load
-from pipelines.execution import describe_origin, digest_code, execute, resolve_inputs, resolve_options
+from pipelines.earlier_run import reuse
+from pipelines.execution import (
+    describe_origin,
+    digest_code,
+    execute,
+    resolve_inputs,
+    resolve_options,
+    warn_of_fallback,
+)
 from pipelines.folders import Folders, open_state
 from pipelines.heartbeat import heartbeat
 from pipelines.runs import SHOWN, Run
@@ -79,7 +86,7 @@ def run(
     sources = {s.name: load(s.source)(**resolve_options(s, config)) for s in selected if s.source}
     folders.prepare(name for step in selected for name in step.state.values())
     with folders.in_use():
-        reused = _reuse(steps, config, selection, folders)
+        reused = reuse(steps, selection.first, config, folders)
         record = Run(folders, config, sources=sources, reused=reused)
         try:
             runner = _Runner(steps, config, folders, selection.forced, sources, cluster, reused, record)
@@ -145,7 +152,7 @@ class _Runner:
         started = time.monotonic()
         artifact, reason = self._find_or_make(step)
         self.artifacts[step.name] = artifact
-        _warn_of_fallback(step, artifact)
+        warn_of_fallback(step, artifact)
         with self.lock:
             self.record.add(step.name, artifact, reason=reason, seconds=round(time.monotonic() - started, 2))
         return artifact
@@ -235,13 +242,6 @@ class _Runner:
             return store.publish(partial, output), reason
 
 
-def _warn_of_fallback(step: Step, artifact: Artifact) -> None:
-    """Log the fallback that a step's own output stands on."""
-    if artifact.fallback and artifact.manifest["step"] == step.name:
-        choice = f" To choose it instead: {step.fallback_option}." if step.fallback_option else ""
-        log.warning("%s: FALLBACK, tried again in every run: %s%s", step.name, artifact.fallback, choice)
-
-
 def _find_cached(store: ArtifactStore, step: Step, key: str) -> Artifact | None:
     """Return the artifact of a key; what was missing, or a fallback, when it was made may be available by now."""
     cached = store.find(step.name, key)
@@ -276,77 +276,3 @@ def _select(steps: Sequence[Step], selection: Selection) -> Sequence[Step]:
     first = names.index(selection.first) if selection.first else 0
     last = names.index(selection.last) if selection.last else len(steps) - 1
     return steps[first : last + 1]
-
-
-def _reuse(steps: Sequence[Step], config: Config, selection: Selection, folders: Folders) -> dict[str, Artifact]:
-    """Return the artifacts of the steps before `--from` as the newest run left them.
-
-    Raises:
-        ComponentError: one is not there, is damaged, or was made with other options.
-    """
-    before = steps[: [s.name for s in steps].index(selection.first)] if selection.first else ()
-    if not before:
-        return {}
-    newest = folders.fetch_newest()
-    references = _read_references(newest)
-    artifacts = {}
-    for step in before:
-        artifact = folders.store.get(references[step.name]) if step.name in references else None
-        if artifact is None:
-            raise ComponentError(
-                f"--from {selection.first} takes what the newest run made before it, and there is no output of "
-                f"{step.name!r} in {newest}. Run once without --from."
-            )
-        artifacts[step.name] = artifact
-    differences = [d for step in before for d in _compare_options(step, config, artifacts[step.name])]
-    if differences:
-        then = ", ".join(f"{name}={value}" for name, value, _ in differences)
-        now = ", ".join(f"{name}={value}" for name, _, value in differences)
-        raise ComponentError(
-            f"--from {selection.first} reuses what the newest run made with {then}. Received: {now}. "
-            "Run without --from, or with the options of that run."
-        )
-    for step in before:
-        changed = _find_changes(step, config, artifacts)
-        log.info("%s: reused from the newest run", step.name)
-        if changed:
-            log.warning("%s: reused, though changed since: %s. Run without --from to follow.", step.name, changed)
-        _warn_of_fallback(step, artifacts[step.name])
-    return artifacts
-
-
-def _read_references(record: Path) -> dict[str, Reference]:
-    """Return the outputs that the record of a run names; none where it is not there or damaged."""
-    try:
-        return read_json(record)["steps"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-
-
-def _compare_options(step: Step, config: Config, artifact: Artifact) -> Iterator[tuple[str, Any, Any]]:
-    """Yield each option that an artifact was made with another value of: `section.name`, the value then and now."""
-    if artifact.manifest["step"] != step.name:  # passed over
-        return
-    now = describe_origin(step, resolve_options(step, config), source=None, inputs={})["options"]
-    for parameter, section in step.options.items():
-        then = artifact.manifest["options"].get(parameter, {})
-        for name in then.keys() & now[parameter].keys():
-            if then[name] != now[parameter][name]:
-                yield f"{section}.{name}", then[name], now[parameter][name]
-
-
-def _find_changes(step: Step, config: Config, artifacts: Mapping[str, Artifact]) -> str:
-    """Return what a reused output would now be made from otherwise, in words."""
-    manifest = artifacts[step.name].manifest
-    if manifest["step"] != step.name:
-        return ""
-    options = resolve_options(step, config)
-    try:
-        source = load(step.source)(**options) if step.source else None
-    except ComponentError as exc:
-        log.warning("%s: reused, and its source is not there now: %s", step.name, exc)
-        source = manifest["source"]
-    inputs = {parameter: artifacts[name].digest for parameter, name in resolve_inputs(step, config).items()}
-    now: dict[str, Any] = {**describe_origin(step, options, source=source, inputs=inputs)}
-    then: dict[str, Any] = {**manifest, "inputs": {p: r["digest"] for p, r in manifest["inputs"].items()}}
-    return ", ".join(name for name in ("code", "source", "inputs", "versions") if now[name] != then.get(name))

@@ -1,13 +1,12 @@
 """How good a model is on the test split: `metrics.json`, and `predictions.jsonl` in the order of the test examples."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TypedDict
 
 from components.artifacts.backbone import WeightsOrigin
 from components.artifacts.examples import DataOrigin
-from components.storage.files import read_json, read_jsonl, write_json
+from components.storage.files import read_json, read_jsonl, write_json, write_jsonl
 
 
 class Accuracy(TypedDict):
@@ -286,5 +285,4 @@ def read_predictions(evaluation_dir: Path) -> list[Prediction]:
 
 def write_predictions(out_dir: Path, predictions: Iterable[Prediction]) -> None:
     """Write `predictions.jsonl`."""
-    with (out_dir / "predictions.jsonl").open("w") as file:
-        file.writelines(json.dumps(prediction) + "\n" for prediction in predictions)
+    write_jsonl(out_dir / "predictions.jsonl", predictions)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from components.errors import DataError
-from components.storage.files import read_json, write_json
+from components.storage.files import read_json, write_json, write_jsonl
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -120,8 +120,7 @@ def read_origin(examples_dir: Path) -> DataOrigin:
 
 def write_index(out_dir: Path, rows: Iterable[IndexRow]) -> None:
     """Write rows at the end of `index.jsonl`."""
-    with (out_dir / _INDEX).open("a") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
+    write_jsonl(out_dir / _INDEX, rows, append=True)
 
 
 def read_index(examples_dir: Path) -> Iterator[IndexRow]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, TypedDict
 
 from components.errors import DataError
-from components.storage.files import read_jsonl
+from components.storage.files import read_jsonl, write_jsonl
 
 log = logging.getLogger(__name__)
 
@@ -146,8 +146,7 @@ def read_applied(examples_dir: Path) -> list[AppliedDecision]:
 
 def write_applied(out_dir: Path, applied: Iterable[AppliedDecision]) -> None:
     """Write which decisions a folder of examples bears."""
-    with (out_dir / _APPLIED_FILE).open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(decision) + "\n" for decision in applied)
+    write_jsonl(out_dir / _APPLIED_FILE, applied)
 
 
 def count_applied(applied: Iterable[AppliedDecision]) -> AppliedCounts:

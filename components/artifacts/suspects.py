@@ -4,12 +4,11 @@ A line is a JSON object. Suspects: every photo whose label is suspect, or for wh
 classifier which has not learned from it, the most suspect first. Outliers: the strangest first.
 """
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
-from components.storage.files import read_jsonl
+from components.storage.files import read_jsonl, write_jsonl
 
 SUSPECTS_FILE = "suspects.jsonl"
 _OUTLIERS_FILE = "outliers.jsonl"
@@ -38,8 +37,8 @@ class Outlier(TypedDict):
 
 def write_suspects(out_dir: Path, suspects: Iterable[Suspect], outliers: Iterable[Outlier]) -> None:
     """Write both files."""
-    _write(out_dir / SUSPECTS_FILE, suspects)
-    _write(out_dir / _OUTLIERS_FILE, outliers)
+    write_jsonl(out_dir / SUSPECTS_FILE, suspects)
+    write_jsonl(out_dir / _OUTLIERS_FILE, outliers)
 
 
 def read_suspects(suspects_dir: Path) -> list[Suspect]:
@@ -50,8 +49,3 @@ def read_suspects(suspects_dir: Path) -> list[Suspect]:
 def read_outliers(suspects_dir: Path) -> list[Outlier]:
     """Read `outliers.jsonl`."""
     return read_jsonl(suspects_dir / _OUTLIERS_FILE)
-
-
-def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)

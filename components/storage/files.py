@@ -4,7 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,12 @@ def read_jsonl(path: Path) -> list[Any]:
     """Read a file with a JSON value on each line."""
     with path.open(encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
+
+
+def write_jsonl(path: Path, rows: Iterable[Any], *, append: bool = False) -> None:
+    """Write a JSON value on each line of a file, or after the lines that it has."""
+    with path.open("a" if append else "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def sha256(path: Path) -> str:

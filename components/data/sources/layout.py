@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from components.artifacts.examples import SPLITS
+from components.artifacts.labels import is_class_name
 from components.errors import DataError
 
 _SPLIT_NAMES = {
@@ -147,7 +148,7 @@ def _is_twice(name: str, splits: Iterable[str]) -> bool:
 
 
 def _check_class_name(name: str, origin: str) -> None:
-    if name != name.strip() or not name.isprintable():
+    if not is_class_name(name):
         raise DataError(
             "A class is named by its folder: printable text in UTF-8, without a space at either end. "
             f"Received: {name!r} in {origin}. Rename the folder."

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 SYNTHETIC = "synthetic"
 """Name of the drawn flowers."""
@@ -32,7 +33,7 @@ class Photo:
     encoded: bytes
     reason: str = ""
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """The SHA-256 of the file, in hexadecimal digits."""
         return hashlib.sha256(self.encoded).hexdigest()
