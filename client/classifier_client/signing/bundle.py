@@ -51,7 +51,7 @@ def read_statement(payload: bytes) -> dict[str, str]:
     What the statement would leave out (`ignore_paths`) does not count: whoever reads it leaves out the signature alone.
 
     Raises:
-        RefusalError, ValueError, TypeError, LookupError: it is not such a statement.
+        RefusalError: it is another kind of statement; a `ValueError`, `TypeError` or `LookupError`: it is none.
     """
     statement = json.loads(payload)
     predicate = statement["predicate"]
@@ -106,7 +106,7 @@ def open_bundle(content: bytes, verify_key: VerifyKey) -> bytes:
     """Return the statement in a bundle, after its signature has been verified.
 
     Raises:
-        RefusalError, ValueError, TypeError, LookupError: it does not verify, or is no such bundle.
+        RefusalError: it does not verify; one of `UNREADABLE`, or a `TypeError` or `LookupError`: it is no bundle.
     """
     bundle = json.loads(content)
     envelope, material = bundle["dsseEnvelope"], bundle["verificationMaterial"]

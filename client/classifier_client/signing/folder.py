@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from cryptography.exceptions import UnsupportedAlgorithm
-
 from ..errors import SignatureError
 from .bundle import SIGNATURE, open_bundle, read_statement
-from .keys import RefusalError, VerifyKey
+from .keys import UNREADABLE, RefusalError, VerifyKey
 
 _MAX_SIGNATURE_BYTES = 16 << 20
 _BUFFER_BYTES = 1 << 20
@@ -48,7 +46,7 @@ class SignedFolder:
             self._refuse(str(exc))
         except OSError as exc:
             self._refuse_unreadable(SIGNATURE, exc)
-        except (ValueError, TypeError, LookupError, RecursionError, UnsupportedAlgorithm):
+        except (*UNREADABLE, TypeError, LookupError, RecursionError):
             self._refuse(f"has a damaged {SIGNATURE}")
         if added := names - self._digests.keys():
             self._refuse(f"holds {_show(sorted(added))}, which the signature does not name")

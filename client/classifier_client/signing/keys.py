@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import (
     Certificate,
+    DuplicateExtension,
     ExtendedKeyUsage,
     ExtensionNotFound,
+    InvalidVersion,
     KeyUsage,
+    UnsupportedGeneralNameType,
     load_pem_x509_certificate,
     verification,
 )
@@ -25,6 +29,9 @@ HASHES: Mapping[str, hashes.HashAlgorithm] = {
     "secp521r1": hashes.SHA512(),
 }
 """The curves of the format (P-256, P-384 and P-521), each with the hash that it signs."""
+
+UNREADABLE = (ValueError, InvalidVersion, DuplicateExtension, UnsupportedGeneralNameType, UnsupportedAlgorithm)
+"""What cryptography raises for a key or a certificate that is damaged, or that it does not know."""
 
 _PEM = re.compile(rb"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
 
@@ -64,7 +71,7 @@ def read_verify_key(path: Path) -> VerifyKey:
     try:
         keys = [serialization.load_pem_public_key(pem) for kind, pem in blocks if kind == b"PUBLIC KEY"]
         roots = [load_pem_x509_certificate(pem) for kind, pem in blocks if kind == b"CERTIFICATE"]
-    except ValueError as exc:
+    except UNREADABLE as exc:
         raise ValueError(f"A verify key must be sound PEM. {path} is damaged. Copy it again.") from exc
     usable = {fingerprint(key): key for key in keys if is_usable(key)}
     if len(usable) < len(keys) or not (usable or roots):
