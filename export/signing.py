@@ -11,13 +11,15 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509 import Certificate, load_pem_x509_certificates
+from cryptography.x509 import Certificate
 
 from client.classifier_client.signing.bundle import SIGNATURE, encode_envelope, write_bundle, write_statement
+from client.classifier_client.signing.certificates import may_sign, read_certificates
 from client.classifier_client.signing.folder import hash_file, list_files
-from client.classifier_client.signing.keys import HASHES, UNREADABLE, fingerprint, is_usable, may_sign
+from client.classifier_client.signing.keys import HASHES, fingerprint, is_usable
 
 PASSPHRASE = "PIPELINE_SIGNING_PASSPHRASE"
 """The environment variable with the passphrase of the key."""
@@ -72,8 +74,8 @@ def read_signer(key_path: Path, certificates_path: Path | None = None) -> Signer
     if certificates_path is None:
         return Signer(key)
     try:
-        chain = load_pem_x509_certificates(_read(certificates_path))
-    except UNREADABLE as exc:
+        chain = read_certificates(_read(certificates_path))
+    except ValueError as exc:
         raise ValueError(
             f"Signing certificates must be PEM, at least one. Received: {certificates_path}, with none that can be "
             "read. Choose another file."
@@ -95,7 +97,7 @@ def _load_key(content: bytes, path: Path) -> object:
         raise ValueError(f"A signing key with a passphrase needs it. {path} has one: set {PASSPHRASE}.")
     try:
         return serialization.load_pem_private_key(content, passphrase)
-    except (*UNREADABLE, TypeError) as exc:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
         wrong = f", or {PASSPHRASE} is not its passphrase" if passphrase else ""
         raise ValueError(
             f"A signing key must be a private key in PEM. {path} holds none that can be read{wrong}. "

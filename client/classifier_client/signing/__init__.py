@@ -17,5 +17,5 @@ except ModuleNotFoundError as exc:
     ) from exc
 
 from .folder import SignedFolder as SignedFolder
-from .keys import VerifyKey as VerifyKey
-from .keys import read_verify_key as read_verify_key
+from .verify_key import VerifyKey as VerifyKey
+from .verify_key import read_verify_key as read_verify_key

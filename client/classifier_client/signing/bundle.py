@@ -15,9 +15,9 @@ from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509 import load_der_x509_certificate
 
-from .keys import HASHES, RefusalError, VerifyKey, check_chain, fingerprint
+from .keys import HASHES, RefusalError, fingerprint
+from .verify_key import VerifyKey
 
 SIGNATURE = "model.sig"
 """The name of the signature, directly in the folder."""
@@ -106,7 +106,7 @@ def open_bundle(content: bytes, verify_key: VerifyKey) -> bytes:
     """Return the statement in a bundle, after its signature has been verified.
 
     Raises:
-        RefusalError: it does not verify; one of `UNREADABLE`, or a `TypeError` or `LookupError`: it is no bundle.
+        RefusalError: it does not verify; a `ValueError`, `TypeError` or `LookupError`: it is no bundle.
     """
     bundle = json.loads(content)
     envelope, material = bundle["dsseEnvelope"], bundle["verificationMaterial"]
@@ -119,7 +119,9 @@ def open_bundle(content: bytes, verify_key: VerifyKey) -> bytes:
         key = verify_key.keys[hint]
     else:
         chain = [_decode(each["rawBytes"]) for each in material["x509CertificateChain"]["certificates"]]
-        key = check_chain([load_der_x509_certificate(der) for der in chain], verify_key.roots)
+        from .certificates import check_chain  # most versions are signed with a key alone
+
+        key = check_chain(chain, verify_key.roots)
     if _write(bundle) != content or bundle != json.loads(write_bundle(payload, signature, key=key, chain=chain)):
         raise RefusalError(f"has a {SIGNATURE} that is not written as the format's own tool writes it")
     try:

@@ -12,7 +12,8 @@ from typing import NoReturn
 
 from ..errors import SignatureError
 from .bundle import SIGNATURE, open_bundle, read_statement
-from .keys import UNREADABLE, RefusalError, VerifyKey
+from .keys import RefusalError
+from .verify_key import VerifyKey
 
 _MAX_SIGNATURE_BYTES = 16 << 20
 _BUFFER_BYTES = 1 << 20
@@ -46,7 +47,7 @@ class SignedFolder:
             self._refuse(str(exc))
         except OSError as exc:
             self._refuse_unreadable(SIGNATURE, exc)
-        except (*UNREADABLE, TypeError, LookupError, RecursionError):
+        except (ValueError, TypeError, LookupError, RecursionError):
             self._refuse(f"has a damaged {SIGNATURE}")
         if added := names - self._digests.keys():
             self._refuse(f"holds {_show(sorted(added))}, which the signature does not name")
