@@ -29,13 +29,14 @@ def verify(models_dir: Path, name: str, version: int | None, verify_key: Path) -
         raise ComponentError(str(exc)) from exc
     key, models = read_verify_key(verify_key), open_models(models_dir)
     pushed = models.versions(name)
-    if not pushed or version not in (None, *pushed):
+    if version is None:
+        version = max(pushed, default=0)
+    if version not in pushed:
         there = f"There is {', '.join(map(str, pushed))}." if pushed else "There is none."
         raise PushError(
-            f"What is verified must be a version of {name} in {models_dir}. Received: {version or 'newest'}. {there} "
-            "Name another one, or another --models-dir."
+            f"What is verified must be a version of {name} in {models_dir}. Received: {version or 'the newest'}. "
+            f"{there} Name another one, or another --models-dir."
         )
-    version = version or pushed[-1]
     folders = {models_dir / each / str(version): version in models.versions(each) for each in (name, LITERT)}
     try:
         for folder in (folder for folder, is_there in folders.items() if is_there):
