@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     named = argparse.ArgumentParser(add_help=False)
     named.add_argument("--model-name", default="flowers", help="default: flowers")
     subs = parser.add_subparsers(
-        required=True, metavar="run|compare|infer|select|review|labels|show|list|prune|rollback|fetch|compile"
+        required=True, metavar="run|compare|infer|select|review|labels|show|list|prune|rollback|verify|fetch|compile"
     )
 
     overrides = argparse.ArgumentParser(add_help=False)
@@ -131,6 +131,13 @@ def _parser() -> argparse.ArgumentParser:
 
     rollback = subs.add_parser("rollback", parents=[common, named], help="withdraw the newest pushed model")
     rollback.set_defaults(command=commands.roll_back)
+
+    verify = subs.add_parser("verify", parents=[common, named], help="check that a pushed model is as it was signed")
+    verify.add_argument("version", nargs="?", type=int, help="default: the newest")
+    verify.add_argument(
+        "--verify-key", type=Path, required=True, metavar="FILE", help="PEM public key or root certificate"
+    )
+    verify.set_defaults(command=commands.verify_version)
 
     fetch = subs.add_parser("fetch", parents=[common, named], help="bring the newest model from a URL to a folder")
     fetch.add_argument("--to", type=Path, default=Path("models"), help="a folder of models (default: models)")

@@ -24,6 +24,7 @@ from pipelines.kubeflow import KubeflowOptions
 from pipelines.local_runner import Selection
 from pipelines.review import command as review
 from pipelines.runs import list_runs
+from pipelines.verify import verify
 
 NOT_PUSHED = 3
 MAKE_VARIABLES = {"examples.source": "DATA", "model.weights": "WEIGHTS"}
@@ -192,6 +193,22 @@ def roll_back(options: argparse.Namespace, folders: Folders) -> int:
     """Withdraw the newest pushed model."""
     withdrawn, newest = open_models(folders.models).rollback(options.model_name)
     print(f"Withdrew version {withdrawn} of {options.model_name}; version {newest} is the newest now.")
+    return 0
+
+
+def verify_version(options: argparse.Namespace, folders: Folders) -> int:
+    """Check that a pushed version is what was signed."""
+    if is_url(folders.models):
+        raise WrongCommandError(
+            f"verify reads models of this machine. Received: {folders.models}. Bring the newest here first: "
+            f"fetch --models-dir {folders.models}"
+        )
+    try:
+        found = verify(Path(str(folders.models)), options.model_name, options.version, options.verify_key)
+    except ValueError as exc:
+        raise WrongCommandError(str(exc)) from exc
+    for folder, is_there in found.items():
+        print(f"{folder}: {'as it was signed' if is_there else 'not there, so there is nothing to verify'}")
     return 0
 
 

@@ -153,6 +153,7 @@ STEPS = (
             "parity_dir": "parity",
         },
         options={"options": "pusher"},
+        source="components.pusher:describe_source",
         state={"models_dir": "models"},
     ),
     Step(

@@ -33,7 +33,7 @@ IGNORED = {
 }
 """Flags of TensorFlow Serving that mean nothing here, each with the reason. They are taken with a warning."""
 
-OWN = ("host", "max_request_bytes", "enable_grpc_reflection", "log_level")
+OWN = ("host", "max_request_bytes", "enable_grpc_reflection", "log_level", "verify_key")
 """The flags that TensorFlow Serving does not have."""
 
 _LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -107,6 +107,7 @@ class Flags:
     max_request_bytes: int = _flag(1 << 26, "of one request, over gRPC and REST, unpacked")
     enable_grpc_reflection: bool = _flag(False, "let gRPC tools list the services")
     log_level: str = _flag("info", "debug, info, warning or error")
+    verify_key: str = _flag("", "PEM public key or root certificate: refuse versions that are not signed with it")
 
 
 def parse(arguments: Sequence[str]) -> Flags:

@@ -54,7 +54,12 @@ async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     metrics = Metrics()
     scheduler = Scheduler(settings.batching, on_batch=metrics.count_batch)
-    manager = ModelManager(_make_loader(settings, scheduler, metrics), _manager_options(flags))
+    load_version = _make_loader(settings, scheduler, metrics)
+    if settings.verify_key:
+        from serving.local_server.verification import verifying  # most servers need no cryptography
+
+        load_version = verifying(load_version, settings.verify_key)
+    manager = ModelManager(load_version, _manager_options(flags))
     service = Service(
         manager,
         scheduler,

@@ -106,10 +106,17 @@ def _read_settings(options: argparse.Namespace) -> Settings:
 
 
 def _open_model(options: argparse.Namespace, load: Load) -> Model:
+    verify_key = None
+    if options.verify_key:
+        from client.classifier_client.signing import read_verify_key
+
+        verify_key = read_verify_key(options.verify_key)
     if options.tflite:
-        return FileModel(options.tflite, load=load)
+        return FileModel(options.tflite, load=load, verify_key=verify_key)
     if not (options.rest or options.grpc):
-        return PushedModel(options.models_dir, options.model_name, load=load)
+        return PushedModel(options.models_dir, options.model_name, load=load, verify_key=verify_key)
+    if verify_key:
+        raise ValueError("--verify-key is for LiteRT files. What a server serves is verified by the server.")
     server = ConnectionOptions(
         timeout_s=_SERVER_TIMEOUT_S,
         num_retries=_SERVER_RETRIES,
@@ -140,6 +147,12 @@ def _make_parser() -> argparse.ArgumentParser:
     source.add_argument("--rest", metavar="HOST:PORT", help="query a server over REST, such as localhost:8501")
     source.add_argument("--grpc", metavar="HOST:PORT", help="query a server over gRPC, such as localhost:8500")
     source.add_argument("--tflite", metavar="FILE", type=Path, help="run this LiteRT file")
+    parser.add_argument(
+        "--verify-key",
+        metavar="FILE",
+        type=Path,
+        help="PEM public key or root certificate: refuse LiteRT files that are not signed with it",
+    )
     parser.add_argument("--tls", action="store_true", help="speak TLS with the server")
     parser.add_argument(
         "--ca-file", metavar="FILE", type=Path, help="PEM certificates that vouch for the server; implies --tls"
