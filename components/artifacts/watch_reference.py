@@ -31,7 +31,6 @@ class WatchReference(TypedDict):
         predicted: how many photos each class was predicted for.
         confidence: the highest probability, 0–1.
         gap: whether the prediction is right, 0 or 1, minus the confidence.
-        confidence_counts: photos by their confidence, in 20 equal bins from 0 to 1.
     """
 
     class_names: list[str]
@@ -41,7 +40,6 @@ class WatchReference(TypedDict):
     predicted: list[int]
     confidence: MeanAndStd
     gap: MeanAndStd
-    confidence_counts: list[int]
 
 
 def write_watch_reference(out_dir: Path, reference: WatchReference) -> None:

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from components.artifacts.watch_reference import MeanAndStd, WatchReference
 
-NUM_BINS = 20
-
 
 def summarize(
     probabilities: NDArray[np.floating],
@@ -41,13 +39,7 @@ def summarize(
         "predicted": np.bincount(predicted, minlength=len(class_names)).tolist(),
         "confidence": _describe(confidence),
         "gap": _describe((predicted == labels) - confidence),
-        "confidence_counts": count_bins(confidence),
     }
-
-
-def count_bins(values: NDArray[np.floating]) -> list[int]:
-    """Return how many values, 0–1, are in each of 20 equal bins."""
-    return np.histogram(values, NUM_BINS, (0, 1))[0].tolist()
 
 
 def _describe(values: NDArray[np.float64]) -> MeanAndStd:
