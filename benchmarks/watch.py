@@ -115,8 +115,8 @@ def _report_unchanged(pool: _Pool, reference: WatchReference, generator: np.rand
     num_near = sum(abs(error) <= margin for error in told)
     print(
         f"watch, unchanged traffic: alarms in {num_alarms} of {NUM_UNCHANGED} replays of {LENGTH} photos; accuracy "
-        f"told in {len(told)}, within {100 * margin:.0f} points in {num_near} of these (told in all, it would be off by "
-        f"{100 * np.mean(errors):+.1f} points on average)",
+        f"told in {len(told)}, within {100 * margin:.0f} points in {num_near} of these (told in all, it would be off "
+        f"by {100 * np.mean(errors):+.1f} points on average)",
         flush=True,
     )
 

@@ -2,6 +2,10 @@
 
 A folder with `.parquet` files, or such a file, is an output of `infer`; any other folder is captured traffic. One
 version of one model is watched; what is of others, or has no prediction, is counted.
+
+Captured traffic has the order in which it came. An output of `infer` has that of the photos' paths, in which all
+photos of a folder stand together, as if the photos changed from one folder to the next: unless that order is wanted, it
+is shuffled.
 """
 
 import importlib
@@ -9,7 +13,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -28,6 +32,7 @@ OpenCaptured = Callable[[Path], Iterable[Any]]
 
 _COLUMNS = ["image", "probabilities", "model_version", "error", "p_value", "is_known"]
 _SUCCESS = "_SUCCESS"
+_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -73,12 +78,14 @@ class Traffic:
     Attributes:
         predictions: of the version.
         strangest: of its photos, the strangest first.
-        left_out: why records are not watched, and how many.
+        left_out: records that are not watched, by what they are.
+        order: of the photos, in words.
     """
 
     predictions: Predictions
     strangest: list[Strange]
-    left_out: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str]
+    order: str
 
 
 def read_traffic(
@@ -88,6 +95,7 @@ def read_traffic(
     version: str,
     class_names: list[str],
     num_strangest: int,
+    keeps_order: bool = False,
     open_captured: OpenCaptured | None = None,
 ) -> Traffic:
     """Read the predictions of one version of a model.
@@ -98,6 +106,7 @@ def read_traffic(
         version: likewise.
         class_names: in the order of its reference.
         num_strangest: how many photos are kept, at most.
+        keeps_order: whether the photos of an output of `infer` are taken in the order of their paths.
         open_captured: reads a folder of captured traffic; `None` is the server's own.
 
     Raises:
@@ -105,7 +114,8 @@ def read_traffic(
     """
     rows: list[tuple[float, ...]] = []
     left_out, strangest = Counter[str](), list[Strange]()
-    for record in _open(path_or_url, open_captured or _open_captured):
+    records, is_by_path = _open(path_or_url, open_captured or _open_captured)
+    for record in records:
         reason = _find_reason_against(record, model_name, version)
         if reason:
             left_out[reason] += 1
@@ -117,36 +127,38 @@ def read_traffic(
                 "--models-dir."
             )
         probabilities = [record.probabilities[name] for name in class_names]
-        p_value = np.nan if record.p_value is None else record.p_value
-        if record.p_value is not None:
+        p_value = math.nan if record.p_value is None else record.p_value
+        if not math.isnan(p_value):
             number = int(np.argmax(probabilities))
             label, confidence = class_names[number], probabilities[number]
-            strange = Strange(
-                record.p_value, len(rows), label, confidence, bool(record.is_known), record.name, record.image
-            )
+            strange = Strange(p_value, len(rows), label, confidence, bool(record.is_known), record.name, record.image)
             strangest = _keep(strangest, strange, num_strangest)
         rows.append((p_value, bool(record.is_known), *probabilities))
     if not rows:
-        found = ", ".join(f"{reason} ({count})" for reason, count in left_out.most_common()) or "no record at all"
+        found = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common()) or "no records"
         raise ComponentError(
             f"--input must hold predictions of the version that is watched, {version} of {model_name}. Received: "
-            f"{path_or_url}, with {found}. Choose another with --version."
+            f"{path_or_url} ({found}). Choose another with --version."
         )
     table = np.array(rows, np.float64)
+    order = "in the order of their paths" if is_by_path else "as they came"
+    if is_by_path and not keeps_order:
+        order = "in random order, as paths tell no time"
+        np.random.default_rng(_SEED).shuffle(table)
     predictions = Predictions(
         probabilities=np.clip(table[:, 2:], 0, 1), p_values=np.clip(table[:, 0], 0, 1), are_known=table[:, 1] > 0
     )
-    return Traffic(predictions, sorted(strangest, key=_rank)[:num_strangest], left_out)
+    return Traffic(predictions, sorted(strangest, key=_rank)[:num_strangest], left_out, order)
 
 
 def _find_reason_against(record: Record, model_name: str, version: str) -> str | None:
-    """Return why a record is not watched, if it is not."""
+    """Return why a record is not watched, if it is not: what it is, after a number."""
     if record.model_name not in (None, model_name):
         return f"of model {record.model_name}"
     if not record.probabilities:
-        return "photo cannot be read"
+        return "without a prediction"
     if not all(map(math.isfinite, record.probabilities.values())):
-        return "prediction is no number"
+        return "with a prediction that is no number"
     return None if record.version == version else f"of version {record.version or 'unknown'}"
 
 
@@ -160,9 +172,10 @@ def _rank(strange: Strange) -> tuple[float, int]:
     return strange.p_value, strange.position
 
 
-def _open(path_or_url: str, open_captured: OpenCaptured) -> Iterator[Record]:
+def _open(path_or_url: str, open_captured: OpenCaptured) -> tuple[Iterator[Record], bool]:
+    """Return the records, and whether they are in the order of the photos' paths."""
     if path_or_url.endswith(".parquet") and Path(path_or_url).is_file():
-        return _read_parquet(path_or_url, Path(path_or_url).read_bytes())
+        return _read_parquet(path_or_url, Path(path_or_url).read_bytes()), True
     store = open_store(path_or_url)
     names = store.names()
     parts = [name for name in names if name.endswith(".parquet") and name[0] not in "._"]
@@ -170,13 +183,13 @@ def _open(path_or_url: str, open_captured: OpenCaptured) -> Iterator[Record]:
         if _SUCCESS not in names:
             log.warning("watch: %s is not finished; the photos that it has so far are watched", path_or_url)
         contents = zip(parts, store.read_each(parts), strict=True)
-        return (row for name, content in contents for row in _read_parquet(f"{path_or_url}/{name}", content or b""))
+        return (row for name, found in contents for row in _read_parquet(f"{path_or_url}/{name}", found or b"")), True
     if is_url(path_or_url) or not Path(path_or_url).is_dir():
         raise ComponentError(
             "--input is an output of `python -m pipelines infer`, or a folder of captured traffic. Nothing is there: "
             f"{path_or_url}. Choose another --input."
         )
-    return map(_of_captured, open_captured(Path(path_or_url)))
+    return map(_of_captured, open_captured(Path(path_or_url))), False
 
 
 def _read_parquet(path: str, content: bytes) -> Iterator[Record]:

@@ -43,6 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--input", required=True, metavar="PARQUET|DIR", help="an output of infer, or a folder of captured traffic"
     )
     parser.add_argument("--version", type=int, metavar="N", help="of the model (default: the newest pushed one)")
+    parser.add_argument("--in-order", action="store_true", help="an output of infer by the paths, not shuffled")
     parser.add_argument("--page", type=Path, metavar="FILE", help=f"default: {PAGE} in --runs-dir")
     parser.add_argument("--metrics", type=Path, metavar=f"FILE{_METRICS_SUFFIX}", help="for node-exporter's textfiles")
     parser.add_argument("--json", action="store_true", help="print one object for machines")
@@ -65,6 +66,7 @@ def run(options: argparse.Namespace, folders: Folders) -> int:
         model_name=options.model_name,
         version=options.version,
         options=chosen,
+        keeps_order=options.in_order,
     )
     path = options.page or folders.runs / PAGE
     watch_output.write_page(watched, path)
@@ -98,6 +100,7 @@ def watch(
     model_name: str,
     version: int | None,
     options: WatchOptions,
+    keeps_order: bool = False,
     open_captured: OpenCaptured | None = None,
 ) -> Watched:
     """Compare the predictions of a version with its reference.
@@ -108,6 +111,7 @@ def watch(
         model_name: of the model.
         version: `None` for the newest.
         options: what counts as moved.
+        keeps_order: whether an output of `infer` is taken in the order of the paths.
         open_captured: reads captured traffic; `None` is the server's own.
 
     Raises:
@@ -121,10 +125,11 @@ def watch(
         version=str(chosen),
         class_names=reference["class_names"],
         num_strangest=NUM_STRANGEST,
+        keeps_order=keeps_order,
         open_captured=open_captured,
     )
     for reason, count in traffic.left_out.items():
-        log.warning("watch: %d records left out: %s", count, reason)
+        log.warning("watch: left out: %d records %s", count, reason)
     return Watched(model_name, chosen, source, reference, traffic, drift.judge(traffic.predictions, reference, options))
 
 

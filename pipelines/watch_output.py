@@ -39,6 +39,7 @@ def describe(watched: Watched) -> dict[str, Any]:
         "version": watched.version,
         "input": watched.source,
         "num_photos": verdict.num_photos,
+        "order": watched.traffic.order,
         "left_out": dict(watched.traffic.left_out),
         "questions": {
             finding.question: {
@@ -84,6 +85,7 @@ def write_page(watched: Watched, path: Path) -> None:
         watched.reference,
         model=f"{watched.model_name} version {watched.version}",
         source=watched.source,
+        order=watched.traffic.order,
         left_out=watched.traffic.left_out,
         strangest=strangest,
     )
@@ -103,7 +105,8 @@ def write_metrics(watched: Watched, path: Path) -> None:
 def to_lines(watched: Watched) -> Iterator[str]:
     """Yield what was found in words, a line a measure."""
     verdict = watched.verdict
-    yield f"{verdict.num_photos} photos of {watched.model_name} version {watched.version}: {verdict.reason}"
+    photos = f"{verdict.num_photos} photos of {watched.model_name} version {watched.version}"
+    yield f"{photos}, {watched.traffic.order}: {verdict.reason}"
     for finding in verdict.findings:
         alarm = f"ALARM after {finding.alarm_at} photos" if finding.alarm_at else "no alarm"
         yield f"{finding.question}: {alarm}"

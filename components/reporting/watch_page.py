@@ -39,6 +39,7 @@ def build(
     *,
     model: str,
     source: str,
+    order: str,
     left_out: Mapping[str, int],
     strangest: Sequence[StrangePhoto],
 ) -> str:
@@ -50,7 +51,8 @@ def build(
         reference: of the model.
         model: its name and version, in words.
         source: of the predictions.
-        left_out: records that are not watched, by the reason.
+        order: of the photos, in words.
+        left_out: records that are not watched, by what they are.
         strangest: photos, the strangest first.
     """
     told = next(finding.photos for finding in verdict.findings if finding.question == STRANGENESS)
@@ -63,6 +65,7 @@ def build(
         tone={NOTHING_FOUND: "good", ALARM: "bad"}.get(verdict.status, ""),
         model=model,
         source=source,
+        order=order,
         left_out=left_out,
         reference=reference,
         groups=sorted(groups.items(), key=lambda group: -len(group[1])),
