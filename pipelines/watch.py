@@ -28,7 +28,7 @@ PAGE = "watch.html"
 _METRICS_SUFFIX = ".prom"
 _HELP = {
     "false_alarm": "probability that there is ever an alarm where nothing is beyond its tolerance",
-    "strangeness_tolerance": "by which the mean p-value may be below one half",
+    "strangeness_tolerance": "by which the mean squared p-value may be below one third",
     "refused_tolerance": "by which the share of refused photos may be above validation's",
     "confidence_tolerance": "by which the mean confidence may differ",
     "class_tolerance": "by which the share of a predicted class may differ",

@@ -23,8 +23,12 @@ NOTHING_FOUND, ALARM, TOO_LITTLE = 0, 3, 4
 """What a verdict is, and the exit status of the command."""
 
 STRANGENESS, CONFIDENCE, CLASSES = "strangeness", "confidence", "classes"
-ERROR_SHARES = {STRANGENESS: 0.5, CONFIDENCE: 0.25, CLASSES: 0.25}
+ERROR_SHARES = {STRANGENESS: 0.6, CONFIDENCE: 0.2, CLASSES: 0.2}
 """How the questions share the probability of a false alarm: most often it is the strangeness that tells."""
+
+_WEIGHTS = (0.75, 0.25)
+"""Of the two measures of strangeness: that all photos are somewhat stranger, and that some are very strange, which is
+seen soon enough with less."""
 
 _STANDARD_ERRORS = NormalDist().inv_cdf(0.95)
 _INTERVAL_ERROR = 0.05
@@ -36,7 +40,7 @@ class WatchOptions:
 
     Attributes:
         false_alarm: the probability that there is ever an alarm, 0.0001–0.5, where nothing is beyond its tolerance.
-        strangeness_tolerance: by which the mean p-value may be below one half, 0 to below 1.
+        strangeness_tolerance: by which the mean squared p-value may be below one third, 0 to below 1.
         refused_tolerance: by which the share of refused photos may be above validation's, 0 to below 1.
         confidence_tolerance: by which the mean confidence may differ from validation's, 0 to below 1.
         class_tolerance: by which the share of a predicted class may differ from validation's, 0 to below 1.
@@ -175,10 +179,12 @@ def _measure(
     """Yield each question, the photos that tell of it, and the measures."""
     num_examples = reference["num_examples"]
     told = np.flatnonzero(~np.isnan(predictions.p_values))
-    # Among n others a p-value is uniform; averaged over new photos it varies with these by 1 / (12 n), nearly.
-    open_ = _leave_open(math.sqrt(1 / 12), reference["num_scores"])
-    tolerated = (max(0.0, 0.5 - options.strangeness_tolerance - open_), 1.0)
-    strangeness = [_compare("mean p-value", predictions.p_values[told], 0.5, tolerated)]
+    # Of photos like those to validate on, p-values are uniform. Worse photos lose the highest ones first, which count
+    # more in squares: validation photos at half their brightness are found sooner by these.
+    mean, std = 1 / 3, math.sqrt(1 / 5 - 1 / 9)
+    width = options.strangeness_tolerance + _leave_open(std, reference["num_scores"])
+    squares = predictions.p_values[told] ** 2
+    strangeness = [_compare("squared p-value", squares, mean, (max(0.0, mean - width), 1.0))]
     if reference["num_refused"]:
         share = reference["num_refused"] / (reference["num_scores"] + 1)
         width = options.refused_tolerance + _leave_open_share(share, reference["num_scores"])
@@ -189,7 +195,7 @@ def _measure(
     everything = np.arange(len(predictions.p_values))
     mean = reference["confidence"]["mean"]
     width = options.confidence_tolerance + _leave_open(reference["confidence"]["std"], num_examples)
-    yield CONFIDENCE, everything, (_compare("mean confidence", predictions.confidence, mean, _around(mean, width)),)
+    yield CONFIDENCE, everything, (_compare("confidence", predictions.confidence, mean, _around(mean, width)),)
 
     predicted = predictions.probabilities.argmax(axis=1)
     classes = []
@@ -212,7 +218,8 @@ def _compare(name: str, values: NDArray[np.float64], reference: float, tolerated
 
 
 def _reply(question: str, photos: NDArray[np.intp], measures: tuple[Measure, ...], *, error: float) -> Finding:
-    evidence = sequential.mean_of([measure.evidence for measure in measures])
+    weights = _WEIGHTS if question == STRANGENESS and len(measures) == len(_WEIGHTS) else None
+    evidence = sequential.mean_of([measure.evidence for measure in measures], weights)
     number = sequential.find_alarm(evidence, error)
     alarm_at = None if number is None else int(photos[number - 1]) + 1
     return Finding(question, error, alarm_at, evidence, photos, measures)

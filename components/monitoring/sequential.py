@@ -21,6 +21,8 @@ STAKES = (0.05, 0.15, 0.4, 0.8)
 """Shares of the most that can be bet without ever losing everything; the money is split evenly between them."""
 RESTART_EVERY = 50
 """Values after which another gambler begins: a change that comes late is found nearly as fast as an early one."""
+FIRST_SHARE = 0.75
+"""Of the money, what the first gambler has."""
 
 _NUM_BISECTIONS = 40
 
@@ -28,8 +30,8 @@ _NUM_BISECTIONS = 40
 def weigh_mean(values: Values, bound: float) -> NDArray[np.float64]:
     """Return the log evidence `[N]` after each value against "the mean is at most the bound".
 
-    Half the money is bet from the first value on. The other half is for changes that come later: a share of
-    1 / (j (j + 1)) of it enters after j times `RESTART_EVERY` values, and waits until then.
+    `FIRST_SHARE` of the money is bet from the first value on. The rest is for changes that come later: 1 / (j (j + 1))
+    of it enters after j times `RESTART_EVERY` values, and waits until then.
 
     Args:
         values: `[N]`, each 0 to 1; truth values for a share.
@@ -40,7 +42,7 @@ def weigh_mean(values: Values, bound: float) -> NDArray[np.float64]:
 
     >>> evidence = weigh_mean(np.array([True] * 30), 0.5)  # all of what is to be every second at most
     >>> int((evidence >= threshold(0.05)).argmax()) + 1  # is known to be wrong after
-    9
+    8
     >>> bool(weigh_mean(np.array([True, False] * 500), 0.5).max() < threshold(0.05))
     True
     """
@@ -50,11 +52,11 @@ def weigh_mean(values: Values, bound: float) -> NDArray[np.float64]:
     money = np.cumsum(_log_gains(values, bound), axis=1)
     begun = np.arange(0, len(values), RESTART_EVERY)
     numbers = np.arange(1, len(begun))
-    log_shares = np.log(0.5) - np.log(np.concatenate([[1.0], numbers * (numbers + 1.0)]))
+    log_shares = np.log(np.concatenate([[FIRST_SHARE], (1 - FIRST_SHARE) / (numbers * (numbers + 1.0))]))
     before = np.concatenate([np.zeros((len(STAKES), 1)), money], axis=1)[:, begun]
     entered = np.logaddexp.accumulate(log_shares - before, axis=1)
     gambler = np.arange(len(values)) // RESTART_EVERY
-    waiting = np.log(0.5) - np.log(gambler + 1.0)
+    waiting = np.log(1 - FIRST_SHARE) - np.log(gambler + 1.0)
     each = np.logaddexp(money + entered[:, gambler], waiting)
     return np.logaddexp.reduce(each, axis=0) - np.log(len(STAKES))
 
@@ -89,13 +91,20 @@ def weigh_difference(first: Values, second: Values, tolerance: float) -> NDArray
     return weigh_mean((1 + np.asarray(first, float) - np.asarray(second, float)) / 2, (1 + tolerance) / 2)
 
 
-def mean_of(evidences: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+def mean_of(evidences: Sequence[NDArray[np.float64]], weights: Sequence[float] | None = None) -> NDArray[np.float64]:
     """Return the log of the mean of several evidences, each `[N]`: against all of their hypotheses together.
 
-    >>> mean_of([np.log([1.0]), np.log([3.0])]).round(3).tolist() == np.log([2.0]).round(3).tolist()
-    True
+    Args:
+        evidences: at least one.
+        weights: what each counts, 1 in sum; the same by default.
+
+    >>> np.exp(mean_of([np.log([1.0]), np.log([3.0])])).round(3).tolist()
+    [2.0]
+    >>> np.exp(mean_of([np.log([1.0]), np.log([3.0])], (0.75, 0.25))).round(3).tolist()
+    [1.5]
     """
-    return np.logaddexp.reduce(np.stack(evidences), axis=0) - np.log(len(evidences))
+    weights = weights or [1 / len(evidences)] * len(evidences)
+    return np.logaddexp.reduce(np.stack(evidences) + np.log(weights)[:, np.newaxis], axis=0)
 
 
 def threshold(error: float) -> float:

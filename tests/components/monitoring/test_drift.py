@@ -110,7 +110,7 @@ def test_photos_without_p_values_leave_it_open_whether_they_are_stranger() -> No
 def test_model_that_refuses_nothing_is_watched_by_its_p_values_alone() -> None:
     reference: WatchReference = {**refer(), "num_refused": 0}
     measures = judge(traffic(), reference, WatchOptions()).findings[0].measures
-    assert [measure.name for measure in measures] == ["mean p-value"]
+    assert [measure.name for measure in measures] == ["squared p-value"]
 
 
 def test_accuracy_is_told_within_its_interval_where_nothing_moved() -> None:
