@@ -32,6 +32,7 @@ OpenCaptured = Callable[[Path], Iterable[Any]]
 
 _COLUMNS = ["image", "probabilities", "model_version", "error", "p_value", "is_known"]
 _SUCCESS = "_SUCCESS"
+_CAPTURE = "serving.shared.capture"
 _SEED = 0
 
 
@@ -231,8 +232,10 @@ def _of_captured(captured: Any) -> Record:
 
 def _open_captured(folder: Path) -> Iterable[Any]:
     try:
-        capture = importlib.import_module("serving.shared.capture")
+        capture = importlib.import_module(_CAPTURE)
     except ModuleNotFoundError as exc:
+        if exc.name != _CAPTURE:
+            raise
         raise ComponentError(
             f"--input must hold Parquet files of `python -m pipelines infer`. Received: {folder}, which has none, and "
             "this version reads no captured traffic."

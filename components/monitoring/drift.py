@@ -182,12 +182,12 @@ def _measure(
     # Of photos like those to validate on, p-values are uniform. Worse photos lose the highest ones first, which count
     # more in squares: validation photos at half their brightness are found sooner by these.
     mean, std = 1 / 3, math.sqrt(1 / 5 - 1 / 9)
-    width = options.strangeness_tolerance + _leave_open(std, reference["num_scores"])
+    width = options.strangeness_tolerance + _leave_open(std, num_examples)
     squares = predictions.p_values[told] ** 2
     strangeness = [_compare("squared p-value", squares, mean, (max(0.0, mean - width), 1.0))]
     if reference["num_refused"]:
         share = reference["num_refused"] / (reference["num_scores"] + 1)
-        width = options.refused_tolerance + _leave_open_share(share, reference["num_scores"])
+        width = options.refused_tolerance + _leave_open_share(share, num_examples)
         are_refused = (~predictions.are_known[told]).astype(float)
         strangeness.append(_compare("refused photos", are_refused, share, (0.0, min(1.0, share + width))))
     yield STRANGENESS, told, tuple(strangeness)

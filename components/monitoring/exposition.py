@@ -1,5 +1,7 @@
 """What watching found as metrics of Prometheus: a file for node-exporter's textfile collector."""
 
+import math
+
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from components.monitoring import sequential
@@ -37,7 +39,8 @@ def to_text(verdict: Verdict, *, model_name: str, version: str, time_s: float) -
         most = finding.evidence.max(initial=0) / sequential.threshold(finding.error)
         evidence.labels(*labels, finding.question).set(most)
         for measure in finding.measures:
-            mean.labels(*labels, finding.question, measure.name).set(measure.mean)
+            if not math.isnan(measure.mean):
+                mean.labels(*labels, finding.question, measure.name).set(measure.mean)
     if verdict.accuracy.accuracy is not None and verdict.accuracy.interval is not None:
         accuracy = gauge("accuracy", "The accuracy without labels, and its 95 % interval.", "bound")
         bounds = {"expected": verdict.accuracy.accuracy, "low": verdict.accuracy.interval[0]}

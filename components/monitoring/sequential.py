@@ -144,10 +144,11 @@ def interval(values: Values, error: float) -> tuple[float, float]:
 
 def _find_low(values: Values, error: float) -> float:
     """Return the least bound that the evidence has not refuted; the higher a bound, the less there is against it."""
+    values, counts = np.unique(values, return_counts=True)  # of truth values there are two
     low, high = 0.0, 1.0
     for _ in range(_NUM_BISECTIONS):
         middle = (low + high) / 2
-        evidence = np.logaddexp.reduce(_log_gains(values, middle).sum(axis=1)) - np.log(len(STAKES))
+        evidence = np.logaddexp.reduce(_log_gains(values, middle) @ counts) - np.log(len(STAKES))
         low, high = (middle, high) if evidence >= threshold(error) else (low, middle)
     return low
 

@@ -142,6 +142,15 @@ def test_accuracy_is_not_told_where_the_interval_is_wide() -> None:
     assert judge(traffic(), refer(100), WatchOptions(accuracy_margin=0.5)).accuracy.accuracy is not None
 
 
+def test_accuracy_of_a_model_that_was_always_right_is_not_taken_for_certain() -> None:
+    sure = np.tile([0.999, 0.0005, 0.0005], (100, 1))
+    reference = summarize(sure, np.zeros(100, int), class_names=NAMES, num_scores=100, num_refused=3)
+    few = replace(traffic(2000), probabilities=np.tile(sure[0], (2000, 1)))
+    found = judge(few, reference, WatchOptions(accuracy_margin=0.5)).accuracy
+    assert found.interval is not None
+    assert found.interval[0] < 0.97  # at 0.963 a hundred right ones have a probability of 1 in 43
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
