@@ -248,5 +248,6 @@ def _crowd_rate(calls: Sequence[Call]) -> float:
 
 
 def report(what: str, ours: float, peer_name: str, peer: float) -> None:
-    """Print one ratio."""
-    print(f"{what}: ours {ours:.3g}, {peer_name} {peer:.3g}: ratio {ours / peer:.3f}", flush=True)
+    """Print one ratio; there is none to a peer of zero."""
+    ratio = f"{ours / peer:.3f}" if peer else "none"
+    print(f"{what}: ours {ours:.3g}, {peer_name} {peer:.3g}: ratio {ratio}", flush=True)

@@ -50,8 +50,8 @@ def train(examples_dir: Path, features_dir: Path, model_dir: Path) -> Train:
     def train(out_dir: Path, suspects_dir: Path | None = None, **options: Any) -> dict[str, Any]:
         settings = {
             "hidden_units": (8,),
-            "num_heads": 2,
-            "learning_rate": 1e-2,
+            "num_heads": 3,
+            "learning_rate": 3e-2,
             "epochs": 2,
             "batch_size": 16,
             "precision": "float32",
