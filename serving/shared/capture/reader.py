@@ -202,18 +202,18 @@ def _to_captured(message: Any) -> list[Captured]:
 
 
 def _read_images(inputs: Any, count: int) -> list[bytes | None]:
-    """Return the encoded images of a request; pixels become a PNG."""
+    """Return the encoded images of a request; pixels become a BMP, which has one encoding alone."""
     for tensor in inputs.values():
         if tensor.dtype == prediction_pb2.DT_STRING and len(tensor.string_val) == count:
             return list(tensor.string_val)
         if tensor.dtype == prediction_pb2.DT_UINT8 and tensor.tensor_content:
             pixels = read_numbers(tensor)
             if pixels.ndim == 4 and len(pixels) == count and pixels.shape[3] == 3:
-                return [_write_png(each) for each in pixels]
+                return [_write_bmp(each) for each in pixels]
     return [None] * count
 
 
-def _write_png(pixels: NDArray[np.uint8]) -> bytes:
+def _write_bmp(pixels: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
+    Image.fromarray(pixels).save(buffer, "BMP")
     return buffer.getvalue()
