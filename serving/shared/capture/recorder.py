@@ -62,7 +62,7 @@ class Recorder:
         self._is_closed = False
         self._failed_at_s: float | None = None
         self._cleaned_at_s = float("-inf")
-        self._has_said_too_large = False
+        self._said: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
         self._thread.start()
 
@@ -134,7 +134,7 @@ class Recorder:
         try:
             self._writer.clean(now_s)
         except OSError as exc:
-            log.warning("capture: what is too old cannot be deleted: %s", exc)
+            self._say_once(f"what is too old cannot be deleted: {exc}")
 
     def _write(self, waiting: _Waiting) -> bool:
         """Write a record; return whether it is written."""
@@ -144,7 +144,7 @@ class Recorder:
         try:
             record = waiting.build(waiting.when_s)
             if not self._writer.fits(record):
-                self._say_too_large(record)
+                self._say_once(f"a request of more than a tenth of {self.options.max_mb:g} MB is not kept")
                 return False
             self._writer.write(record, now_s)
         except OSError as exc:
@@ -161,11 +161,7 @@ class Recorder:
             self._failed_at_s = None
         return True
 
-    def _say_too_large(self, record: bytes) -> None:
-        if not self._has_said_too_large:
-            log.warning(
-                "capture: a request of %.1f MB is more than a tenth of the limit of %g MB, and is not kept (said once)",
-                len(record) / 1e6,
-                self.options.max_mb,
-            )
-        self._has_said_too_large = True
+    def _say_once(self, what: str) -> None:
+        if what not in self._said:
+            log.warning("capture: %s (said once)", what)
+        self._said.add(what)

@@ -136,7 +136,7 @@ class FileWriter:
 
     def _find(self) -> list[tuple[Path, float]]:
         """Return the files of the name, and when each was begun."""
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             found = [(path, parse_name(path)) for path in self._options.folder.iterdir()]
             return [(path, parsed[1]) for path, parsed in found if parsed and parsed[0] == self._options.name]
         return []
