@@ -122,6 +122,7 @@ class Recorder:
                 with self._changed:
                     self._waiting.popleft()
                     self._waiting_bytes -= waiting.num_bytes
+                waiting = None  # it holds a request
             if is_over:
                 self._writer.close()
                 return

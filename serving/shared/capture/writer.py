@@ -97,12 +97,12 @@ class FileWriter:
         self._size_bytes += len(record)
 
     def clean(self, now_s: float) -> None:
-        """Close a file that is old enough, and delete those that are too old.
+        """Close a file that is old enough, or was deleted by somebody, and delete those that are too old.
 
         Raises:
             OSError: one cannot be deleted.
         """
-        if self._is_stale(now_s):
+        if self._file is not None and (self._is_stale(now_s) or not Path(self._file.name).exists()):
             self.close()
         self._delete(now_s, max_bytes=self._max_bytes)
 

@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 import stat
 from io import FileIO
 from pathlib import Path
@@ -55,6 +56,16 @@ def test_what_is_too_old_goes_and_nothing_younger_than_nine_tenths(tmp_path: Pat
     assert read(tmp_path)[0][0] in (27, 28, 29)
     writer.clean(now_s + 10 * DAY_S + 1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_somebody_deletes_is_followed_by_another(tmp_path: Path) -> None:
+    writer = FileWriter(make_options(tmp_path / "a"))
+    writer.write(b"one", NOW_S)
+    shutil.rmtree(tmp_path / "a")
+    writer.clean(NOW_S)
+    writer.write(b"two", NOW_S)
+    writer.close()
+    assert read(tmp_path / "a") == [b"two"]
 
 
 def test_a_folder_and_a_file_are_made_for_the_owner_and_the_group(tmp_path: Path) -> None:
