@@ -1,7 +1,8 @@
 """The command line: `python -m pipelines COMMAND`; `--help` lists the commands.
 
 Exit status: 0 when the model is pushed (or nothing had to be done), 1 when something failed, 2 for a wrong command,
-3 when the run finished and the model was not pushed, 130 when it was interrupted, 141 when nobody reads what it prints.
+3 when the run finished and the model was not pushed, or when watch raises an alarm, 4 when watch has too little to
+tell, 130 when it was interrupted, 141 when nobody reads what it prints.
 
 Where `TF_CONFIG` describes several workers, each gets the same `run`: the chief runs the pipeline, and the others
 wait for its training and take part in it.
@@ -18,7 +19,7 @@ from typing import Any
 
 from components.errors import ComponentError
 from components.storage.disk import explain
-from pipelines import commands, prune
+from pipelines import commands, prune, watch
 from pipelines.folders import Folders
 from pipelines.kubeflow import KubeflowOptions
 from pipelines.labels import command as labels
@@ -70,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     named = argparse.ArgumentParser(add_help=False)
     named.add_argument("--model-name", default="flowers", help="default: flowers")
     subs = parser.add_subparsers(
-        required=True, metavar="run|compare|infer|select|review|labels|show|list|prune|rollback|verify|fetch|compile"
+        required=True,
+        metavar="run|compare|infer|watch|select|review|labels|show|list|prune|rollback|verify|fetch|compile",
     )
 
     overrides = argparse.ArgumentParser(add_help=False)
@@ -98,6 +100,12 @@ def _parser() -> argparse.ArgumentParser:
     infer.add_argument("--overwrite", action="store_true", help="make parts of something else again")
     infer.add_argument("beam_options", nargs="*", metavar="-- BEAM_OPTION", help="such as --runner=DataflowRunner")
     infer.set_defaults(command=commands.run_inference)
+
+    watch_ = subs.add_parser(
+        "watch", parents=[common, named], help="whether photos, confidence and classes are as on validation"
+    )
+    watch.add_options(watch_)
+    watch_.set_defaults(command=watch.run)
 
     labels.add_parser(subs, common)
 

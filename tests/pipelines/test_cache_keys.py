@@ -56,6 +56,7 @@ def before(tree: Path) -> dict[str, str]:
         ("components/artifacts/*.py", "backbone examples features summary suspects training __init__", NEITHER),
         ("components/bulk_inference/**/*.py", "", NEITHER),
         ("components/reporting/**/*.py", "", NEITHER),
+        ("components/monitoring/**/*.py", "", NEITHER),
         ("components/training/cluster.py", "", NEITHER),
         ("components/training/worker.py", "", NEITHER),
         ("components/training/weights.py", "", NEITHER),
