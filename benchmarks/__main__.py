@@ -7,9 +7,9 @@ from pathlib import Path
 
 NAMES = (
     *("augmentation", "training", "selection", "serving", "load", "json", "on_device", "web", "bulk_inference"),
-    "growth",
+    *("growth", "capture"),
 )
-_SERVED = {"serving", "load", "on_device", "web", "bulk_inference"}
+_SERVED = {"serving", "load", "on_device", "web", "bulk_inference", "capture"}
 
 
 def main() -> None:
@@ -46,6 +46,7 @@ def main() -> None:
     from benchmarks import (
         augmentation,
         bulk_inference,
+        capture,
         growth,
         json,
         load,
@@ -81,6 +82,8 @@ def main() -> None:
         growth.measure()
     if "json" in names:
         json.measure()
+    if "capture" in names:
+        capture.measure(options.data, model_dir, file)
 
 
 def _newest(base_path: Path) -> Path:
