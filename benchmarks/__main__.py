@@ -7,9 +7,9 @@ from pathlib import Path
 
 NAMES = (
     *("augmentation", "training", "selection", "serving", "load", "json", "on_device", "web", "bulk_inference"),
-    *("growth", "watch"),
+    *("growth", "watch", "capture"),
 )
-_SERVED = {"serving", "load", "on_device", "web", "bulk_inference", "watch"}
+_SERVED = {"serving", "load", "on_device", "web", "bulk_inference", "watch", "capture"}
 
 
 def main() -> None:
@@ -49,6 +49,7 @@ def main() -> None:
     from benchmarks import (
         augmentation,
         bulk_inference,
+        capture,
         growth,
         json,
         load,
@@ -87,6 +88,8 @@ def main() -> None:
         watch.measure(options.data, model_dir, file, elsewhere=options.elsewhere, others=options.others)
     if "json" in names:
         json.measure()
+    if "capture" in names:
+        capture.measure(options.data, model_dir, file)
 
 
 def _newest(base_path: Path) -> Path:

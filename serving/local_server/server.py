@@ -22,6 +22,7 @@ from serving.local_server.loading import load
 from serving.local_server.manager import ManagerOptions, ModelManager
 from serving.local_server.metrics import Metrics
 from serving.local_server.model_config import ModelConfig
+from serving.local_server.request_log import RequestLog
 from serving.local_server.rest_api import RestApi
 from serving.local_server.servable import LoadOptions, Servable
 from serving.local_server.service import Service
@@ -59,7 +60,8 @@ async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
         from serving.local_server.verification import verifying  # most servers need no cryptography
 
         load_version = verifying(load_version, settings.verify_key)
-    manager = ModelManager(load_version, _manager_options(flags))
+    request_log = RequestLog(flags, metrics)
+    manager = ModelManager(load_version, _manager_options(flags), on_configured=request_log.configure)
     service = Service(
         manager,
         scheduler,
@@ -67,6 +69,7 @@ async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
         max_tensor_bytes=flags.max_request_bytes,
         as_content=flags.enable_serialization_as_tensor_content,
         check_methods=flags.enable_signature_method_name_check,
+        log=request_log,
     )
     # The port is taken before models are loaded, so that a taken one is known at once; requests are served afterwards.
     grpc_api = GrpcApi(
@@ -123,6 +126,7 @@ async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
         task.cancel()
     scheduler.close()
     await manager.close()
+    request_log.close()
 
 
 def _manager_options(flags: Flags) -> ManagerOptions:

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from client.classifier_client import ClassifierError, ConnectionOptions
 from client.classifier_client.decoder_pool import DecoderPool
+from serving.shared.capture.writer import CaptureOptions
 from serving.shared.folders import local_folder
 from serving.shared.machine import count_processors, read_memory_bytes
+from serving.web.capture import NAME
 from serving.web.errors import StartError
 from serving.web.models import FileModel, Load, Model, PushedModel, ServerModel
 from serving.web.settings import Limits, Settings, choose_num_workers
@@ -35,6 +37,7 @@ _SERVER_TIMEOUT_S = 5
 _SERVER_RETRIES = 1
 # A look at a folder costs next to nothing; one at a server a prediction.
 _SERVER_POLL_S = 5.0
+_CAPTURE_RATE = 0.1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,6 +105,28 @@ def _read_settings(options: argparse.Namespace) -> Settings:
         else options.workers,
         poll_s=poll_s,
         limits=limits,
+        capture=_read_capture(options),
+    )
+
+
+def _read_capture(options: argparse.Namespace) -> CaptureOptions | None:
+    if options.capture is None:
+        if options.capture_images:
+            raise ValueError(
+                "--capture-images keeps photos in the folder of --capture. Received: none. Give --capture DIR."
+            )
+        return None
+    if "://" in options.capture:
+        raise ValueError(
+            f"--capture takes a folder of this machine. Received: {options.capture}. Name one, and copy it."
+        )
+    return CaptureOptions(
+        folder=Path(options.capture),
+        name=NAME,
+        rate=options.capture_rate,
+        with_inputs=options.capture_images,
+        max_mb=options.capture_max_mb,
+        max_age_days=options.capture_max_age_days,
     )
 
 
@@ -204,6 +229,24 @@ def _make_parser() -> argparse.ArgumentParser:
         "--poll-s",
         type=float,
         help="seconds between two looks for a newer version (default: 1), or at the server (default: 5)",
+    )
+    capture = parser.add_argument_group("capture", "what the page keeps; it says so to those who send photos")
+    capture.add_argument("--capture", metavar="DIR", help="keep results in files of this folder")
+    capture.add_argument(
+        "--capture-rate", type=float, default=_CAPTURE_RATE, help="of the photos, 0 to 1 (default: %(default)s)"
+    )
+    capture.add_argument("--capture-images", action="store_true", help="keep the photos too, as they were sent")
+    capture.add_argument(
+        "--capture-max-mb",
+        type=float,
+        default=CaptureOptions.max_mb,
+        help="of all these files; the oldest are deleted first (default: %(default)s)",
+    )
+    capture.add_argument(
+        "--capture-max-age-days",
+        type=float,
+        default=CaptureOptions.max_age_days,
+        help="after which what is kept is deleted, at the latest (default: %(default)s)",
     )
     return parser
 

@@ -11,6 +11,7 @@ import pytest
 from benchmarks import (
     augmentation,
     bulk_inference,
+    capture,
     growth,
     json,
     load,
@@ -121,6 +122,19 @@ def test_growth_sets_many_photos_beside_few(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["growth, examples", "growth, statistics", "growth, features"]
     assert all(re.search(r"ratio \d+\.\d\d in time, \d+\.\d{3} in memory", line) for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_capture_sets_a_server_that_captures_beside_one_that_does_not(
+    export_dir: Path, litert_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "ROUND_S", 0.5)
+    monkeypatch.setattr(capture, "NUM_PAIRS", 2)
+    capture.measure("synthetic", export_dir, litert_dir / "flowers_int8.tflite")
+    *compared, captured = capsys.readouterr().out.splitlines()
+    assert [bool(re.search(r": ours \S+, without \S+: ratio", line)) for line in compared] == [True, False] * 2
+    assert float(captured.rpartition(" ")[2]) > 0
 
 
 def test_json_sets_ours_beside_orjson(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
