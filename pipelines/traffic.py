@@ -8,7 +8,6 @@ photos of a folder stand together, as if the photos changed from one folder to t
 is shuffled.
 """
 
-import importlib
 import logging
 import math
 from collections import Counter
@@ -16,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,15 +22,15 @@ from components.errors import ComponentError
 from components.monitoring.drift import Predictions
 from components.storage.bucket import is_url
 from components.storage.store import open_store
+from serving.shared.capture import Captured, read_captured
 
 log = logging.getLogger(__name__)
 
-OpenCaptured = Callable[[Path], Iterable[Any]]
-"""`serving.shared.capture.read_captured`: a folder's records in the order in which they came."""
+OpenCaptured = Callable[[Path], Iterable[Captured]]
+"""Reads a folder's records in the order in which they came."""
 
 _COLUMNS = ["image", "probabilities", "model_version", "error", "p_value", "is_known"]
 _SUCCESS = "_SUCCESS"
-_CAPTURE = "serving.shared.capture"
 _SEED = 0
 
 
@@ -97,7 +95,7 @@ def read_traffic(
     class_names: list[str],
     num_strangest: int,
     keeps_order: bool = False,
-    open_captured: OpenCaptured | None = None,
+    open_captured: OpenCaptured = read_captured,
 ) -> Traffic:
     """Read the predictions of one version of a model.
 
@@ -108,14 +106,14 @@ def read_traffic(
         class_names: in the order of its reference.
         num_strangest: how many photos are kept, at most.
         keeps_order: whether the photos of an output of `infer` are taken in the order of their paths.
-        open_captured: reads a folder of captured traffic; `None` is the server's own.
+        open_captured: reads a folder of captured traffic.
 
     Raises:
         ComponentError: there are no predictions, none of this version, or they have other classes.
     """
     rows: list[tuple[float, ...]] = []
     left_out, strangest = Counter[str](), list[Strange]()
-    records, is_by_path = _open(path_or_url, open_captured or _open_captured)
+    records, is_by_path = _open(path_or_url, open_captured)
     for record in records:
         reason = _find_reason_against(record, model_name, version)
         if reason:
@@ -215,7 +213,7 @@ def _read_parquet(path: str, content: bytes) -> Iterator[Record]:
         ) from exc
 
 
-def _of_captured(captured: Any) -> Record:
+def _of_captured(captured: Captured) -> Record:
     is_prediction = len(captured.probabilities) > 0
     return Record(
         version="" if captured.version is None else str(captured.version),
@@ -228,16 +226,3 @@ def _of_captured(captured: Any) -> Record:
         image=captured.image,
         model_name=captured.model_name,
     )
-
-
-def _open_captured(folder: Path) -> Iterable[Any]:
-    try:
-        capture = importlib.import_module(_CAPTURE)
-    except ModuleNotFoundError as exc:
-        if exc.name != _CAPTURE:
-            raise
-        raise ComponentError(
-            f"--input must hold Parquet files of `python -m pipelines infer`. Received: {folder}, which has none, and "
-            "this version reads no captured traffic."
-        ) from exc
-    return capture.read_captured(folder)

@@ -20,6 +20,7 @@ from pipelines.commands import WrongCommandError
 from pipelines.folders import Folders
 from pipelines.traffic import OpenCaptured, read_traffic
 from pipelines.watch_output import Watched
+from serving.shared.capture import read_captured
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def watch(
     version: int | None,
     options: WatchOptions,
     keeps_order: bool = False,
-    open_captured: OpenCaptured | None = None,
+    open_captured: OpenCaptured = read_captured,
 ) -> Watched:
     """Compare the predictions of a version with its reference.
 
@@ -112,7 +113,7 @@ def watch(
         version: `None` for the newest.
         options: what counts as moved.
         keeps_order: whether an output of `infer` is taken in the order of the paths.
-        open_captured: reads captured traffic; `None` is the server's own.
+        open_captured: reads captured traffic.
 
     Raises:
         ComponentError: there is no such version, it carries no reference, or there are no predictions of it.

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,24 +23,13 @@ from components.storage.models import MARKER, open_models
 from pipelines import __main__ as command_line
 from pipelines import watch
 from pipelines.watch_output import Watched
+from serving.shared.capture import Captured
+from tests.serving.shared.capture.records import make_message, write_file
 
-NAMES = ["daisy", "rose", "tulip"]
+NAMES = ["daisy", "roses", "tulips"]
 VERSION = 2
 
 Write = Callable[..., Path]
-
-
-class Captured(NamedTuple):
-    """A record as `serving.shared.capture` returns it."""
-
-    when: datetime | None
-    model_name: str
-    version: int | None
-    class_names: tuple[str, ...]
-    probabilities: NDArray[np.float32]
-    p_value: float | None
-    is_known: bool | None
-    image: bytes | None
 
 
 def draw(count: int, *, seed: int = 0) -> NDArray[np.float64]:
@@ -234,7 +223,7 @@ def capture(
             when=start + timedelta(minutes=number),
             model_name=other.get("model_name", "flowers"),
             version=other.get("version", VERSION),
-            class_names=("tulip", "daisy", "rose"),  # an order of its own
+            class_names=("tulips", "daisy", "roses"),  # an order of its own
             probabilities=np.roll(row, 1).astype(np.float32),
             p_value=value,
             is_known=None if value is None else value > 0.03,
@@ -294,6 +283,21 @@ def test_traffic_without_images_or_p_values_is_watched_as_far_as_it_goes(models_
 
 
 def test_other_classes_are_an_error(models_dir: Path, tmp_path: Path) -> None:
-    record = capture(draw(1), [0.5], [None])[0]._replace(class_names=("cat", "dog", "tulip"))
-    with pytest.raises(ComponentError, match="Received: cat, dog, tulip"):
+    record = capture(draw(1), [0.5], [None])[0]._replace(class_names=("cat", "dog", "tulips"))
+    with pytest.raises(ComponentError, match="Received: cat, dog, tulips"):
         watch_captured([record], models_dir, tmp_path)
+
+
+def test_what_a_server_wrote_is_watched(models_dir: Path, tmp_path: Path) -> None:
+    messages = [
+        make_message(number, [row], images=[b"photo"], are_known=[True], version=VERSION)
+        for number, row in enumerate(draw(30).tolist())
+    ]
+    write_file(tmp_path, 0, messages)
+    watched = watch.watch(
+        str(tmp_path), models=open_models(models_dir), model_name="flowers", version=None, options=WatchOptions()
+    )
+    traffic = watched.traffic
+    assert (traffic.order, traffic.left_out) == ("as they came", {})
+    np.testing.assert_allclose(traffic.predictions.probabilities, draw(30), atol=1e-6)
+    assert traffic.strangest[0].image == b"photo"
