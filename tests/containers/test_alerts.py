@@ -97,6 +97,16 @@ CASES: dict[str, tuple[list[dict[str, str]], list[dict[str, str]]]] = {
         [{PAGE % 429: f"0+1{FOREVER}", PAGE % 200: f"0+3{FOREVER}"}],
         [{PAGE % 429: f"0+1{FOREVER}", PAGE % 200: f"0+9{FOREVER}"}],
     ),
+    "CaptureStopped": (
+        [
+            {f':tensorflow:serving:request_log_is_capturing{{{SERVER}, model_name="flowers"}}': f"1x10 0{FOREVER}"},
+            {f"classifier_web_is_capturing{{{WEB}}}": f"0{FOREVER}"},
+        ],
+        [
+            {f':tensorflow:serving:request_log_is_capturing{{{SERVER}, model_name="flowers"}}': f"0x10 1{FOREVER}"},
+            {f"classifier_web_is_capturing{{{WEB}}}": f"1{FOREVER}"},
+        ],
+    ),
     "PhotosMoved": (
         [{WATCH % ("alarm", ', question="classes"'): f"1{FOREVER}"}],
         [

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from components.artifacts.labels import Decision, add_decisions
@@ -12,9 +13,10 @@ from components.errors import DataError
 from pipelines.__main__ import main
 from pipelines.captured import extract, find_labelled, find_unsure, read_photo
 from pipelines.review.desk import Task
+from pipelines.traffic import read_traffic
 from tests.pipelines.review.conftest import Review, start_review
 from tests.pipelines.review.drawn_run import draw
-from tests.serving.shared.capture.records import make_message, write_file
+from tests.serving.shared.capture.records import CLASS_NAMES, make_message, write_file
 from tests.serving.web.conftest import wait_until
 
 NOW_S = 1_800_000_000
@@ -67,6 +69,19 @@ def test_a_photo_that_was_deleted_for_its_age_is_an_error(captured: Path) -> Non
     next(captured.iterdir()).unlink()
     with pytest.raises(DataError, match="A captured photo is gone"):
         read_photo(first.position, first.sha256)
+
+
+def test_what_a_server_captured_is_traffic_to_watch(captured: Path) -> None:
+    write_file(captured, NOW_S + 5, [make_message(NOW_S + 5, version=None), make_message(NOW_S + 6, version=6)])
+    traffic = read_traffic(
+        str(captured), model_name="flowers", version="7", class_names=list(CLASS_NAMES), num_strangest=2
+    )
+    expected = [*ROWS.values(), ROWS[WIDE], ROWS[CLOSE]]
+    assert traffic.order == "as they came"
+    assert traffic.predictions.probabilities == pytest.approx(np.array(expected))
+    assert traffic.predictions.are_known.tolist() == [True, True, True, False, True, True]
+    assert [strange.image for strange in traffic.strangest] == [SURE, CLOSE]
+    assert traffic.left_out == {"of version unknown": 1, "of version 6": 1}
 
 
 def test_a_model_without_limits_is_never_unsure(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     with start_server(folder / "server.log", **flags) as server:
         assert server.predict("flowers", instances=[[[[0.0] * 3] * 8] * 8])[0] == 200
         of_server = server.request("GET", METRICS).text
-    with start_page(folder / "page.log", "--models-dir", folder) as page:
+    with start_page(folder / "page.log", "--models-dir", folder, "--capture", folder / "captured") as page:
         assert page.classify(("red.jpg", RED)).status_code == 200
         of_page = page.get("/metrics").text
     return [of_server, of_page, watch_metrics()]
