@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,8 +44,7 @@ class RequestLog:
                 self._recorders[logging] = before.pop(logging) if logging in before else self._open(logging)
         gauge = self._metrics.request_log_is_capturing
         for name in self._models.keys() - wanted.keys():
-            with suppress(KeyError):
-                gauge.remove(name)
+            gauge.remove(name)
         self._models = {name: self._recorders[logging] for name, logging in wanted.items()}
         for name, recorder in self._models.items():
             gauge.labels(name).set_function(partial(getattr, recorder, "is_capturing"))
