@@ -132,6 +132,7 @@ def _grpc_photos(server: Server, encoded: Sequence[bytes]) -> Call:
 
 
 def grpc_pixels(server: Server, pixels: Sequence[Any]) -> Call:
+    """Return a call that sends one image after the other as pixels, over gRPC."""
     return _grpc_asker(server, "images", lambda i: ("images", pixels[i % len(pixels)][np.newaxis]))
 
 

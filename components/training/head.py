@@ -1,6 +1,5 @@
 """The head is trained: on the frozen backbone's features, as several heads that become one."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     import keras
 
     from components.trainer import TrainerOptions
-
-log = logging.getLogger(__name__)
 
 _PHASE = "head"
 

@@ -8,10 +8,11 @@ do not matter, as these messages are only ever read from text.
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory, text_format, wrappers_pb2
+from google.protobuf import message, text_format, wrappers_pb2
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from serving.local_server.errors import StartError
+from serving.shared.protobuf import build_messages
 
 __all__ = ["BatchingParameters", "ModelServerConfig", "MonitoringConfig", "SSLConfig", "read"]
 
@@ -34,30 +35,14 @@ _FIELDS = {
 }
 
 
-def _build() -> dict[str, Any]:
-    field = descriptor_pb2.FieldDescriptorProto
-    types = {"bool": field.TYPE_BOOL, "string": field.TYPE_STRING, "int64": field.TYPE_INT64}
-    file = descriptor_pb2.FileDescriptorProto(
-        name="serving/local_server/config.proto",
-        package=_PACKAGE,
-        syntax="proto3",
-        dependency=[wrappers_pb2.DESCRIPTOR.name],
-    )
-    for name, fields in _FIELDS.items():
-        built = file.message_type.add(name=name)
-        for number, (field_name, kind) in enumerate(fields.items(), start=1):
-            label = field.LABEL_REPEATED if kind.startswith("repeated ") else field.LABEL_OPTIONAL
-            added = built.field.add(name=field_name, number=number, label=label)
-            if kind.startswith("."):
-                added.type, added.type_name = field.TYPE_MESSAGE, kind
-            else:
-                added.type = types[kind.removeprefix("repeated ")]
-    pool = descriptor_pool.Default()
-    pool.AddSerializedFile(file.SerializeToString())
-    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")) for name in _FIELDS}
-
-
-_CLASSES = _build()
+_CLASSES = build_messages(
+    _PACKAGE,
+    {
+        name: {field: (number, kind) for number, (field, kind) in enumerate(fields.items(), start=1)}
+        for name, fields in _FIELDS.items()
+    },
+    dependency=wrappers_pb2.DESCRIPTOR.name,
+)
 MonitoringConfig = _CLASSES["MonitoringConfig"]
 SSLConfig = _CLASSES["SSLConfig"]
 BatchingParameters = _CLASSES["BatchingParameters"]

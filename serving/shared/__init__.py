@@ -1,1 +1,4 @@
-"""What the web page and the local server share: HTTP, ports, and ending in time. It imports nothing of the project."""
+"""What the web page and the local server share: HTTP, ports, ending in time, and what is captured.
+
+Of the project it imports the messages of the client alone.
+"""

@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from numpy.typing import NDArray
 
 from client.classifier_client.transports import prediction_pb2
+from serving.shared.protobuf import build_messages
 
 _PACKAGE = "serving.capture"
 _CLIENT = prediction_pb2.DESCRIPTOR.package
-# Name and number of each field, and its type.
 _MESSAGES = {
     "SamplingConfig": {"sampling_rate": (1, "double")},
     "LogMetadata": {
@@ -34,29 +33,7 @@ _MESSAGES = {
 }
 
 
-def _build() -> Any:
-    field = descriptor_pb2.FieldDescriptorProto
-    types = {"double": field.TYPE_DOUBLE, "int64": field.TYPE_INT64}
-    file = descriptor_pb2.FileDescriptorProto(
-        name="serving/shared/capture/prediction_log.proto",
-        package=_PACKAGE,
-        syntax="proto3",
-        dependency=[prediction_pb2.DESCRIPTOR.name],
-    )
-    for name, fields in _MESSAGES.items():
-        built = file.message_type.add(name=name)
-        for field_name, (number, kind) in fields.items():
-            added = built.field.add(name=field_name, number=number, label=field.LABEL_OPTIONAL)
-            if kind in types:
-                added.type = types[kind]
-            else:
-                added.type, added.type_name = field.TYPE_MESSAGE, kind
-    pool = descriptor_pool.Default()
-    pool.AddSerializedFile(file.SerializeToString())
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.PredictionLog"))
-
-
-PredictionLog: Any = _build()
+PredictionLog: Any = build_messages(_PACKAGE, _MESSAGES, dependency=prediction_pb2.DESCRIPTOR.name)["PredictionLog"]
 
 # The dtype of each kind of number, and the typed field that may hold it.
 _NUMBERS = {
