@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -150,15 +151,6 @@ def _read(
         return iter(())
     import tensorflow as tf
 
-    from export import preprocessing
-
-    layer = transforms.make_augmentation(options) if view else None
-
-    @tf.function(input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([2], tf.int32)], autograph=False)
-    def load(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        image = preprocessing.load(encoded, image_size_px)
-        return layer(image[tf.newaxis], training=True, seed=seed)[0] if layer else image
-
     def generate() -> Iterator[tuple[bytes, tuple[int, int]]]:
         for row in rows:
             # By its content alone, so that a photo has the same views whatever the others are.
@@ -166,7 +158,25 @@ def _read(
 
     signature = (tf.TensorSpec([], tf.string), tf.TensorSpec([2], tf.int32))
     photos = tf.data.Dataset.from_generator(generate, output_signature=signature)
+    load = _loader(image_size_px, options if view else None)
     return photos.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).as_numpy_iterator()
+
+
+@cache
+def _loader(image_size_px: int, augmentation: TransformOptions | None) -> "Callable[[tf.Tensor, tf.Tensor], tf.Tensor]":
+    """Make the function that decodes and augments a photo; tracing it takes a second, so that is done once."""
+    import tensorflow as tf
+
+    from export import preprocessing
+
+    layer = transforms.make_augmentation(augmentation) if augmentation else None
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([2], tf.int32)], autograph=False)
+    def load(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        image = preprocessing.load(encoded, image_size_px)
+        return layer(image[tf.newaxis], training=True, seed=seed)[0] if layer else image
+
+    return load
 
 
 class _Backbone:

@@ -1,5 +1,6 @@
 """What many tests share: encoded images, and small artifacts that the real runner makes once a session."""
 
+import gc
 import io
 import logging
 import os
@@ -48,6 +49,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items.sort(key=lambda item: first.get(item.path, len(LONG)))
 
 
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what imports made: Keras collects at each training, a second each time."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def encode() -> Callable[..., bytes]:
     """Return the function that encodes a Pillow image, or an array, as a file of a format."""
@@ -69,21 +80,22 @@ def shared_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def artifact(shared_dir: Path) -> Callable[[str], Path]:
+def artifact(shared_dir: Path) -> Callable[..., Path]:
     """Return the function that makes the artifact of a step of the flowers pipeline: drawn flowers, a tiny network.
 
     The real runner makes it, with what it is made from; other tests, in any process, find it in the cache. It is read
     only: a test that changes files copies them.
     """
     from pipelines import local_runner
+    from pipelines.config import Config
     from pipelines.folders import Folders
 
     folders = Folders(runs=shared_dir / "pipeline" / "runs", models=shared_dir / "pipeline" / "models")
 
     @cache
-    def artifact(step: str) -> Path:
+    def artifact(step: str, config: Config = tiny_pipeline.CONFIG) -> Path:
         steps = tiny_pipeline.steps_to(step)
-        return local_runner.run(steps, tiny_pipeline.CONFIG, folders=folders)[1][step].path
+        return local_runner.run(steps, config, folders=folders)[1][step].path
 
     return artifact
 
@@ -120,6 +132,12 @@ def features_dir(artifact: Callable[[str], Path]) -> Path:
 def training_dir(artifact: Callable[[str], Path]) -> Path:
     """A classifier trained for two epochs."""
     return artifact("trainer")
+
+
+@pytest.fixture(scope="session")
+def tuned_dir(artifact: Callable[..., Path]) -> Path:
+    """A classifier that fine-tuning for two epochs has made better."""
+    return artifact("trainer", tiny_pipeline.TUNED)
 
 
 @pytest.fixture(scope="session")

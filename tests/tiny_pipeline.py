@@ -1,7 +1,7 @@
 """The flowers pipeline at its smallest: 50 drawn flowers, a network of four small layers, two epochs."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from components.evaluator import EvaluatorOptions
 from components.examples import ExamplesOptions
@@ -29,6 +29,12 @@ CONFIG = Config(
     litert=LiteRTOptions(num_calibration_images=10),
     litert_evaluator=LiteRTEvaluatorOptions(max_accuracy_drop=1.0, min_agreement=0.0),
 )
+
+TUNED = replace(
+    CONFIG,
+    trainer=replace(CONFIG.trainer, learning_rate=1e-6, fine_tune=1, fine_tune_epochs=2, fine_tune_learning_rate=3e-4),
+)
+"""The same with a head that hardly learns, so that fine-tuning makes it better."""
 
 
 def assignments() -> list[str]:

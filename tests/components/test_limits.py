@@ -11,16 +11,14 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components import limits, trainer
+from components import limits
 from components.artifacts.examples import shards
 from components.artifacts.features import features_path, write_features
 from components.artifacts.training import read_classifier, read_training
 from components.data import transform
-from components.data.transform import TransformOptions
 from components.errors import ComponentError
 from components.limits import LimitsOptions
 from components.storage.files import read_json
-from components.trainer import TrainerOptions
 from export.embedding import add_embedding
 from export.limits import Limits, LimitsModule, measure, read_limits
 
@@ -81,24 +79,11 @@ def test_features_of_a_frozen_backbone_stand_for_its_photos(
 
 
 def test_backbone_that_has_learned_sees_the_photos_again(
-    fit: Fit, examples_dir: Path, features_dir: Path, model_dir: Path, tmp_path: Path
+    fit: Fit, examples_dir: Path, tuned_dir: Path, tmp_path: Path
 ) -> None:
-    tuned = tmp_path / "tuned"
-    tuned.mkdir()
-    settings: dict[str, Any] = {"hidden_units": (8,), "num_heads": 1, "epochs": 2, "batch_size": 16}
-    trainer.train(
-        examples_dir=examples_dir,
-        features_dir=features_dir,
-        model_dir=model_dir,
-        out_dir=tuned,
-        options=TrainerOptions(
-            **settings, learning_rate=1e-6, fine_tune=1, fine_tune_epochs=2, fine_tune_learning_rate=3e-4
-        ),
-        transform=TransformOptions(),
-    )
-    assert not read_training(tuned)["is_frozen"]
-    fitted = fit(training_dir=tuned, features_dir=tmp_path)
-    embeddings, _, _ = look_again(tuned, examples_dir, "validation")
+    assert not read_training(tuned_dir)["is_frozen"]
+    fitted = fit(training_dir=tuned_dir, features_dir=tmp_path)
+    embeddings, _, _ = look_again(tuned_dir, examples_dir, "validation")
     expected = np.sort(measure(embeddings, fitted.directions, fitted.centres, fitted.offsets).numpy()[:, 0])
     np.testing.assert_allclose(fitted.scores, expected, atol=1e-5)
     means = fitted.centres.shape[1]

@@ -93,14 +93,13 @@ def test_training_writes_the_classifier_and_what_is_known_of_it(training_dir: Pa
 
 
 def test_probabilities_come_true_on_the_validation_photos(
-    train: Train, training_dir: Path, examples_dir: Path, tmp_path: Path
+    training_dir: Path, tuned_dir: Path, examples_dir: Path
 ) -> None:
     """No other temperature would have a lower cross-entropy there, of a head on features and of a tuned network."""
-    train(tmp_path / "tuned", learning_rate=1e-6, fine_tune=1, fine_tune_epochs=2, fine_tune_learning_rate=3e-4)
-    assert read_training(tmp_path / "tuned")["best_epoch"] > 0
+    assert read_training(tuned_dir)["best_epoch"] > 0
     photos = transform.read(shards(examples_dir, "validation"), image_size_px=IMAGE_SIZE_PX)
     images, labels = next(photos.batch(100).as_numpy_iterator())
-    for folder in (training_dir, tmp_path / "tuned"):
+    for folder in (training_dir, tuned_dir):
         probabilities = read_classifier(folder).predict_on_batch(images)
         # The features on disk are float16.
         assert fit_temperature(probabilities, labels) == pytest.approx(1, abs=0.01)
@@ -170,7 +169,7 @@ def test_suspects_are_left_out_where_somebody_looked_for_them(train: Train, tmp_
 
 
 def test_fine_tuning_that_does_not_help_changes_nothing(
-    train: Train, training_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    train: Train, training_dir: Path, tuned_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     # Far too fast: it forgets everything.
     found = train(tmp_path / "wild", fine_tune=1, fine_tune_epochs=2, fine_tune_learning_rate=1.0)
@@ -185,10 +184,9 @@ def test_fine_tuning_that_does_not_help_changes_nothing(
     assert all(np.array_equal(one, other) for one, other in zip(head, kept, strict=True))
     assert "FINE-TUNING DID NOT HELP, the model before it is kept" in caplog.text
 
-    train(tmp_path / "gentle", learning_rate=1e-6, fine_tune=1, fine_tune_epochs=2, fine_tune_learning_rate=3e-4)
-    history = read_history(tmp_path / "gentle")
+    history = read_history(tuned_dir)
     assert min(history["fine_tune"]["val_loss"]) < min(history["head"]["val_loss"])
-    training = read_training(tmp_path / "gentle")
+    training = read_training(tuned_dir)
     assert training["best_epoch"] in (1, 2)
     assert not training["is_frozen"]
 
@@ -303,18 +301,17 @@ def test_loss_that_is_no_longer_a_number_is_an_error(
 
 
 def test_fine_tuning_changes_the_last_stage_and_leaves_the_others_as_they_were(
-    train: Train, tmp_path: Path, model_dir: Path
+    tuned_dir: Path, model_dir: Path
 ) -> None:
-    train(tmp_path / "out", learning_rate=1e-6, fine_tune=1, fine_tune_epochs=1, fine_tune_learning_rate=3e-4)
-    assert read_training(tmp_path / "out")["best_epoch"] == 1
+    assert read_training(tuned_dir)["best_epoch"] > 0
     backbone = build_backbone("small_cnn", image_size_px=32)
     backbone.load_weights(model_dir / WEIGHTS_FILE)
-    tuned = read_classifier(tmp_path / "out").get_layer("small_cnn")
+    tuned = read_classifier(tuned_dir).get_layer("small_cnn")
     for layer in backbone.layers:
         weights = zip(layer.get_weights(), tuned.get_layer(layer.name).get_weights(), strict=True)
         assert all((a == b).all() for a, b in weights) == (layer.name != "conv4"), layer.name
-    assert set(read_history(tmp_path / "out")) == {"head", "fine_tune"}
-    assert read_training(tmp_path / "out")["epochs"] == {"head": 2, "fine_tune": 1}
+    assert set(read_history(tuned_dir)) == {"head", "fine_tune"}
+    assert read_training(tuned_dir)["epochs"] == {"head": 2, "fine_tune": 2}
 
 
 def test_more_stages_than_there_are_is_an_error_before_any_training(train: Train, tmp_path: Path) -> None:

@@ -4,27 +4,18 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from tests import tiny_pipeline
+
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 COMPARE = ROOT / "notebooks" / "3_compare.ipynb"
-SETTINGS = (
-    "examples.source=synthetic",
-    "examples.num_synthetic_per_class=20",
-    "model.backbone=small_cnn",
-    "model.weights=none",
-    "trainer.epochs=2",
-    "trainer.num_heads=1",
-    "evaluator.min_accuracy=0",
-    "evaluator.min_recall=0",
-    "evaluator.must_beat_majority=false",
-    "litert_evaluator.max_accuracy_drop=1",
-    "litert_evaluator.min_agreement=0",
-)
+SETTINGS = tiny_pipeline.assignments()
 COMPARE_SETTINGS = (
     *SETTINGS,
     "edges.image_size_px=64",
@@ -35,7 +26,7 @@ COMPARE_SETTINGS = (
 )
 
 
-def run(folder: Path, notebooks: list[Path], settings: tuple[str, ...]) -> None:
+def run(folder: Path, notebooks: list[Path], settings: Sequence[str]) -> None:
     """Run notebooks one after the other in a project that is empty but for them."""
     (folder / "notebooks").mkdir()
     (folder / "client").symlink_to(ROOT / "client")

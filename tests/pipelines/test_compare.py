@@ -1,6 +1,7 @@
 """The comparison from photos to its table, with tiny settings: every row, the missing one too, and once only."""
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,20 @@ from pipelines import __main__ as command_line
 from pipelines import compare, flowers
 from pipelines.compare import CompareConfig
 from pipelines.config import override
+from tests import tiny_pipeline
 
 # The one backbone has random weights, for the other there are none: `small_cnn` has no published ones.
 SETTINGS = [
-    *("examples.source=synthetic", "examples.num_synthetic_per_class=10", "edges.image_size_px=64"),
-    *("model.backbone=small_cnn", "model.weights=none", "model.image_size_px=32", "evaluator.min_accuracy=0"),
-    *("trainer.epochs=1", "trainer.num_heads=1", "litert.num_calibration_images=2"),
-    *("depthwise.image_size_px=32", "depthwise.epochs=1", "classical.num_trees=5"),
+    *tiny_pipeline.assignments(),
+    *("edges.image_size_px=64", "depthwise.image_size_px=32", "depthwise.epochs=1", "classical.num_trees=5"),
     *("fine_tuning.epochs=1", "fine_tuning.num_heads=1", "fine_tuning.fine_tune_epochs=1"),
     *("mobilenet_v2.backbone=small_cnn", "mobilenet_v2.image_size_px=32", "mobilenet_v2.weights=none"),
     *("efficientnet_v2_b0.backbone=small_cnn", "efficientnet_v2_b0.image_size_px=32"),
-    # Converting one of the networks is enough here.
+    # Judging the files of one of the networks is enough here.
     "judging.min_accuracy=1",
-    *("evaluator.min_recall=0", "evaluator.must_beat_majority=false"),
 ]
+SHARED = tiny_pipeline.steps_to("litert_evaluator")
+"""What the flowers pipeline has made already."""
 Compare = Callable[..., int]
 
 
@@ -38,11 +39,22 @@ def run(tmp_path: Path, own_logging: None) -> Compare:
     return run
 
 
+@pytest.fixture
+def made(artifact: Callable[[str], Path], tmp_path: Path) -> set[str]:
+    """Copy what the flowers pipeline has made to where the comparison runs; return the names of the steps."""
+    for step in SHARED:
+        made = artifact(step.name)
+        shutil.copytree(made, tmp_path / "runs" / "artifacts" / step.name / made.name)
+    return {step.name for step in SHARED}
+
+
 def test_comparison_has_a_row_for_every_model_and_a_second_run_only_looks_again(
-    run: Compare, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    made: set[str], run: Compare, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run() == 0
     latest = tmp_path / "runs" / "latest_comparison"
+    first = read_json(latest / "run.json")["steps"]
+    assert {name for name, step in first.items() if step["reason"] == "cached"} == made - {"validator", "baseline"}
     rows = read_json(latest / "comparison.json")["rows"]
     classical = ["logistic regression", "k-nearest neighbours", "support vector machine", "decision tree"]
     classical.append("random forest")
