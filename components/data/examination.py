@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +29,7 @@ graph cuts them off."""
 
 _REDUCED_QUALITY = 95
 _BATCH_SIZE = 64
+_TRACING = Lock()
 _SMALL_SIZE_PX = 32
 
 
@@ -132,9 +134,14 @@ def describe_looks(candidates: Sequence[Candidate]) -> duplicates.Looks:
     )
 
 
-@cache
 def make_examiner() -> Callable[[Photo], Examined]:
-    """Make the check of one photo; tracing its graph takes a second, so that is done once in a process."""
+    """Make the check of one photo; tracing its graph takes seconds, so one thread does that, once in a process."""
+    with _TRACING:
+        return _trace_examiner()
+
+
+@cache
+def _trace_examiner() -> Callable[[Photo], Examined]:
     import tensorflow as tf
 
     measure = _trace_measurement()

@@ -28,6 +28,15 @@ def examine(content: bytes) -> tuple[Candidate | Exclusion, bytes]:
     return result, encoded
 
 
+def test_however_many_threads_examine_the_graph_is_traced_once(encode: Encode, monkeypatch: pytest.MonkeyPatch) -> None:
+    examination._trace_examiner.cache_clear()
+    trace, traced = examination._trace_measurement, []
+    monkeypatch.setattr(examination, "_trace_measurement", lambda: traced.append(1) or trace())
+    photos = [Photo(f"{seed}.jpg", 0, "train", encode(draw(seed), "JPEG")) for seed in range(8)]
+    assert all(isinstance(result, Candidate) for result, _ in examination.examine(photos))
+    assert len(traced) == 1
+
+
 def translucent(seed: int) -> Image.Image:
     image = draw(seed).convert("RGBA")
     image.putalpha(120)
