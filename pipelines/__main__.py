@@ -1,7 +1,8 @@
 """The command line: `python -m pipelines COMMAND`; `--help` lists the commands.
 
-Exit status: 0 when the model is pushed (or nothing had to be done), 1 when something failed, 2 for a wrong command,
-3 when the run finished and the model was not pushed, 130 when it was interrupted, 141 when nobody reads what it prints.
+Exit status: 0 when the model is pushed or released (or nothing had to be done), 1 when something failed, 2 for a wrong
+command, 3 when the run finished and the model was not pushed, or a release rolled it back, 4 when a release cannot
+tell, 130 when it was interrupted, 141 when nobody reads what it prints.
 
 Where `TF_CONFIG` describes several workers, each gets the same `run`: the chief runs the pipeline, and the others
 wait for its training and take part in it.
@@ -22,6 +23,7 @@ from pipelines import commands, prune
 from pipelines.folders import Folders
 from pipelines.kubeflow import KubeflowOptions
 from pipelines.labels import command as labels
+from pipelines.release import command as release
 from pipelines.review import command as review
 
 BROKEN_PIPE = 141
@@ -70,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     named = argparse.ArgumentParser(add_help=False)
     named.add_argument("--model-name", default="flowers", help="default: flowers")
     subs = parser.add_subparsers(
-        required=True, metavar="run|compare|infer|select|review|labels|show|list|prune|rollback|fetch|compile"
+        required=True, metavar="run|compare|infer|select|review|labels|show|list|prune|rollback|release|fetch|compile"
     )
 
     overrides = argparse.ArgumentParser(add_help=False)
@@ -131,6 +133,10 @@ def _parser() -> argparse.ArgumentParser:
 
     rollback = subs.add_parser("rollback", parents=[common, named], help="withdraw the newest pushed model")
     rollback.set_defaults(command=commands.roll_back)
+
+    release_ = subs.add_parser("release", parents=[common, named], help="a new version beside the one that serves")
+    release.add_options(release_)
+    release_.set_defaults(command=commands.release_model)
 
     fetch = subs.add_parser("fetch", parents=[common, named], help="bring the newest model from a URL to a folder")
     fetch.add_argument("--to", type=Path, default=Path("models"), help="a folder of models (default: models)")
