@@ -125,11 +125,14 @@ class Release:
 
     Attributes:
         options: of the release.
-        counts: what each test has seen, by its name; of `drop`, the differences of labelled photos.
+        counts: what each test has seen, by its name; `drop` has the differences of labelled photos, and `changed` the
+            photos with another label, or none because the canary failed.
     """
 
     options: ReleaseOptions
-    counts: dict[str, Counter[float]] = field(default_factory=lambda: {name: Counter() for name in (*ALPHA, "drop")})
+    counts: dict[str, Counter[float]] = field(
+        default_factory=lambda: {name: Counter() for name in (*ALPHA, "drop", "changed")}
+    )
     num_compared: int = 0
     num_labelled: int = 0
     _against: str = ""
@@ -178,7 +181,7 @@ class Release:
         if self.num_compared < options.min_requests:
             return Verdict(CONTINUE, f"{self.num_compared} of at least {options.min_requests} requests are compared")
         proof = math.log(2 / ALPHA_PROMOTED)
-        for name, words in (("drop", "labels show"), ("disagreement", "disagreement is so rare")):
+        for name, words in (("drop", "labels show"), ("changed", "disagreement is so rare")):
             counts = self._promoting(name)
             if counts and log_evidence_below(counts, options.max_accuracy_drop, high=self._high(name)) >= proof:
                 return Verdict(
@@ -200,7 +203,7 @@ class Release:
         limits.append(
             "a split sees no disagreement"
             if self.options.share
-            else f"by disagreement at most {self.upper('disagreement'):.1%}"
+            else f"by disagreement at most {self.upper('changed'):.1%}"
         )
         return (
             f"after {self.num_compared} requests no test speaks against it; that it is at most "
@@ -219,7 +222,7 @@ class Release:
         }
 
     def upper(self, name: str) -> float:
-        """Return the upper limit of the loss of accuracy, by `drop` (labels) or by `disagreement`."""
+        """Return the upper limit of the loss of accuracy, by `drop` (labels) or by `changed` (disagreement)."""
         high = self._high(name)
         return min(upper_limit(self._promoting(name), ALPHA_PROMOTED / 2, low=-high, high=high), 1.0)
 
@@ -233,9 +236,10 @@ class Release:
                 self._count("latency", float(is_slow))
         if not is_new or stable.failed:
             return
-        self._count("disagreement", float(canary.label != stable.label))
+        self.counts["changed"][float(canary.label != stable.label)] += 1
         if canary.failed:
             return
+        self._count("disagreement", float(canary.label != stable.label))
         if stable.is_known is not None and canary.is_known is not None:
             self._count("refusals", float(stable.is_known) - float(canary.is_known))
         if estimated_drop is not None:
@@ -293,7 +297,7 @@ class Release:
 
     def _promoting(self, name: str) -> Counts:
         """Return the counts that may prove how much is lost; in split a disagreement is not seen."""
-        return {} if name == "disagreement" and self.options.share else self.counts[name]
+        return {} if name == "changed" and self.options.share else self.counts[name]
 
 
 def _weigh(value: float, is_canary: bool, share: float) -> float:

@@ -58,7 +58,15 @@ class Plan:
 
 
 class Board:
-    """The plan that is in force, and the newest observations, numbered from 1. It lives on the event loop."""
+    """The plan that is in force, and the newest observations, numbered from 1. It lives on the event loop.
+
+    Attributes:
+        num_observed: the number of the last observation.
+        num_skipped: requests that were not compared, because too many were at work.
+        num_compared: requests that both versions of this plan got.
+        is_warm: the canary has responded once; before, TensorFlow still prepares its graph.
+        is_timing: a request is being timed.
+    """
 
     def __init__(self, lease_s: float = LEASE_S) -> None:
         self._lease_s = lease_s
@@ -67,6 +75,9 @@ class Board:
         self._observations: deque[dict[str, Any]] = deque(maxlen=_MAX_OBSERVATIONS)
         self.num_observed = 0
         self.num_skipped = 0
+        self.num_compared = 0
+        self.is_warm = False
+        self.is_timing = False
 
     @property
     def plan(self) -> Plan | None:
@@ -77,6 +88,7 @@ class Board:
         """Put a plan into force. What was seen for another one is dropped."""
         if plan != self._plan:
             self._observations.clear()
+            self.num_compared, self.is_warm, self.is_timing = 0, False, False
         self._plan = plan
         self.renew()
 

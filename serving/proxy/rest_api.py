@@ -11,7 +11,7 @@ from urllib.parse import quote
 import requests
 from requests.adapters import HTTPAdapter
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -62,7 +62,10 @@ class RestProxy:
         self._session.close()
 
     async def _handle(self, request: Request) -> Response:
-        body = await request.body()
+        try:
+            body = await request.body()
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
         path = request.scope.get("raw_path", request.url.path.encode()).decode("latin-1").partition("?")[0]
         query = request.scope["query_string"].decode("latin-1")
         found = None if query else self._path.fullmatch(path)
