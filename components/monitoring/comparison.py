@@ -71,7 +71,7 @@ def upper_limit(counts: Counts, alpha: float, *, low: float, high: float) -> flo
     """Return the upper end of a mean's confidence sequence: with probability 1 - alpha it is never below the mean.
 
     >>> round(upper_limit({0.0: 200}, 0.05, low=-1.0, high=1.0), 3)
-    0.026
+    0.024
     >>> upper_limit({}, 0.05, low=-1.0, high=1.0)
     1.0
     """
