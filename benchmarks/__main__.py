@@ -7,9 +7,9 @@ from pathlib import Path
 
 NAMES = (
     *("augmentation", "training", "selection", "serving", "load", "json", "on_device", "web", "bulk_inference"),
-    "growth",
+    *("growth", "watch", "capture"),
 )
-_SERVED = {"serving", "load", "on_device", "web", "bulk_inference"}
+_SERVED = {"serving", "load", "on_device", "web", "bulk_inference", "watch", "capture"}
 
 
 def main() -> None:
@@ -21,7 +21,10 @@ def main() -> None:
     parser.add_argument("--weights", default="none", help="the backbone's: imagenet, a file, none")
     parser.add_argument("--backbone", default="mobilenet_v2", help="of selection (default: mobilenet_v2)")
     parser.add_argument("--seeds", type=int, default=5, help="of selection (default: 5)")
-    parser.add_argument("--elsewhere", type=Path, help="a folder <class>/*.jpg: training is tested there, too")
+    parser.add_argument(
+        "--elsewhere", type=Path, help="a folder <class>/*.jpg: training and watch are tested there, too"
+    )
+    parser.add_argument("--others", type=Path, help="a folder *.jpg of other things, of watch")
     parser.add_argument("--epochs", type=int, default=10, help="of the original recipe (default: 10)")
     parser.add_argument("--model", type=Path, help="the SavedModel to serve (default: the newest of models/flowers)")
     parser.add_argument(
@@ -46,6 +49,7 @@ def main() -> None:
     from benchmarks import (
         augmentation,
         bulk_inference,
+        capture,
         growth,
         json,
         load,
@@ -54,6 +58,7 @@ def main() -> None:
         selection,
         serving,
         training,
+        watch,
         web,
     )
     from components.model import ModelOptions
@@ -79,8 +84,12 @@ def main() -> None:
         bulk_inference.measure(file)
     if "growth" in names:
         growth.measure()
+    if "watch" in names:
+        watch.measure(options.data, model_dir, file, elsewhere=options.elsewhere, others=options.others)
     if "json" in names:
         json.measure()
+    if "capture" in names:
+        capture.measure(options.data, model_dir, file)
 
 
 def _newest(base_path: Path) -> Path:

@@ -20,7 +20,7 @@ from components.features import FeaturesOptions
 from components.model import ModelOptions
 from components.trainer import TrainerOptions
 from components.training.hardware import local_replicas
-from components.training.head import train_heads
+from components.training.head import train_head
 from components.training.selection import Labelled, choose
 
 BATCH = 50
@@ -69,7 +69,7 @@ def _measure(folder: Path, work: Path, options: ModelOptions, seeds: range) -> t
         are_kept = np.zeros(len(labels), bool)
         are_kept[rows] = True
         with tempfile.TemporaryDirectory() as out_dir:
-            head, _ = train_heads(
+            head, _ = train_head(
                 work / "features",
                 num_classes,
                 TrainerOptions(seed=seed),

@@ -131,7 +131,7 @@ def _grpc_photos(server: Server, encoded: Sequence[bytes]) -> Call:
     return _grpc_asker(server, "serving_default", lambda i: ("image_bytes", [encoded[i % len(encoded)]]))
 
 
-def _grpc_pixels(server: Server, pixels: Sequence[Any]) -> Call:
+def grpc_pixels(server: Server, pixels: Sequence[Any]) -> Call:
     return _grpc_asker(server, "images", lambda i: ("images", pixels[i % len(pixels)][np.newaxis]))
 
 
@@ -184,10 +184,10 @@ def _measure_throughput(server: Server, encoded: Sequence[bytes], direct_batch: 
         speeds[size].append(_rate(lambda i, size=size: direct_batch(i, size), size))  # type: ignore[misc]
     best = max(BATCH_SIZES, key=lambda size: speeds[size][0])
     ours, peer = [], []
-    _crowd_rate(calls)
+    crowd_rate(calls)
     for _ in range(NUM_ROUNDS):
         peer.append(_rate(lambda i: direct_batch(i, best), best))
-        ours.append(_crowd_rate(calls))
+        ours.append(crowd_rate(calls))
     report(
         f"serving, photos a second of {NUM_CLIENTS} clients",
         statistics.median(ours),
@@ -202,13 +202,13 @@ def _measure_formats(server: Server, encoded: Sequence[bytes], pixels: Sequence[
 
 
 def _measure_int8(server: Server, quantized: Server, pixels: Sequence[Any]) -> None:
-    calls = {side: [_grpc_pixels(side, pixels) for _ in range(NUM_CLIENTS)] for side in (server, quantized)}
+    calls = {side: [grpc_pixels(side, pixels) for _ in range(NUM_CLIENTS)] for side in (server, quantized)}
     rates: dict[Server, list[float]] = {server: [], quantized: []}
     for crowd in calls.values():
-        _crowd_rate(crowd)
+        crowd_rate(crowd)
     for _ in range(NUM_ROUNDS):
         for side, crowd in calls.items():
-            rates[side].append(_crowd_rate(crowd))
+            rates[side].append(crowd_rate(crowd))
     ours, peer = statistics.median(rates[quantized]), statistics.median(rates[server])
     report(f"serving, images a second of {NUM_CLIENTS} clients, int8", ours, "the float model", peer)
 
@@ -241,12 +241,13 @@ def _rate(call: Call, size: int) -> float:
     raise AssertionError
 
 
-def _crowd_rate(calls: Sequence[Call]) -> float:
+def crowd_rate(calls: Sequence[Call]) -> float:
     """Return the photos a second of several clients, each calling again as soon as it has a response."""
     with ThreadPoolExecutor(len(calls)) as pool:
         return sum(pool.map(lambda call: _rate(call, 1), calls))
 
 
 def report(what: str, ours: float, peer_name: str, peer: float) -> None:
-    """Print one ratio."""
-    print(f"{what}: ours {ours:.3g}, {peer_name} {peer:.3g}: ratio {ours / peer:.3f}", flush=True)
+    """Print one ratio; there is none to a peer of zero."""
+    ratio = f"{ours / peer:.3f}" if peer else "none"
+    print(f"{what}: ours {ours:.3g}, {peer_name} {peer:.3g}: ratio {ratio}", flush=True)

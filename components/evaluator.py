@@ -1,7 +1,7 @@
 """Judge the exported SavedModel, as it will be served, on photos it has never seen.
 
 Reads the test examples, the SavedModel and the baseline (the last pushed model), and further photos where options name
-them; sends the encoded photos through `serving_default`. Writes `metrics.json`, `predictions.jsonl` and
+them; sends the encoded photos through `serving_default`. Writes `metrics.json`, `predictions.jsonl`, `outputs.npz` and
 `blessing.json`: whether the model may be pushed, and every reason for or against. A gate that compares refuses what is
 shown to be too bad, at `confidence`; where the photos are too few to tell, its message says so, and the other gates
 decide.
@@ -24,6 +24,7 @@ from components.artifacts.evaluation import (
     write_predictions,
 )
 from components.artifacts.examples import IndexRow, read_index, shards
+from components.artifacts.outputs import write_outputs
 from components.artifacts.summary import Summary
 from components.data.sources.source import Description
 from components.errors import EvaluationError
@@ -114,8 +115,11 @@ def evaluate(
     out_dir: Path,
     options: EvaluatorOptions,
     baseline_dir: Path | None = None,
+    earlier_dir: Path | None = None,
 ) -> Summary:
     """Measure the model and decide whether it is blessed; without a baseline it is compared with no other.
+
+    A baseline is not called again on photos on which an earlier evaluation, `earlier_dir`, has called it.
 
     Raises:
         EvaluationError: there is nothing to evaluate on, or the model cannot be called.
@@ -156,11 +160,14 @@ def evaluate(
         )
         if options.corruptions
         else None,
-        "baseline": measure_baseline(baseline_dir, class_names, examples_dir, rows, outputs, on_foreign, options),
+        "baseline": measure_baseline(
+            baseline_dir, class_names, examples_dir, rows, outputs, on_foreign, options, earlier_dir=earlier_dir
+        ),
     }
     for pool in (foreign_pool, other_pool):
         pool.unlink(missing_ok=True)
     write_metrics(out_dir, measured)
+    write_outputs(out_dir, [row["sha256"] for row in rows], outputs.to_arrays())
     write_predictions(out_dir, (_describe(position, row, outputs) for position, row in enumerate(rows)))
     checks = [
         _check_finite(outputs.probabilities, measured),

@@ -9,6 +9,7 @@ from components.artifacts.examples import read_encoded, read_index, read_origin
 from components.artifacts.learned_photos import write_learned_photos
 from components.artifacts.summary import Summary
 from components.artifacts.training import read_classifier, read_training
+from components.artifacts.watch_reference import attach_watch_reference
 from components.options import check_range
 from components.storage.files import size_bytes
 from export.spec import ModelSpec
@@ -36,7 +37,9 @@ class ExportOptions:
 def export(
     *, examples_dir: Path, training_dir: Path, limits_dir: Path, out_dir: Path, options: ExportOptions
 ) -> Summary:
-    """Write the SavedModel with its signatures, warmup requests, `model_spec.json` and what it learned from."""
+    """Write the SavedModel with its signatures, warmup requests, `model_spec.json`, what it learned from and what its
+    predictions are watched by.
+    """
     from export import saved_model
     from export.limits import read_limits
 
@@ -56,4 +59,5 @@ def export(
     }
     saved_model.save(read_classifier(training_dir), limits=limits, spec=spec, warmup_images=images, out_dir=out_dir)
     write_learned_photos(out_dir, read_index(examples_dir))
+    attach_watch_reference(out_dir, limits_dir)
     return {"signatures": "serving_default images", "size_mb": round(size_bytes(out_dir) / 1e6, 1)}

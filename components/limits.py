@@ -3,6 +3,7 @@
 Reads examples, features and the trained classifier; writes `limits.npz`, which the exporters put into every file: how
 strange each photo to validate on is beside those to train on, and the probability from which on a label is in a
 prediction set. Features stand for photos where the backbone is as it was; where it has learned, it sees them again.
+Beside it is `watch_reference.json`, with which the predictions for later photos are compared.
 """
 
 import logging
@@ -19,7 +20,9 @@ from components.artifacts.examples import shards
 from components.artifacts.features import read_clean
 from components.artifacts.summary import Summary
 from components.artifacts.training import read_classifier, read_training
+from components.artifacts.watch_reference import write_watch_reference
 from components.data import transform
+from components.monitoring.reference import summarize
 from components.options import check_range
 from components.progress import Progress
 from components.training.conformal import find_min_probability, keep_scores
@@ -90,6 +93,14 @@ def fit(
         min_probability=find_min_probability(probabilities, labels, coverage=options.coverage),
     )
     write_limits(out_dir, limits)
+    reference = summarize(
+        probabilities,
+        labels,
+        class_names=training["class_names"],
+        num_scores=len(limits.scores),
+        num_refused=limits.num_refused,
+    )
+    write_watch_reference(out_dir, reference)
     _warn(limits)
     return {
         "num_examples": limits.num_examples,

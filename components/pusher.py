@@ -4,6 +4,9 @@ Reads a candidate and its evaluations; writes to the store of models (`storage.m
 a pushed model travels with it, in `assets.extra/lineage.json`. A version number is used once in a store, whatever the
 model's name: `tflite` holds files of all of them.
 
+With a signing key, the last file of a version is its signature (`export/signing.py`), so it is there when the version
+becomes visible.
+
 What other runs have pushed meanwhile is looked at under the store's lock. A bucket has no locks: there, two runs that
 push within the seconds of an upload may both be published, with the higher number served.
 """
@@ -15,6 +18,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from components.artifacts.blessing import find_objection
 from components.artifacts.evaluation import read_metrics
@@ -29,6 +33,9 @@ from components.storage.models import LINEAGE, LITERT, MARKER, WITHDRAWN, ModelS
 from components.storage.store import Store
 from export.spec import SPEC, ModelSpec, read_spec, write_litert_spec
 
+if TYPE_CHECKING:
+    from export.signing import Signer
+
 log = logging.getLogger(__name__)
 
 _NEEDED = (MARKER, "variables/variables.index")
@@ -40,9 +47,21 @@ class PusherOptions:
 
     Attributes:
         push_withdrawn: push a model again that a rollback took back.
+        signing_key: a PEM file with the private key that signs versions (ECDSA); without one they are not signed. Its
+            passphrase is read from the environment: PIPELINE_SIGNING_PASSPHRASE.
+        signing_certificates: a PEM file with the key's certificate and those that vouch for it, where versions are
+            verified with a root certificate instead of the public key.
     """
 
     push_withdrawn: bool = False
+    signing_key: str = ""
+    signing_certificates: str = ""
+
+    def __post_init__(self) -> None:
+        if "-----" in self.signing_key:
+            raise ValueError("signing_key must be the path of a file. Received: a key itself, which is not repeated.")
+        if self.signing_certificates and not self.signing_key:
+            raise ValueError("signing_certificates need a signing_key, of which they are. Received: none.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +75,12 @@ class _Candidate:
     litert_files: Mapping[str, LiteRTFile]
     baseline: int | None
     origin: Mapping[str, Lineage]
+    signer: "Signer | None"
+
+    @property
+    def signed_by(self) -> str | None:
+        """Return the fingerprint of the key or certificate that signs; `None` where nobody does."""
+        return self.signer.fingerprint if self.signer else None
 
     @property
     def digests(self) -> dict[str, str]:
@@ -65,6 +90,28 @@ class _Candidate:
     @property
     def litert_digests(self) -> dict[str, str]:
         return {file["name"]: file["sha256"] for file in self.litert_files.values()}
+
+
+def describe_source(options: PusherOptions) -> dict[str, str]:
+    """Describe who signs, before anything runs: the fingerprint of the key or certificate; nothing where nobody does.
+
+    Raises:
+        PushError: the key or its certificates cannot be used.
+    """
+    signer = _open_signer(options)
+    return {"signed_by": signer.fingerprint} if signer else {}
+
+
+def _open_signer(options: PusherOptions) -> "Signer | None":
+    if not options.signing_key:
+        return None
+    from export.signing import read_signer  # most runs do not sign
+
+    certificates = Path(options.signing_certificates) if options.signing_certificates else None
+    try:
+        return read_signer(Path(options.signing_key), certificates)
+    except ValueError as exc:
+        raise PushError(f"{exc} The options are pusher.signing_key and pusher.signing_certificates.") from exc
 
 
 def push(
@@ -84,10 +131,10 @@ def push(
     With it go the LiteRT files that passed their evaluation. A model is not pushed, which is a result with its reason,
     where it is not blessed, where a rollback took it back, where the newest version is not the one that it was compared
     with, or where it stands on a fallback and the newest version does not. One that already is the newest version stays
-    what it is.
+    what it is, unless it shall be signed and is not, or with another key: then it is pushed again.
 
     Raises:
-        PushError: the model is blessed but not complete, is not what was evaluated, or cannot be copied.
+        PushError: the model is blessed but not complete, is not what was evaluated, or cannot be copied or signed.
     """
     objection = find_objection(evaluation_dir) or find_objection(infra_validation_dir) or _find_difference(parity_dir)
     if objection:
@@ -106,6 +153,7 @@ def push(
             "infra_validation": trace(infra_validation_dir),
             "litert": trace(litert_evaluation_dir),
         },
+        signer=_open_signer(options),
     )
     models = ModelStore(models_dir)
     with models.lock():
@@ -154,12 +202,19 @@ def _check_complete(export_dir: Path) -> None:
 
 
 def _find_pushed(models: ModelStore, candidate: _Candidate) -> int | None:
-    """Return the newest version if it is the candidate, with the same LiteRT files."""
+    """Return the newest version if it is the candidate, has the same LiteRT files and is signed as it shall be."""
     pushed = models.versions(candidate.name)
     newest = models.lineage(candidate.name, pushed[-1]) if pushed else None
     if newest is None or newest["model"]["digest"] != candidate.digest:
         return None
-    return pushed[-1] if newest.get("litert_files", {}) == candidate.litert_digests else None
+    if newest.get("litert_files", {}) != candidate.litert_digests:
+        return None
+    signed_by = newest.get("signed_by")
+    if candidate.signed_by not in (None, signed_by):
+        how = f"signed by another one, {signed_by}" if signed_by else "not signed"
+        log.warning("pusher: version %d is the same model, and %s: it is pushed again, signed", pushed[-1], how)
+        return None
+    return pushed[-1]
 
 
 def _find_reason_against(models: ModelStore, candidate: _Candidate, options: PusherOptions) -> str | None:
@@ -218,8 +273,10 @@ def _publish(models: ModelStore, candidate: _Candidate) -> int:
             **candidate.origin,
             "files": candidate.digests,
             "litert_files": candidate.litert_digests,
+            "signed_by": candidate.signed_by,
         }
         write_json(staging / LINEAGE, origin)
+        _sign(staging, candidate, f"{candidate.name}/{version}")
     return version
 
 
@@ -238,6 +295,14 @@ def _publish_litert(models: ModelStore, candidate: _Candidate, version: int) -> 
                 for kind, file in files.items()
             },
         )
+        _sign(staging, candidate, f"{LITERT}/{version}")
+
+
+def _sign(staging: Path, candidate: _Candidate, name: str) -> None:
+    """Sign the files that are to be a version, where somebody signs."""
+    if candidate.signer:
+        candidate.signer.sign(staging, name)
+        log.info("pusher: %s is signed by %s", name, candidate.signer.fingerprint)
 
 
 def _check_copies(staging: Path, digests: Mapping[str, str], *, source: Path, step: str) -> None:

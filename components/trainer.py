@@ -33,7 +33,7 @@ from components.training import batches, calibration, fitting, hardware, network
 from components.training.backbones import BACKBONES
 from components.training.fine_tuning import fine_tune
 from components.training.hardware import Replicas
-from components.training.head import train_heads
+from components.training.head import train_head
 
 if TYPE_CHECKING:
     import keras
@@ -52,8 +52,8 @@ class TrainerOptions:
     """How the classifier learns.
 
     Attributes:
-        hidden_units: width of each Dense (ReLU) layer of the head; each is followed by dropout.
-        num_heads: heads trained from seeds of their own; the one most accurate on validation is kept.
+        hidden_units: width of each Dense (ReLU) layer of a head; each is followed by dropout.
+        num_heads: heads trained side by side; the mean of their logits is the classifier's.
         dropout: share of a layer's outputs that are dropped while training, 0 to below 1.
         label_smoothing: share of the target spread over all classes, 0 to below 1.
         class_weights: `none`, or `balanced`: every class counts as much, however few its examples are.
@@ -70,8 +70,8 @@ class TrainerOptions:
         seed: of the first weights, dropout and the order of the photos.
     """
 
-    hidden_units: tuple[int, ...] = (256,)
-    num_heads: int = 2
+    hidden_units: tuple[int, ...] = (64,)
+    num_heads: int = 8
     dropout: float = 0.5
     label_smoothing: float = 0.1
     class_weights: str = NONE
@@ -193,7 +193,7 @@ def train_here(
 
     # The head, on features.
     histories = {}
-    head, histories["head"] = train_heads(
+    head, histories["head"] = train_head(
         features_dir, num_classes, options, replicas, out_dir, class_weights=class_weights, are_kept=are_kept
     )
     extractor = networks.build_extractor(

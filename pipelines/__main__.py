@@ -1,8 +1,8 @@
 """The command line: `python -m pipelines COMMAND`; `--help` lists the commands.
 
 Exit status: 0 when the model is pushed or released (or nothing had to be done), 1 when something failed, 2 for a wrong
-command, 3 when the run finished and the model was not pushed, or a release rolled it back, 4 when a release cannot
-tell, 130 when it was interrupted, 141 when nobody reads what it prints.
+command, 3 when the run finished and the model was not pushed, when watch raises an alarm or a release is rolled back,
+4 when watch or a release has too little to tell, 130 when it was interrupted, 141 when nobody reads what it prints.
 
 Where `TF_CONFIG` describes several workers, each gets the same `run`: the chief runs the pipeline, and the others
 wait for its training and take part in it.
@@ -19,7 +19,7 @@ from typing import Any
 
 from components.errors import ComponentError
 from components.storage.disk import explain
-from pipelines import commands, prune
+from pipelines import commands, prune, watch
 from pipelines.folders import Folders
 from pipelines.kubeflow import KubeflowOptions
 from pipelines.labels import command as labels
@@ -72,7 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     named = argparse.ArgumentParser(add_help=False)
     named.add_argument("--model-name", default="flowers", help="default: flowers")
     subs = parser.add_subparsers(
-        required=True, metavar="run|compare|infer|select|review|labels|show|list|prune|rollback|release|fetch|compile"
+        required=True,
+        metavar="run|compare|infer|watch|select|review|labels|show|list|prune|rollback|release|verify|fetch|compile",
     )
 
     overrides = argparse.ArgumentParser(add_help=False)
@@ -100,6 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     infer.add_argument("--overwrite", action="store_true", help="make parts of something else again")
     infer.add_argument("beam_options", nargs="*", metavar="-- BEAM_OPTION", help="such as --runner=DataflowRunner")
     infer.set_defaults(command=commands.run_inference)
+
+    watch_ = subs.add_parser(
+        "watch", parents=[common, named], help="whether photos, confidence and classes are as on validation"
+    )
+    watch.add_options(watch_)
+    watch_.set_defaults(command=watch.run)
 
     labels.add_parser(subs, common)
 
@@ -137,6 +144,13 @@ def _parser() -> argparse.ArgumentParser:
     release_ = subs.add_parser("release", parents=[common, named], help="a new version beside the one that serves")
     release.add_options(release_)
     release_.set_defaults(command=commands.release_model)
+
+    verify = subs.add_parser("verify", parents=[common, named], help="check that a pushed model is as it was signed")
+    verify.add_argument("version", nargs="?", type=int, help="default: the newest")
+    verify.add_argument(
+        "--verify-key", type=Path, required=True, metavar="FILE", help="PEM public key or root certificate"
+    )
+    verify.set_defaults(command=commands.verify_version)
 
     fetch = subs.add_parser("fetch", parents=[common, named], help="bring the newest model from a URL to a folder")
     fetch.add_argument("--to", type=Path, default=Path("models"), help="a folder of models (default: models)")

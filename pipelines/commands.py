@@ -25,6 +25,7 @@ from pipelines.local_runner import Selection
 from pipelines.release import command as release_
 from pipelines.review import command as review
 from pipelines.runs import list_runs
+from pipelines.verify import verify
 
 NOT_PUSHED = 3
 MAKE_VARIABLES = {"examples.source": "DATA", "model.weights": "WEIGHTS"}
@@ -204,6 +205,22 @@ def release_model(options: argparse.Namespace, folders: Folders) -> int:
         raise WrongCommandError(str(exc)) from exc
     print(text)
     return status
+
+
+def verify_version(options: argparse.Namespace, folders: Folders) -> int:
+    """Check that a pushed version is what was signed."""
+    if is_url(folders.models):
+        raise WrongCommandError(
+            f"verify reads models of this machine. Received: {folders.models}. Bring the newest here first: "
+            f"fetch --models-dir {folders.models}"
+        )
+    try:
+        found = verify(Path(str(folders.models)), options.model_name, options.version, options.verify_key)
+    except ValueError as exc:
+        raise WrongCommandError(str(exc)) from exc
+    for folder, is_there in found.items():
+        print(f"{folder}: {'as it was signed' if is_there else 'not there, so there is nothing to verify'}")
+    return 0
 
 
 def fetch_model(options: argparse.Namespace, folders: Folders) -> int:

@@ -124,6 +124,7 @@ STEPS = (
         inputs={"examples_dir": "examples", "export_dir": "export", "baseline_dir": "baseline"},
         options={"options": "evaluator"},
         source="components.evaluator:describe_source",
+        incremental=("examples_dir", "export_dir", "baseline_dir"),
         kind="Metrics",
     ),
     Step(
@@ -153,6 +154,7 @@ STEPS = (
             "parity_dir": "parity",
         },
         options={"options": "pusher"},
+        source="components.pusher:describe_source",
         state={"models_dir": "models"},
     ),
     Step(

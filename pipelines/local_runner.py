@@ -91,7 +91,7 @@ def run(
         try:
             runner = _Runner(steps, config, folders, selection.forced, sources, cluster, reused, record)
             with runner.background():
-                for step in selected:
+                for step in _put_needed_first(selected, config):
                     runner.start_step(step)
             runner.mend(SHOWN.keys() & runner.artifacts.keys())
             record.finish(runner.artifacts, has_report=steps[-1].name in runner.artifacts)
@@ -276,3 +276,15 @@ def _select(steps: Sequence[Step], selection: Selection) -> Sequence[Step]:
     first = names.index(selection.first) if selection.first else 0
     last = names.index(selection.last) if selection.last else len(steps) - 1
     return steps[first : last + 1]
+
+
+def _put_needed_first(steps: Sequence[Step], config: Config) -> Sequence[Step]:
+    """Return steps with what changes a state kept between runs, and all that it needs, before what only describes it.
+
+    So a model is pushed before, for instance, its training labels are doubted for the report.
+    """
+    needed: set[str] = set()
+    for step in reversed(steps):
+        if step.state or step.name in needed:
+            needed |= {step.name, *resolve_inputs(step, config).values()}
+    return sorted(steps, key=lambda step: step.name not in needed)

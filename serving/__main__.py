@@ -29,6 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     try:
         engine = launcher.find_engine(options.engine)
+        if engine.name == "docker" and any(flag.startswith("--verify_key") for flag in words[end + 1 :]):
+            return _fail(
+                "--verify_key is for the local server: TensorFlow Serving does not verify signatures. Received: "
+                "--verify_key with Docker. Verify before it starts, python -m pipelines verify --verify-key FILE, and "
+                "leave the flag out; or choose --engine local."
+            )
         command = launcher.command(
             engine=engine.name,
             model_name=options.model_name,

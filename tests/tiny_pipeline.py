@@ -21,7 +21,9 @@ CONFIG = Config(
     examples=ExamplesOptions(source="synthetic", num_synthetic_per_class=10, seed=1),
     model=ModelOptions(backbone="small_cnn", weights="none", image_size_px=IMAGE_SIZE_PX, seed=7),
     features=FeaturesOptions(num_augmented_views=1, batch_size=8, precision="float32"),
-    trainer=TrainerOptions(hidden_units=(8,), num_heads=1, epochs=2, batch_size=16, precision="float32"),
+    trainer=TrainerOptions(
+        hidden_units=(8,), num_heads=3, epochs=2, batch_size=16, learning_rate=3e-2, precision="float32"
+    ),
     evaluator=EvaluatorOptions(min_accuracy=0.0, min_recall=0.0, must_beat_majority=False),
     infra_validator=InfraValidatorOptions(engine="local", num_examples=2),
     litert=LiteRTOptions(num_calibration_images=10),

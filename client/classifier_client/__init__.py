@@ -21,6 +21,7 @@ from .errors import (
     ModelNotFoundError,
     RefusedError,
     ServerError,
+    SignatureError,
     UnavailableError,
 )
 from .transports import Answer, Transport
@@ -48,6 +49,7 @@ __all__ = [
     "RefusedError",
     "RestTransport",
     "ServerError",
+    "SignatureError",
     "Transport",
     "UnavailableError",
 ]

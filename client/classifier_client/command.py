@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, TextIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TextIO, TypeAlias
 
 from .client import Client, Prediction
 from .decoding import READABLE
@@ -19,6 +19,9 @@ from .decoding import SUFFIXES as SUFFIXES
 from .errors import ClassifierError, DeadlineError, ImageError, UnavailableError
 from .transports import Transport
 from .transports.connection import ConnectionOptions
+
+if TYPE_CHECKING:
+    from .signing import VerifyKey
 
 OK, SOME_UNREADABLE, WRONG_USE, NO_RESPONSE, UNUSABLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -196,6 +199,12 @@ def _make_parser() -> argparse.ArgumentParser:
         "--ca-file", metavar="FILE", type=Path, help="PEM certificates that vouch for the server; implies --tls"
     )
     parser.add_argument(
+        "--verify-key",
+        metavar="FILE",
+        type=Path,
+        help="PEM public key or root certificate: refuse a LiteRT file that is not signed with it",
+    )
+    parser.add_argument(
         "images", metavar="IMAGE", nargs="*", help="a file, a folder, a pattern, or - for stdin (default: the samples)"
     )
     return parser
@@ -218,7 +227,9 @@ def _open_transport(options: argparse.Namespace) -> Transport:
             )
         from . import LiteRTTransport
 
-        return LiteRTTransport(options.tflite)
+        return LiteRTTransport(options.tflite, verify_key=_read_verify_key(options.verify_key))
+    if options.verify_key:
+        raise ValueError("--verify-key is for --tflite: what a server serves is verified by the server.")
     server = ConnectionOptions(**connection, tls=options.tls or options.ca_file is not None)
     if options.grpc:
         from . import GrpcTransport
@@ -227,6 +238,14 @@ def _open_transport(options: argparse.Namespace) -> Transport:
     from . import RestTransport
 
     return RestTransport(**given, options=server)
+
+
+def _read_verify_key(path: Path | None) -> "VerifyKey | None":
+    if path is None:
+        return None
+    from .signing import read_verify_key
+
+    return read_verify_key(path)
 
 
 def _print_json(results: Results, top_k: int | None) -> bool:

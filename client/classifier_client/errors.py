@@ -4,6 +4,7 @@ ClassifierError
 ├── ImageError
 ├── MissingLibraryError
 ├── ModelFileError
+│   └── SignatureError
 └── ServerError
     ├── UnavailableError
     ├── DeadlineError
@@ -43,6 +44,26 @@ class MissingLibraryError(ClassifierError, ImportError):
 
 class ModelFileError(ClassifierError):
     """A LiteRT file that cannot be read, does not describe itself, or is no image classifier."""
+
+
+class SignatureError(ModelFileError):
+    """A version that is not as it was signed, or not signed by whom it should be.
+
+    Args:
+        folder: of the version.
+        reason: what is wrong with it, the end of a sentence.
+    """
+
+    def __init__(self, folder: str, reason: str) -> None:
+        super().__init__(folder, reason)
+        self.folder = folder
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"A version must be as it was signed, with the key that verifies it. {self.folder} {self.reason}. "
+            "Copy it again from where it was published, or push it again."
+        )
 
 
 class ServerError(ClassifierError):

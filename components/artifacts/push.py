@@ -19,7 +19,10 @@ class Push(TypedDict):
 
 
 class PushedOrigin(TypedDict):
-    """What a pushed model was made from, as it is kept with it; the files of both kinds are SHA-256 digests by name."""
+    """What a pushed model was made from, as it is kept with it; the files of both kinds are SHA-256 digests by name.
+
+    `signed_by` is the fingerprint of the key or certificate, null where nobody signed; older models lack it.
+    """
 
     version: int
     pushed: str
@@ -29,6 +32,7 @@ class PushedOrigin(TypedDict):
     litert: Lineage
     files: dict[str, str]
     litert_files: dict[str, str]
+    signed_by: str | None
 
 
 def read_push(push_dir: Path) -> Push:

@@ -1,5 +1,6 @@
 """The pushed model beside the candidate, photo by photo; `gates` decides what follows."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,15 +12,20 @@ from components.artifacts.baseline import read_baseline
 from components.artifacts.evaluation import BaselineMetrics, PairedLoss, PairedShare
 from components.artifacts.examples import IndexRow, shards
 from components.artifacts.learned_photos import read_learned_photos, to_id
+from components.artifacts.manifest import read_manifest
+from components.artifacts.outputs import read_outputs
 from components.evaluation.photo_folders import Photos
 from components.evaluation.served_model import Outputs, ServedModel, read_encoded
 from components.reporting import metrics
 from components.storage.cache import fetch_folder
-from components.storage.models import MARKER
+from components.storage.files import read_json
+from components.storage.models import LINEAGE, MARKER
 from export.spec import read_spec
 
 if TYPE_CHECKING:
     from components.evaluator import EvaluatorOptions
+
+log = logging.getLogger(__name__)
 
 OTHER_CLASSES = "its classes are others"
 
@@ -32,6 +38,8 @@ def measure_baseline(
     outputs: Outputs,
     foreign: tuple[Photos, Outputs] | None,
     options: "EvaluatorOptions",
+    *,
+    earlier_dir: Path | None = None,
 ) -> BaselineMetrics | None:
     """Compare with the last pushed model on the photos that neither has learned from; say why where that cannot be.
 
@@ -43,6 +51,7 @@ def measure_baseline(
         outputs: the candidate's on them.
         foreign: photos of other things, and the candidate's outputs on them.
         options: how much worse the candidate may be.
+        earlier_dir: an earlier evaluation, which may have been that of the pushed model.
     """
     baseline = read_baseline(baseline_dir) if baseline_dir else None
     if baseline is None or baseline["version"] is None or baseline["path"] is None:
@@ -70,8 +79,11 @@ def measure_baseline(
     if not unseen.any():
         return {**measured, "reason": "it has learned from every test photo"}
     labels = np.array([row["label"] for row in rows])[unseen]
-    pushed = ServedModel(path, batch_size=options.batch_size)
-    others = pushed.classify(read_encoded(shards(examples_dir, "test")), desc="evaluating the pushed model")
+    pushed = None if foreign is None else ServedModel(path, batch_size=options.batch_size)
+    others = _recall(path, rows, earlier_dir)
+    if others is None:
+        pushed = pushed or ServedModel(path, batch_size=options.batch_size)
+        others = pushed.classify(read_encoded(shards(examples_dir, "test")), desc="evaluating the pushed model")
     theirs, ours = others.probabilities[unseen], outputs.probabilities[unseen]
     their_right, our_right = theirs.argmax(axis=1) == labels, ours.argmax(axis=1) == labels
     num_lost, num_won = int((their_right & ~our_right).sum()), int((our_right & ~their_right).sum())
@@ -88,13 +100,27 @@ def measure_baseline(
         return measured
     refused = ~others.limits.is_known[unseen], ~outputs.limits.is_known[unseen]
     measured["refused"] = _pair_shares(*refused, options.max_refused_rise)
-    if foreign:
+    if foreign and pushed:
         photos, our_foreign = foreign
         their_foreign = pushed.classify(photos.read(), desc="the pushed model on foreign photos")
         if their_foreign.limits and our_foreign.limits:
             passed = their_foreign.limits.is_known, our_foreign.limits.is_known
             measured["let_through"] = _pair_shares(*passed, options.max_foreign_rise)
     return measured
+
+
+def _recall(model_dir: Path, rows: Sequence[IndexRow], earlier_dir: Path | None) -> Outputs | None:
+    """Return what a pushed model returned for these examples when it was the candidate, if it was."""
+    lineage = model_dir / LINEAGE
+    if earlier_dir is None or not lineage.exists():
+        return None
+    if read_json(lineage)["model"]["digest"] != read_manifest(earlier_dir)["inputs"]["export_dir"]["digest"]:
+        return None
+    arrays = read_outputs(earlier_dir, [row["sha256"] for row in rows])
+    if arrays is None:
+        return None
+    log.info("evaluator: the pushed model is compared as it was evaluated before its push")
+    return Outputs.from_arrays(arrays)
 
 
 def _pair_losses(

@@ -40,6 +40,16 @@ class Outputs:
     probabilities: NDArray[np.float32]
     limits: LimitsOutputs | None
 
+    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the arrays by name."""
+        return {"probabilities": self.probabilities, **(vars(self.limits) if self.limits else {})}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "Outputs":
+        """Make them of their arrays."""
+        limits = {name: array for name, array in arrays.items() if name != "probabilities"}
+        return cls(arrays["probabilities"], LimitsOutputs(**limits) if limits else None)
+
 
 class ServedModel:
     """A SavedModel, loaded.

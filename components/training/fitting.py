@@ -51,7 +51,7 @@ def compile_classifier(
     """Set the optimizer (Adam), the loss (cross-entropy) and the metric (accuracy).
 
     Args:
-        network: to compile.
+        network: to compile: a classifier, or heads that learn side by side.
         learning_rate: of Adam.
         label_smoothing: share of the target spread over all classes.
         class_weights: how much an example of each class counts in the loss, of training and of validation; `None` for
@@ -60,14 +60,17 @@ def compile_classifier(
     """
     import keras
 
-    from components.training.losses import WeightedCrossentropy
+    from components.training.losses import LossOfHeads, WeightedCrossentropy, accuracy
 
+    loss = (
+        keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
+        if class_weights is None
+        else WeightedCrossentropy(class_weights, label_smoothing=label_smoothing)
+    )
     network.compile(
         optimizer=keras.optimizers.Adam(learning_rate),
-        loss=keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
-        if class_weights is None
-        else WeightedCrossentropy(class_weights, label_smoothing=label_smoothing),
-        metrics=["accuracy"],
+        loss=LossOfHeads(loss),
+        metrics=[accuracy],
         steps_per_execution=steps_per_execution,
     )
 

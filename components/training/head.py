@@ -1,4 +1,4 @@
-"""The head is trained: on the frozen backbone's features, from several seeds, and the best on validation is kept."""
+"""The head is trained: on the frozen backbone's features, as several heads that become one."""
 
 import logging
 from collections.abc import Sequence
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_PHASE = "head"
 
-def train_heads(
+
+def train_head(
     features_dir: Path,
     num_classes: int,
     options: "TrainerOptions",
@@ -32,11 +34,14 @@ def train_heads(
     class_weights: Sequence[float] | None = None,
     are_kept: NDArray[np.bool_] | None = None,
 ) -> tuple["keras.Model", History]:
-    """Train heads from different seeds and return the best on validation.
+    """Train heads side by side and return what they are together, see `training.ensemble`.
 
-    That is the one which is right most often; where classes have weights, the one of the least (weighted) loss: most
-    often right is who names the largest class. Only those training photos are learned from that `are_kept`, `bool [N]`.
+    Only those training photos are learned from that `are_kept`, `bool [N]`.
     """
+    import keras
+
+    from components.training.ensemble import build_heads, join_heads
+
     features, labels = read_features(features_dir, "train")
     if are_kept is not None:
         features, labels = features[are_kept], labels[are_kept]
@@ -45,59 +50,35 @@ def train_heads(
     rows, targets = features.reshape(-1, features.shape[-1]), _one_hot(labels.repeat(features.shape[1]), num_classes)
     validation = clean[:, 0], _one_hot(clean_labels, num_classes)
 
-    trained = []
-    for seed in range(options.seed, options.seed + options.num_heads):
-        head = _build_head(rows, num_classes, options, seed, replicas, class_weights)
-        examples = batches.of_rows(
-            rows, targets, validation, batch_size=options.batch_size, seed=seed, replicas=replicas
-        )
-        schedule = Schedule(options.epochs, options.early_stopping_patience, options.reduce_lr_patience)
-        history = fitting.fit(
-            head, examples, phase=f"head_{seed}", schedule=schedule, replicas=replicas, out_dir=out_dir
-        )
-        trained.append((head, history))
-    accuracies = [history["val_accuracy"][fitting.best_epoch(history)] for _, history in trained]
-    log.info("trainer: validation accuracy of each head: %s", ", ".join(f"{a:.4f}" for a in accuracies))
-    scores = accuracies if class_weights is None else [-min(history["val_loss"]) for _, history in trained]
-    head, history = trained[int(np.argmax(scores))]
-    if class_weights is not None:
-        # A saved network names its loss: one of Keras' own can be read by a process that knows nothing of training.
-        with replicas.strategy.scope():
-            fitting.compile_classifier(
-                head, learning_rate=options.learning_rate, label_smoothing=options.label_smoothing
-            )
-    return head, history
-
-
-def _build_head(
-    features: NDArray[np.float32],
-    num_classes: int,
-    options: "TrainerOptions",
-    seed: int,
-    replicas: Replicas,
-    class_weights: Sequence[float] | None,
-) -> "keras.Model":
-    import keras
-
-    keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(options.seed)
     with replicas.strategy.scope():
-        head = networks.build_head(
-            num_features=features.shape[1],
+        heads = build_heads(
+            num_heads=options.num_heads,
+            num_features=rows.shape[1],
             num_classes=num_classes,
             hidden_units=options.hidden_units,
             dropout=options.dropout,
-            seed=seed,
+            seed=options.seed,
         )
-        networks.center(head, features)
+        networks.center(heads, rows)
         fitting.compile_classifier(
-            head,
+            heads,
             learning_rate=options.learning_rate,
             label_smoothing=options.label_smoothing,
             class_weights=class_weights,
-            # A step takes a millisecond: a whole epoch goes to TensorFlow at once.
-            steps_per_execution=-(-len(features) // options.batch_size),
+            # A step takes milliseconds: a whole epoch goes to TensorFlow at once.
+            steps_per_execution=-(-len(rows) // options.batch_size),
         )
-    return head
+    history = fitting.fit(
+        heads,
+        batches.of_rows(rows, targets, validation, batch_size=options.batch_size, seed=options.seed, replicas=replicas),
+        phase=_PHASE,
+        schedule=Schedule(options.epochs, options.early_stopping_patience, options.reduce_lr_patience),
+        replicas=replicas,
+        out_dir=out_dir,
+    )
+    with replicas.strategy.scope():
+        return join_heads(heads, hidden_units=options.hidden_units, dropout=options.dropout, seed=options.seed), history
 
 
 def _one_hot(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float32]:

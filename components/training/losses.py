@@ -1,6 +1,6 @@
-"""The loss of a training whose classes count differently."""
+"""Losses: of classes that count differently, and of heads that learn side by side; and the accuracy of such heads."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -32,6 +32,40 @@ class WeightedCrossentropy(keras.losses.CategoricalCrossentropy):
         losses = super().call(y_true, y_pred)
         weights = keras.ops.cast(y_true, losses.dtype) * keras.ops.array(self.class_weights, losses.dtype)
         return losses * keras.ops.sum(weights, axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="components")
+class LossOfHeads(keras.losses.Loss):
+    """The mean over heads of a loss, for outputs `[N, M, C]` of M heads; of outputs `[N, C]` the loss itself."""
+
+    def __init__(self, loss: keras.losses.Loss) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def get_config(self) -> dict[str, Any]:
+        return {"loss": keras.saving.serialize_keras_object(self.loss)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "LossOfHeads":
+        return cls(keras.saving.deserialize_keras_object(config["loss"]))
+
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
+        return _mean_over_heads(self.loss.call, y_true, y_pred)
+
+
+@keras.saving.register_keras_serializable(package="components")
+def accuracy(y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
+    """Return whether outputs `[N, C]` are right, 0 or 1; of outputs `[N, M, C]` which share of the M heads is."""
+    return _mean_over_heads(keras.metrics.categorical_accuracy, y_true, y_pred)
+
+
+def _mean_over_heads(
+    measure: Callable[..., keras.KerasTensor], targets: keras.KerasTensor, outputs: keras.KerasTensor
+) -> keras.KerasTensor:
+    if len(outputs.shape) == 2:
+        return measure(targets, outputs)
+    targets = keras.ops.broadcast_to(keras.ops.expand_dims(targets, 1), keras.ops.shape(outputs))
+    return keras.ops.mean(measure(targets, outputs), axis=1)
 
 
 def balance(per_class: Mapping[str, int]) -> list[float]:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 POOL = "pool"
 """The layer between the last feature map and the features."""
 
+CENTER = "center"
+"""The layer of a head that centres its features."""
+
 _OUTPUT = "probabilities"
 
 
@@ -48,14 +51,19 @@ def build_head(
     """
     import keras
 
-    # Frozen, so that it applies the moments it is given.
-    centering = keras.layers.BatchNormalization(center=False, scale=False, trainable=False, name="center")
-    layers = [keras.Input((num_features,)), centering]
+    layers = [keras.Input((num_features,)), build_centering()]
     for number, units in enumerate(hidden_units):
         layers.append(keras.layers.Dense(units, activation="relu", name=f"hidden_{number}"))
         layers.append(keras.layers.Dropout(dropout, seed=seed + number))
     layers.append(keras.layers.Dense(num_classes, activation="softmax", name=_OUTPUT))
     return keras.Sequential([_in_float32(layer) for layer in layers], name="head")
+
+
+def build_centering() -> "keras.layers.Layer":
+    """Build the layer that `center` sets, in float32: frozen, so that it applies the moments it is given."""
+    import keras
+
+    return keras.layers.BatchNormalization(center=False, scale=False, trainable=False, dtype="float32", name=CENTER)
 
 
 def center(head: "keras.Model", features: NDArray[np.float32]) -> None:
@@ -64,7 +72,7 @@ def center(head: "keras.Model", features: NDArray[np.float32]) -> None:
     Random weights give features far from zero, from which nothing is learned. A scale for each feature would blow up
     those that are rarely there.
     """
-    layer = head.get_layer("center")
+    layer = head.get_layer(CENTER)
     layer.moving_mean.assign(features.mean(axis=0))
     layer.moving_variance.assign(np.full(features.shape[1], features.var(axis=0).mean()))
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from components.data import transform
 from components.data.augmentation import RandomAffine, warp
 from components.errors import ClusterError
+from components.training import losses
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +194,7 @@ def fit(
             "and another one another. Let them share the folder of runs, and start again."
         )
     trained = _with_global_dropout(network, strategy.num_replicas_in_sync)
-    optimizer, losses_of = network.optimizer, network.loss.call
+    optimizer = network.optimizer
     with strategy.scope():
         optimizer.build(network.trainable_variables)
 
@@ -201,11 +202,11 @@ def fit(
         """Return the replica's part of the mean loss, and its sums: of losses, right predictions and examples."""
         inputs, targets, weights = batch
         outputs = trained(inputs, training=training)
-        losses = losses_of(targets, outputs)
-        right = keras.metrics.categorical_accuracy(targets, outputs)
+        each = network.loss.call(targets, outputs)
+        right = losses.accuracy(targets, outputs)
         counts = tf.cast(weights > 0, tf.float32)
-        sums = tf.stack([tf.reduce_sum(counts * losses), tf.reduce_sum(counts * right), tf.reduce_sum(counts)])
-        return tf.reduce_sum(weights * losses), sums
+        sums = tf.stack([tf.reduce_sum(counts * each), tf.reduce_sum(counts * right), tf.reduce_sum(counts)])
+        return tf.reduce_sum(weights * each), sums
 
     def train(batch: tuple[tf.Tensor, ...]) -> tf.Tensor:
         with tf.GradientTape() as tape:

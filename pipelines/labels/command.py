@@ -1,4 +1,4 @@
-"""`python -m pipelines labels list | import | export | undo`."""
+"""`python -m pipelines labels list | import | export | undo | extract`."""
 
 import argparse
 import getpass
@@ -12,6 +12,7 @@ from components.artifacts.labels import LABEL, LABELS_FILE, NONE, SKIP, UNDO, fi
 from components.artifacts.suspects import read_suspects
 from components.errors import DataError
 from components.storage.files import read_json
+from pipelines import captured
 from pipelines.folders import Folders
 from pipelines.labels import exchange
 from pipelines.labels.exchange import CSV, FORMATS, LastRun
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]", common: argparse.ArgumentParser) -> None:
     """Add the command `labels`, and what it can do, to a command line."""
     parser = commands.add_parser("labels", help="what people decided about photos: show, import, export, undo")
-    actions = parser.add_subparsers(required=True, metavar="list|import|export|undo")
+    actions = parser.add_subparsers(required=True, metavar="list|import|export|undo|extract")
     shared = argparse.ArgumentParser(add_help=False, parents=[common])
     shared.add_argument(
         "--labels", type=Path, default=Path(LABELS_FILE), metavar="FILE", help=f"decisions (default: {LABELS_FILE})"
@@ -53,6 +54,14 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]", common: a
     undo = actions.add_parser("undo", parents=[shared, signed], help="take back the last decision on photos")
     undo.add_argument("photos", nargs="+", metavar="PHOTO|SHA256")
     undo.set_defaults(command=_undo)
+
+    extract = actions.add_parser("extract", parents=[shared], help="captured photos that have a label, as files")
+    extract.add_argument("--captured", required=True, type=Path, metavar="DIR", help="what servers captured")
+    extract.add_argument(
+        "--to", type=Path, default=Path(captured.PHOTOS_DIR), metavar="FOLDER", help=f"default: {captured.PHOTOS_DIR}"
+    )
+    extract.add_argument("--all", action="store_true", help="all photos, not only those with a label")
+    extract.set_defaults(command=_extract)
 
 
 def read_last_run(folders: Folders) -> LastRun:
@@ -148,6 +157,15 @@ def _export(options: argparse.Namespace, folders: Folders) -> int:
 def _undo(options: argparse.Namespace, _: Folders) -> int:
     for decision in exchange.undo(options.labels, options.photos, who=_sign(options)):
         print(f"Undone: {decision['photo']}: {decision['label'] or decision['decision']}")
+    return 0
+
+
+def _extract(options: argparse.Namespace, _: Folders) -> int:
+    wanted = None if options.all else captured.find_labelled(options.labels)
+    found = captured.extract(options.captured, options.to, wanted=wanted)
+    print(f"Extracted: {found.num_written} photos into {options.to}. There already: {found.num_there}.")
+    if found.num_written + found.num_there:
+        print(f'Learn from those with a label: make train SET="examples.unlabelled={options.to}"')
     return 0
 
 

@@ -26,7 +26,11 @@ _PORT, _COUNT = 8090, 50
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument("--labels", type=Path, default=Path(LABELS_FILE), help=f"decisions (default: {LABELS_FILE})")
-    parser.add_argument("--input", default="", metavar="FOLDER|URL", help="photos without labels, to choose from")
+    photos = parser.add_mutually_exclusive_group()
+    photos.add_argument("--input", default="", metavar="FOLDER|URL", help="photos without labels, to choose from")
+    photos.add_argument(
+        "--captured", type=Path, metavar="DIR", help="what servers captured: photos that the model was not sure of"
+    )
     parser.add_argument("--count", type=int, default=_COUNT, help=f"how many of them to choose (default: {_COUNT})")
     parser.add_argument("--who", default="", metavar="NAME", help="who decides (default: the login name)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
@@ -79,6 +83,7 @@ def read(options: argparse.Namespace, folders: Folders) -> "tuple[Task, Settings
         labels=options.labels,
         input=options.input,
         choose=choose,
+        captured=options.captured,
         assignments=options.set,
         who=who,
     )

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from components.artifacts.labels import LABELS_FILE
 from components.errors import DataError
-from pipelines.review.items import has_suspects, read_class_names, read_suspects_of
+from pipelines.captured import PHOTOS_DIR, extract, find_labelled, find_unsure
+from pipelines.review.items import has_suspects, of_captured, read_class_names, read_suspects_of
 from pipelines.review.ledger import Ledger
 from pipelines.review.queue import Queue
 from pipelines.review.selection import Choose, Selection
@@ -27,6 +28,7 @@ class Task:
         labels: the file of decisions.
         input: a folder or URL of photos without labels; empty for none.
         choose: chooses among them; see `Selection`.
+        captured: a folder of what was captured while a model was served; `None` for none. Not beside `input`.
         assignments: options of the pipeline, `section.option=value`, for a training.
         who: decides where the browser knows nobody.
     """
@@ -36,6 +38,7 @@ class Task:
     labels: Path = Path(LABELS_FILE)
     input: str = ""
     choose: Choose | None = None
+    captured: Path | None = None
     assignments: Sequence[str] = ()
     who: str = ""
 
@@ -44,9 +47,17 @@ class Task:
         """The newest run with a report."""
         return self.runs_dir / "latest"
 
+    @property
+    def captured_photos_dir(self) -> Path:
+        """Where the captured photos are that were decided on, beside the decisions."""
+        return self.labels.parent / PHOTOS_DIR
+
     def command(self) -> list[str]:
         """Return the command that trains with what was decided."""
-        unlabelled = [f"examples.unlabelled={self.input}"] if self.input else []
+        folder = self.input
+        if self.captured and self.captured_photos_dir.is_dir():
+            folder = str(self.captured_photos_dir)
+        unlabelled = [f"examples.unlabelled={folder}"] if folder else []
         folders = ["--runs-dir", str(self.runs_dir), "--models-dir", self.models_dir]
         settings = [assign_labels(self.labels), *unlabelled, *self.assignments]
         return [sys.executable, "-m", "pipelines", "run", *folders, "--set", *settings]
@@ -73,10 +84,11 @@ class Desk:
         self.queue = Queue(self.ledger)
         self.training = Training(task.command, task.runs_dir, on_end=self._begin_again)
         self.selection = Selection(task.input, task.choose, on_end=self._reload) if task.choose else None
-        if not (task.input or has_suspects(task.run_dir)):
+        if not (task.input or task.captured or has_suspects(task.run_dir)):
             raise DataError(
                 "A review needs a run of the pipeline that looked for doubted labels, or photos without labels. Found "
-                f"none in {task.runs_dir}. Train first: make train DATA=…; or name photos: --input FOLDER|URL"
+                f"none in {task.runs_dir}. Train first: make train DATA=…; or name photos: --input FOLDER|URL, or "
+                "--captured DIR"
             )
         self._load()
         if self.selection:
@@ -87,10 +99,14 @@ class Desk:
 
         Raises:
             BusyError: a run is going on.
-            OSError: it cannot be started.
+            OSError: it cannot be started, or the captured photos cannot be read or written.
         """
         if self.selection:
             self.selection.stop()
+        if self.task.captured:
+            labelled = find_labelled(self.task.labels)
+            extracted = extract(self.task.captured, self.task.captured_photos_dir, wanted=labelled)
+            log.info("%s: %d captured photos added", self.task.captured_photos_dir, extracted.num_written)
         self.training.start()
 
     def close(self) -> None:
@@ -113,4 +129,5 @@ class Desk:
     def _load(self) -> None:
         run_dir = self.task.run_dir
         selected = self.selection.items if self.selection else []
-        self.queue.load(read_suspects_of(run_dir), selected, class_names=read_class_names(run_dir))
+        captured = of_captured(find_unsure(self.task.captured)) if self.task.captured else []
+        self.queue.load(read_suspects_of(run_dir), selected, captured, class_names=read_class_names(run_dir))

@@ -10,6 +10,7 @@ from components.artifacts.examples import IndexRow, read_examples, read_image, r
 from components.artifacts.suspects import SUSPECTS_FILE, Suspect, read_suspects
 from components.data.sources.unlabelled import UnlabelledPhotos
 from components.errors import DataError
+from pipelines.captured import Unsure, read_photo
 
 _EXAMPLES = Path("steps", "examples")
 
@@ -72,6 +73,20 @@ def of_selected(photos: UnlabelledPhotos, selected: Iterable[tuple[str, str, str
     return [
         Item(sha256, as_text(path), f"selected: {reason}", partial(_read_unlabelled, photos, path, sha256))
         for path, sha256, reason in selected
+    ]
+
+
+def of_captured(photos: Iterable[Unsure]) -> list[Item]:
+    """Return the items of captured photos, in their order."""
+    return [
+        Item(
+            photo.sha256,
+            photo.name,
+            f"captured: {photo.reason}",
+            partial(read_photo, photo.position, photo.sha256),
+            suggested_label=photo.label,
+        )
+        for photo in photos
     ]
 
 

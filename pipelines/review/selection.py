@@ -50,7 +50,13 @@ class Selection:
         if self.is_going_on:
             return
         self.is_going_on, self.error, self._is_stopped = True, "", False
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        spawn = multiprocessing.get_context("spawn")
+        receiver, sender = spawn.Pipe(duplex=False)
+        # Here, not in the thread: whoever stops it must find it started.
+        self._process = spawn.Process(target=_choose, args=(sender, self._choose))
+        self._process.start()
+        sender.close()
+        self._thread = threading.Thread(target=self._wait, args=(receiver,), daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -64,13 +70,8 @@ class Selection:
             os.killpg(process.pid, signal.SIGTERM)
         thread.join()
 
-    def _run(self) -> None:
-        spawn = multiprocessing.get_context("spawn")
-        receiver, sender = spawn.Pipe(duplex=False)
-        self._process = spawn.Process(target=_choose, args=(sender, self._choose))
+    def _wait(self, receiver: Connection) -> None:
         try:
-            self._process.start()
-            sender.close()
             found, error = receiver.recv()
             if not error:
                 self.items = of_selected(open_unlabelled(self._folder), found)

@@ -33,7 +33,16 @@ IGNORED = {
 }
 """Flags of TensorFlow Serving that mean nothing here, each with the reason. They are taken with a warning."""
 
-OWN = ("host", "max_request_bytes", "enable_grpc_reflection", "log_level")
+OWN = (
+    "host",
+    "max_request_bytes",
+    "enable_grpc_reflection",
+    "request_log_inputs",
+    "request_log_max_mb",
+    "request_log_max_age_days",
+    "log_level",
+    "verify_key",
+)
 """The flags that TensorFlow Serving does not have."""
 
 _LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -44,6 +53,8 @@ _AT_LEAST = {
     "tensorflow_session_parallelism": 0,
     "tensorflow_intra_op_parallelism": 0,
     "tensorflow_inter_op_parallelism": 0,
+    "request_log_max_mb": 1,
+    "request_log_max_age_days": 1,
 }
 
 
@@ -106,7 +117,11 @@ class Flags:
     host: str = _flag("0.0.0.0", "address to listen on")
     max_request_bytes: int = _flag(1 << 26, "of one request, over gRPC and REST, unpacked")
     enable_grpc_reflection: bool = _flag(False, "let gRPC tools list the services")
+    request_log_inputs: bool = _flag(True, "false: of a model with a logging_config only the responses are logged")
+    request_log_max_mb: int = _flag(1000, "of all files of a filename_prefix; the oldest are deleted first")
+    request_log_max_age_days: int = _flag(30, "after which a logged request is deleted, at the latest")
     log_level: str = _flag("info", "debug, info, warning or error")
+    verify_key: str = _flag("", "PEM public key or root certificate: refuse versions that are not signed with it")
 
 
 def parse(arguments: Sequence[str]) -> Flags:

@@ -34,8 +34,8 @@ class Model:
     complaint: str = ""
 
     def matches(self, config: ModelConfig) -> bool:
-        """Return whether a configuration wants of the model what is wanted already, labels aside."""
-        return replace(self.config, labels={}) == replace(config, labels={})
+        """Return whether a configuration wants the versions that are wanted already."""
+        return replace(self.config, labels={}, logging=None) == replace(config, labels={}, logging=None)
 
     def available(self) -> dict[int, Version]:
         """Return the versions that serve requests, by number."""
@@ -70,11 +70,19 @@ class ModelManager:
     Args:
         load: makes a servable of a model's name and version folder, warmed up; it runs in a thread.
         options: how versions are found.
+        on_configured: called with each configuration that is taken.
     """
 
-    def __init__(self, load: Callable[[str, Path], Servable], options: ManagerOptions) -> None:
+    def __init__(
+        self,
+        load: Callable[[str, Path], Servable],
+        options: ManagerOptions,
+        *,
+        on_configured: Callable[[Sequence[ModelConfig]], None] = lambda configs: None,
+    ) -> None:
         self._load = load
         self._options = options
+        self._on_configured = on_configured
         self._models: dict[str, Model] = {}
         self._removed: dict[str, Model] = {}
         self._labels: dict[str, dict[str, int]] = {}
@@ -186,6 +194,7 @@ class ModelManager:
                 if known is None or not model.matches(config):
                     changed.append(model)
                 model.config = config
+            self._on_configured(configs)
             await asyncio.gather(*(self._refresh(model) for model in list(self._models.values())))
             if unserved := [_explain(model) for model in changed if not model.available()]:
                 raise StatusError(

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from serving.local_server.batching import BatchRecord
 from serving.local_server.errors import Code, StatusError
@@ -82,9 +82,14 @@ class Metrics:
         self.warmup_records_read = self._counter(
             "serving:model_warmup_records_read", "The number of warmup records read.", ["model_path"]
         )
-        # Dashboards ask for it; no request is logged here.
-        self._counter(
+        self.request_log_count = self._counter(
             "serving:request_log_count", "The total number of requests logged.", ["model_name", "status_code"]
+        )
+        self.request_log_is_capturing = Gauge(
+            ":tensorflow:serving:request_log_is_capturing",
+            "Whether the last request to be logged could be written: 1 or 0.",
+            ["model_name"],
+            registry=self._registry,
         )
 
     def _counter(self, name: str, documentation: str, labels: Sequence[str]) -> Counter:
@@ -116,6 +121,10 @@ class Metrics:
         """Count the `tf.Example`s of a request."""
         self.example_counts.labels(model_name).observe(num_examples)
         self.example_count_total.labels(model_name).inc(num_examples)
+
+    def count_logged(self, model_name: str, is_captured: bool) -> None:
+        """Count a request that was to be logged: `OK` where it is, else `RESOURCE_EXHAUSTED`."""
+        self.request_log_count.labels(model_name, (Code.OK if is_captured else Code.RESOURCE_EXHAUSTED).name).inc()
 
     @contextmanager
     def timed_load(self, version_dir: Path) -> Iterator[None]:

@@ -232,7 +232,7 @@ class RestApi:
                 inference.check_inputs(signature)
                 inputs, rows = await document.read_inputs(signature.inputs)
                 del document
-            outputs = await self._service.predict_arrays(version, signature, inputs)
+            outputs = await self._service.predict_arrays(version, name, signature, inputs)
         in_thread = sum(map(json_responses.count_values, outputs.values())) > MANY_VALUES
         return await convert(json_responses.write_predictions, outputs, rows=rows, in_thread=in_thread)
 

@@ -22,6 +22,7 @@ from serving.local_server.loading import load
 from serving.local_server.manager import ManagerOptions, ModelManager
 from serving.local_server.metrics import Metrics
 from serving.local_server.model_config import ModelConfig
+from serving.local_server.request_log import RequestLog
 from serving.local_server.rest_api import RestApi
 from serving.local_server.servable import LoadOptions, Servable
 from serving.local_server.service import Service
@@ -54,7 +55,13 @@ async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     metrics = Metrics()
     scheduler = Scheduler(settings.batching, on_batch=metrics.count_batch)
-    manager = ModelManager(_make_loader(settings, scheduler, metrics), _manager_options(flags))
+    load_version = _make_loader(settings, scheduler, metrics)
+    if settings.verify_key:
+        from serving.local_server.verification import verifying  # most servers need no cryptography
+
+        load_version = verifying(load_version, settings.verify_key)
+    request_log = RequestLog(flags, metrics)
+    manager = ModelManager(load_version, _manager_options(flags), on_configured=request_log.configure)
     service = Service(
         manager,
         scheduler,
@@ -62,6 +69,7 @@ async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
         max_tensor_bytes=flags.max_request_bytes,
         as_content=flags.enable_serialization_as_tensor_content,
         check_methods=flags.enable_signature_method_name_check,
+        log=request_log,
     )
     # The port is taken before models are loaded, so that a taken one is known at once; requests are served afterwards.
     grpc_api = GrpcApi(
@@ -118,6 +126,7 @@ async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
         task.cancel()
     scheduler.close()
     await manager.close()
+    request_log.close()
 
 
 def _manager_options(flags: Flags) -> ManagerOptions:

@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 
 from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2
 
-from serving.local_server import inference, model_config
+from serving.local_server import inference, model_config, request_log
 from serving.local_server.batching import FOREVER, Scheduler
 from serving.local_server.errors import Code, StatusError, invalid_argument
 from serving.local_server.manager import ModelManager
 from serving.local_server.metrics import Metrics
+from serving.local_server.request_log import RequestLog
 from serving.local_server.servable import Array, Servable
 from serving.local_server.versions import Version
 
@@ -37,6 +38,7 @@ class Service:
         max_tensor_bytes: of one input.
         as_content: return tensors as bytes (`tensor_content`) instead of typed fields.
         check_methods: classify and regress only with signatures whose method says so.
+        log: gets each request that succeeds; `None` for none.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Service:
         max_tensor_bytes: int,
         as_content: bool = False,
         check_methods: bool = False,
+        log: RequestLog | None = None,
     ) -> None:
         self.manager = manager
         self.metrics = metrics
@@ -55,11 +58,12 @@ class Service:
         self._max_tensor_bytes = max_tensor_bytes
         self._as_content = as_content
         self._check_methods = check_methods
+        self._request_log = log
 
     async def predict(self, request: Any) -> Any:
         version = self._find(request)
         run = self._runner(version.model_name, "Predict")
-        return await inference.predict(
+        response = await inference.predict(
             version,
             request,
             run,
@@ -67,11 +71,18 @@ class Service:
             as_content=self._as_content,
             check_method=self._check_methods,
         )
+        self._log(request_log.PREDICT, version, request, response)
+        return response
 
-    async def predict_arrays(self, version: Version, signature: Any, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    async def predict_arrays(
+        self, version: Version, signature_name: str, signature: Any, inputs: Mapping[str, Array]
+    ) -> dict[str, Array]:
         """Run arrays, by alias, through a signature of a version: what a REST request has come to."""
         run = self._runner(version.model_name, "Predict")
-        return await inference.run_signature(version, signature, inputs, run, check_method=self._check_methods)
+        outputs = await inference.run_signature(version, signature, inputs, run, check_method=self._check_methods)
+        if self._request_log:
+            self._request_log.add_arrays(version, signature_name, inputs, outputs)
+        return outputs
 
     async def classify(self, request: Any) -> Any:
         version = self._find(request)
@@ -80,6 +91,7 @@ class Service:
             version, request, run, max_tensor_bytes=self._max_tensor_bytes, check_method=self._check_methods
         )
         self.metrics.count_examples(request.model_spec.name, len(response.result.classifications))
+        self._log(request_log.CLASSIFY, version, request, response)
         return response
 
     async def regress(self, request: Any) -> Any:
@@ -89,6 +101,7 @@ class Service:
             version, request, run, max_tensor_bytes=self._max_tensor_bytes, check_method=self._check_methods
         )
         self.metrics.count_examples(request.model_spec.name, len(response.result.regressions))
+        self._log(request_log.REGRESS, version, request, response)
         return response
 
     async def multi_inference(self, request: Any) -> Any:
@@ -100,6 +113,7 @@ class Service:
         given = request.input
         num_examples = len(given.example_list.examples) + len(given.example_list_with_context.examples)
         self.metrics.count_examples(version.model_name, num_examples)
+        self._log(request_log.MULTI_INFERENCE, version, request, response)
         return response
 
     async def get_model_metadata(self, request: Any) -> Any:
@@ -162,6 +176,10 @@ class Service:
             # A name that is not served would let callers make as many counters as they like.
             name = model_name if self.manager.knows(model_name) else ""
             self.metrics.count_request(name, code, api, entrypoint, time.perf_counter() - start)
+
+    def _log(self, kind: str, version: Version, request: Any, response: Any) -> None:
+        if self._request_log:
+            self._request_log.add(kind, version, request, response)
 
     def _runner(self, model_name: str, api: str) -> inference.Run:
         """Return a function that runs a model and times it, its wait for a batch included."""

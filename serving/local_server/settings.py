@@ -4,6 +4,7 @@ import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -13,6 +14,9 @@ from serving.local_server.errors import StartError, StatusError
 from serving.local_server.flags import Flags, read_channel_arguments
 from serving.local_server.model_config import ModelConfig
 from serving.shared.process import bracket, take_port
+
+if TYPE_CHECKING:
+    from client.classifier_client.signing import VerifyKey
 
 # TensorFlow Serving's own, where a MonitoringConfig names none.
 _METRICS_PATH = "/monitoring/prometheus/metrics"
@@ -32,6 +36,7 @@ class Settings:
         grpc_credentials: for TLS; `None` listens without.
         rest_socket: bound, and not yet listening; `None` for no REST.
         rest_context: for TLS; `None` listens without.
+        verify_key: what versions must be signed with; `None` serves any.
     """
 
     flags: Flags
@@ -43,6 +48,7 @@ class Settings:
     grpc_credentials: grpc.ServerCredentials | None
     rest_socket: socket.socket | None
     rest_context: ssl.SSLContext | None
+    verify_key: "VerifyKey | None"
 
 
 def read(flags: Flags) -> Settings:
@@ -53,6 +59,7 @@ def read(flags: Flags) -> Settings:
     """
     ssl_config = protos.read(Path(flags.ssl_config_file), protos.SSLConfig) if flags.ssl_config_file else None
     models = read_models(flags)
+    verify_key = _read_verify_key(flags)
     batching = _read_batching(flags)
     metrics_path = _read_metrics_path(flags)
     # The context first: its error names what is wrong with a key, gRPC's only that something is.
@@ -76,6 +83,7 @@ def read(flags: Flags) -> Settings:
         grpc_credentials=grpc_credentials,
         rest_socket=_take_port(flags.host, flags.rest_api_port, flag="rest_api_port") if flags.rest_api_port else None,
         rest_context=rest_context,
+        verify_key=verify_key,
     )
 
 
@@ -91,6 +99,17 @@ def read_models(flags: Flags) -> tuple[ModelConfig, ...]:
         return model_config.from_proto(protos.read(Path(flags.model_config_file), protos.ModelServerConfig))
     except StatusError as exc:
         raise StartError(f"{flags.model_config_file} is not a valid ModelServerConfig: {exc.message}") from exc
+
+
+def _read_verify_key(flags: Flags) -> "VerifyKey | None":
+    if not flags.verify_key:
+        return None
+    try:
+        from client.classifier_client.signing import read_verify_key
+
+        return read_verify_key(Path(flags.verify_key))
+    except (ValueError, ImportError) as exc:
+        raise StartError(f"{exc} The flag is --verify_key.") from exc
 
 
 def _read_batching(flags: Flags) -> BatchingOptions | None:

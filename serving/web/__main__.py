@@ -13,8 +13,10 @@ from pathlib import Path
 
 from client.classifier_client import ClassifierError, ConnectionOptions
 from client.classifier_client.decoder_pool import DecoderPool
+from serving.shared.capture.writer import CaptureOptions
 from serving.shared.folders import local_folder
 from serving.shared.machine import count_processors, read_memory_bytes
+from serving.web.capture import NAME
 from serving.web.errors import StartError
 from serving.web.models import FileModel, Load, Model, PushedModel, ServerModel
 from serving.web.settings import Limits, Settings, choose_num_workers
@@ -35,6 +37,7 @@ _SERVER_TIMEOUT_S = 5
 _SERVER_RETRIES = 1
 # A look at a folder costs next to nothing; one at a server a prediction.
 _SERVER_POLL_S = 5.0
+_CAPTURE_RATE = 0.1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,14 +105,43 @@ def _read_settings(options: argparse.Namespace) -> Settings:
         else options.workers,
         poll_s=poll_s,
         limits=limits,
+        capture=_read_capture(options),
+    )
+
+
+def _read_capture(options: argparse.Namespace) -> CaptureOptions | None:
+    if options.capture is None:
+        if options.capture_images:
+            raise ValueError(
+                "--capture-images keeps photos in the folder of --capture. Received: none. Give --capture DIR."
+            )
+        return None
+    if "://" in options.capture:
+        raise ValueError(
+            f"--capture takes a folder of this machine. Received: {options.capture}. Name one, and copy it."
+        )
+    return CaptureOptions(
+        folder=Path(options.capture),
+        name=NAME,
+        rate=options.capture_rate,
+        with_inputs=options.capture_images,
+        max_mb=options.capture_max_mb,
+        max_age_days=options.capture_max_age_days,
     )
 
 
 def _open_model(options: argparse.Namespace, load: Load) -> Model:
+    verify_key = None
+    if options.verify_key:
+        from client.classifier_client.signing import read_verify_key
+
+        verify_key = read_verify_key(options.verify_key)
     if options.tflite:
-        return FileModel(options.tflite, load=load)
+        return FileModel(options.tflite, load=load, verify_key=verify_key)
     if not (options.rest or options.grpc):
-        return PushedModel(options.models_dir, options.model_name, load=load)
+        return PushedModel(options.models_dir, options.model_name, load=load, verify_key=verify_key)
+    if verify_key:
+        raise ValueError("--verify-key is for LiteRT files. What a server serves is verified by the server.")
     server = ConnectionOptions(
         timeout_s=_SERVER_TIMEOUT_S,
         num_retries=_SERVER_RETRIES,
@@ -140,6 +172,12 @@ def _make_parser() -> argparse.ArgumentParser:
     source.add_argument("--rest", metavar="HOST:PORT", help="query a server over REST, such as localhost:8501")
     source.add_argument("--grpc", metavar="HOST:PORT", help="query a server over gRPC, such as localhost:8500")
     source.add_argument("--tflite", metavar="FILE", type=Path, help="run this LiteRT file")
+    parser.add_argument(
+        "--verify-key",
+        metavar="FILE",
+        type=Path,
+        help="PEM public key or root certificate: refuse LiteRT files that are not signed with it",
+    )
     parser.add_argument("--tls", action="store_true", help="speak TLS with the server")
     parser.add_argument(
         "--ca-file", metavar="FILE", type=Path, help="PEM certificates that vouch for the server; implies --tls"
@@ -191,6 +229,24 @@ def _make_parser() -> argparse.ArgumentParser:
         "--poll-s",
         type=float,
         help="seconds between two looks for a newer version (default: 1), or at the server (default: 5)",
+    )
+    capture = parser.add_argument_group("capture", "what the page keeps; it says so to those who send photos")
+    capture.add_argument("--capture", metavar="DIR", help="keep results in files of this folder")
+    capture.add_argument(
+        "--capture-rate", type=float, default=_CAPTURE_RATE, help="of the photos, 0 to 1 (default: %(default)s)"
+    )
+    capture.add_argument("--capture-images", action="store_true", help="keep the photos too, as they were sent")
+    capture.add_argument(
+        "--capture-max-mb",
+        type=float,
+        default=CaptureOptions.max_mb,
+        help="of all these files; the oldest are deleted first (default: %(default)s)",
+    )
+    capture.add_argument(
+        "--capture-max-age-days",
+        type=float,
+        default=CaptureOptions.max_age_days,
+        help="after which what is kept is deleted, at the latest (default: %(default)s)",
     )
     return parser
 

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from serving.web.api import Api
 from serving.web.assets import SAMPLES_DIR, Assets
+from serving.web.capture import PhotoLog
 from serving.web.classifier import Classifier
 from serving.web.error_responses import to_json
 from serving.web.errors import RequestError
@@ -25,11 +26,24 @@ _SENTENCES = {
 }
 
 
-def make_app(classifier: Classifier, settings: Settings, metrics: Metrics) -> Starlette:
-    """Build the application that serves a classifier."""
+def make_app(
+    classifier: Classifier, settings: Settings, metrics: Metrics, photo_log: PhotoLog | None = None
+) -> Starlette:
+    """Build the application that serves a classifier.
+
+    Args:
+        classifier: classifies the photos.
+        settings: of the service.
+        metrics: count what happens.
+        photo_log: captures photos, as `settings.capture` says; `None` for none.
+    """
     samples = Assets(SAMPLES_DIR, url="/samples")
     service = Service(
-        classifier, settings, metrics, samples={name: asset.content for name, asset in samples.files.items()}
+        classifier,
+        settings,
+        metrics,
+        samples={name: asset.content for name, asset in samples.files.items()},
+        photo_log=photo_log,
     )
     api, pages = Api(service), Pages(service, samples)
     page_routes = pages.routes

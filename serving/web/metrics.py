@@ -54,6 +54,28 @@ class Metrics:
             "classifier_web_model_ready", "Whether the model responds: 1 or 0.", registry=self._registry
         )
 
+        self.captured = Counter(
+            "classifier_web_photos_captured", "Photos whose result was written to files.", registry=self._registry
+        )
+        self.capture_dropped = Counter(
+            "classifier_web_photos_capture_dropped",
+            "Photos whose result was to be written and is not: too many waited, or it cannot be written.",
+            registry=self._registry,
+        )
+
+    def count_capture(self, model_name: str, is_captured: bool) -> None:
+        """Count a photo that was to be captured."""
+        (self.captured if is_captured else self.capture_dropped).inc()
+
+    def watch_capture(self, is_capturing: Callable[[], float]) -> None:
+        """Add a gauge of whether photos are captured, read from a function."""
+        gauge = Gauge(
+            "classifier_web_is_capturing",
+            "Whether the last photo to be captured could be written: 1 or 0.",
+            registry=self._registry,
+        )
+        gauge.set_function(is_capturing)
+
     def watch_work(self, num_at_work: Callable[[], float]) -> None:
         """Add a gauge of the requests in progress, read from a function."""
         gauge = Gauge("classifier_web_requests_at_work", "Requests in progress.", registry=self._registry)

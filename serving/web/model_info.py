@@ -7,7 +7,10 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
+
+if TYPE_CHECKING:
+    from client.classifier_client.signing import SignedFolder
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +90,18 @@ class ModelInfo:
         return next((entry["sha256"] for entry in entries if entry["name"] == name), "")
 
 
-def read_spec_of(path: Path) -> Spec:
-    """Read the spec beside a LiteRT file, or inside it; empty where there is none."""
+def read_spec_of(path: Path, signed: "SignedFolder | None" = None) -> Spec:
+    """Read the spec beside a LiteRT file, or inside it; empty where there is none.
+
+    Args:
+        path: of the file.
+        signed: its folder, where that is verified; then the spec inside the file is not looked for.
+
+    Raises:
+        SignatureError: the spec is not what was signed.
+    """
+    if signed:
+        return _parse_spec(signed.read(SPEC), path) if SPEC in signed else Spec()
     if spec := read_spec(path.with_name(SPEC)):
         return spec
     try:

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from PIL import Image
 
@@ -18,7 +18,10 @@ from client.classifier_client import (
     preprocessing,
 )
 from serving.web.errors import StartError
-from serving.web.model_info import SPEC, ModelInfo, read_spec, read_spec_of
+from serving.web.model_info import SPEC, ModelInfo, Spec, read_spec, read_spec_of
+
+if TYPE_CHECKING:
+    from client.classifier_client.signing import VerifyKey
 
 log = logging.getLogger(__name__)
 
@@ -60,14 +63,15 @@ class FileModel:
     Args:
         path: the file.
         load: reads an image.
+        verify_key: what its folder must be signed with; `None` takes any file.
 
     Raises:
         ModelFileError: it cannot be used.
     """
 
-    def __init__(self, path: Path, *, load: Load = preprocessing.load) -> None:
-        self._client = Client(LiteRTTransport(path), load=load)
-        spec = read_spec_of(path)
+    def __init__(self, path: Path, *, load: Load = preprocessing.load, verify_key: "VerifyKey | None" = None) -> None:
+        self._client = Client(LiteRTTransport(path, verify_key=verify_key), load=load)
+        spec = _read_signed_spec(path, verify_key) if verify_key else read_spec_of(path)
         warm = self.classify(_blank())
         if not isinstance(warm, Prediction):
             raise ModelFileError(f"A model must classify any image, and {path} does not ({warm}). Export it again.")
@@ -97,19 +101,28 @@ class PushedModel:
         models_dir: the folder that models are pushed to.
         name: of the model.
         load: reads an image.
+        verify_key: what a version must be signed with; `None` takes any.
 
     Raises:
         StartError: no version was pushed, or the newest has no LiteRT file or one that cannot be used.
     """
 
-    def __init__(self, models_dir: Path, name: str, *, load: Load = preprocessing.load) -> None:
+    def __init__(
+        self,
+        models_dir: Path,
+        name: str,
+        *,
+        load: Load = preprocessing.load,
+        verify_key: "VerifyKey | None" = None,
+    ) -> None:
         self._models_dir = models_dir
+        self._verify_key = verify_key
         self._name = name
         self._load = load
         file = find_newest_file(models_dir, name)
         self._seen: tuple[Path, int] | str = _identify(file)
         try:
-            self._model = FileModel(file, load=self._load)
+            self._model = FileModel(file, load=self._load, verify_key=self._verify_key)
         except ModelFileError as exc:
             raise StartError(
                 f"The web page takes the newest version, and its file cannot be used: {exc} "
@@ -140,7 +153,7 @@ class PushedModel:
             return
         self._seen = seen
         try:
-            self._model = FileModel(file, load=self._load)
+            self._model = FileModel(file, load=self._load, verify_key=self._verify_key)
         except (ModelFileError, OSError) as exc:
             log.error("version %s goes on: %s", self.info.version, exc)
         except Exception:
@@ -244,9 +257,15 @@ def _name_files(older: Sequence[Path]) -> str:
     return f"{choice} a server of the newest with --rest localhost:8501."
 
 
+def _read_signed_spec(path: Path, verify_key: "VerifyKey") -> Spec:
+    from client.classifier_client.signing import SignedFolder
+
+    return read_spec_of(path, SignedFolder(path.parent, verify_key))
+
+
 def _identify(path: Path) -> tuple[Path, int]:
-    """Return what changes with a file: a version that was withdrawn may come again, with other content."""
-    return path, path.stat().st_mtime_ns
+    """Return what changes with a version: one that was withdrawn, or refused, may come again with other content."""
+    return path, max(each.stat().st_mtime_ns for each in (path.parent, *path.parent.iterdir()))
 
 
 def _classify(client: Client, image: bytes | Image.Image) -> Prediction | ImageError:

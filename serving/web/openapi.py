@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TypeAlias, cast
 
 from client.classifier_client.decoding import MAX_JPEG_PIXELS, MAX_PIXELS
+from serving.web.capture import describe as describe_kept
 from serving.web.settings import Limits, Settings
 from serving.web.unreadable import CODES
 
@@ -113,7 +114,7 @@ def describe(settings: Settings) -> Json:
             "/api/classify": {
                 "post": {
                     "summary": "Classify photos.",
-                    "description": _describe_photos(limits),
+                    "description": f"{_describe_photos(limits)} {describe_kept(settings.capture)}",
                     "requestBody": _describe_body(),
                     "responses": {
                         "200": {"description": "At least one photo has a prediction.", "content": _json(_RESULTS)},
@@ -173,8 +174,7 @@ def _describe_photos(limits: Limits) -> str:
     return (
         f"JPEG, PNG, GIF, BMP or WebP, each of at most {limits.max_photo_bytes / 1e6:.0f} MB and "
         f"{MAX_PIXELS / 1e6:.0f} megapixels, a JPEG that is not progressive {MAX_JPEG_PIXELS / 1e6:.0f}. "
-        f"A form holds up to {limits.max_photos}, in fields of any name; any other body is itself one photo. "
-        "Photos stay in memory and are not kept."
+        f"A form holds up to {limits.max_photos}, in fields of any name; any other body is itself one photo."
     )
 
 

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from client.classifier_client.decoding import MAX_JPEG_PIXELS, MAX_PIXELS
 from serving.web.api import HUNG_UP
 from serving.web.assets import STATIC_DIR, Assets
+from serving.web.capture import describe
 from serving.web.card import find_run, read_card, read_plot
 from serving.web.classifier import Classified
 from serving.web.error_responses import error_headers
@@ -118,6 +119,8 @@ class Pages:
             needs_token=settings.token is not None,
             samples=list(self._samples.files),
             accept=ACCEPT,
+            kept=describe(settings.capture),
+            is_kept=settings.capture is not None,
             **{"error": "", "shown": [], **context},
         )
         return HTMLResponse(page, status_code=status, headers=headers)

@@ -4,11 +4,14 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable
+from functools import partial
 
 from client.classifier_client.decoder_pool import DecoderPool
+from serving.shared.capture.recorder import Recorder
 from serving.shared.http_server import HttpServer
 from serving.shared.process import GRACE_S, bracket, end_in_time, raise_file_limit, take_port
 from serving.web.app import make_app
+from serving.web.capture import PhotoLog
 from serving.web.classifier import Classifier
 from serving.web.errors import StartError
 from serving.web.metrics import Metrics
@@ -46,8 +49,11 @@ async def serve(model: Model, decoders: DecoderPool, settings: Settings, on_read
     classifier = Classifier(
         model, decoders, threshold=settings.threshold, num_workers=settings.num_workers, metrics=metrics
     )
+    recorder = Recorder(settings.capture, count=metrics.count_capture) if settings.capture else None
+    if recorder:
+        metrics.watch_capture(partial(getattr, recorder, "is_capturing"))
     http = HttpServer(
-        make_app(classifier, settings, metrics),
+        make_app(classifier, settings, metrics, PhotoLog(recorder) if recorder else None),
         bound,
         None,
         head_timeout_s=_HEAD_TIMEOUT_S,
@@ -67,6 +73,8 @@ async def serve(model: Model, decoders: DecoderPool, settings: Settings, on_read
     await http.stop()
     watching.cancel()
     classifier.close()
+    if recorder:
+        recorder.close()
 
 
 def _describe(host: str, port: int, model: Model) -> str:

@@ -7,6 +7,7 @@ from typing import TypeAlias, TypeVar
 from starlette.requests import Request
 
 from serving.web.bodies import Bodies
+from serving.web.capture import PhotoLog
 from serving.web.classifier import Classified, Classifier
 from serving.web.errors import RequestError
 from serving.web.limits import Gate, RateLimiter, name_client
@@ -32,15 +33,23 @@ class Service:
         settings: the token and the limits.
         metrics: counts what happens.
         samples: encoded photos by name, which a form may name instead of sending them.
+        photo_log: captures photos, but for the samples; `None` for none.
     """
 
     def __init__(
-        self, classifier: Classifier, settings: Settings, metrics: Metrics, *, samples: Mapping[str, bytes]
+        self,
+        classifier: Classifier,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        samples: Mapping[str, bytes],
+        photo_log: PhotoLog | None = None,
     ) -> None:
         self.classifier = classifier
         self.settings = settings
         self.metrics = metrics
         self.samples = samples
+        self._photo_log = photo_log
         limits = settings.limits
         self._gate = Gate(limits.max_requests_per_client)
         self._turns = Turns(settings.num_workers, limits.max_at_work)
@@ -114,6 +123,8 @@ class Service:
         self._turns.note(photo.client, decoding_s)
         if isinstance(result, Unreadable) and result.code == TOO_COMPLEX:
             self._rate.take(photo.client, _COMPLEX_PHOTOS)
+        if self._photo_log and isinstance(result, Classified) and photo.content is not self.samples.get(photo.name):
+            self._photo_log.add(photo, result, self.classifier.info)
         return result
 
     def _accepts(self, token: str) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from client.classifier_client.decoder_pool import DecoderLimits
+from serving.shared.capture.writer import CaptureOptions
 
 MAX_WORKERS = 64
 ANY_HOST = "*"
@@ -72,6 +73,7 @@ class Settings:
         num_workers: photos that are decoded at the same time.
         poll_s: seconds between two checks for a newer version, or of the server.
         limits: see `Limits`.
+        capture: what is kept of photos; `None` for nothing.
     """
 
     host: str = "127.0.0.1"
@@ -83,6 +85,7 @@ class Settings:
     num_workers: int = 2
     poll_s: float = 1.0
     limits: Limits = field(default_factory=Limits)
+    capture: CaptureOptions | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 1 << 16:
@@ -98,6 +101,8 @@ class Settings:
             raise ValueError(f"num_workers must be 1 to {MAX_WORKERS}. Received: {self.num_workers}")
         if not self.poll_s > 0:
             raise ValueError(f"poll_s must be above 0. Received: {self.poll_s}")
+        if self.capture is not None and not self.capture.rate > 0:
+            raise ValueError(f"The share of photos that are captured must be above 0. Received: {self.capture.rate}")
         if self.token is not None and not (self.token.isascii() and self.token.isprintable() and self.token.strip()):
             raise ValueError(
                 "A token must be printable ASCII without line ends. The one received is not; it is not shown."

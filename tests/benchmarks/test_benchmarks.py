@@ -1,12 +1,27 @@
 """The benchmarks run on tiny data; their numbers are not judged here."""
 
 import re
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from benchmarks import augmentation, bulk_inference, growth, json, load, machine, on_device, photos, serving, training
+from benchmarks import (
+    augmentation,
+    bulk_inference,
+    capture,
+    growth,
+    json,
+    load,
+    machine,
+    on_device,
+    photos,
+    serving,
+    training,
+    watch,
+)
 from components.model import ModelOptions
 
 
@@ -109,9 +124,49 @@ def test_growth_sets_many_photos_beside_few(
     assert all(re.search(r"ratio \d+\.\d\d in time, \d+\.\d{3} in memory", line) for line in lines)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_capture_sets_a_server_that_captures_beside_one_that_does_not(
+    export_dir: Path, litert_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "ROUND_S", 0.5)
+    monkeypatch.setattr(capture, "NUM_PAIRS", 2)
+    capture.measure("synthetic", export_dir, litert_dir / "flowers_int8.tflite")
+    *compared, captured = capsys.readouterr().out.splitlines()
+    assert [bool(re.search(r": ours \S+, without \S+: ratio", line)) for line in compared] == [True, False] * 2
+    assert float(captured.rpartition(" ")[2]) > 0
+
+
 def test_json_sets_ours_beside_orjson(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json, "NUM_PAIRS", 3)
     json.measure()
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert all(re.fullmatch(r"json, .*: ours \S+, orjson.* \S+: ratio \d+\.\d\d", line) for line in lines)
+
+
+def test_watch_replays_traffic_whose_truth_is_known(
+    artifact: Callable[[str], Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in {"NUM_UNCHANGED": 2, "NUM_CHANGED": 2, "LENGTH": 20, "SOON": 20}.items():
+        monkeypatch.setattr(watch, name, value)
+    elsewhere, others = tmp_path / "elsewhere", tmp_path / "others"
+    with photos.folder("synthetic") as folder:
+        shutil.copytree(folder / "validation", elsewhere)
+        shutil.copytree(next((folder / "test").iterdir()), others)
+    file = artifact("litert") / "flowers_int8.tflite"
+    watch.measure("synthetic", artifact("export"), file, elsewhere=elsewhere, others=others)
+    unchanged, *changed = capsys.readouterr().out.splitlines()
+    assert re.match(
+        r"watch, unchanged traffic: alarms in [0-2] of 2 replays of 20 photos; accuracy told in 0", unchanged
+    )
+    assert [line.split(":")[0] for line in changed] == [
+        "watch, blurred",
+        "watch, darkened",
+        "watch, cropped",
+        "watch, 30% other things",
+    ]
+    assert all(
+        re.search(r"in [0-2] of 2 replays, after (\d+|inf) in the median; accuracy told in 0$", each)
+        for each in changed
+    )

@@ -198,10 +198,10 @@ def _end_with(parent: int) -> None:
 def _read_line(connection: socket.socket) -> str:
     line = bytearray()
     while not line.endswith(b"\n"):
-        received = connection.recv(1 << 16)
+        received = connection.recv(1 << 16, socket.MSG_PEEK)  # the next line may be there already
         if not received:
             raise ConnectionError("the process is gone")
-        line += received
+        line += connection.recv(received.find(b"\n") + 1 or len(received))
     return line.decode()
 
 

@@ -19,6 +19,7 @@ from components.data import drawn_flowers
 from tests.client.conftest import VERSION, RealServer
 from tests.client.fakes import DIE, HANG, FakeRest, free_port
 from tests.client.fakes import OK as RESPONSE
+from tests.signing_keys import write_key
 
 ROOT = Path(__file__).resolve().parents[2]
 PREDICT = ROOT / "client" / "predict.py"
@@ -244,6 +245,8 @@ def test_server_that_dies_leaves_the_predictions_before(
         (["nothing*.jpg"], "Nothing is there that matches nothing*.jpg"),
         (["--tflite", "a.tflite", "--target", "localhost:8501"], "--tflite is without one"),
         (["--tflite", "a.tflite", "--tls"], "--tflite is without one"),
+        (["--verify-key", "signing.pub"], "--verify-key is for --tflite"),
+        (["--tflite", "a.tflite", "--verify-key", "missing.pub"], "missing.pub: No such file"),
         (["."], "TIFF, AVIF, JPEG 2000 or PPM). There are none in ."),
     ],
 )
@@ -272,6 +275,15 @@ def test_unfit_model_file_is_one_line(run: Run, tmp_path: Path) -> None:
     status, line = complain(run, "--tflite", tmp_path / "model.tflite")
     assert status == UNUSABLE
     assert "a file that begins with b'plain te'" in line
+
+
+def test_a_model_file_that_does_not_verify_is_one_line(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "model.tflite").write_bytes(b"plain text")
+    key = write_key(tmp_path).public
+    status, line = complain(run, "--tflite", tmp_path / "1" / "model.tflite", "--verify-key", key)
+    assert status == UNUSABLE
+    assert f"{tmp_path / '1'} has no model.sig" in line
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,13 @@ from components.artifacts.blessing import read_blessing
 from components.artifacts.evaluation import read_metrics, read_predictions
 from components.artifacts.examples import IndexRow, read_encoded, read_examples, read_index
 from components.artifacts.learned_photos import LEARNED_PHOTOS, to_id, write_learned_photos
+from components.artifacts.manifest import MANIFEST
 from components.errors import EvaluationError
 from components.evaluator import EvaluatorOptions
 from components.reporting import metrics
 from components.storage.bucket import Bucket
-from components.storage.files import read_json
+from components.storage.files import read_json, write_json
+from components.storage.models import LINEAGE
 from export.spec import read_spec
 from tests.components.oracles import save_oracle, write_spec
 
@@ -63,7 +65,9 @@ def save(tmp_path_factory: pytest.TempPathFactory, rows: list[IndexRow], example
 
 @pytest.fixture
 def evaluate(tmp_path: Path, examples_dir: Path) -> Callable[..., dict[str, Any]]:
-    def evaluate(export_dir: Path, *, baseline: Path | str | None = None, **options: Any) -> dict[str, Any]:
+    def evaluate(
+        export_dir: Path, *, baseline: Path | str | None = None, earlier: Path | None = None, **options: Any
+    ) -> dict[str, Any]:
         """Return the summary, with the contents of the files that were written."""
         write_baseline(tmp_path, {"version": 7, "path": str(baseline)} if baseline else NO_BASELINE)
         summary = evaluator.evaluate(
@@ -72,6 +76,7 @@ def evaluate(tmp_path: Path, examples_dir: Path) -> Callable[..., dict[str, Any]
             baseline_dir=tmp_path,
             out_dir=tmp_path,
             options=EvaluatorOptions(**options),
+            earlier_dir=earlier,
         )
         return {
             **summary,
@@ -251,6 +256,22 @@ def test_accuracy_at_the_bar_is_enough_however_it_is_rounded() -> None:
         found = {"accuracy": num_right / 49}
         bar = sum([1 / 49] * num_right)  # as exact as the sum of its parts
         assert evaluator._check_accuracy(found, EvaluatorOptions(min_accuracy=min(bar, 1)))["passed"]  # type: ignore[arg-type]
+
+
+def test_a_baseline_is_not_called_again_where_its_own_evaluation_is_known(save, evaluate, tmp_path):
+    export_dir, pushed, earlier = save(8), tmp_path / "pushed", tmp_path / "earlier"
+    evaluate(export_dir)
+    earlier.mkdir()
+    shutil.copy2(tmp_path / "outputs.npz", earlier)
+    shutil.copytree(export_dir, pushed)
+    (pushed / "saved_model.pb").write_bytes(b"it cannot be called")
+    write_json(pushed / LINEAGE, {"model": {"digest": "of the export"}})
+    write_json(earlier / MANIFEST, {"inputs": {"export_dir": {"digest": "of the export"}}})
+    found = evaluate(save(9), baseline=pushed, earlier=earlier)["metrics"]["baseline"]
+    assert (found["accuracy"], found["candidate_accuracy"], found["num_only_candidate_right"]) == (0.8, 0.9, 1)
+    write_json(earlier / MANIFEST, {"inputs": {"export_dir": {"digest": "of another"}}})
+    with pytest.raises(EvaluationError, match="must load"):
+        evaluate(save(9), baseline=pushed, earlier=earlier)
 
 
 def test_a_baseline_at_a_url_is_measured_as_one_here(save, evaluate, s3):

@@ -19,6 +19,7 @@ from components.data import transform
 from components.data.transform import TransformOptions
 from components.errors import ComponentError
 from components.limits import LimitsOptions
+from components.storage.files import read_json
 from components.trainer import TrainerOptions
 from export.embedding import add_embedding
 from export.limits import Limits, LimitsModule, measure, read_limits
@@ -46,6 +47,21 @@ def look_again(training_dir: Path, examples_dir: Path, split: str) -> tuple[Any,
     images, labels = next(photos.as_numpy_iterator())
     embeddings, probabilities = add_embedding(read_classifier(training_dir))(images, training=False)
     return embeddings.numpy(), probabilities.numpy(), labels
+
+
+def test_reference_to_watch_by_is_of_the_validation_photos(
+    fit: Fit, training_dir: Path, tmp_path: Path, examples_dir: Path
+) -> None:
+    limits = fit()
+    _, probabilities, labels = look_again(training_dir, examples_dir, "validation")
+    reference = read_json(tmp_path / "limits" / "watch_reference.json")
+    assert reference["num_examples"] == reference["num_scores"] == len(labels)
+    assert reference["num_refused"] == limits.num_refused
+    assert sum(reference["predicted"]) == len(labels)
+    # Features on disk are float16.
+    assert reference["confidence"]["mean"] == pytest.approx(probabilities.max(axis=1).mean(), abs=5e-3)
+    gap = (probabilities.argmax(axis=1) == labels).mean() - probabilities.max(axis=1).mean()
+    assert reference["gap"]["mean"] == pytest.approx(gap, abs=5e-3)
 
 
 def test_features_of_a_frozen_backbone_stand_for_its_photos(

@@ -23,6 +23,7 @@ RUNS = f':tensorflow:serving:runtime_latency_count{{{SERVER}, model_name="flower
 LATENCY = f':tensorflow:serving:request_latency_bucket{{{SERVER}, model_name="flowers", API="%s", le="%s"}}'
 LOADS = f':tensorflow:cc:saved_model:load_attempt_count{{{SERVER}, model_path="/models/flowers/%s", status="%s"}}'
 PAGE = f'classifier_web_requests_total{{{WEB}, route="/api/classify", status="%s"}}'
+WATCH = 'classifier_watch_%s{instance="node:9100", model_name="flowers", version="1"%s}'
 
 UP = f"up{{{SERVER}}}"
 MINUTES = 12
@@ -95,6 +96,28 @@ CASES: dict[str, tuple[list[dict[str, str]], list[dict[str, str]]]] = {
     "PageRefuses": (
         [{PAGE % 429: f"0+1{FOREVER}", PAGE % 200: f"0+3{FOREVER}"}],
         [{PAGE % 429: f"0+1{FOREVER}", PAGE % 200: f"0+9{FOREVER}"}],
+    ),
+    "CaptureStopped": (
+        [
+            {f':tensorflow:serving:request_log_is_capturing{{{SERVER}, model_name="flowers"}}': f"1x10 0{FOREVER}"},
+            {f"classifier_web_is_capturing{{{WEB}}}": f"0{FOREVER}"},
+        ],
+        [
+            {f':tensorflow:serving:request_log_is_capturing{{{SERVER}, model_name="flowers"}}': f"0x10 1{FOREVER}"},
+            {f"classifier_web_is_capturing{{{WEB}}}": f"1{FOREVER}"},
+        ],
+    ),
+    "PhotosMoved": (
+        [{WATCH % ("alarm", ', question="classes"'): f"1{FOREVER}"}],
+        [
+            {WATCH % ("alarm", ', question="classes"'): f"0{FOREVER}"},
+            {WATCH % ("alarm", ', question="classes"'): f"1x10 0{FOREVER}"},
+        ],
+    ),
+    # Time begins at 0 here.
+    "WatchStopped": (
+        [{WATCH % ("timestamp_seconds", ""): f"-172800{FOREVER}"}],
+        [{WATCH % ("timestamp_seconds", ""): f"-90000{FOREVER}"}],
     ),
 }  # fmt: skip
 

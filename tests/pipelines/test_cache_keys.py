@@ -57,6 +57,7 @@ def before(tree: Path) -> dict[str, str]:
         ("components/bulk_inference/**/*.py", "", NEITHER),
         ("components/monitoring/*.py", "", NEITHER),
         ("components/reporting/**/*.py", "", NEITHER),
+        ("components/monitoring/**/*.py", "", NEITHER),
         ("components/training/cluster.py", "", NEITHER),
         ("components/training/worker.py", "", NEITHER),
         ("components/training/weights.py", "", NEITHER),

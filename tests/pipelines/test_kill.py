@@ -40,7 +40,7 @@ def _in(step: str, name: str) -> Moment:
 
 FEW = (
     _in("features", "train-*.view0.npz"),
-    _in("trainer", "checkpoints/head_0/epoch-00001"),
+    _in("trainer", "checkpoints/head/epoch-00001"),
     Moment("pusher", "models/.staging/*"),
 )
 MANY = (
@@ -51,8 +51,8 @@ MANY = (
     _in("features", "train-*.view0.npz"),
     _in("features", "validation-*.view0.npz"),
     Moment("trainer"),
-    _in("trainer", "checkpoints/head_0/epoch-00001"),
-    _in("trainer", "checkpoints/head_0/epoch-00002"),
+    _in("trainer", "checkpoints/head/epoch-00001"),
+    _in("trainer", "checkpoints/head/epoch-00002"),
     _in("trainer", "model.keras"),
     _in("export", "variables"),
     _in("export", "saved_model.pb"),
@@ -139,7 +139,7 @@ def kill_again_and_again(pipeline: Pipeline, undisturbed: Callable[[str], Path],
     assert_same_outcome(pipeline, undisturbed)
     log = "".join(pipeline.logs)
     assert "features: going on after" in log
-    assert "trainer: head_0 goes on after epoch 1 of 2" in log
+    assert "trainer: head goes on after epoch 1 of 2" in log
 
 
 @pytest.fixture

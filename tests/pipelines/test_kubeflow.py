@@ -166,7 +166,7 @@ def test_options_are_parameters_with_the_configuration_as_defaults(spec):
         "parameterType": "LIST",
         "defaultValue": [8, 4],
         "isOptional": True,
-        "description": "width of each Dense (ReLU) layer of the head; each is followed by dropout.",
+        "description": "width of each Dense (ReLU) layer of a head; each is followed by dropout.",
     }
     assert parameters["examples_source"]["defaultValue"] == "auto"
     assert parameters["transform_horizontal_flip"]["defaultValue"] is True

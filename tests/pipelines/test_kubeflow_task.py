@@ -21,7 +21,7 @@ from tests.pipelines import toy
 MODULE = __name__
 # As KFP carries them: every number a float, a tuple a list.
 NUMBERS = {name: float(v) if type(v) is int else v for name, v in asdict(TrainerOptions()).items()}
-ARGUMENTS = {f"trainer_{name}": v for name, v in (NUMBERS | {"hidden_units": [256.0]}).items()}
+ARGUMENTS = {f"trainer_{name}": v for name, v in (NUMBERS | {"hidden_units": [64.0]}).items()}
 
 
 def note(*, out_dir: Path, options: TrainerOptions, models_dir: Store) -> dict[str, Any]:

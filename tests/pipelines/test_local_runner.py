@@ -634,6 +634,11 @@ def test_nothing_runs_in_the_background_of_a_step_that_is_timed(toy_pipeline):
     assert toy_pipeline.executed()[-2:] == ["accompanied", "multiply"]
 
 
+def test_what_changes_a_state_and_all_it_needs_comes_before_what_only_describes(toy_pipeline):
+    toy_pipeline.run((toy.READ, toy.COUNT, toy.MULTIPLY, toy.VISIT))
+    assert toy_pipeline.executed() == ["read", "count", "visit", "multiply"]
+
+
 @pytest.mark.parametrize("is_last", [True, False])
 def test_a_failure_in_the_background_is_a_failure_of_the_run(toy_pipeline, monkeypatch, is_last):
     monkeypatch.setenv("TOY_FAIL", "1")

@@ -20,6 +20,7 @@ from pipelines import commands, fingerprint
 from pipelines.declaration import Step
 from pipelines.runs import RunRecord, list_runs
 from tests.s3 import S3
+from tests.signing_keys import write_key
 
 MODULE = __name__
 MODEL_BYTES = 100
@@ -161,6 +162,17 @@ def test_run_prints_where_the_model_and_the_report_are(toy_terminal):
     assert toy_terminal.versions() == [1]
 
 
+def test_a_signing_key_stays_where_it_is(toy_terminal, tmp_path):
+    key = write_key(tmp_path).private
+    assert toy_terminal("run", "--set", f"pusher.signing_key={key}") == 0
+    secret = key.read_text().splitlines()[1].encode()
+    assert secret in key.read_bytes()
+    written = [path for folder in (toy_terminal.runs, toy_terminal.models) for path in folder.rglob("*")]
+    assert toy_terminal.models / "flowers" / "1" / "model.sig" in written
+    assert [path for path in written if path.is_file() and secret in path.read_bytes()] == []
+    assert secret.decode() not in toy_terminal.out + toy_terminal.err
+
+
 def test_a_model_that_is_not_pushed_ends_with_3(toy_terminal):
     assert toy_terminal("run", "--set", "evaluator.min_accuracy=0.9") == commands.NOT_PUSHED == 3
     assert toy_terminal.out.endswith("Not pushed: not blessed: accuracy 0.75 is too low\n")
@@ -224,6 +236,7 @@ def test_a_command_that_does_not_exist_ends_with_2_and_the_usage(arguments, caps
     [
         ("examples.source=/nowhere/photos", r"/nowhere/photos"),
         ("model.weights=/nowhere/weights.h5", r"The weights file does not exist: /nowhere/weights\.h5"),
+        ("pusher.signing_key=/nowhere/key.pem", r"What signs must be readable\. /nowhere/key\.pem"),
     ],
 )
 def test_a_missing_source_ends_with_1_before_anything_is_written(terminal, assignment, message):

@@ -3,9 +3,13 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from components.monitoring import exposition
+from components.monitoring.drift import Predictions, WatchOptions, judge
+from components.monitoring.reference import summarize
 from serving import launcher
 from tests.serving import expressions
 from tests.serving.local_server.conftest import start_server
@@ -18,7 +22,7 @@ LABELS_OF_PROMETHEUS = {"job", "instance"}
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The metrics of a server and of a page, after a photo."""
+    """The metrics of a server and of a page, after a photo, and those of a watch."""
     folder = tmp_path_factory.mktemp("scraped")
     content = (Path(__file__).parent / "web" / "colours.tflite").read_bytes()
     push(folder, content, 1)
@@ -35,10 +39,18 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     with start_server(folder / "server.log", **flags) as server:
         assert server.predict("flowers", instances=[[[[0.0] * 3] * 8] * 8])[0] == 200
         of_server = server.request("GET", METRICS).text
-    with start_page(folder / "page.log", "--models-dir", folder) as page:
+    with start_page(folder / "page.log", "--models-dir", folder, "--capture", folder / "captured") as page:
         assert page.classify(("red.jpg", RED)).status_code == 200
         of_page = page.get("/metrics").text
-    return [of_server, of_page]
+    return [of_server, of_page, watch_metrics()]
+
+
+def watch_metrics() -> str:
+    """The metrics that `watch` writes, of the least that it can have seen."""
+    nothing = Predictions(np.full((1, 2), 0.5), np.full(1, 0.5), np.ones(1, bool))
+    reference = summarize(nothing.probabilities, np.zeros(1, int), class_names=["a", "b"], num_scores=1, num_refused=0)
+    verdict = judge(nothing, reference, WatchOptions())
+    return exposition.to_text(verdict, model_name="flowers", version="1", time_s=0).decode()
 
 
 def test_what_alerts_and_dashboard_name_is_exported(pages: list[str]) -> None:

@@ -151,3 +151,13 @@ def test_a_url_is_refused_with_the_command_that_brings_it_here(capsys):
         command_line.main(["--models-dir", "s3://bucket/models"])
     message = "A server here reads a folder of this machine. Received: s3://bucket/models. Bring the newest model"
     assert message in capsys.readouterr().err
+
+
+def test_docker_does_not_verify_and_says_so(terminal):
+    terminal.push()
+    terminal.add_docker(runs=True)
+    done = terminal("--", "--verify_key=signing.pub")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "TensorFlow Serving does not verify signatures" in done.stderr
+    assert "python -m pipelines verify --verify-key FILE" in done.stderr
+    assert "--verify_key=signing.pub" in terminal("--engine", "local", "--", "--verify_key=signing.pub").stdout

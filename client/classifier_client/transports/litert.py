@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -16,7 +16,10 @@ from PIL import Image
 from ..errors import ModelFileError
 from . import Answer, Closable
 from .answers import LIMITS, MAX_SIZE_PX, are_limits, are_probabilities
-from .litert_metadata import read_metadata
+from .litert_metadata import SPEC, read_metadata
+
+if TYPE_CHECKING:
+    from ..signing import VerifyKey
 
 # What the interpreter raises for a model that it cannot run: it has no errors of its own.
 _UNFIT = (ValueError, RuntimeError, TypeError, LookupError, OverflowError, MemoryError)
@@ -38,19 +41,31 @@ class LiteRTTransport(Closable):
     Args:
         file: a `.tflite` file with metadata: labels, and for a float model the normalization of its input.
         num_threads: how many one image may take; `None` is as many as there are cores.
+        verify_key: what the file's folder must be signed with, from `signing.read_verify_key`; `None` trusts the file.
+            The folder must have all the files that were signed and no other; of their contents those count that are
+            used, the file's own and that of `model_spec.json`.
 
     Raises:
         ModelFileError: there is no such file, it has no metadata, or is no image classifier.
+        SignatureError: it is not as it was signed; this is a `ModelFileError` too.
     """
 
-    def __init__(self, file: str | os.PathLike[str], *, num_threads: int | None = None) -> None:
+    def __init__(
+        self,
+        file: str | os.PathLike[str],
+        *,
+        num_threads: int | None = None,
+        verify_key: "VerifyKey | None" = None,
+    ) -> None:
         path = Path(file)
-        self._metadata = read_metadata(path)
+        signed = _read_signed(path, verify_key) if verify_key else None
+        self._metadata = read_metadata(path, signed)
         self._mean = np.array(self._metadata.mean, np.float32)
         self._std = np.array(self._metadata.std, np.float32)
         self._path = path
         try:
-            self._interpreter = Interpreter(model_path=str(path), num_threads=num_threads or _count_cores())
+            model = {"model_content": signed[path.name]} if signed else {"model_path": str(path)}
+            self._interpreter = Interpreter(**model, num_threads=num_threads or _count_cores())
             self._interpreter.allocate_tensors()
             tensors = self._interpreter.get_input_details(), self._interpreter.get_output_details()
             # What a model says of its limits is no output: others would not read the file.
@@ -125,6 +140,14 @@ class LiteRTTransport(Closable):
         return ModelFileError(
             f"{self._path} must be a LiteRT model that runs here. LiteRT says: {reason} Export the model again."
         )
+
+
+def _read_signed(path: Path, verify_key: "VerifyKey") -> dict[str, bytes]:
+    """Return the contents of a file and the spec beside it, by their names, as they were signed."""
+    from ..signing import SignedFolder
+
+    folder = SignedFolder(path.parent, verify_key)
+    return {name: folder.read(name) for name in (path.name, SPEC) if name == path.name or name in folder}
 
 
 def _count_cores() -> int:

@@ -6,6 +6,7 @@ The schemas: tensorflow/lite/schema/schema.fbs and tflite_support/metadata/metad
 """
 
 import hashlib
+import io
 import json
 import lzma
 import mmap
@@ -13,8 +14,8 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,27 +60,36 @@ class Metadata:
     model_version: str
 
 
-def read_metadata(path: Path) -> Metadata:
+def read_metadata(path: Path, signed: Mapping[str, bytes] | None = None) -> Metadata:
     """Read a file's metadata.
+
+    Args:
+        path: of the file.
+        signed: contents that a signature vouches for, by name: the file's, and the spec's where it has one beside it.
+            They are read instead of the files.
 
     Raises:
         ModelFileError: there is no such file, it is no LiteRT model, has no metadata or no labels, or `model_spec.json`
             names other classes, or another content of the file beside it.
     """
     try:
-        with _open(path) as content:
+        with _open(path) if signed is None else nullcontext(signed[path.name]) as content:
             if content[4:8] != _MAGIC:
                 raise _error(path, f"a file that begins with {bytes(content[:8])!r}")
-            beside = _read_spec(path)
-            # A damaged model may end the whole process, where nothing vouches for it.
-            _check_content(path, content, beside)
+            if signed is None:
+                beside = _read_spec(path)
+                # A damaged model may end the whole process, where nothing vouches for it.
+                _check_content(path, content, beside)
+            else:
+                beside = _to_spec(signed[SPEC]) if SPEC in signed else {}
             metadata = _find_metadata(content)
             if metadata is None:
                 raise _error(path, "a model without metadata")
             mean, std = _read_normalization(metadata)
             version = metadata.text(2)
-            labels = _read_packed(path, _find_labels(metadata)).decode()
-            spec = beside or _to_spec(_read_packed(path, SPEC) or b"{}")
+            archive = path if signed is None else io.BytesIO(content)
+            labels = _read_packed(archive, _find_labels(metadata)).decode()
+            spec = beside or _to_spec(_read_packed(archive, SPEC) or b"{}")
     except OSError as exc:
         raise ModelFileError(f"{path} cannot be read ({exc.strerror or exc}). Check the path.") from exc
     except _DAMAGED as exc:
@@ -200,11 +210,11 @@ def _find_labels(metadata: _Table) -> str:
     return ""
 
 
-def _read_packed(path: Path, name: str) -> bytes:
+def _read_packed(model: Path | io.BytesIO, name: str) -> bytes:
     """Return a file that is packed with the model; empty where there is none."""
-    if not zipfile.is_zipfile(path):
+    if not zipfile.is_zipfile(model):
         return b""
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(model) as archive:
         if name not in archive.namelist():
             return b""
         with archive.open(name) as file:

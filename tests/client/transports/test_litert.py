@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.classifier_client import Client, LiteRTTransport, ModelFileError
+from client.classifier_client import Client, LiteRTTransport, ModelFileError, SignatureError
+from client.classifier_client.signing import read_verify_key
 from export import metadata
+from export.signing import read_signer
 from tests.client import litert_files
 from tests.client.litert_files import CLASS_NAMES, with_metadata
+from tests.signing_keys import write_key
 
 SHAPE = (16, 16, 3)
 COLOURS = {"red": "red", "green": "lime", "blue": "blue"}
@@ -161,3 +164,22 @@ def test_closed_file_is_an_error_of_ours_and_closes_again(save: Any, float_model
     for use in (transport.image_size_px, lambda: transport.predict([Image.new("RGB", (16, 16))])):
         with pytest.raises(ValueError, match=r"LiteRTTransport must be open to classify\. This one is closed"):
             use()
+
+
+def test_signed_file_is_run_as_it_was_signed_whatever_becomes_of_it(
+    save: Any, float_model: bytes, uint8_model: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    pair = write_key(tmp_path_factory.mktemp("key"))
+    path, other = save(with_metadata(float_model, spec={"model_version": "7"})), save(b"other", "other.tflite")
+    read_signer(pair.private).sign(path.parent, "tflite/7")
+    image = Image.new("RGB", (40, 30), (150, 100, 125))
+    [expected] = classify(path, image)
+    with Client(LiteRTTransport(path, verify_key=read_verify_key(pair.public))) as client:
+        path.write_bytes(bytes(path.stat().st_size))
+        [prediction] = client.classify(image)
+    assert (prediction.model_version, prediction.probabilities) == ("7", expected.probabilities)
+    with pytest.raises(SignatureError, match=r"another 'colours\.tflite'"):
+        LiteRTTransport(path, verify_key=read_verify_key(pair.public))
+    path.with_name("added").touch()
+    with pytest.raises(SignatureError, match="holds 'added'"):
+        LiteRTTransport(other, verify_key=read_verify_key(pair.public))

@@ -28,6 +28,7 @@ from components.artifacts.statistics import Statistics
 from components.artifacts.suspects import Outlier, Suspect
 from components.artifacts.training import History, Training
 from components.artifacts.validation import Schema, Validation
+from components.artifacts.watch_reference import WatchReference
 from components.storage.files import read_json, read_jsonl
 from components.storage.models import LINEAGE
 from export.parity import FormParity
@@ -42,6 +43,8 @@ FORMATS: dict[str, Any] = {
     "learning_curve/learning_curve.json": LearningCurve,
     "trainer/training.json": Training,
     "trainer/history.json": dict[str, History],
+    "limits/watch_reference.json": WatchReference,
+    "export/assets.extra/watch_reference.json": WatchReference,
     "baseline/baseline.json": Baseline,
     "evaluator/metrics.json": Metrics,
     "evaluator/predictions.jsonl": list[Prediction],

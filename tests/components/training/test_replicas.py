@@ -152,7 +152,7 @@ def test_two_workers_reach_the_loss_of_one_process(
     assert summaries[0] == summaries[1], "every worker ends with the same"
     assert_same_training(out_dir, alone, 1e-5)
     assert sorted(p.name for p in out_dir.iterdir()) == sorted(p.name for p in alone.iterdir())
-    for phase in ("head_0", "fine_tune"):
+    for phase in ("head", "fine_tune"):
         assert len(list((out_dir / "logs" / phase / "train").iterdir())) == 1, "one worker writes"
 
 

@@ -16,7 +16,8 @@ EXPECTED = {
     ":tensorflow:serving:runtime_latency": ("histogram", {"model_name", "API", "runtime"}),
     ":tensorflow:serving:request_example_counts": ("histogram", {"model"}),
     ":tensorflow:serving:request_example_count": ("counter", {"model"}),  # the parser takes its `_total` off
-    ":tensorflow:serving:request_log_count": ("counter", set()),
+    ":tensorflow:serving:request_log_count": ("counter", {"model_name", "status_code"}),
+    ":tensorflow:serving:request_log_is_capturing": ("gauge", {"model_name"}),  # not of TensorFlow Serving
     ":tensorflow:serving:batching_session:queuing_latency": ("histogram", {"thread_pool_name"}),
     ":tensorflow:serving:batching_session:wrapped_run_count": ("counter", set()),
     ":tensorflow:serving:batching_session:processed_batch_size": ("histogram", set()),
@@ -42,6 +43,8 @@ def use(metrics: Metrics) -> None:
     metrics.count_request("m", Code.OK, "Predict", "GRPC", 0.0015)
     metrics.runtime_latency.labels("m", "Predict", "TF1").observe(1000)
     metrics.count_examples("m", 3)
+    metrics.count_logged("m", True)
+    metrics.request_log_is_capturing.labels("m").set(1)
     metrics.warmup_records_read.labels("/models/m/1").inc(2)
     metrics.count_batch(BatchRecord("pool", [2, 3], [0.002, 0.001], 8))
     with metrics.timed_load(Path("/models/m/1")), metrics.timed_warmup(Path("/models/m/1")):

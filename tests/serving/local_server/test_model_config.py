@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from serving.local_server.errors import Code, StatusError
-from serving.local_server.model_config import ModelConfig, from_proto
+from serving.local_server.model_config import LoggingConfig, ModelConfig, from_proto
 
+LOGGED = 'logging_config { log_collector_config { type: "file"'
 MODEL = 'name: "m" base_path: "/models/m" model_platform: "tensorflow"'
 
 
@@ -25,6 +26,11 @@ def read(text: str) -> tuple[ModelConfig, ...]:
         ("model_version_policy { latest { num_versions: 3 } }", {"num_latest": 3}),
         ("model_version_policy { all {} }", {"num_latest": None}),
         ("model_version_policy { specific { versions: 2 versions: 5 } }", {"num_latest": None, "specific": (2, 5)}),
+        (
+            'logging_config { log_collector_config { type: "file" filename_prefix: "/log/m" } '
+            "sampling_config { sampling_rate: 0.25 } }",
+            {"logging": LoggingConfig("/log/m", 0.25)},
+        ),
         (
             'version_labels { key: "stable" value: 1 } version_labels { key: "canary" value: 2 }',
             {"labels": {"stable": 1, "canary": 2}},
@@ -73,6 +79,19 @@ def test_no_model_is_a_configuration_too(text: str) -> None:
         (
             f"{MODEL} model_version_policy {{ specific {{}} }}",
             ["'specific' needs versions", "Received: none for model m", "Add a line `versions: 1`"],
+        ),
+        (
+            f'{MODEL} {LOGGED} filename_prefix: "" }} }}',
+            ["filename_prefix must be the path of a folder", "Received: '' for model m", "Write such as"],
+        ),
+        (f'{MODEL} {LOGGED} filename_prefix: "gs://b/x" }} }}', ["filename_prefix must be", "Received: 'gs://b/x'"]),
+        (
+            f'{MODEL} {LOGGED} filename_prefix: "x" }} sampling_config {{ sampling_rate: 1.5 }} }}',
+            ["sampling_rate must be 0 to 1", "Received: 1.5 for model m", "Write 0.1"],
+        ),
+        (
+            f'{MODEL} {LOGGED} filename_prefix: "x" }} sampling_config {{ sampling_rate: 1 attributes: 2 }} }}',
+            ["chosen by sampling_rate alone", "for model m", "Leave out custom_logging_config"],
         ),
         (f"{MODEL} }} config {{ {MODEL}", ["Illegal to list model m multiple times in config list", "once"]),
     ],

@@ -226,14 +226,15 @@ def model() -> bytes:
 
 @pytest.fixture(scope="session")
 def limits_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageProcess]:
-    """A service of a model that knows its limits: greys are none of its colours.
+    """A service of a model that knows its limits (greys are none of its colours), and that keeps photos.
 
     `tests.client.litert_files.convert_with_limits((SIZE_PX, SIZE_PX, 3))` wrote it.
     """
     folder = tmp_path_factory.mktemp("limits")
     push(folder, (Path(__file__).parent / "limits.tflite").read_bytes(), 1, limits=SPEC_LIMITS)
     arguments = ("--models-dir", folder, "--runs-dir", folder / "none", "--photos-per-minute", 1_000_000)
-    with start_page(folder / "page.log", *arguments) as page:
+    capture = ("--capture", folder / "captured", "--capture-rate", 1, "--capture-images")
+    with start_page(folder / "page.log", *arguments, *capture) as page:
         yield page
 
 

@@ -225,6 +225,9 @@ def test_axe_finds_nothing_where_photos_are_strange(
 ) -> None:
     set_screen(chromium, replace(screen, is_dark=is_dark))
     chromium.get(limits_page.url)
+    kept, choice = chromium.find_element(By.CLASS_NAME, "kept"), chromium.find_element(By.CLASS_NAME, "buttons")
+    assert kept.is_displayed()
+    assert kept.location["y"] < choice.location["y"]
     send_files(chromium, "drop", strange)
     wait_for_cards(chromium, 3)
     assert find_violations(chromium) == []
