@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+
 from components.monitoring.comparison import (
     log_evidence_above,
     log_evidence_below,

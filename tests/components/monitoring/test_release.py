@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from components.monitoring.release import (
     ALPHA,
     CANNOT_TELL,
