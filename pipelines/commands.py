@@ -22,6 +22,7 @@ from pipelines.flowers import STEPS
 from pipelines.folders import Folders
 from pipelines.kubeflow import KubeflowOptions
 from pipelines.local_runner import Selection
+from pipelines.release import command as release_
 from pipelines.review import command as review
 from pipelines.runs import list_runs
 from pipelines.verify import verify
@@ -194,6 +195,16 @@ def roll_back(options: argparse.Namespace, folders: Folders) -> int:
     withdrawn, newest = open_models(folders.models).rollback(options.model_name)
     print(f"Withdrew version {withdrawn} of {options.model_name}; version {newest} is the newest now.")
     return 0
+
+
+def release_model(options: argparse.Namespace, folders: Folders) -> int:
+    """Release a version beside the one that serves, or do what a person asks of a release."""
+    try:
+        text, status = release_.release(options, folders)
+    except ValueError as exc:
+        raise WrongCommandError(str(exc)) from exc
+    print(text)
+    return status
 
 
 def verify_version(options: argparse.Namespace, folders: Folders) -> int:
