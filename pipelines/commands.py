@@ -156,10 +156,14 @@ def print_lineage(options: argparse.Namespace, folders: Folders) -> int:
     origin = show.read_lineage(open_models(folders.models), options.model_name, options.version)
     if options.decisions:
         print(show.as_lines(show.read_model_decisions(origin, folders.store)))
-    elif options.json:
-        print(json.dumps({"model_name": options.model_name, **origin}, indent=2))
+        return 0
+    releases = release_.read_releases_of(origin["version"], options.model_name, folders)
+    if options.json:
+        print(json.dumps({"model_name": options.model_name, **origin, "releases": releases}, indent=2))
     else:
         print(show.as_tree(options.model_name, origin))
+        if releases:
+            print(f"releases:\n{release_.describe(releases)}")
     return 0
 
 

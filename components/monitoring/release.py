@@ -13,13 +13,14 @@ from bisect import insort
 from collections import Counter
 from dataclasses import dataclass, field
 
-from components.monitoring.comparison import (
+from components.monitoring.betting import (
     Counts,
     log_evidence_above,
     log_evidence_below,
     log_evidence_of_share,
     upper_limit,
 )
+from components.monitoring.observation import Observation, Reply
 from components.options import check_above, check_at_least
 
 ALPHA = {
@@ -69,46 +70,6 @@ class ReleaseOptions:
         for name in rates if self.share is None else [*rates, "share"]:
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must be above 0 and below 1. Received: {getattr(self, name)}")
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What a version returned for a photo.
-
-    Attributes:
-        label: of the highest probability; `None` where it failed.
-        probability: of that label.
-        is_known: `False` where the photo is refused; `None` of a model that knows no limits.
-        latency_ms: of its request; `None` where another photo of the request has it.
-        failed: it returned an error for a request that the other one could respond to.
-    """
-
-    label: str | None = None
-    probability: float | None = None
-    is_known: bool | None = None
-    latency_ms: float | None = None
-    failed: bool = False
-
-    def is_right(self, truth: str | None) -> bool:
-        """Return whether it is the true label; what is none of the classes, `None`, must be refused."""
-        return not self.failed and (self.is_known is False if truth is None else self.label == truth)
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What the versions returned for a photo: both in pairs, one of them in split, `None` is the other.
-
-    Attributes:
-        photo: identifies it; a photo that was seen before tells nothing new of labels.
-        stable: the reply of the version that serves.
-        canary: the reply of the version to be released.
-        estimated_drop: how much worse the canary's label is by the probabilities of both; `None` where not known.
-    """
-
-    photo: str
-    stable: Reply | None
-    canary: Reply | None
-    estimated_drop: float | None = None
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="models.config, which the server polls")
     parser.add_argument("--server", metavar="HOST:PORT", help="REST address of the server that polls it")
     parser.add_argument("--proxy", default="127.0.0.1:8512", metavar="HOST:PORT", help="its control port")
-    parser.add_argument("--input", type=Path, metavar="FOLDER", help="photos, for offline")
+    parser.add_argument("--input", type=Path, metavar="FOLDER", help="for offline: photos, or captured traffic")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="labels.jsonl: decisions of people on the photos")
     parser.add_argument("--share", type=float, default=0.1, help="of the photos, in split (default: %(default)s)")
     for name in ("min_requests", "max_requests", "max_accuracy_drop", "max_disagreement", "max_refusal_increase"):
@@ -67,7 +67,7 @@ def release(options: argparse.Namespace, folders: Folders) -> tuple[str, int]:
         raise ValueError(f"release reads models of this machine. Received: {folders.models}. Give a folder.")
     folder = records.releases_dir(Path(folders.models), options.model_name)
     if options.status:
-        return _describe(records.read_releases(folder)), 0
+        return describe(records.read_releases(folder)), 0
     if bool(options.config) != bool(options.server):
         raise ValueError("--config and --server belong together: the file, and the server that polls it. Give both.")
     try:
@@ -119,8 +119,8 @@ def _compare(options: argparse.Namespace, folders: Folders, held: Session) -> No
         models = Path(folders.models) / record["model_name"]
         if not options.input:
             raise ValueError("--mode offline needs the photos. Give their folder: --input FOLDER")
-        # A release that was killed has seen some already.
-        photos = offline.compare(options.input, models / str(record["stable"]), models / str(record["canary"]))
+        versions = (models / str(record[name]) for name in ("stable", "canary"))  # type: ignore[literal-required]
+        photos = offline.compare(options.input, *versions, known=held.photos)
         if all(held.judge([seen]) for seen in photos):
             held.decide("cannot tell", who=session.TESTS, reason=f"all photos are seen; {held.release.describe()}")
     else:
@@ -168,7 +168,16 @@ def _begin(options: argparse.Namespace, folders: Folders, folder: Path, number: 
     return record
 
 
-def _describe(past: list[ReleaseRecord]) -> str:
+def read_releases_of(version: int, model_name: str, folders: Folders) -> list[ReleaseRecord]:
+    """Read the releases of a version; of models in a bucket there are none."""
+    if is_url(folders.models):
+        return []
+    past = records.read_releases(records.releases_dir(Path(folders.models), model_name))
+    return [record for record in past if record["canary"] == version]
+
+
+def describe(past: list[ReleaseRecord]) -> str:
+    """List releases, a line each, and the evidence of the newest."""
     if not past:
         return "No release yet."
     lines = [

@@ -16,7 +16,8 @@ from components.artifacts import release as records
 from components.artifacts.labels import LABEL, NONE, find_current, read_decisions
 from components.artifacts.release import ReleaseRecord
 from components.errors import ReleaseError
-from components.monitoring.release import CANNOT_TELL, PROMOTE, ROLL_BACK, Observation, Release, ReleaseOptions, Reply
+from components.monitoring.observation import Observation, Reply
+from components.monitoring.release import CANNOT_TELL, PROMOTE, ROLL_BACK, Release, ReleaseOptions
 from pipelines.release import models_config
 from pipelines.release.servers import ModelServer, Proxy
 
@@ -62,6 +63,11 @@ class Session:
         self.release = Release(ReleaseOptions(**record["options"]))  # type: ignore[arg-type]
         for line in records.read_evidence(folder, record["number"]):
             self._take(line)
+
+    @property
+    def photos(self) -> set[str]:
+        """The SHA-256 of all photos that were seen."""
+        return self._labelled | self._unlabelled
 
     def install(self) -> None:
         """Load both versions and give them their labels; a canary that cannot be loaded is rolled back.

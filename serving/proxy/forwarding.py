@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from serving.proxy.answers import Answer, digest_all, estimate_drop
 from serving.proxy.plan import SPLIT, Board, Plan
+from serving.proxy.predictions import Prediction, digest_all, estimate_drop
 
 _MAX_SHADOWS = 64
 _NUM_CAREFUL = 40
@@ -27,13 +27,13 @@ class Result:
         response: as the protocol has it.
         is_ok: it is no error.
         is_fault: it is an error of the server, not of the request.
-        read: reads the answers in it.
+        read: reads the predictions in it.
     """
 
     response: Any
     is_ok: bool
     is_fault: bool
-    read: Callable[[], list[Answer]]
+    read: Callable[[], list[Prediction]]
 
 
 @dataclass(frozen=True)
@@ -155,16 +155,16 @@ async def _time(call: Awaitable[Result], timeout_s: float | None = None) -> _Tim
     return _Timed(result, (time.perf_counter() - start_s) * 1000)
 
 
-def _read(timed: _Timed | None, num_photos: int) -> list[Answer | None]:
-    answers = timed.result.read() if timed and timed.is_ok else []
-    return [*answers] if len(answers) == num_photos else [None] * num_photos
+def _read(timed: _Timed | None, num_photos: int) -> list[Prediction | None]:
+    predictions = timed.result.read() if timed and timed.is_ok else []
+    return [*predictions] if len(predictions) == num_photos else [None] * num_photos
 
 
-def _describe(timed: _Timed, answer: Answer | None, *, is_timed: bool) -> dict[str, Any]:
+def _describe(timed: _Timed, prediction: Prediction | None, *, is_timed: bool) -> dict[str, Any]:
     return {
-        "label": answer and answer.label,
-        "probability": answer and answer.probabilities[answer.label],
-        "is_known": answer and answer.is_known,
+        "label": prediction and prediction.label,
+        "probability": prediction and prediction.probabilities[prediction.label],
+        "is_known": prediction and prediction.is_known,
         "latency_ms": round(timed.latency_ms, 3) if is_timed else None,
-        "failed": answer is None,
+        "failed": prediction is None,
     }

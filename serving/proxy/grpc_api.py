@@ -10,8 +10,8 @@ from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from client.classifier_client.transports import prediction_pb2 as pb
-from serving.proxy.answers import Answer, to_answers
 from serving.proxy.forwarding import Forwarder, Result
+from serving.proxy.predictions import Prediction, to_predictions
 from serving.proxy.rest_api import UNKNOWN_LABEL
 
 _SERVICE = "/tensorflow.serving.PredictionService/"
@@ -98,7 +98,7 @@ class GrpcProxy:
             response = await send(body, timeout=timeout_s)
         except grpc.aio.AioRpcError as exc:
             return Result(exc, False, exc.code() in _FAULTS, list)
-        return Result(response, True, False, partial(_read_answers, response))
+        return Result(response, True, False, partial(_read_predictions, response))
 
 
 class _Everything(grpc.GenericRpcHandler):
@@ -147,14 +147,14 @@ def _read_photos(request: Any) -> list[str]:
     return [hashlib.sha256(content[k * size : (k + 1) * size]).hexdigest() for k in range(num_photos)]
 
 
-def _read_answers(response: bytes) -> list[Answer]:
+def _read_predictions(response: bytes) -> list[Prediction]:
     try:
         outputs = pb.PredictResponse.FromString(response).outputs
         num_photos = outputs["classes"].tensor_shape.dim[0].size
         names = _rows([name.decode() for name in outputs["classes"].string_val], num_photos)
         known = list(outputs["is_known"].bool_val) if "is_known" in outputs else None
         values = {"classes": names, "probabilities": _rows(outputs["probabilities"].float_val, num_photos)}
-        return to_answers(values | {"is_known": known})
+        return to_predictions(values | {"is_known": known})
     except (DecodeError, LookupError, ValueError):
         return []
 

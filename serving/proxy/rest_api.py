@@ -15,8 +15,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serving.proxy.answers import read_rest_answers, read_rest_photos
 from serving.proxy.forwarding import Forwarder, Result
+from serving.proxy.predictions import read_rest_photos, read_rest_predictions
 
 log = logging.getLogger(__name__)
 
@@ -107,4 +107,6 @@ class RestProxy:
             return Result(Response(json.dumps(error), 503, media_type="application/json"), False, True, list)
         kept = {name: value for name, value in received.headers.items() if name.lower() not in _DROPPED}
         content, status = received.content, received.status_code
-        return Result(Response(content, status, kept), received.ok, status >= 500, partial(read_rest_answers, content))
+        return Result(
+            Response(content, status, kept), received.ok, status >= 500, partial(read_rest_predictions, content)
+        )

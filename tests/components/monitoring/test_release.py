@@ -6,16 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from components.monitoring.observation import Observation, Reply
 from components.monitoring.release import (
     ALPHA,
     CANNOT_TELL,
     CONTINUE,
     PROMOTE,
     ROLL_BACK,
-    Observation,
     Release,
     ReleaseOptions,
-    Reply,
 )
 
 BASE = 0.93

@@ -182,7 +182,7 @@ class Responses:
 
 @contextmanager
 def requests_all_along(server: Server, model: str, *, num_clients: int) -> Iterator[Responses]:
-    """Let clients send requests while the block lasts; `versions` grows meanwhile, the rest is complete when it has ended."""
+    """Let clients send requests while the block lasts; `versions` grows meanwhile, the rest comes at its end."""
     image = encode(48, 40)
     done = threading.Event()
     total = Responses()

@@ -10,7 +10,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Answer:
+class Prediction:
     """Probabilities of labels, and whether the photo is known; `None` of a model that knows no limits."""
 
     probabilities: Mapping[str, float]
@@ -22,13 +22,13 @@ class Answer:
         return max(self.probabilities, key=self.probabilities.__getitem__)
 
 
-def estimate_drop(stable: Answer, canary: Answer) -> float:
+def estimate_drop(stable: Prediction, canary: Prediction) -> float:
     """Return how much worse the canary's label is, by the mean of what both models' probabilities say.
 
     Where the labels are the same it is 0; with the models exchanged it has the other sign. It is as good as the
     probabilities are calibrated.
 
-    >>> round(estimate_drop(Answer({"daisy": 0.9, "rose": 0.1}), Answer({"daisy": 0.4, "rose": 0.6})), 2)
+    >>> round(estimate_drop(Prediction({"daisy": 0.9, "rose": 0.1}), Prediction({"daisy": 0.4, "rose": 0.6})), 2)
     0.3
     """
     before, after = stable.label, canary.label
@@ -36,13 +36,13 @@ def estimate_drop(stable: Answer, canary: Answer) -> float:
     return sum(model.get(before, 0.0) - model.get(after, 0.0) for model in models) / 2
 
 
-def to_answers(outputs: Any) -> list[Answer]:
-    """Return the answers in a model's outputs; none where they are not a classifier's."""
+def to_predictions(outputs: Any) -> list[Prediction]:
+    """Return the predictions in a model's outputs; none where they are not a classifier's."""
     try:
         rows = zip(outputs["classes"], outputs["probabilities"], strict=True)
         known = outputs.get("is_known") or [None] * len(outputs["classes"])
         return [
-            Answer({str(name): float(value) for name, value in zip(*row, strict=True)}, is_known)
+            Prediction({str(name): float(value) for name, value in zip(*row, strict=True)}, is_known)
             for row, is_known in zip(rows, known, strict=True)
             if row[0]
         ]
@@ -50,7 +50,7 @@ def to_answers(outputs: Any) -> list[Answer]:
         return []
 
 
-def read_rest_answers(content: bytes) -> list[Answer]:
+def read_rest_predictions(content: bytes) -> list[Prediction]:
     """Read a REST response, in rows or columns."""
     try:
         document = json.loads(content)
@@ -59,8 +59,8 @@ def read_rest_answers(content: bytes) -> list[Answer]:
     if not isinstance(document, dict):
         return []
     if isinstance(rows := document.get("predictions"), list) and all(isinstance(row, dict) for row in rows):
-        return to_answers({name: [row.get(name) for row in rows] for name in (rows[0] if rows else ())})
-    return to_answers(document.get("outputs"))
+        return to_predictions({name: [row.get(name) for row in rows] for name in (rows[0] if rows else ())})
+    return to_predictions(document.get("outputs"))
 
 
 def read_rest_photos(body: bytes) -> list[str]:

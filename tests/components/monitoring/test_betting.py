@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from components.monitoring.comparison import (
+from components.monitoring.betting import (
     log_evidence_above,
     log_evidence_below,
     log_evidence_of_share,

@@ -49,9 +49,9 @@ def log_evidence_above(counts: Counts, bound: float, *, low: float, fractions: t
     return best + math.log(float(np.exp(capitals - best).mean()))
 
 
-def log_evidence_below(counts: Counts, bound: float, *, high: float) -> float:
+def log_evidence_below(counts: Counts, bound: float, *, high: float, fractions: tuple[float, ...] = FRACTIONS) -> float:
     """Return the logarithm of the evidence that a mean is below a bound; `high` is the highest possible value."""
-    return log_evidence_above({-value: num for value, num in counts.items()}, -bound, low=-high)
+    return log_evidence_above({-value: num for value, num in counts.items()}, -bound, low=-high, fractions=fractions)
 
 
 def log_evidence_of_share(num_yes: int, num_no: int, share: float) -> float:
@@ -67,7 +67,9 @@ def log_evidence_of_share(num_yes: int, num_no: int, share: float) -> float:
     return log_evidence_above({1.0: num_yes, 0.0: num_no}, share, low=0.0, fractions=SIGN_FRACTIONS)
 
 
-def upper_limit(counts: Counts, alpha: float, *, low: float, high: float) -> float:
+def upper_limit(
+    counts: Counts, alpha: float, *, low: float, high: float, fractions: tuple[float, ...] = FRACTIONS
+) -> float:
     """Return the upper end of a mean's confidence sequence: with probability 1 - alpha it is never below the mean.
 
     >>> round(upper_limit({0.0: 200}, 0.05, low=-1.0, high=1.0), 3)
@@ -78,7 +80,7 @@ def upper_limit(counts: Counts, alpha: float, *, low: float, high: float) -> flo
     below, above = low, high
     for _ in range(_NUM_HALVINGS):
         middle = (below + above) / 2
-        if log_evidence_below(counts, middle, high=high) >= -math.log(alpha):
+        if log_evidence_below(counts, middle, high=high, fractions=fractions) >= -math.log(alpha):
             above = middle
         else:
             below = middle
