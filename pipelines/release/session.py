@@ -91,7 +91,7 @@ class Session:
 
     def watch(self, proxy: Proxy, plan: dict[str, Any]) -> None:
         """Judge what the proxy sees, until there is a decision."""
-        last, num_skipped, report_s = 0, 0, time.monotonic() + _REPORT_S
+        last, num_skipped, reported, report_s = 0, 0, "", time.monotonic() + _REPORT_S
         if self.record["status"] == records.RUNNING:
             proxy.begin(plan)
         while self.record["status"] == records.RUNNING:
@@ -108,9 +108,9 @@ class Session:
                 num_skipped = document["num_skipped"]
             last = seen[-1]["number"] if seen else last
             self.judge(seen)
-            if time.monotonic() > report_s:
-                log.info("%s", self.release.describe())
-                report_s = time.monotonic() + _REPORT_S
+            if time.monotonic() > report_s and (described := self.release.describe()) != reported:
+                log.info("%s", described)
+                reported, report_s = described, time.monotonic() + _REPORT_S
             if not seen:
                 time.sleep(_POLL_S)
 
