@@ -372,7 +372,12 @@ def copy_some_and_die(source: Path, target: Path, **options: Any) -> None:
 @on_disk
 @pytest.mark.parametrize(
     ("owner", "name", "replacement"),
-    [(shutil, "copytree", copy_some_and_die), (publication, "write_json", die), (os, "fsync", die), (Path, "rename", die)],
+    [
+        (shutil, "copytree", copy_some_and_die),
+        (publication, "write_json", die),
+        (os, "fsync", die),
+        (Path, "rename", die),
+    ],
     ids=["copytree", "write_json", "fsync", "rename"],
 )
 def test_a_killed_push_leaves_no_version_and_the_next_one_cleans_up(candidates, owner, name, replacement):
