@@ -7,9 +7,9 @@ from pathlib import Path
 
 NAMES = (
     *("augmentation", "training", "selection", "serving", "load", "json", "on_device", "web", "bulk_inference"),
-    *("growth", "watch", "capture"),
+    *("growth", "watch", "capture", "kernels"),
 )
-_SERVED = {"serving", "load", "on_device", "web", "bulk_inference", "watch", "capture"}
+_SERVED = {"serving", "load", "on_device", "web", "bulk_inference", "watch", "capture", "kernels"}
 
 
 def main() -> None:
@@ -52,6 +52,7 @@ def main() -> None:
         capture,
         growth,
         json,
+        kernels,
         load,
         machine,
         on_device,
@@ -90,6 +91,8 @@ def main() -> None:
         json.measure()
     if "capture" in names:
         capture.measure(options.data, model_dir, file)
+    if "kernels" in names:
+        kernels.measure(file)
 
 
 def _newest(base_path: Path) -> Path:
