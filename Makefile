@@ -56,6 +56,7 @@ notebooks: $(VENV)/.installed-dev
 	  $(VENV)/bin/jupyter execute --inplace $(sort $(wildcard notebooks/*.ipynb))
 
 web: $(VENV)/.installed
+	@$(RUN) -m client.browser.runtime || echo 'make web: nobody can look at photos on their own device'
 	@$(RUN) -m serving.web --model-name '$(MODEL)' $(WEB)
 
 review: $(VENV)/.installed

@@ -37,7 +37,7 @@ _FILES = {
 }
 # A browser finds modules by their URLs alone.
 _BARE_IMPORT, _IMPORT = b'"@litertjs/wasm-utils"', b'"./litert_wasm_utils.js"'
-_TIMEOUT_S = 30
+_TIMEOUTS_S = (5, 30)  # To connect, and for each piece.
 _MAX_PACKAGE_BYTES = 100_000_000
 _ALGORITHM = "sha512"
 
@@ -150,7 +150,7 @@ def _read_files(package: Package, content: bytes) -> Iterator[tuple[str, bytes]]
 def _fetch(package: Package) -> bytes:
     content = bytearray()
     try:
-        with requests.get(package.url, stream=True, timeout=_TIMEOUT_S) as response:
+        with requests.get(package.url, stream=True, timeout=_TIMEOUTS_S) as response:
             response.raise_for_status()
             for chunk in response.iter_content(1 << 20):
                 content += chunk
@@ -189,7 +189,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         download(options.folder)
-        read_runtime(options.folder)
     except (RuntimeMissingError, OSError) as exc:
         log.error("error: %s", exc)
         return 1
