@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from client.browser.runtime import COMPATIBLE, RELAXED_SIMD
+from client.classifier_client import ModelFileError
 from client.classifier_client.transports.litert_metadata import Metadata
 
 STATIC_DIR = Path(__file__).parent / "static"
@@ -66,8 +67,14 @@ def describe_model(
         threshold: a less probable prediction is not sure, 0–1.
         model: the LiteRT file.
         runtime: the runtime's files, by name.
+
+    Raises:
+        ModelFileError: its limits are not all there.
     """
     limits = spec.get("limits")
+    missing = [key for key in _LIMITS if limits and key not in limits]
+    if missing:
+        raise ModelFileError(f"A model's limits must have {', '.join(_LIMITS)}. Missing: {missing}. Export it again.")
     document = {
         "name": name,
         "version": metadata.model_version,

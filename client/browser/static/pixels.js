@@ -11,7 +11,7 @@ export class PhotoError extends Error {}
 /** Decode and resize an encoded image (a Blob) to uint8 [sizePx, sizePx, 3], RGB. */
 export async function toPixels(blob, sizePx) {
   if (!blob.size) throw new PhotoError("This file is empty. Choose the photo again.");
-  const head = new TextDecoder("latin1").decode(await readHead(blob));
+  const head = String.fromCharCode(...new Uint8Array(await readHead(blob)));
   const options = { imageOrientation: "from-image", colorSpaceConversion: "none" };
   const image = await createImageBitmap(blob, options).catch(() => { throw new PhotoError(explain(head)); });
   try {

@@ -31,10 +31,10 @@ export async function load(onProgress) {
     self.Module = { wasmBinary: wasm.bytes, printErr: log };
     await loadLiteRt(new URL(runtime.script, BASE).href);
   }
-  const isKept = model.isKept && (wasm?.isKept ?? current.isKept) && (await keepFiles([...spec.scripts, runtime.script], BASE));
-  const compiled = await compile(model.bytes, spec);
+  const [compiled, areKept] = await Promise.all([
+    compile(model.bytes, spec), keepFiles([...spec.scripts, runtime.script], BASE)]);
   current?.compiled.delete();
-  current = { spec, compiled, isKept };
+  current = { spec, compiled, isKept: areKept && model.isKept && (wasm?.isKept ?? current.isKept) };
   return describe();
 }
 
