@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from selenium.webdriver.remote.webdriver import WebDriver
 
 from benchmarks import photos
-from client.browser.runtime import download
+from client.browser.runtime import RuntimeMissingError, download
 from client.classifier_client import Client, ImageError, LiteRTTransport, Prediction, preprocessing
 from export.web_app import write_web_app
-from serving.web.screenshots import open_browser
+from serving.web.screenshots import find_browser, open_browser
 
 SCRIPT_S = 300
 MAX_LEVELS = 2
@@ -140,7 +140,14 @@ def measure(data: str, file: Path, *, elsewhere: Path | None = None) -> None:
         file: a LiteRT file.
         elsewhere: further photos, a folder `<class>/*.jpg`.
     """
-    download()
+    if find_browser() is None:
+        print("browser: left out, needs Chromium and chromedriver (Debian: chromium chromium-driver)")
+        return
+    try:
+        download()
+    except RuntimeMissingError as exc:
+        print(f"browser: left out. {exc}")
+        return
     with photos.folder(data) as folder:
         paths = {"test": sorted(folder.glob("test/*/*.jpg"))}
         if elsewhere:

@@ -123,6 +123,8 @@ def test_after_the_first_visit_it_works_without_a_network_and_a_newer_version_ta
     with start_page(tmp_path / "page.log", *arguments) as page:
         browser.get(page.url)
         choose(browser)
+        found = browser.execute_cdp_cmd("Page.getInstallabilityErrors", {})  # type: ignore[attr-defined]
+        assert found == {"installabilityErrors": []}
         if AXE.is_file():
             assert find_violations(browser) == []
     browser.get(page.url)
