@@ -121,14 +121,24 @@ def show(browser: WebDriver, folder: Path, name: str) -> str:
 
 @needs_runtime
 @needs_browser
-def test_a_file_that_is_not_as_described_is_refused(chromium: WebDriver, host_dir: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_not_as_described_is_refused_and_what_was_kept_stays(
+    chromium: WebDriver, host_dir: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "host"
     shutil.copytree(host_dir, folder)
-    path = folder / "some" / "where" / "flowers_int8.tflite"
-    content = path.read_bytes()
-    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with serve_folder(folder) as url, pytest.raises(RuntimeError, match="must have the checksum"):
-        load_model(chromium, f"{url}/some/where")
+    app_dir = folder / "some" / "where"
+    with serve_folder(folder) as url:
+        open_app(chromium, url)
+        push(tmp_path / "models", (MODELS / "colours.tflite").read_bytes(), 2)
+        write_web_app(app_dir, find_newest_file(tmp_path / "models"), runtime_dir=RUNTIME_DIR)
+        path = app_dir / "flowers_int8.tflite"
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(RuntimeError, match="must have the checksum"):
+            load_model(chromium, f"{url}/some/where")
+    open_app(chromium, url)
+    assert "version 1." in chromium.find_element(By.ID, "state").text
+    chromium.get_log("browser")
 
 
 @needs_runtime

@@ -31,8 +31,8 @@ async function takeNewest(request) {
     if (kept) return kept;
     throw error;
   }
-  // `storage.js` keeps these itself, once they are checked.
-  if (response.ok && !/\.(wasm|tflite)$/.test(new URL(request.url).pathname)) await keep(cache, request, response.clone());
+  // `storage.js` keeps these itself, once all are checked.
+  if (response.ok && !/\.(wasm|tflite|json)$/.test(new URL(request.url).pathname)) await keep(cache, request, response.clone());
   return response;
 }
 

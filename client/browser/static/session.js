@@ -3,29 +3,31 @@
 import { Environment, loadAndCompile, loadLiteRt, supportsFeature, Tensor } from "./litert_core.js";
 import { exposeTensor } from "./litert_file.js";
 import { toPixels } from "./pixels.js";
-import { fetchNewest, fetchOnce, keepFiles } from "./storage.js";
+import { fetchNewest, fetchOnce, forgetOthers, keep, keepFiles } from "./storage.js";
 
 const BASE = new URL(".", import.meta.url);
+const SPEC = new URL("model.json", BASE).href;
 const P_VALUE = "p_value";
 
 let current = null;
 
 /** Load the newest version, if it is not loaded yet. Returns what is known of it. */
 export async function load(onProgress) {
-  const spec = await (await fetchNewest(new URL("model.json", BASE).href)).json();
+  const text = await fetchNewest(SPEC);
+  const spec = JSON.parse(text);
   if (current?.spec.model.sha256 === spec.model.sha256) {
     current.spec = spec;
     return describe();
   }
   const runtime = spec.runtime[(await supportsFeature("relaxedSimd")) ? "relaxed_simd" : "compatible"];
-  const needed = current ? [spec.model] : [spec.model, runtime.wasm];
+  const needed = [spec.model, runtime.wasm];
   const totalBytes = needed.reduce((sum, file) => sum + file.size_bytes, 0);
   let loadedBytes = 0;
   const [model, wasm] = await Promise.all(needed.map((file) => fetchOnce(file, BASE, (numBytes) => {
     loadedBytes += numBytes;
     onProgress({ loadedBytes, totalBytes });
   })));
-  if (wasm) {
+  if (!current) {
     // WebGPU is right only on its first call on some phones (LiteRT#8065), so no device is looked for.
     Environment.create = async () => new Environment({ webGpuDevice: null });
     self.Module = { wasmBinary: wasm.bytes, printErr: log };
@@ -33,8 +35,11 @@ export async function load(onProgress) {
   }
   const [compiled, areKept] = await Promise.all([
     compile(model.bytes, spec), keepFiles([...spec.scripts, runtime.script], BASE)]);
+  // The description after all that it names, and what nothing names any more after that: what is kept is complete.
+  const isKept = areKept && model.isKept && wasm.isKept && (await keep(SPEC, text));
+  if (isKept) await forgetOthers(needed.map(({ url }) => url), BASE);
   current?.compiled.delete();
-  current = { spec, compiled, isKept: areKept && model.isKept && (wasm?.isKept ?? current.isKept) };
+  current = { spec, compiled, isKept };
   return describe();
 }
 

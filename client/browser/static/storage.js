@@ -2,17 +2,15 @@
 
 const CACHE = "on-device";
 
-/** Fetch a small file that may have changed; without a network the copy that was kept. */
+/** Fetch the text of a file that may have changed; without a network that of the copy that was kept. */
 export async function fetchNewest(url) {
-  const cache = await openCache();
   try {
     const response = await fetch(url, { cache: "no-cache" });
     if (!response.ok) throw new Error(`${url} must be there. The host says ${response.status}.`);
-    await cache?.put(url, response.clone());
-    return response;
+    return await response.text();
   } catch (error) {
-    const kept = await cache?.match(url);
-    if (kept) return kept;
+    const kept = await (await openCache())?.match(url);
+    if (kept) return kept.text();
     throw error;
   }
 }
@@ -34,7 +32,27 @@ export async function fetchOnce({ url, size_bytes: size, sha256 }, base, onBytes
   }
   const bytes = await download(address, size, onBytes);
   await check(bytes, sha256, address);
-  return { bytes, isKept: await keep(cache, address, bytes) };
+  return { bytes, isKept: await keep(address, bytes) };
+}
+
+/** Keep the content of a file; return whether that succeeded. */
+export async function keep(url, content) {
+  const cache = await openCache();
+  try {
+    await cache?.put(url, new Response(content));
+    return Boolean(cache);
+  } catch {
+    return false; // No room.
+  }
+}
+
+/** Forget models and runtimes below `base` that are no longer needed. */
+export async function forgetOthers(urls, base) {
+  const needed = urls.map((url) => new URL(url, base).href);
+  const cache = await openCache();
+  for (const { url } of (await cache?.keys()) ?? []) {
+    if (url.startsWith(base.href) && /\.(tflite|wasm)\?/.test(url) && !needed.includes(url)) await cache.delete(url);
+  }
 }
 
 /** Keep small files, or their newest content; return whether that succeeded. */
@@ -82,13 +100,3 @@ async function check(bytes, sha256, address) {
   if (found !== sha256) throw new Error(`${address} must have the checksum ${sha256}. Received: ${found}. Load the page again.`);
 }
 
-async function keep(cache, address, bytes) {
-  if (!cache) return false;
-  try {
-    await cache.delete(address, { ignoreSearch: true }); // Its former content.
-    await cache.put(address, new Response(bytes));
-    return true;
-  } catch {
-    return false; // No room.
-  }
-}
