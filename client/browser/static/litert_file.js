@@ -9,7 +9,7 @@ const TENSOR = { name: 3 };
 /**
  * Return the bytes of a file with a tensor as its last output, without signatures, which would name too few outputs.
  *
- * The bytes are changed, so hand in a copy. `null` where there is no such tensor, and then they are as they were.
+ * The bytes handed in are changed, too. `null` where there is no such tensor, and then they are as they were.
  */
 export function exposeTensor(bytes, name) {
   const file = new Flatbuffer(bytes);

@@ -69,7 +69,7 @@ const describe = () => {
 };
 
 async function compile(bytes, spec) {
-  const exposed = spec.limits && exposeTensor(bytes.slice(), P_VALUE);
+  const exposed = spec.limits && exposeTensor(bytes, P_VALUE);
   if (spec.limits && !exposed) throw new Error(`The model must have a tensor ${P_VALUE}, as its limits say. Export it again.`);
   const compiled = await loadAndCompile(exposed || bytes, { accelerator: "wasm" });
   const [input] = compiled.getInputDetails();
