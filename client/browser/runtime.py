@@ -7,17 +7,17 @@ Writes the packages as they come to a folder, `.cache/litertjs`, and reads the f
 import argparse
 import base64
 import hashlib
+import http.client
 import io
 import json
 import logging
 import sys
 import tarfile
+import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import NamedTemporaryFile
-
-import requests
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ _FILES = {
 }
 # A browser finds modules by their URLs alone.
 _BARE_IMPORT, _IMPORT = b'"@litertjs/wasm-utils"', b'"./litert_wasm_utils.js"'
-_TIMEOUTS_S = (5, 30)  # To connect, and for each piece.
+_TIMEOUT_S = 10  # To connect, and for each piece.
 _MAX_PACKAGE_BYTES = 100_000_000
 _ALGORITHM = "sha512"
 
@@ -148,22 +148,16 @@ def _read_files(package: Package, content: bytes) -> Iterator[tuple[str, bytes]]
 
 
 def _fetch(package: Package) -> bytes:
-    content = bytearray()
+    # Trusts the certificates that the system trusts, as pip does: networks may have one of their own.
     try:
-        with requests.get(package.url, stream=True, timeout=_TIMEOUTS_S) as response:
-            response.raise_for_status()
-            for chunk in response.iter_content(1 << 20):
-                content += chunk
-                if len(content) > _MAX_PACKAGE_BYTES:
-                    raise RuntimeMissingError(
-                        f"{package.url} must not be larger than {_MAX_PACKAGE_BYTES} bytes, and is."
-                    )
-    except requests.RequestException as exc:
+        with urllib.request.urlopen(package.url, timeout=_TIMEOUT_S) as response:
+            content: bytes = response.read(_MAX_PACKAGE_BYTES)
+    except (OSError, http.client.HTTPException) as exc:
         raise RuntimeMissingError(
             f"The LiteRT runtime for browsers comes from {package.url}, which cannot be had ({exc}). Try again with a "
             f"network, or copy {package.file_name} to {FOLDER} yourself."
         ) from exc
-    return bytes(content)
+    return content
 
 
 def _write(path: Path, content: bytes) -> None:
