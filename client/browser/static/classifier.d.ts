@@ -34,6 +34,8 @@ export interface ModelInfo {
   name: string;
   version: string;
   classNames: string[];
+  /** Of how many photos the right label is in the prediction set, 0–1. Null where the model does not tell. */
+  coverage: number | null;
   /** Whether all that the model needs is kept in the browser. */
   isOffline: boolean;
 }

@@ -1,6 +1,6 @@
 // Keep a page, so that it opens without a network.
 
-const CACHE = "on-device";
+import { CACHE } from "./storage.js";
 
 /** Register the service worker, and keep the page with all that it has loaded; return whether that succeeded. */
 export async function keepPage(scope) {

@@ -5,7 +5,6 @@ import { keepPage } from "./offline.js";
 import { describe, percent } from "./words.js";
 
 const find = (id) => document.getElementById(id);
-const coverage = fetch("model.json").then((response) => response.json()).then((spec) => spec.limits?.coverage, () => undefined);
 const opening = open();
 
 async function open() {
@@ -43,8 +42,9 @@ async function show(file) {
   name.textContent = file.name;
   verdict.textContent = "Looking…";
   try {
-    const result = await (await opening).classify(file);
-    const words = describe(result, await coverage);
+    const classifier = await opening;
+    const result = await classifier.classify(file);
+    const words = describe(result, classifier.info.coverage);
     card.className = words.state;
     verdict.textContent = [words.verdict, words.share].filter(Boolean).join(" ");
     note.textContent = [words.note, words.hint].filter(Boolean).join(" ");

@@ -65,7 +65,13 @@ const log = (line) => { if (!/^(INFO|WARNING): /.test(line)) console.error(line)
 
 const describe = () => {
   const { spec, isKept } = current;
-  return { name: spec.name, version: spec.version, classNames: spec.class_names, isOffline: isKept };
+  return {
+    name: spec.name,
+    version: spec.version,
+    classNames: spec.class_names,
+    coverage: spec.limits?.coverage ?? null,
+    isOffline: isKept,
+  };
 };
 
 async function compile(bytes, spec) {

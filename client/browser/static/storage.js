@@ -1,6 +1,7 @@
 // Fetch what the model needs, keep it in the browser, and take it from there when the network is gone.
 
-const CACHE = "on-device";
+/** Where all is kept; the service worker reads it, too. */
+export const CACHE = "on-device";
 
 /** Fetch the text of a file that may have changed; without a network that of the copy that was kept. */
 export async function fetchNewest(url) {
