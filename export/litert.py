@@ -20,6 +20,7 @@ left as the SavedModel has it a photo takes 9.6 ms instead of 6.9, and TensorFlo
 
 import contextlib
 import io
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ from export import metadata
 from export.embedding import add_embedding
 from export.limits import Limits, LimitsModule
 from export.litert_limits import hide_limits
+from export.litert_operators import declare_operators
 from export.spec import ModelSpec
 
 KINDS = {
@@ -70,6 +72,8 @@ def convert(
     calibration_images: NDArray[np.uint8],
     spec: ModelSpec,
     version: str = "",
+    author: str = "",
+    license: str = "",
     out_dir: Path,
 ) -> dict[str, Path]:
     """Write a file of each kind, with metadata.
@@ -84,7 +88,9 @@ def convert(
         calibration_images: `uint8 [M, size, size, 3]`, photos to train on, of all classes; a hundred are enough.
         spec: packed as `model_spec.json`; the files' names begin with its `model_name`, and its `class_names` are in
             the order of the classifier's outputs.
-        version: of the model, in the metadata.
+        version: of the model, in the metadata, as its author and its license are; each may be empty.
+        author: of the model.
+        license: of the model.
         out_dir: an existing folder.
 
     Returns:
@@ -118,8 +124,11 @@ def convert(
     for kind, content in contents.items():
         model = metadata.unpack(content)
         hide_limits(model)
+        declare_operators(model)
         description = f"Tells {', '.join(spec['class_names'])} apart; {KINDS[kind]}."
-        paths[kind].write_bytes(metadata.add(model, spec=spec, description=description, version=version))
+        paths[kind].write_bytes(
+            metadata.add(model, spec=spec, description=description, version=version, author=author, license=license)
+        )
     return paths
 
 
@@ -190,18 +199,25 @@ def _quantize(path: Path, plan: list[dict[str, Any]], ranges: dict[str, Any] | N
 def _plan_dynamic() -> list[dict[str, Any]]:
     """Quantize weights alone, as every runtime since 2.14 reads them, and fast.
 
-    That one takes the weights of a FULLY_CONNECTED for one scale each, whatever the file says. No runtime has a fast
-    DEPTHWISE_CONV_2D of int8 weights and float32 activations: its few weights stay in float32.
+    No runtime has a fast DEPTHWISE_CONV_2D of int8 weights and float32 activations: its few weights stay in float32.
     """
-    (of_all,) = recipe.dynamic_wi8_afp32()
-    weights = {**of_all["op_config"]["weight_tensor_config"], "granularity": "TENSORWISE"}
-    of_one_scale = {**of_all["op_config"], "weight_tensor_config": weights}
     return [
-        of_all,
-        _plan("FULLY_CONNECTED", of_all["algorithm_key"], op_config=of_one_scale),
+        *_with_one_scale(recipe.dynamic_wi8_afp32()),
         _plan("DEPTHWISE_CONV_2D", "no_quantize"),
         *_plan_limits(),
     ]
+
+
+def _with_one_scale(plan: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give the weights of a FULLY_CONNECTED one scale each.
+
+    Older runtimes take them for that whatever the file says, and predict wrongly: 2.14 with activations in float32,
+    2.7 with those in int8.
+    """
+    (of_all,) = plan
+    weights = {**of_all["op_config"]["weight_tensor_config"], "granularity": "TENSORWISE"}
+    op_config = {**of_all["op_config"], "weight_tensor_config": weights}
+    return [of_all, _plan("FULLY_CONNECTED", of_all["algorithm_key"], op_config=op_config)]
 
 
 def _plan_limits() -> list[dict[str, Any]]:
@@ -212,14 +228,31 @@ def _plan_limits() -> list[dict[str, Any]]:
     ]
 
 
+def _plan_last_layer(path: Path) -> list[dict[str, Any]]:
+    """Leave what goes into the softmax in float32: in steps of 8 bits, lesser classes get the same probability."""
+    model = metadata.unpack(path.read_bytes())
+    graph = model.subgraphs[0]
+    names = [
+        re.escape(graph.tensors[operator.inputs[0]].name.decode())
+        for operator in graph.operators
+        if model.operatorCodes[operator.opcodeIndex].builtinCode == schema.BuiltinOperator.SOFTMAX
+    ]
+    return [
+        _plan("FULLY_CONNECTED", algorithm, regex=name, op_config=op_config)
+        for name in names
+        for algorithm, op_config in (("no_quantize", {}), ("float_casting", _FLOAT16))
+    ]
+
+
 def _plan(operation: str, algorithm: str, *, regex: str = ".*", op_config: Any = None) -> dict[str, Any]:
     return {"regex": regex, "operation": operation, "algorithm_key": algorithm, "op_config": op_config or {}}
 
 
 def _quantize_int8(path: Path, images: NDArray[np.uint8]) -> bytes:
-    """Quantize weights and activations; the image comes in as it is."""
+    """Quantize weights and activations up to the last layer; the image comes in as it is."""
     exempt = [_plan(operation, "no_quantize") for operation in ("INPUT", "OUTPUT", "SOFTMAX")]
-    content = _quantize(path, [*recipe.static_wi8_ai8(), *exempt, *_plan_limits()], _measure_ranges(path, images))
+    plan = [*_with_one_scale(recipe.static_wi8_ai8()), *exempt, *_plan_last_layer(path), *_plan_limits()]
+    content = _quantize(path, plan, _measure_ranges(path, images))
     # The file begins by quantizing float32: from uint8 with a scale of 1 that is a flip of the sign bit.
     model = metadata.unpack(content)
     graph = model.subgraphs[0]
