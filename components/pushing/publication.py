@@ -46,6 +46,7 @@ def publish_litert(models: ModelStore, candidate: Candidate, version: int) -> No
         write_litert_spec(
             staging,
             spec=read_spec(candidate.export_dir),
+            version=version,
             files={
                 kind: {"name": file["name"], "size_bytes": file["size_bytes"], "sha256": file["sha256"]}
                 for kind, file in files.items()

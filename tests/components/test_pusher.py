@@ -157,7 +157,7 @@ def test_files_that_passed_are_pushed_with_the_model_and_described(candidates):
     assert set(candidates.store.names("tflite/1")) == {*push["litert_files"], "model_spec.json"}
     assert candidates.store.read("tflite/1/flowers_int8.tflite") == b"int8 of a"
     spec = json.loads(candidates.store.read("tflite/1/model_spec.json"))
-    assert spec["model_name"] == "flowers"
+    assert (spec["model_name"], spec["model_version"]) == ("flowers", "1")
     assert spec["files"]["int8"] == {
         "name": "flowers_int8.tflite",
         "size_bytes": 9,
