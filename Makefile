@@ -56,6 +56,7 @@ notebooks: $(VENV)/.installed-dev
 	  $(VENV)/bin/jupyter execute --inplace $(sort $(wildcard notebooks/*.ipynb))
 
 web: $(VENV)/.installed
+	@$(RUN) -m client.browser.runtime || echo 'make web: nobody can look at photos on their own device'
 	@$(RUN) -m serving.web --model-name '$(MODEL)' $(WEB)
 
 review: $(VENV)/.installed
@@ -107,4 +108,5 @@ $(VENV)/.installed-dev: requirements-dev.txt $(NODE)/package-lock.json $(VENV)/.
 	$(UV) pip install --quiet --python $(RUN) --require-hashes -r requirements-dev.txt
 	@if command -v npm >/dev/null; then npm ci --prefix $(NODE) --ignore-scripts --no-audit --no-fund --silent; \
 	  else echo 'npm is not installed: the accessibility checks will be skipped'; fi
+	@$(RUN) -m client.browser.runtime || echo 'the checks of looking at photos in a browser will be skipped'
 	@touch $@

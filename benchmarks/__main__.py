@@ -7,9 +7,9 @@ from pathlib import Path
 
 NAMES = (
     *("augmentation", "training", "selection", "serving", "load", "json", "on_device", "web", "bulk_inference"),
-    *("growth", "watch", "capture"),
+    *("browser", "growth", "watch", "capture", "kernels"),
 )
-_SERVED = {"serving", "load", "on_device", "web", "bulk_inference", "watch", "capture"}
+_SERVED = {"serving", "load", "on_device", "web", "bulk_inference", "browser", "watch", "capture", "kernels"}
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="mobilenet_v2", help="of selection (default: mobilenet_v2)")
     parser.add_argument("--seeds", type=int, default=5, help="of selection (default: 5)")
     parser.add_argument(
-        "--elsewhere", type=Path, help="a folder <class>/*.jpg: training and watch are tested there, too"
+        "--elsewhere", type=Path, help="a folder <class>/*.jpg: training, watch and browser are tested there, too"
     )
     parser.add_argument("--others", type=Path, help="a folder *.jpg of other things, of watch")
     parser.add_argument("--epochs", type=int, default=10, help="of the original recipe (default: 10)")
@@ -48,10 +48,12 @@ def main() -> None:
         )
     from benchmarks import (
         augmentation,
+        browser,
         bulk_inference,
         capture,
         growth,
         json,
+        kernels,
         load,
         machine,
         on_device,
@@ -82,6 +84,8 @@ def main() -> None:
         web.measure(options.data, file)
     if "bulk_inference" in names:
         bulk_inference.measure(file)
+    if "browser" in names:
+        browser.measure(options.data, file, elsewhere=options.elsewhere)
     if "growth" in names:
         growth.measure()
     if "watch" in names:
@@ -90,6 +94,8 @@ def main() -> None:
         json.measure()
     if "capture" in names:
         capture.measure(options.data, model_dir, file)
+    if "kernels" in names:
+        kernels.measure(file)
 
 
 def _newest(base_path: Path) -> Path:

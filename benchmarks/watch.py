@@ -41,7 +41,7 @@ class _Pool:
 
     def draw(self, rows: NDArray[np.intp]) -> Predictions:
         found = self.predictions
-        return Predictions(found.probabilities[rows], found.p_values[rows], found.are_known[rows])
+        return Predictions(*(values[rows] for values in vars(found).values()))
 
     def __add__(self, other: "_Pool") -> "_Pool":
         parts = self.predictions, other.predictions
@@ -94,6 +94,7 @@ def _classify(
         probabilities,
         p_values=np.array([np.nan if answer.p_value is None else answer.p_value for answer in answers], np.float64),
         are_known=np.array([bool(answer.is_known) for answer in answers]),
+        brightness=np.array([np.asarray(image.convert("L")).mean() / 255 for image in changed]),
     )
     predicted = [names[number] for number in probabilities.argmax(axis=1)]
     return _Pool(predictions, np.array(predicted) == np.array(labels))

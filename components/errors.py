@@ -37,6 +37,10 @@ class BeamError(ComponentError):
     """Apache Beam is not there, or what it runs failed."""
 
 
+class ReleaseError(ComponentError):
+    """A release cannot begin or go on, which is not the same as a version that is rolled back."""
+
+
 class StorageError(ComponentError):
     """A URL cannot be reached, read or written."""
 

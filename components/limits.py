@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from components.artifacts.examples import shards
+from components.artifacts.examples import read_index, shards
 from components.artifacts.features import read_clean
 from components.artifacts.summary import Summary
 from components.artifacts.training import read_classifier, read_training
@@ -93,9 +93,11 @@ def fit(
         min_probability=find_min_probability(probabilities, labels, coverage=options.coverage),
     )
     write_limits(out_dir, limits)
+    brightness = [row["brightness"] for row in read_index(examples_dir) if row["split"] == "validation"]
     reference = summarize(
         probabilities,
         labels,
+        np.array(brightness),
         class_names=training["class_names"],
         num_scores=len(limits.scores),
         num_refused=limits.num_refused,

@@ -18,6 +18,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers.number_types import UOffsetTFlags
 
+from client.classifier_client.transports.litert_metadata import parse_labels
 from export.spec import NAME as SPEC
 from export.spec import ModelSpec, dump
 
@@ -70,7 +71,9 @@ _NORMALIZATION_OPTIONS = 1  # ProcessUnitOptions
 _DESCRIPTIONS, _TENSOR_AXIS_LABELS = 1, 2  # AssociatedFileType
 
 
-def add(model: Any, *, spec: ModelSpec, description: str, version: str) -> bytes:
+def add(
+    model: Any, *, spec: ModelSpec, description: str, version: str = "", author: str = "", license: str = ""
+) -> bytes:
     """Write a LiteRT file with metadata: one that takes RGB images 0–255 as they are and returns probabilities.
 
     Colour normalization is inside the model, so the normalization that a float input needs changes nothing:
@@ -80,23 +83,30 @@ def add(model: Any, *, spec: ModelSpec, description: str, version: str) -> bytes
         model: of a LiteRT file, as `unpack` returns it; its first subgraph has one input and one output.
         spec: packed as `model_spec.json`; the model's name and its labels, in the order of the outputs, come from it.
         description: of the model, for people.
-        version: of the model; may be empty.
+        version: of the model; may be empty, as the next two.
+        author: of the model.
+        license: of the model.
 
     Raises:
-        ValueError: the labels are not one line for each output.
+        ValueError: the labels are not one for each output, or the client would not read them back as they are.
     """
     class_names = spec["class_names"]
     num_outputs = int(model.subgraphs[0].tensors[model.subgraphs[0].outputs[0]].shape[-1])
-    if len(class_names) != num_outputs or any(not label or len(label.splitlines()) > 1 for label in class_names):
-        raise ValueError(f"The labels must be one line for each of {num_outputs} outputs. Received: {class_names}")
-    described = _describe(name=spec["model_name"], description=description, version=version)
+    labels = "".join(f"{label}\n" for label in class_names)
+    if len(class_names) != num_outputs or not _are_read_back(class_names, labels):
+        raise ValueError(
+            f"The labels must be one for each of {num_outputs} outputs, all different, printable and without a "
+            f"space at either end. Received: {class_names}. Rename the classes."
+        )
+    texts: dict[IntEnum, str] = {_Model.VERSION: version, _Model.AUTHOR: author, _Model.LICENSE: license}
+    described = _describe(name=spec["model_name"], description=description, texts=texts)
     model.metadata = [entry for entry in model.metadata or [] if entry.name != _BUFFER_NAME]
     model.metadata.append(schema.MetadataT(name=_BUFFER_NAME, buffer=len(model.buffers)))
     model.buffers.append(schema.BufferT(data=np.frombuffer(described, np.uint8)))
     file = io.BytesIO()
     file.write(pack(model))
     packed = {
-        LABELS: "".join(f"{label}\n" for label in class_names),
+        LABELS: labels,
         SPEC: dump(spec),
     }
     with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:
@@ -128,7 +138,14 @@ def pack(model: Any) -> bytes:
     return bytes(builder.Output())
 
 
-def _describe(*, name: str, description: str, version: str) -> bytes:
+def _are_read_back(class_names: list[str], labels: str) -> bool:
+    try:
+        return parse_labels(labels) == tuple(class_names)
+    except ValueError:
+        return False
+
+
+def _describe(*, name: str, description: str, texts: Mapping[IntEnum, str]) -> bytes:
     images = {
         _Tensor.NAME: "images",
         _Tensor.DESCRIPTION: "The whole image, upright, resized to a square: RGB, 0–255.",
@@ -160,7 +177,7 @@ def _describe(*, name: str, description: str, version: str) -> bytes:
         {
             _Model.NAME: name,
             _Model.DESCRIPTION: description,
-            _Model.VERSION: version,
+            **{field: text for field, text in texts.items() if text},
             _Model.SUBGRAPHS: [{_Subgraph.INPUTS: [images], _Subgraph.OUTPUTS: [probabilities]}],
             _Model.FILES: [spec],
             _Model.MIN_PARSER_VERSION: _MIN_PARSER_VERSION,

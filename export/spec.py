@@ -102,13 +102,15 @@ def write_spec(model_dir: Path, spec: ModelSpec) -> None:
     path.write_text(dump(spec), encoding="utf-8")
 
 
-def write_litert_spec(folder: Path, *, spec: ModelSpec, files: Mapping[str, LiteRTFile]) -> None:
+def write_litert_spec(folder: Path, *, spec: ModelSpec, version: int, files: Mapping[str, LiteRTFile]) -> None:
     """Write the `model_spec.json` beside LiteRT files.
 
     Args:
         folder: with the files in it.
         spec: the SavedModel's.
+        version: under which the files are published; those in their metadata know only the model's digest.
         files: by kind (`int8`, …); the type of each file's input is added.
     """
     described = {kind: {**file, "input": "uint8" if kind == "int8" else "float32"} for kind, file in files.items()}
-    (folder / NAME).write_text(dump({**spec, "files": described}), encoding="utf-8")
+    content = {**spec, "model_version": str(version), "files": described}
+    (folder / NAME).write_text(dump(content), encoding="utf-8")

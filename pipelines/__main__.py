@@ -1,8 +1,8 @@
 """The command line: `python -m pipelines COMMAND`; `--help` lists the commands.
 
-Exit status: 0 when the model is pushed (or nothing had to be done), 1 when something failed, 2 for a wrong command,
-3 when the run finished and the model was not pushed, or when watch raises an alarm, 4 when watch has too little to
-tell, 130 when it was interrupted, 141 when nobody reads what it prints.
+Exit status: 0 when the model is pushed or released (or nothing had to be done), 1 when something failed, 2 for a wrong
+command, 3 when the run finished and the model was not pushed, when watch raises an alarm or a release is rolled back,
+4 when watch or a release has too little to tell, 130 when it was interrupted, 141 when nobody reads what it prints.
 
 Where `TF_CONFIG` describes several workers, each gets the same `run`: the chief runs the pipeline, and the others
 wait for its training and take part in it.
@@ -23,6 +23,7 @@ from pipelines import commands, prune, watch
 from pipelines.folders import Folders
 from pipelines.kubeflow import KubeflowOptions
 from pipelines.labels import command as labels
+from pipelines.release import command as release
 from pipelines.review import command as review
 
 BROKEN_PIPE = 141
@@ -72,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     named.add_argument("--model-name", default="flowers", help="default: flowers")
     subs = parser.add_subparsers(
         required=True,
-        metavar="run|compare|infer|watch|select|review|labels|show|list|prune|rollback|verify|fetch|compile",
+        metavar="run|compare|infer|watch|select|review|labels|show|list|prune|rollback|release|verify|fetch|compile",
     )
 
     overrides = argparse.ArgumentParser(add_help=False)
@@ -139,6 +140,10 @@ def _parser() -> argparse.ArgumentParser:
 
     rollback = subs.add_parser("rollback", parents=[common, named], help="withdraw the newest pushed model")
     rollback.set_defaults(command=commands.roll_back)
+
+    release_ = subs.add_parser("release", parents=[common, named], help="a new version beside the one that serves")
+    release.add_options(release_)
+    release_.set_defaults(command=commands.release_model)
 
     verify = subs.add_parser("verify", parents=[common, named], help="check that a pushed model is as it was signed")
     verify.add_argument("version", nargs="?", type=int, help="default: the newest")

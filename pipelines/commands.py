@@ -22,6 +22,7 @@ from pipelines.flowers import STEPS
 from pipelines.folders import Folders
 from pipelines.kubeflow import KubeflowOptions
 from pipelines.local_runner import Selection
+from pipelines.release import command as release_
 from pipelines.review import command as review
 from pipelines.runs import list_runs
 from pipelines.verify import verify
@@ -155,10 +156,14 @@ def print_lineage(options: argparse.Namespace, folders: Folders) -> int:
     origin = show.read_lineage(open_models(folders.models), options.model_name, options.version)
     if options.decisions:
         print(show.as_lines(show.read_model_decisions(origin, folders.store)))
-    elif options.json:
-        print(json.dumps({"model_name": options.model_name, **origin}, indent=2))
+        return 0
+    releases = release_.read_releases_of(origin["version"], options.model_name, folders)
+    if options.json:
+        print(json.dumps({"model_name": options.model_name, **origin, "releases": releases}, indent=2))
     else:
         print(show.as_tree(options.model_name, origin))
+        if releases:
+            print(f"releases:\n{release_.describe(releases)}")
     return 0
 
 
@@ -194,6 +199,16 @@ def roll_back(options: argparse.Namespace, folders: Folders) -> int:
     withdrawn, newest = open_models(folders.models).rollback(options.model_name)
     print(f"Withdrew version {withdrawn} of {options.model_name}; version {newest} is the newest now.")
     return 0
+
+
+def release_model(options: argparse.Namespace, folders: Folders) -> int:
+    """Release a version beside the one that serves, or do what a person asks of a release."""
+    try:
+        text, status = release_.release(options, folders)
+    except ValueError as exc:
+        raise WrongCommandError(str(exc)) from exc
+    print(text)
+    return status
 
 
 def verify_version(options: argparse.Namespace, folders: Folders) -> int:

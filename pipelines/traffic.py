@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from components.errors import ComponentError
+from components.monitoring.brightness import measure_brightness
 from components.monitoring.drift import Predictions
 from components.storage.bucket import is_url
 from components.storage.store import open_store
@@ -30,6 +31,8 @@ OpenCaptured = Callable[[Path], Iterable[Captured]]
 """Reads a folder's records in the order in which they came."""
 
 _COLUMNS = ["image", "probabilities", "model_version", "error", "p_value", "is_known"]
+_NUM_ALL_MEASURED, _EVERY = 1000, 10
+"""The brightness of so many photos is measured, and of each tenth that follows: each must be decoded."""
 _SUCCESS = "_SUCCESS"
 _SEED = 0
 
@@ -132,7 +135,9 @@ def read_traffic(
             label, confidence = class_names[number], probabilities[number]
             strange = Strange(p_value, len(rows), label, confidence, bool(record.is_known), record.name, record.image)
             strangest = _keep(strangest, strange, num_strangest)
-        rows.append((p_value, bool(record.is_known), *probabilities))
+        is_measured = len(rows) < _NUM_ALL_MEASURED or len(rows) % _EVERY == 0
+        brightness = measure_brightness(record.image or Path(record.name)) if is_measured else math.nan
+        rows.append((p_value, bool(record.is_known), brightness, *probabilities))
     if not rows:
         found = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common()) or "no records"
         raise ComponentError(
@@ -145,7 +150,10 @@ def read_traffic(
         order = "in random order, as paths tell no time"
         np.random.default_rng(_SEED).shuffle(table)
     predictions = Predictions(
-        probabilities=np.clip(table[:, 2:], 0, 1), p_values=np.clip(table[:, 0], 0, 1), are_known=table[:, 1] > 0
+        probabilities=np.clip(table[:, 3:], 0, 1),
+        p_values=np.clip(table[:, 0], 0, 1),
+        are_known=table[:, 1] > 0,
+        brightness=table[:, 2],
     )
     return Traffic(predictions, sorted(strangest, key=_rank)[:num_strangest], left_out, order)
 

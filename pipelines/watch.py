@@ -33,6 +33,7 @@ _HELP = {
     "refused_tolerance": "by which the share of refused photos may be above validation's",
     "confidence_tolerance": "by which the mean confidence may differ",
     "class_tolerance": "by which the share of a predicted class may differ",
+    "brightness_tolerance": "by which the mean brightness, 0 to 1, may differ",
     "accuracy_margin": "half the width of an interval of the accuracy that is worth telling",
     "min_photos": "fewer are too little to say that nothing is found",
 }

@@ -108,6 +108,9 @@ def to_lines(watched: Watched) -> Iterator[str]:
     photos = f"{verdict.num_photos} photos of {watched.model_name} version {watched.version}"
     yield f"{photos}, {watched.traffic.order}: {verdict.reason}"
     for finding in verdict.findings:
+        if not len(finding.photos):
+            yield f"{finding.question}: cannot tell, as no record has what it takes"
+            continue
         alarm = f"ALARM after {finding.alarm_at} photos" if finding.alarm_at else "no alarm"
         yield f"{finding.question}: {alarm}"
         for measure in finding.measures:

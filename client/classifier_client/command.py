@@ -2,21 +2,17 @@
 
 import argparse
 import glob
-import json
 import os
 import stat
-import statistics
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TextIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
-from .client import Client, Prediction
-from .decoding import READABLE
-from .decoding import SUFFIXES as SUFFIXES
-from .errors import ClassifierError, DeadlineError, ImageError, UnavailableError
+from .client import Client
+from .decoding import READABLE, SUFFIXES
+from .errors import ClassifierError, DeadlineError, UnavailableError
+from .printing import REFUSED, print_json, print_table, show_progress, to_text
 from .transports import Transport
 from .transports.connection import ConnectionOptions
 
@@ -25,21 +21,14 @@ if TYPE_CHECKING:
 
 OK, SOME_UNREADABLE, WRONG_USE, NO_RESPONSE, UNUSABLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
-Results: TypeAlias = Iterator[Prediction | ImageError]
-
 _TOKEN = "CLASSIFIER_TOKEN"
-_TABLE_TOP_K = 3
-_REFUSED = "none of these"
-_MANY = 16
-_BAR_CHARS = 30
-_CLEAR_LINE = "\r\x1b[K"
 
 _DESCRIPTION = f"""\
 Classify images with a model that is served, or with one in a LiteRT file.
 
 A model that knows its limits also tells how strange an image is: of the photos
 that it knows, a share of p looks so unlike the others. Where that is small,
-"{_REFUSED}" stands before the most probable class. Where it takes more than
+"{REFUSED}" stands before the most probable class. Where it takes more than
 one class to hold the truth with 95 %, they are the set at the end of the row.
 """
 _EPILOG = f"""\
@@ -82,12 +71,12 @@ def main(arguments: Sequence[str] | None = None, *, samples_dir: Path) -> int:
             raise ValueError("Standard output must be open. It is closed. Send it to a file, or to /dev/null.")
         images = [image for name in options.images or [str(samples_dir)] for image in expand(name)]
         with Client(_open_transport(options)) as client:
-            results = _show_progress(client.classify(images), len(images), sys.stderr)
+            results = show_progress(client.classify(images), len(images), sys.stderr)
             if options.json:
-                is_readable = _print_json(results, options.top_k)
+                is_readable = print_json(results, options.top_k)
             else:
                 image_chars = max((len(to_text(image)) for image in images if isinstance(image, str)), default=0)
-                is_readable = _print_table(results, options.top_k, image_chars)
+                is_readable = print_table(results, options.top_k, image_chars)
         sys.stdout.flush()
     except ValueError as exc:
         return _complain(parser.prog, exc, WRONG_USE)
@@ -104,11 +93,6 @@ def main(arguments: Sequence[str] | None = None, *, samples_dir: Path) -> int:
         _discard(sys.stdout)
         return _complain(parser.prog, f"the results cannot be written ({exc.strerror or exc})", UNUSABLE)
     return OK if is_readable else SOME_UNREADABLE
-
-
-def to_text(name: str) -> str:
-    """Return a name with what is not printed, such as control characters and marks of direction, as escapes."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
 
 
 def _complain(program: str, reason: object, status: int) -> int:
@@ -246,73 +230,3 @@ def _read_verify_key(path: Path | None) -> "VerifyKey | None":
     from .signing import read_verify_key
 
     return read_verify_key(path)
-
-
-def _print_json(results: Results, top_k: int | None) -> bool:
-    """Print an object a line; return whether every image was readable."""
-    is_readable = True
-    for result in results:
-        if isinstance(result, ImageError):
-            is_readable = False
-            document = {"image": result.image, "error": result.reason}
-        else:
-            probabilities = dict(islice(result.probabilities.items(), top_k))
-            document = asdict(replace(result, probabilities=probabilities, latency_ms=round(result.latency_ms, 2)))
-        print(json.dumps(document), flush=True)
-    return is_readable
-
-
-def _print_table(results: Results, top_k: int | None, image_chars: int) -> bool:
-    """Print a row for each image, and a summary line; return whether every image was readable."""
-    is_readable = True
-    predictions = []
-    for result in results:
-        if isinstance(result, ImageError):
-            is_readable = False
-            print(f"{to_text(result.image):<{image_chars}}  {to_text(result.reason)}")
-            continue
-        predictions.append(result)
-        labels = [(to_text(label), probability) for label, probability in result.probabilities.items()]
-        label_chars = max(len(label) for label, _ in labels)
-        best = labels[: top_k or _TABLE_TOP_K]
-        row = "  ".join(f"{label:<{label_chars}} {probability:6.1%}" for label, probability in best)
-        print(f"{to_text(result.image):<{image_chars}}  {_describe_limits(result, row)}")
-    if predictions:
-        latency_ms = statistics.median(prediction.latency_ms for prediction in predictions)
-        version = to_text(predictions[-1].model_version) or "unknown"
-        print(f"model version {version}, {latency_ms:.1f} ms (median){_count_refused(predictions)}")
-    return is_readable
-
-
-def _describe_limits(prediction: Prediction, row: str) -> str:
-    """Return a row with what the model says of its limits: before it a column, after it the set where it is larger."""
-    if prediction.p_value is None or prediction.prediction_set is None:
-        return row
-    row = f"{'' if prediction.is_known else _REFUSED:<{len(_REFUSED)}}  p={prediction.p_value:.3f}  {row}"
-    if prediction.is_known and len(prediction.prediction_set) > 1:
-        row += f"  set: {', '.join(map(to_text, prediction.prediction_set))}"
-    return row
-
-
-def _count_refused(predictions: Sequence[Prediction]) -> str:
-    """Return how many images look like none of the classes, as the end of a line; empty where no model says so."""
-    known = [prediction.is_known for prediction in predictions if prediction.is_known is not None]
-    if not known:
-        return ""
-    num_refused = known.count(False)
-    return f", {num_refused} of {len(known)} {'looks' if num_refused == 1 else 'look'} like {_REFUSED}"
-
-
-def _show_progress(results: Results, total: int, stream: TextIO) -> Results:
-    """Pass results on, and draw a progress bar below them where there are many and the stream is a terminal."""
-    if total <= _MANY or not stream.isatty():
-        yield from results
-        return
-    try:
-        for done, result in enumerate(results, start=1):
-            print(end=_CLEAR_LINE, file=stream, flush=True)
-            yield result
-            bar = "#" * (_BAR_CHARS * done // total)
-            print(end=f"[{bar:<{_BAR_CHARS}}] {done}/{total}", file=stream, flush=True)
-    finally:
-        print(end=_CLEAR_LINE, file=stream, flush=True)

@@ -31,6 +31,7 @@ class WatchReference(TypedDict):
         predicted: how many photos each class was predicted for.
         confidence: the highest probability, 0–1.
         gap: whether the prediction is right, 0 or 1, minus the confidence.
+        brightness: the mean of the grey values of a photo, 0–1.
     """
 
     class_names: list[str]
@@ -40,6 +41,7 @@ class WatchReference(TypedDict):
     predicted: list[int]
     confidence: MeanAndStd
     gap: MeanAndStd
+    brightness: MeanAndStd
 
 
 def write_watch_reference(out_dir: Path, reference: WatchReference) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
 
 from client.classifier_client import ImageError
-from client.classifier_client.command import SUFFIXES
+from client.classifier_client.decoding import SUFFIXES
 from components.errors import InferenceError
 from components.storage.bucket import Bucket, is_url
 from components.storage.files import FileInfo

@@ -1,9 +1,9 @@
 """Whether photos are still like those that a model was validated on, as far as its predictions show it.
 
-Three questions, each a test that may be looked at after every photo (`sequential`): are the photos stranger, has the
-confidence moved, has the mix of predicted classes? A null hypothesis is that a mean lies within a tolerance of
-validation's. The tolerance is what an option says, and what so few validation photos leave open on top of it: 1.645
-standard errors, so that 19 of 20 validation splits would have been within them.
+Four questions, each a test that may be looked at after every photo (`sequential`): are the photos stranger, has the
+confidence moved, has the mix of predicted classes, are the photos darker or brighter? A null hypothesis is that a mean
+lies within a tolerance of validation's. The tolerance is what an option says, and what so few validation photos leave
+open on top of it: 1.645 standard errors, so that 19 of 20 validation splits would have been within them.
 """
 
 import math
@@ -22,8 +22,8 @@ from components.options import check_at_least, check_fraction, check_range
 NOTHING_FOUND, ALARM, TOO_LITTLE = 0, 3, 4
 """What a verdict is, and the exit status of the command."""
 
-STRANGENESS, CONFIDENCE, CLASSES = "strangeness", "confidence", "classes"
-ERROR_SHARES = {STRANGENESS: 0.6, CONFIDENCE: 0.2, CLASSES: 0.2}
+STRANGENESS, CONFIDENCE, CLASSES, BRIGHTNESS = "strangeness", "confidence", "classes", "brightness"
+ERROR_SHARES = {STRANGENESS: 0.6, CONFIDENCE: 0.2, CLASSES: 0.15, BRIGHTNESS: 0.05}
 """How the questions share the probability of a false alarm: most often it is the strangeness that tells."""
 
 _WEIGHTS = (0.75, 0.25)
@@ -44,6 +44,7 @@ class WatchOptions:
         refused_tolerance: by which the share of refused photos may be above validation's, 0 to below 1.
         confidence_tolerance: by which the mean confidence may differ from validation's, 0 to below 1.
         class_tolerance: by which the share of a predicted class may differ from validation's, 0 to below 1.
+        brightness_tolerance: by which the mean brightness may differ from validation's, 0 to below 1.
         accuracy_margin: half the width of an interval of the accuracy that is worth telling, 0.001–0.5.
         min_photos: with fewer photos it is too early to say that nothing is found, at least 1.
     """
@@ -53,6 +54,7 @@ class WatchOptions:
     refused_tolerance: float = 0.02
     confidence_tolerance: float = 0.03
     class_tolerance: float = 0.1
+    brightness_tolerance: float = 0.1
     accuracy_margin: float = 0.03
     min_photos: int = 300
 
@@ -60,6 +62,7 @@ class WatchOptions:
         check_range(self, 0.0001, 0.5, "false_alarm")
         check_range(self, 0.001, 0.5, "accuracy_margin")
         check_fraction(self, "strangeness_tolerance", "refused_tolerance", "confidence_tolerance", "class_tolerance")
+        check_fraction(self, "brightness_tolerance")
         check_at_least(self, 1, "min_photos")
 
 
@@ -71,11 +74,13 @@ class Predictions:
         probabilities: `float64 [N, C]`, 0–1, in the reference's order of classes.
         p_values: `float64 [N]`, 0–1; NaN where the model does not tell.
         are_known: `bool [N]`; nothing where the p-value is NaN.
+        brightness: `float64 [N]`, mean grey values, 0–1; NaN where the photo is not at hand.
     """
 
     probabilities: NDArray[np.float64]
     p_values: NDArray[np.float64]
     are_known: NDArray[np.bool_]
+    brightness: NDArray[np.float64]
 
     @property
     def confidence(self) -> NDArray[np.float64]:
@@ -204,6 +209,11 @@ def _measure(
         width = options.class_tolerance + _leave_open_share(share, num_examples)
         classes.append(_compare(name, (predicted == number).astype(float), share, _around(share, width)))
     yield CLASSES, everything, tuple(classes)
+
+    told = np.flatnonzero(~np.isnan(predictions.brightness))
+    mean = reference["brightness"]["mean"]
+    width = options.brightness_tolerance + _leave_open(reference["brightness"]["std"], num_examples)
+    yield BRIGHTNESS, told, (_compare("brightness", predictions.brightness[told], mean, _around(mean, width)),)
 
 
 def _compare(name: str, values: NDArray[np.float64], reference: float, tolerated: tuple[float, float]) -> Measure:

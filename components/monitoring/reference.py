@@ -17,16 +17,16 @@ from components.artifacts.watch_reference import MeanAndStd, WatchReference
 def summarize(
     probabilities: NDArray[np.floating],
     labels: NDArray[np.int64],
+    brightness: NDArray[np.floating],
     *,
     class_names: Sequence[str],
     num_scores: int,
     num_refused: int,
 ) -> WatchReference:
-    """Return the reference of predictions `[N, C]` for photos with labels `[N]`.
+    """Return the reference of predictions `[N, C]` for photos with labels `[N]`, whose mean grey values are `[N]`, 0–1.
 
-    >>> reference = summarize(
-    ...     np.array([[0.9, 0.1], [0.3, 0.7]]), np.array([0, 0]), class_names=["a", "b"], num_scores=2, num_refused=0
-    ... )
+    >>> predictions, labels, brightness = np.array([[0.9, 0.1], [0.3, 0.7]]), np.array([0, 0]), np.array([0.4, 0.5])
+    >>> reference = summarize(predictions, labels, brightness, class_names=["a", "b"], num_scores=2, num_refused=0)
     >>> reference["predicted"], round(reference["confidence"]["mean"], 3), round(reference["gap"]["mean"], 3)
     ([1, 1], 0.8, -0.3)
     """
@@ -39,6 +39,7 @@ def summarize(
         "predicted": np.bincount(predicted, minlength=len(class_names)).tolist(),
         "confidence": _describe(confidence),
         "gap": _describe((predicted == labels) - confidence),
+        "brightness": _describe(brightness.astype(float)),
     }
 
 

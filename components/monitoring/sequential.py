@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from components.monitoring.betting import upper_limit
+
 Values = NDArray[np.floating]
 
 STAKES = (0.05, 0.15, 0.4, 0.8)
@@ -23,8 +25,6 @@ RESTART_EVERY = 50
 """Values after which another gambler begins: a change that comes late is found nearly as fast as an early one."""
 FIRST_SHARE = 0.75
 """Of the money, what the first gambler has."""
-
-_NUM_BISECTIONS = 40
 
 
 def weigh_mean(values: Values, bound: float) -> NDArray[np.float64]:
@@ -76,21 +76,6 @@ def weigh_range(values: Values, low: float, high: float) -> NDArray[np.float64]:
     return mean_of(sides or [np.zeros(len(values))])
 
 
-def weigh_difference(first: Values, second: Values, tolerance: float) -> NDArray[np.float64]:
-    """Return the log evidence `[N]` against "the first of a pair is on average above the second by no more than this".
-
-    Args:
-        first: `[N]`, each 0 to 1, such as whether one model is right.
-        second: `[N]`, likewise of the same photos, such as whether another one is.
-        tolerance: above -1.
-
-    >>> worse = weigh_difference(np.ones(100), np.tile([1.0, 1.0, 1.0, 0.0], 25), 0.05)
-    >>> bool(worse[-1] >= threshold(0.05))
-    True
-    """
-    return weigh_mean((1 + np.asarray(first, float) - np.asarray(second, float)) / 2, (1 + tolerance) / 2)
-
-
 def mean_of(evidences: Sequence[NDArray[np.float64]], weights: Sequence[float] | None = None) -> NDArray[np.float64]:
     """Return the log of the mean of several evidences, each `[N]`: against all of their hypotheses together.
 
@@ -138,19 +123,11 @@ def interval(values: Values, error: float) -> tuple[float, float]:
     (0.45, 0.55)
     """
     _check(values, 0.5)
-    values = np.asarray(values, float)
-    return _find_low(values, error / 2), 1 - _find_low(1 - values, error / 2)
-
-
-def _find_low(values: Values, error: float) -> float:
-    """Return the least bound that the evidence has not refuted; the higher a bound, the less there is against it."""
-    values, counts = np.unique(values, return_counts=True)  # of truth values there are two
-    low, high = 0.0, 1.0
-    for _ in range(_NUM_BISECTIONS):
-        middle = (low + high) / 2
-        evidence = np.logaddexp.reduce(_log_gains(values, middle) @ counts) - np.log(len(STAKES))
-        low, high = (middle, high) if evidence >= threshold(error) else (low, middle)
-    return low
+    distinct, nums = np.unique(values, return_counts=True)  # of truth values there are two
+    counts = dict(zip(distinct.tolist(), nums.tolist(), strict=True))
+    opposite = {1 - value: num for value, num in counts.items()}
+    high, above_low = (upper_limit(each, error / 2, low=0, high=1, fractions=STAKES) for each in (counts, opposite))
+    return 1 - above_low, high
 
 
 def _log_gains(values: Values, bound: float) -> NDArray[np.float64]:

@@ -27,7 +27,7 @@ def evidence(findings: Sequence[Finding]) -> bytes:
         axes.plot(finding.photos[drawn] + 1, ratios, color=color, label=finding.question)
     axes.axhline(1, color=GREY, linestyle="--", linewidth=1)
     axes.set_ylim(-1, 3)
-    axes.legend(frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axes.legend(frameon=False, fontsize=9, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return to_png(figure)
 
 

@@ -77,9 +77,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def file_lock(path: Path) -> Iterator[None]:
-    """Hold a lock file; the system releases it when the process ends, however it ends."""
+def file_lock(path: Path, *, waits: bool = True) -> Iterator[None]:
+    """Hold a lock file; the system releases it when the process ends, however it ends.
+
+    Raises:
+        BlockingIOError: another process holds it, and this one does not wait.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from client.browser.runtime import FOLDER
 from client.classifier_client import ClassifierError, ConnectionOptions
 from client.classifier_client.decoder_pool import DecoderPool
 from serving.shared.capture.writer import CaptureOptions
@@ -106,6 +107,7 @@ def _read_settings(options: argparse.Namespace) -> Settings:
         poll_s=poll_s,
         limits=limits,
         capture=_read_capture(options),
+        runtime_dir=options.runtime_dir if options.device else None,
     )
 
 
@@ -229,6 +231,18 @@ def _make_parser() -> argparse.ArgumentParser:
         "--poll-s",
         type=float,
         help="seconds between two looks for a newer version (default: 1), or at the server (default: 5)",
+    )
+    parser.add_argument(
+        "--no-device",
+        dest="device",
+        action="store_false",
+        help="do not let visitors run the model, which they would download, in their own browser",
+    )
+    parser.add_argument(
+        "--runtime-dir",
+        type=Path,
+        default=FOLDER,
+        help="the LiteRT runtime for browsers: python -m client.browser.runtime DIR (default: %(default)s)",
     )
     capture = parser.add_argument_group("capture", "what the page keeps; it says so to those who send photos")
     capture.add_argument("--capture", metavar="DIR", help="keep results in files of this folder")

@@ -10,6 +10,7 @@ from serving.web.api import Api
 from serving.web.assets import SAMPLES_DIR, Assets
 from serving.web.capture import PhotoLog
 from serving.web.classifier import Classifier
+from serving.web.device import Device
 from serving.web.error_responses import to_json
 from serving.web.errors import RequestError
 from serving.web.headers import Headers
@@ -45,7 +46,7 @@ def make_app(
         samples={name: asset.content for name, asset in samples.files.items()},
         photo_log=photo_log,
     )
-    api, pages = Api(service), Pages(service, samples)
+    api, pages = Api(service), Pages(service, samples, Device(classifier, settings))
     page_routes = pages.routes
     page_paths = {route.path for route in page_routes}
 

@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 
 from client.classifier_client import ClassifierError, ImageError, Prediction, ServerError
 from client.classifier_client.decoder_pool import DecoderPool
+from client.classifier_client.transports.litert_metadata import Metadata
 from serving.web.errors import RequestError
 from serving.web.metrics import Metrics
 from serving.web.model_info import ModelInfo
-from serving.web.models import Model
+from serving.web.models import Model, ModelWithFile
 from serving.web.thumbnails import make_thumbnail
 from serving.web.unreadable import Unreadable, explain
 
@@ -88,6 +89,22 @@ class Classifier:
     def info(self) -> ModelInfo:
         """Return what is known of the model in use."""
         return self._model.info
+
+    @property
+    def has_file(self) -> bool:
+        """Return whether the model is a file here."""
+        return isinstance(self._model, ModelWithFile)
+
+    def read_file(self) -> tuple[ModelInfo, Metadata, bytes]:
+        """Return what is known of the model in use, its file's metadata and its file's content.
+
+        Raises:
+            ModelFileError: the file is gone, or another one.
+            RequestError: the model is no file here.
+        """
+        if not isinstance(self._model, ModelWithFile):
+            raise RequestError(404, "There is no such file.")
+        return self._model.read_file()
 
     @property
     def is_ready(self) -> bool:

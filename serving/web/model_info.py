@@ -43,6 +43,7 @@ class SpecLimits(TypedDict):
     num_examples: int
     refused_share: float
     coverage: float
+    min_probability: float
 
 
 class Spec(TypedDict, total=False):
@@ -160,12 +161,15 @@ def _are_files(value: Any) -> bool:
     )
 
 
+_SHARES = ("refused_share", "coverage", "min_probability")
+
+
 def _are_limits(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and _is_text(value.get("score"))
         and _is_size(value.get("num_examples"))
-        and all(type(value.get(key)) in (int, float) and 0 <= value[key] <= 1 for key in ("refused_share", "coverage"))
+        and all(type(value.get(key)) in (int, float) and 0 <= value[key] <= 1 for key in _SHARES)
     )
 
 

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from PIL import Image
 
@@ -17,6 +17,7 @@ from client.classifier_client import (
     Transport,
     preprocessing,
 )
+from client.classifier_client.transports.litert_metadata import Metadata, read_metadata
 from serving.web.errors import StartError
 from serving.web.model_info import SPEC, ModelInfo, Spec, read_spec, read_spec_of
 
@@ -57,6 +58,18 @@ class Model(Protocol):
         """Close the connections."""
 
 
+@runtime_checkable
+class ModelWithFile(Protocol):
+    """A model in a LiteRT file."""
+
+    def read_file(self) -> tuple[ModelInfo, Metadata, bytes]:
+        """Return what is known of the model in use, its file's metadata and its file's content.
+
+        Raises:
+            ModelFileError: the file is gone, or another one.
+        """
+
+
 class FileModel:
     """A LiteRT file.
 
@@ -70,6 +83,8 @@ class FileModel:
     """
 
     def __init__(self, path: Path, *, load: Load = preprocessing.load, verify_key: "VerifyKey | None" = None) -> None:
+        self._path = path
+        self._verify_key = verify_key
         self._client = Client(LiteRTTransport(path, verify_key=verify_key), load=load)
         spec = _read_signed_spec(path, verify_key) if verify_key else read_spec_of(path)
         warm = self.classify(_blank())
@@ -83,6 +98,20 @@ class FileModel:
     def classify(self, image: bytes | Image.Image) -> Prediction | ImageError:
         """Classify one image; see `Model`."""
         return _classify(self._client, image)
+
+    def read_file(self) -> tuple[ModelInfo, Metadata, bytes]:
+        """Read the file again; see `ModelWithFile`."""
+        if self._verify_key:
+            from client.classifier_client.signing import SignedFolder
+
+            signed = SignedFolder(self._path.parent, self._verify_key)
+            contents = {name: signed.read(name) for name in (self._path.name, SPEC) if name in signed}
+            return self.info, read_metadata(self._path, contents), contents[self._path.name]
+        metadata = read_metadata(self._path)
+        try:
+            return self.info, metadata, self._path.read_bytes()
+        except OSError as exc:
+            raise ModelFileError(f"{self._path} cannot be read ({exc.strerror or exc}). Check the path.") from exc
 
     def refresh(self) -> None:
         """Do nothing: a file is read once."""
@@ -137,6 +166,10 @@ class PushedModel:
     def classify(self, image: bytes | Image.Image) -> Prediction | ImageError:
         """Classify one image; see `Model`."""
         return self._model.classify(image)
+
+    def read_file(self) -> tuple[ModelInfo, Metadata, bytes]:
+        """Read the file of the version in use again; see `ModelWithFile`."""
+        return self._model.read_file()
 
     def refresh(self) -> None:
         """Load the newest version, if it changed."""

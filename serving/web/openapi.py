@@ -166,6 +166,14 @@ def _describe_pages(limits: Limits, *, needs_token: bool) -> dict[str, Json]:
             **_get("A sample photo.", {**_ok({"image/jpeg": _BINARY}), **cached}, kind=_HTML),
             **name,
         },
+        "/device/{name}": {
+            **_get(
+                "A file for browsers that run the model themselves; model.json names the others.",
+                {**_ok({"*/*": _BINARY}), **cached},
+                kind=_HTML,
+            ),
+            **name,
+        },
         "/favicon.ico": _get("Nothing.", {"204": {"description": "The page names its icon."}}, kind=_HTML),
     }
 

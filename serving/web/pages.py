@@ -16,6 +16,7 @@ from serving.web.assets import STATIC_DIR, Assets
 from serving.web.capture import describe
 from serving.web.card import find_run, read_card, read_plot
 from serving.web.classifier import Classified
+from serving.web.device import Device
 from serving.web.error_responses import error_headers
 from serving.web.errors import RequestError
 from serving.web.service import Result, Service, status_of
@@ -48,10 +49,12 @@ class Pages:
     Args:
         service: classifies photos.
         samples: the sample photos.
+        device: the files for browsers that run the model themselves.
     """
 
-    def __init__(self, service: Service, samples: Assets) -> None:
+    def __init__(self, service: Service, samples: Assets, device: Device) -> None:
         self._service = service
+        self._device = device
         self._samples = samples
         self._static = Assets(STATIC_DIR, url="/static")
         self._environment = _make_environment()
@@ -66,6 +69,7 @@ class Pages:
             Route("/model/plots/{name}.png", self._show_plot),
             Route("/static/{name}", self._static.serve),
             Route("/samples/{name}", self._samples.serve),
+            Route("/device/{name}", self._device.serve),
             Route("/favicon.ico", _no_content),
         ]
 
@@ -121,6 +125,7 @@ class Pages:
             accept=ACCEPT,
             kept=describe(settings.capture),
             is_kept=settings.capture is not None,
+            device=self._device,
             **{"error": "", "shown": [], **context},
         )
         return HTMLResponse(page, status_code=status, headers=headers)

@@ -74,6 +74,7 @@ class Settings:
         poll_s: seconds between two checks for a newer version, or of the server.
         limits: see `Limits`.
         capture: what is kept of photos; `None` for nothing.
+        runtime_dir: the LiteRT runtime for browsers, with which visitors run the model themselves; `None` lets nobody.
     """
 
     host: str = "127.0.0.1"
@@ -86,6 +87,7 @@ class Settings:
     poll_s: float = 1.0
     limits: Limits = field(default_factory=Limits)
     capture: CaptureOptions | None = None
+    runtime_dir: Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 1 << 16:

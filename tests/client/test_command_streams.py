@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from client.classifier_client import command
-from client.classifier_client.command import OK, SOME_UNREADABLE, UNUSABLE, WRONG_USE, to_text
+from client.classifier_client.command import OK, SOME_UNREADABLE, UNUSABLE, WRONG_USE
+from client.classifier_client.printing import to_text
 from tests.client.fakes import PHOTO, FakeRest
 
 PREDICT = Path(command.__file__).parents[1] / "predict.py"

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -68,6 +70,73 @@ def test_large_jpeg_that_is_not_decoded_in_full_gives_the_same_pixels(
 ) -> None:
     photo = encode(large_image().convert(mode), "JPEG", quality=92, subsampling=subsampling)
     assert_model_sees_the_same(photo, SIZE_PX // 2)
+
+
+def pattern(kind: str, width: int, height: int, period_px: int, colours: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return stripes, blocks or noise of a period, of two colours `0xRRGGBB`."""
+    rows, columns = np.mgrid[:height, :width] // period_px
+    if kind == "noise":
+        seen = np.random.default_rng(period_px).integers(0, 2, (rows.max() + 1, columns.max() + 1))[rows, columns]
+    else:
+        seen = {"stripes": columns, "lines": rows, "diagonals": rows + columns, "blocks": (rows % 2) ^ columns}[
+            kind
+        ] % 2
+    shades = np.array([[colour >> 16, colour >> 8 & 255, colour & 255] for colour in colours], np.uint8)
+    return shades[seen]
+
+
+def difference(encoded: bytes, size_px: int) -> NDArray[np.int64]:
+    """Return how far each value is from what the model was trained with."""
+    return np.abs(load(encoded, size_px).astype(int) - encoded_images.load(encoded, size_px).astype(int))
+
+
+PATTERNS = st.builds(
+    pattern,
+    kind=st.sampled_from(["stripes", "lines", "diagonals", "blocks", "noise"]),
+    width=st.integers(1, 380),
+    height=st.integers(1, 380),
+    period_px=st.integers(1, 9),
+    colours=st.tuples(st.integers(0, 0xFFFFFF), st.sampled_from([0, 0xFFFFFF, 0x0000FF, 0x00FF00])),
+)
+SUBSAMPLINGS = st.sampled_from(["4:4:4", "4:2:2", "4:2:0"])
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(image=PATTERNS, subsampling=SUBSAMPLINGS, quality=st.integers(30, 100), size_px=st.integers(32, 64))
+def test_image_that_is_decoded_in_full_differs_by_one_level_whatever_it_is(
+    encode: Encode, image: NDArray[np.uint8], subsampling: str, quality: int, size_px: int
+) -> None:
+    for encoded in (encode(image, "PNG"), encode(image, "JPEG", quality=quality, subsampling=subsampling)):
+        assert difference(encoded, size_px).max() <= 1
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sample=st.sampled_from(sorted((ROOT / "client" / "samples").glob("*.jpg"))),
+    size=st.tuples(st.integers(400, 1600), st.integers(400, 1600)),
+    subsampling=SUBSAMPLINGS,
+    quality=st.integers(60, 98),
+)
+def test_photo_that_is_not_decoded_in_full_differs_by_two_levels_on_a_value_of_a_thousand(
+    encode: Encode, sample: Path, size: tuple[int, int], subsampling: str, quality: int
+) -> None:
+    """With the sizes of photos beside a model that takes 224 pixels, all divided by seven."""
+    with Image.open(sample) as photo:
+        large = photo.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    encoded = encode(large, "JPEG", quality=quality, subsampling=subsampling)
+    assert_model_sees_the_same(encoded, 32)
+
+
+def test_pattern_that_is_not_decoded_in_full_differs_by_no_more_than_is_said(encode: Encode) -> None:
+    largest = {
+        (kind, subsampling): difference(
+            encode(pattern(kind, 1230, 1470, 1, (0, colour)), "JPEG", quality=92, subsampling=subsampling), 32
+        ).max()
+        for kind in ("stripes", "diagonals", "blocks")
+        for subsampling in ("4:4:4", "4:2:0")
+        for colour in (0xFFFFFF, 0x0000FF, 0x00FF00)
+    }
+    assert 10 < max(largest.values()) <= 50
 
 
 def test_large_pillow_image_is_left_as_it_is(encode: Encode) -> None:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from components import limits
-from components.artifacts.examples import shards
+from components.artifacts.examples import read_index, shards
 from components.artifacts.features import features_path, write_features
 from components.artifacts.training import read_classifier, read_training
 from components.data import transform
@@ -60,6 +60,8 @@ def test_reference_to_watch_by_is_of_the_validation_photos(
     assert reference["confidence"]["mean"] == pytest.approx(probabilities.max(axis=1).mean(), abs=5e-3)
     gap = (probabilities.argmax(axis=1) == labels).mean() - probabilities.max(axis=1).mean()
     assert reference["gap"]["mean"] == pytest.approx(gap, abs=5e-3)
+    rows = [row for row in read_index(examples_dir) if row["split"] == "validation"]
+    assert reference["brightness"]["mean"] == pytest.approx(np.mean([row["brightness"] for row in rows]))
 
 
 def test_features_of_a_frozen_backbone_stand_for_its_photos(

@@ -18,6 +18,7 @@ from components import pusher
 from components.artifacts.blessing import Check
 from components.artifacts.push import read_push
 from components.errors import PushError
+from components.pushing import publication
 from components.storage import folder as folder_module
 from components.storage.files import write_json
 from components.storage.models import LINEAGE
@@ -156,7 +157,7 @@ def test_files_that_passed_are_pushed_with_the_model_and_described(candidates):
     assert set(candidates.store.names("tflite/1")) == {*push["litert_files"], "model_spec.json"}
     assert candidates.store.read("tflite/1/flowers_int8.tflite") == b"int8 of a"
     spec = json.loads(candidates.store.read("tflite/1/model_spec.json"))
-    assert spec["model_name"] == "flowers"
+    assert (spec["model_name"], spec["model_version"]) == ("flowers", "1")
     assert spec["files"]["int8"] == {
         "name": "flowers_int8.tflite",
         "size_bytes": 9,
@@ -371,7 +372,12 @@ def copy_some_and_die(source: Path, target: Path, **options: Any) -> None:
 @on_disk
 @pytest.mark.parametrize(
     ("owner", "name", "replacement"),
-    [(shutil, "copytree", copy_some_and_die), (pusher, "write_json", die), (os, "fsync", die), (Path, "rename", die)],
+    [
+        (shutil, "copytree", copy_some_and_die),
+        (publication, "write_json", die),
+        (os, "fsync", die),
+        (Path, "rename", die),
+    ],
     ids=["copytree", "write_json", "fsync", "rename"],
 )
 def test_a_killed_push_leaves_no_version_and_the_next_one_cleans_up(candidates, owner, name, replacement):
@@ -389,7 +395,7 @@ def test_a_killed_push_leaves_no_version_and_the_next_one_cleans_up(candidates, 
 @on_disk
 def test_files_that_a_killed_push_left_out_come_with_the_next_one(candidates):
     candidates.add("a", int8=True)
-    process = candidates.start("a", lambda: setattr(pusher, "_publish_litert", die))
+    process = candidates.start("a", lambda: setattr(pusher, "publish_litert", die))
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
     assert (candidates.versions(), candidates.versions("tflite")) == ([1], [])

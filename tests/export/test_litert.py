@@ -118,15 +118,15 @@ def test_metadata_describes_the_file(files: dict[str, Path], kind: str, export_d
     assert litert.KINDS[kind] in description
 
 
-def test_int8_computes_in_integers_until_the_softmax(files: dict[str, Path]) -> None:
+def test_int8_computes_in_integers_until_the_last_layer(files: dict[str, Path]) -> None:
     graph = schema.ModelT.InitFromPackedBuf(files["int8"].read_bytes()).subgraphs[0]
     in_float = [
         t
         for t in graph.tensors
         if t.type == schema.TensorType.FLOAT32 and not re.search("limits/|embedding_|arith", t.name.decode())
     ]
-    # The p-value, and what goes into the softmax and comes out of it.
-    assert sorted(t.shape.tolist() for t in in_float) == [[1], [1, 5], [1, 5]]
+    # The p-value, the last layer's input, weights and bias, what goes into the softmax, and what comes out of it.
+    assert sorted(t.shape.tolist() for t in in_float) == [[1], [1, 5], [1, 5], [1, 24], [5], [5, 24]]
     kernels = [t for t in graph.tensors if t.type == schema.TensorType.INT8 and len(t.shape) == 4 and t.buffer]
     scales = sorted(len(t.quantization.scale) for t in kernels if t.quantization.quantizedDimension == 0)
     assert {16, 24, 32, 48} <= set(scales), "each channel of a kernel has a scale of its own"

@@ -9,10 +9,14 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from litert_quantizer import quantizer, recipe
 
 from client.classifier_client import ModelFileError
+from client.classifier_client.transports import litert_metadata
 from client.classifier_client.transports.litert_metadata import Metadata, read_metadata
+from components.artifacts.labels import is_class_name
 from export import metadata
 from tests.client import litert_files
 
@@ -116,10 +120,45 @@ def test_buffers_behind_the_flatbuffer_come_inside(content: bytes) -> None:
     np.testing.assert_array_equal(predict(described), predict(quantized))
 
 
-@pytest.mark.parametrize("labels", [(), ("a", "b"), ("a", "b", "c", "d"), ("a", "", "c"), ("a", "b\nc", "d")])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        *[(), ("a", "b"), ("a", "b", "c", "d"), ("a", "", "c"), ("a", "b\nc", "d"), ("a", "b", "a")],
+        *[
+            ("a", "b", label)
+            for label in (" c", "c ", "c\u00a0", "c\u00a0d", "c\r", "c\rd", "c\0", "c\u2028d", "\ud800")
+        ],
+    ],
+)
 def test_labels_that_do_not_fit_the_outputs_are_refused(content: bytes, labels: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match=r"The labels must be one line for each of 3 outputs\. Received: "):
+    with pytest.raises(ValueError, match=r"The labels must be one for each of 3 outputs, .*Received: "):
         add(content, class_names=labels)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(labels=st.lists(st.text(max_size=8), min_size=3, max_size=3))
+def test_labels_are_read_back_as_they_were_or_refused(path: Path, content: bytes, labels: list[str]) -> None:
+    """What may name a folder of photos may be a label, and nothing else."""
+    if all(map(is_class_name, labels)) and len(set(labels)) == len(labels):
+        path.write_bytes(add(content, class_names=labels))
+        assert read_metadata(path).class_names == tuple(labels)
+    else:
+        with pytest.raises(ValueError, match="The labels must be"):
+            add(content, class_names=labels)
+
+
+def test_author_and_license_are_written_where_they_are_known(content: bytes) -> None:
+    """Fields 4 and 5 of the schema's ModelMetadata."""
+
+    def read(**texts: str) -> list[str]:
+        spec: Any = SPEC
+        added = metadata.add(metadata.unpack(content), spec=spec, description="", **texts)
+        table = litert_metadata._find_metadata(added)
+        assert table
+        return [table.text(field) for field in (2, 4, 5)]
+
+    assert read(version="7", author="Jane Doe", license="Apache-2.0") == ["7", "Jane Doe", "Apache-2.0"]
+    assert read() == ["", "", ""]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.999])

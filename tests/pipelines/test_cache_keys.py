@@ -55,6 +55,7 @@ def before(tree: Path) -> dict[str, str]:
         ("components/storage/**/*.py", "files __init__", NEITHER),
         ("components/artifacts/*.py", "backbone examples features summary suspects training __init__", NEITHER),
         ("components/bulk_inference/**/*.py", "", NEITHER),
+        ("components/monitoring/*.py", "", NEITHER),
         ("components/reporting/**/*.py", "", NEITHER),
         ("components/monitoring/**/*.py", "", NEITHER),
         ("components/training/cluster.py", "", NEITHER),

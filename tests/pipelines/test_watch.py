@@ -27,7 +27,7 @@ from serving.shared.capture import Captured
 from tests.serving.shared.capture.records import make_message, write_file
 
 NAMES = ["daisy", "roses", "tulips"]
-VERSION = 2
+VERSION, GREY = 2, 200
 
 Write = Callable[..., Path]
 
@@ -47,7 +47,8 @@ def models_dir(tmp_path: Path) -> Path:
     """Two versions: the older one was pushed before there were references."""
     probabilities = draw(2000, seed=1)
     labels = (np.random.default_rng(2).random((2000, 1)) > probabilities.cumsum(axis=1)).sum(axis=1)
-    reference = summarize(probabilities, labels, class_names=NAMES, num_scores=1000, num_refused=30)
+    brightness = np.random.default_rng(3).normal(GREY / 255, 0.05, 2000).clip(0, 1)
+    reference = summarize(probabilities, labels, brightness, class_names=NAMES, num_scores=1000, num_refused=30)
     for version in (1, VERSION):
         folder = tmp_path / "models" / "flowers" / str(version)
         (folder / "assets.extra").mkdir(parents=True)
@@ -60,9 +61,11 @@ def models_dir(tmp_path: Path) -> Path:
 def write(tmp_path: Path, encode: Callable[..., bytes]) -> Write:
     """Return the function that writes an output of `infer`, in two parts, with photos that are there."""
     photo = tmp_path / "photo.png"
-    photo.write_bytes(encode(np.full((8, 8, 3), 200, np.uint8), "PNG"))
 
-    def write(count: int = 400, *, is_strange: bool = False, version: str = str(VERSION), errors: int = 0) -> Path:
+    def write(
+        count: int = 400, *, is_strange: bool = False, version: str = str(VERSION), errors: int = 0, grey: int = GREY
+    ) -> Path:
+        photo.write_bytes(encode(np.full((8, 8, 3), grey, np.uint8), "PNG"))
         folder = tmp_path / "predictions.parquet"
         folder.mkdir()
         results: list[Prediction | ImageError] = [ImageError("broken.jpg", "is no image")] * errors
@@ -116,6 +119,24 @@ def test_strange_traffic_ends_with_3_and_a_page_that_shows_it(
     assert "Taken for" in html
 
 
+def test_dark_photos_are_found_by_their_pixels(
+    run: Callable[..., int], write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(write(grey=GREY // 2)) == ALARM
+    printed = capsys.readouterr().out
+    assert "brightness: ALARM after " in printed
+    assert "strangeness: no alarm" in printed
+
+
+def test_brightness_of_photos_that_are_gone_is_not_told(
+    run: Callable[..., int], write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictions = write()
+    (tmp_path / "photo.png").unlink()
+    assert run(predictions) == NOTHING_FOUND
+    assert "brightness: cannot tell" in capsys.readouterr().out
+
+
 def test_few_photos_end_with_4(run: Callable[..., int], write: Write) -> None:
     predictions = write(200)
     assert run(predictions) == TOO_LITTLE == 4
@@ -152,7 +173,7 @@ def test_metrics_are_what_prometheus_reads(run: Callable[..., int], write: Write
     of_model = {"model_name": "flowers", "version": str(VERSION)}
     assert all(of_model.items() <= sample.labels.items() for sample in samples)
     alarms = {each.labels["question"]: each.value for each in samples if each.name == "classifier_watch_alarm"}
-    assert alarms == {"strangeness": 1, "confidence": 0, "classes": 0}
+    assert alarms == {"strangeness": 1, "confidence": 0, "classes": 0, "brightness": 0}
     values = {each.name: each.value for each in samples}
     assert values["classifier_watch_photos"] == 400
     assert values["classifier_watch_status"] == ALARM

@@ -47,8 +47,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def watch_metrics() -> str:
     """The metrics that `watch` writes, of the least that it can have seen."""
-    nothing = Predictions(np.full((1, 2), 0.5), np.full(1, 0.5), np.ones(1, bool))
-    reference = summarize(nothing.probabilities, np.zeros(1, int), class_names=["a", "b"], num_scores=1, num_refused=0)
+    nothing = Predictions(np.full((1, 2), 0.5), np.full(1, 0.5), np.ones(1, bool), np.full(1, 0.5))
+    predicted = nothing.probabilities, np.zeros(1, int), nothing.brightness
+    reference = summarize(*predicted, class_names=["a", "b"], num_scores=1, num_refused=0)
     verdict = judge(nothing, reference, WatchOptions())
     return exposition.to_text(verdict, model_name="flowers", version="1", time_s=0).decode()
 

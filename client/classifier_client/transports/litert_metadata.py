@@ -88,17 +88,14 @@ def read_metadata(path: Path, signed: Mapping[str, bytes] | None = None) -> Meta
             mean, std = _read_normalization(metadata)
             version = metadata.text(2)
             archive = path if signed is None else io.BytesIO(content)
-            labels = _read_packed(archive, _find_labels(metadata)).decode()
+            class_names = parse_labels(_read_packed(archive, _find_labels(metadata)).decode())
             spec = beside or _to_spec(_read_packed(archive, SPEC) or b"{}")
     except OSError as exc:
         raise ModelFileError(f"{path} cannot be read ({exc.strerror or exc}). Check the path.") from exc
     except _DAMAGED as exc:
         raise _error(path, f"one with damaged metadata ({exc})") from exc
-    class_names = tuple(label.strip() for label in labels.splitlines() if label.strip())
     if not class_names:
         raise _error(path, "metadata without labels")
-    if len(set(class_names)) < len(class_names):
-        raise _error(path, "metadata whose labels are not all different")
     if list(named := spec.get("class_names", class_names)) != list(class_names):
         raise ModelFileError(
             f"A LiteRT file and the {SPEC} beside it must name the same classes. Received: {', '.join(class_names)} "
@@ -108,6 +105,23 @@ def read_metadata(path: Path, signed: Mapping[str, bytes] | None = None) -> Meta
     folder = path.absolute().parent.name
     version = spec.get("model_version") or version or (folder if folder.isdecimal() else "")
     return Metadata(class_names, mean, std, str(version))
+
+
+def parse_labels(text: str) -> tuple[str, ...]:
+    """Return the labels in a text that has one a line; spaces around a label and empty lines are none.
+
+    The exporter writes what this reads back as it was.
+
+    Raises:
+        ValueError: a label is not printable, such as one with a control character, or two are the same.
+    """
+    labels = tuple(label.strip() for label in text.split("\n") if label.strip())
+    for label in labels:
+        if not label.isprintable():
+            raise ValueError(f"the label {label!r} is not printable")
+    if len(set(labels)) < len(labels):
+        raise ValueError("labels are not all different")
+    return labels
 
 
 def _error(path: Path, received: str) -> ModelFileError:

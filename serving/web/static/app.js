@@ -1,13 +1,12 @@
-"use strict";
 // The page works without this script, as a plain form. With it each photo is shown at once and has a result of its own.
+
+import { describe, percent } from "../device/words.js";
 
 const SENDING_AT_ONCE = 2;
 const MOST_TRIES = 12;
 const MOST_BACKOFF_S = 16;
 // Timers hold no more than 24 days.
 const MOST_WAIT_S = 86_400;
-
-const NUMBERS = ["none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"];
 
 const find = (id) => document.getElementById(id);
 const form = find("form");
@@ -19,8 +18,9 @@ let numSending = 0;
 // Until then nothing is sent: the service is busy, or gone, for all photos alike.
 let restEndsMs = 0;
 let restTimer;
+// Where the model may run in this browser: `Device` of device.js.
+let device = null;
 
-const percent = (share) => `${(100 * share).toFixed(1)}\u00a0%`;
 const pause = (waitS) => new Promise((resolve) => { setTimeout(resolve, 1000 * waitS); });
 // What a browser would not show, or what turns the text behind it around, is no part of a name.
 const cleanName = (name) => name.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, "");
@@ -61,33 +61,13 @@ function sendNext() {
     restTimer = setTimeout(sendNext, restMs);
     return;
   }
+  if (form.dataset.device && !device) return; // Not known yet whether the person chose to send nothing.
   while (numSending < SENDING_AT_ONCE && waiting.length) {
     numSending += 1;
-    waiting.shift().send();
+    const photo = waiting.shift();
+    if (device?.isChosen) photo.look();
+    else photo.send();
   }
-}
-
-// What a person reads of a prediction, as result.html.j2 writes it, and what a screen reader says.
-function describe(result) {
-  const share = percent(result.probability);
-  if (result.is_known === false) {
-    const count = Object.keys(result.probabilities).length;
-    const verdict = `This does not look like any of the ${NUMBERS[count] ?? `${count} classes`}.`;
-    const note = result.p_value > 0 ? `Only 1 in ${Math.round(1 / result.p_value)} known photos looks so unlike the others.`
-      : "No known photo looks so unlike the others.";
-    const hint = `It resembles ${result.label} most, with ${share}.`;
-    return { state: "refused", verdict, note, hint, said: `${verdict} ${note} ${hint}` };
-  }
-  const hasSet = result.prediction_set?.length > 1;
-  const set = hasSet ? `Probably one of: ${result.prediction_set.join(", ")}.` : "";
-  const hint = hasSet ? `Such a list holds the right one for ${Math.round(100 * form.dataset.coverage)} of 100 photos like those that `
-    + "the model was tested on." : "";
-  if (result.is_sure) {
-    return { state: "sure", verdict: result.label, share, note: set, hint, said: `${result.label}, ${share}${set && `. ${set}`}` };
-  }
-  const other = set || "It may be something else, or something that the model has not learned.";
-  const note = `The closest is ${result.label}, with ${share}. ${other}`;
-  return { state: "unsure", verdict: "Not sure", note, hint, said: `not sure, closest is ${result.label}, ${share}${set && `. ${set}`}` };
 }
 
 class Photo {
@@ -166,6 +146,21 @@ class Photo {
     request.send(body);
   }
 
+  // On this device: nothing is sent.
+  async look() {
+    this.show("busy", "Looking…");
+    const request = { abort() {} };
+    this.request = request;
+    const outcome = await device.classify(this.file, this.name).then((result) => () => this.succeed(result),
+      (error) => () => this.fail(error.message, { canRetry: !error.isPhoto }));
+    if (this.request === request) { // Else it was cancelled.
+      this.request = null;
+      outcome();
+    }
+    numSending -= 1;
+    sendNext();
+  }
+
   async receive(request) {
     // A file that went, or changed, since it was chosen cannot be sent, which looks like a service that is gone.
     const isGone = request.status === 0 && this.request === request && !await isReadable(this.file);
@@ -207,7 +202,7 @@ class Photo {
   }
 
   succeed(result) {
-    const { state, verdict, share = "", note = "", hint = "", said } = describe(result);
+    const { state, verdict, share = "", note = "", hint = "", said } = describe(result, form.dataset.coverage);
     this.show(state, verdict, note, hint);
     if (share) {
       const written = document.createElement("span");
@@ -292,3 +287,15 @@ function listen() {
 }
 
 listen();
+
+if (form.dataset.device) {
+  try {
+    const { Device } = await import(form.dataset.device);
+    device = new Device(() => { restEndsMs = 0; sendNext(); });
+  } catch (error) {
+    device = { isChosen: false };
+    find("device-note").textContent = `Looking on this device is not possible now. ${error.message}`;
+    find("on-device").disabled = true;
+  }
+  sendNext();
+}

@@ -38,6 +38,12 @@ def test_labels_may_hold_any_letters_and_blank_lines_are_none(tmp_path: Path, mo
     assert read(tmp_path, with_metadata(model, labels=labels)).class_names == ("Gänseblümchen", "ひまわり", "two words")
 
 
+@pytest.mark.parametrize("label", ["c\0", "c\rd", "c\x1b[2J", "c\u00a0d", "c\u2028d"])
+def test_label_that_is_not_printable_is_refused(label: str, tmp_path: Path, model: bytes) -> None:
+    with pytest.raises(ModelFileError, match=r"the label '.*' is not printable"):
+        read(tmp_path, with_metadata(model, labels=("a", "b", label)))
+
+
 @pytest.mark.parametrize("where", ["inside", "beside"])
 def test_spec_that_names_other_classes_is_refused(where: str, tmp_path: Path, model: bytes) -> None:
     spec = {"class_names": ["green", "red", "blue"], "model_version": 3}

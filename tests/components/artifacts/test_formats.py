@@ -23,6 +23,7 @@ from components.artifacts.litert_evaluation import LiteRTEvaluation, Measured
 from components.artifacts.manifest import Manifest, Missing, Reference
 from components.artifacts.parity import Parity
 from components.artifacts.push import Push, PushedOrigin, read_push
+from components.artifacts.release import Order, ReleaseRecord
 from components.artifacts.statistics import Statistics
 from components.artifacts.suspects import Outlier, Suspect
 from components.artifacts.training import History, Training
@@ -69,6 +70,8 @@ ELSEWHERE = (
     Outlier,
     AppliedDecision,
     AppliedCounts,
+    ReleaseRecord,
+    Order,
 )
 """Types of what other pipelines write, of a part that has no type of its own in its file, or of rows that so few photos
 do not have."""

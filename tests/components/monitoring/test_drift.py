@@ -26,7 +26,10 @@ def draw(count: int, *, seed: int = 0, sharpness: float = 3) -> tuple[NDArray[np
 
 def refer(count: int = 20_000) -> WatchReference:
     probabilities, labels = draw(count, seed=99)
-    return summarize(probabilities, labels, class_names=NAMES, num_scores=NUM_SCORES, num_refused=NUM_REFUSED)
+    brightness = np.random.default_rng(98).normal(0.5, 0.1, count)
+    return summarize(
+        probabilities, labels, brightness, class_names=NAMES, num_scores=NUM_SCORES, num_refused=NUM_REFUSED
+    )
 
 
 def traffic(count: int = 1000, *, seed: int = 0, power: float = 1, share_strange: float = 0) -> Predictions:
@@ -35,7 +38,8 @@ def traffic(count: int = 1000, *, seed: int = 0, power: float = 1, share_strange
     generator = np.random.default_rng([seed, 1])
     p_values = generator.random(count) ** power
     p_values[generator.random(count) < share_strange] = 0.001
-    return Predictions(probabilities, p_values, p_values > NUM_REFUSED / (NUM_SCORES + 1))
+    brightness = np.random.default_rng([seed, 2]).normal(0.5, 0.1, count)
+    return Predictions(probabilities, p_values, p_values > NUM_REFUSED / (NUM_SCORES + 1), brightness)
 
 
 def alarms(verdict: Verdict) -> set[str]:
@@ -56,6 +60,7 @@ def test_unchanged_traffic_raises_few_alarms() -> None:
     [
         (traffic(power=1.6), drift.STRANGENESS),
         (traffic(share_strange=0.2), drift.STRANGENESS),
+        (replace(traffic(), brightness=traffic().brightness - 0.2), drift.BRIGHTNESS),
         (replace(traffic(), probabilities=draw(1000, sharpness=1)[0]), drift.CONFIDENCE),
         (replace(traffic(), probabilities=draw(1000, sharpness=9)[0]), drift.CONFIDENCE),
         (replace(traffic(), probabilities=np.sort(draw(1000)[0], axis=1)), drift.CLASSES),

@@ -182,7 +182,7 @@ class Responses:
 
 @contextmanager
 def requests_all_along(server: Server, model: str, *, num_clients: int) -> Iterator[Responses]:
-    """Let clients send requests while the block lasts; their responses are complete when it has ended."""
+    """Let clients send requests while the block lasts; `versions` grows meanwhile, the rest comes at its end."""
     image = encode(48, 40)
     done = threading.Event()
     total = Responses()
@@ -201,7 +201,7 @@ def requests_all_along(server: Server, model: str, *, num_clients: int) -> Itera
                     else:
                         response = client.predict(image)
                         found = list(response.outputs["probabilities"].float_val)
-                        responses.versions.add(response.model_spec.version.value)
+                        total.versions.add(response.model_spec.version.value)  # the block may wait for one
                     if not np.allclose(found, expected, atol=TOLERANCE):
                         responses.failures.append(f"{found} instead of {expected}")
                 except (grpc.RpcError, requests.RequestException, AssertionError) as exc:
@@ -217,7 +217,6 @@ def requests_all_along(server: Server, model: str, *, num_clients: int) -> Itera
         for responses in (future.result() for future in sending):
             total.num_requests += responses.num_requests
             total.failures += responses.failures
-            total.versions |= responses.versions
 
 
 def reload(
@@ -226,11 +225,13 @@ def reload(
     """Push versions under load; every second one replaces the one before, the others come beside it."""
     first = max(available(server, model)) + 1
     with requests_all_along(server, model, num_clients=num_clients) as responses:
+        wait_until(lambda: first - 1 in responses.versions)
         for version in range(first, first + num_reloads):
             push(source_dir, base_dir, version)
             if version % 2:
                 take_away(base_dir, version - 1)
             wait_until(lambda version=version: available(server, model) == [version])  # type: ignore[misc]
+            wait_until(lambda version=version: version in responses.versions)  # type: ignore[misc]
     return responses
 
 

@@ -78,7 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
             response = session.request(
                 self.command, self.server.target.url + self.path, data=body, headers=headers, timeout=CALL_S
             )
-        kept = {name: value for name, value in response.headers.items() if name in ("Content-Type", "Retry-After")}
+        kept = {name: response.headers[name] for name in ("Content-Type", "Retry-After") if name in response.headers}
         self._send(response.status_code, kept, response.content)
 
     def _send(self, status: int, headers: dict[str, str], content: bytes) -> None:

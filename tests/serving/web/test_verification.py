@@ -49,6 +49,17 @@ def test_a_version_that_does_not_verify_leaves_the_one_before(
     assert pushed.info.version == "2"
 
 
+def test_what_visitors_download_is_verified_too(tmp_path: Path, model: bytes, pair: Pair) -> None:
+    path = push_signed(tmp_path, model, 1, pair)
+    file_model = FileModel(path, verify_key=read_verify_key(pair.public))
+    info, metadata, content = file_model.read_file()
+    assert (info.version, metadata.class_names) == ("1", info.class_names)
+    assert content == path.read_bytes()
+    change(path)
+    with pytest.raises(SignatureError):
+        file_model.read_file()
+
+
 @pytest.mark.parametrize("file", ["flowers_int8.tflite", "model_spec.json", "model.sig"])
 def test_a_changed_byte_is_refused(tmp_path: Path, model: bytes, pair: Pair, file: str) -> None:
     path = push_signed(tmp_path, model, 1, pair)
