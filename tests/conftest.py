@@ -1,6 +1,5 @@
 """What many tests share: encoded images, and small artifacts that the real runner makes once a session."""
 
-import gc
 import io
 import logging
 import os
@@ -47,16 +46,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         first = {ROOT / name: number for number, name in enumerate(LONG)}
         items.sort(key=lambda item: first.get(item.path, len(LONG)))
-
-
-def pytest_collection_finish() -> None:
-    """Let the garbage collector pass over what imports made: Keras collects at each training, a second each time."""
-    gc.collect()
-    gc.freeze()
-
-
-def pytest_sessionfinish() -> None:
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
