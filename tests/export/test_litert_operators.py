@@ -125,6 +125,23 @@ dtype = model.input(0).element_type.to_dtype()
 np.save(sys.argv[3], [model(photo[np.newaxis].astype(dtype))[0][0] for photo in np.load(sys.argv[2])])
 """
 
+RUN_MEDIAPIPE = """
+import sys
+import mediapipe
+import numpy as np
+from mediapipe.tasks.python import BaseOptions, vision
+
+options = vision.ImageClassifierOptions(base_options=BaseOptions(model_asset_path=sys.argv[1]))
+with vision.ImageClassifier.create_from_options(options) as classifier:
+    rows = []
+    for photo in np.load(sys.argv[2]):
+        image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=photo)
+        (found,) = classifier.classify(image).classifications
+        scores = {category.category_name: category.score for category in found.categories}
+        rows.append([scores[name] for name in ("daisy", "dandelion", "roses", "sunflowers", "tulips")])
+np.save(sys.argv[3], rows)
+"""
+
 
 @pytest.fixture(scope="module")
 def install(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
@@ -154,6 +171,11 @@ def oldest(install: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="module")
 def openvino(install: Callable[..., Path]) -> Path:
     return install("openvino==2026.4.0")
+
+
+@pytest.fixture(scope="module")
+def mediapipe(install: Callable[..., Path]) -> Path:
+    return install("mediapipe==1.2.2")
 
 
 @pytest.fixture(scope="module")
@@ -195,3 +217,11 @@ def test_openvino_predicts_as_the_saved_model(
     openvino: Path, files: dict[str, Path], kind: str, photos: NDArray[np.uint8], export_dir: Path, tmp_path: Path
 ) -> None:
     check(openvino, RUN_OPENVINO, files[kind], photos, export_dir, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", litert.KINDS)
+def test_mediapipe_finds_labels_and_normalization_by_itself(
+    mediapipe: Path, files: dict[str, Path], kind: str, photos: NDArray[np.uint8], export_dir: Path, tmp_path: Path
+) -> None:
+    check(mediapipe, RUN_MEDIAPIPE, files[kind], photos, export_dir, tmp_path)
