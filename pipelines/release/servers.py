@@ -106,11 +106,12 @@ class Proxy(Http):
             start="Start it with python -m serving.proxy, and give its control port with --proxy.",
         )
 
-    def begin(self, plan: dict[str, Any]) -> None:
-        """Let the proxy compare two versions."""
+    def begin(self, plan: dict[str, Any]) -> int:
+        """Let the proxy compare two versions; return the number of the last observation before."""
         status, document = self.call("PUT", "/plan", plan)
         if status != 200:
             raise ReleaseError(f"The proxy must take the plan, and does not: {document}")
+        return int(document["num_observed"])
 
     def end(self) -> None:
         """Let the proxy send everything to stable."""

@@ -93,13 +93,14 @@ class Session:
         """Judge what the proxy sees, until there is a decision."""
         last, num_skipped, reported, report_s = 0, 0, "", time.monotonic() + _REPORT_S
         if self.record["status"] == records.RUNNING:
-            proxy.begin(plan)
+            # What the proxy has seen before may be in the evidence: a release that was killed had the same plan.
+            last = proxy.begin(plan)
         while self.record["status"] == records.RUNNING:
             document = proxy.observations(last)
             if not document["has_plan"]:  # the proxy was started again, or this process was asleep
                 log.warning("the proxy had no plan; it has it again")
-                last = 0
-                proxy.begin(plan)
+                # One that was started again counts from 1; else what was read before must not be read twice.
+                last = min(last, proxy.begin(plan))
             seen = document["observations"]
             if seen and last and seen[0]["number"] > last + 1:
                 log.warning("%d observations were lost: more came than were read", seen[0]["number"] - last - 1)

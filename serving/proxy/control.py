@@ -1,6 +1,6 @@
 """How a release talks to the proxy, on a port of its own that only this machine reaches.
 
-PUT /plan                   begin or renew a plan: its fields as JSON
+PUT /plan                   begin or renew a plan: its fields as JSON; returns the number of the last observation
 DELETE /plan                everything goes to stable
 GET /observations?after=N   what was seen after observation N; renews the plan
 """
@@ -23,7 +23,7 @@ def make_app(board: Board) -> Starlette:
             board.begin(Plan(**json.loads(await request.body())))
         except (ValueError, TypeError) as exc:
             return JSONResponse({"error": f"A plan must have the fields of Plan. {exc}"}, 400)
-        return JSONResponse({})
+        return JSONResponse({"num_observed": board.num_observed})
 
     async def end(request: Request) -> JSONResponse:
         board.end()

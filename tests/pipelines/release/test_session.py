@@ -1,5 +1,6 @@
 """What is on disk of a release: it goes on after a kill, obeys people, and admits no second one."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from components.artifacts import release as records
 from components.storage.files import file_lock
 from pipelines.__main__ import main
 from pipelines.release.session import Session
+from serving.proxy.plan import Board, Plan
 
 
 def record(folder: Path, **changes: Any) -> records.ReleaseRecord:
@@ -24,6 +26,37 @@ def record(folder: Path, **changes: Any) -> records.ReleaseRecord:
 def pair(number: int, canary: str = "a") -> dict[str, Any]:
     reply = {"label": "a", "probability": 0.9, "is_known": True, "latency_ms": None, "failed": False}
     return {"photo": f"{number:064x}", "stable": reply, "canary": {**reply, "label": canary}, "estimated_drop": None}
+
+
+class ControlPort:
+    """The proxy's control port without a network; a step runs before each reading, and the last one ends it."""
+
+    def __init__(self, board: Board, *steps: Callable[[], Any]) -> None:
+        self.board, self._steps = board, iter(steps)
+
+    def begin(self, plan: dict[str, Any]) -> int:
+        self.board.begin(Plan(**plan))
+        return self.board.num_observed
+
+    def observations(self, after: int) -> dict[str, Any]:
+        step = next(self._steps, None)
+        if step is None:
+            raise KeyboardInterrupt
+        step()
+        has_plan = self.board.plan is not None
+        return {"has_plan": has_plan, "num_skipped": 0, "observations": self.board.after(after)}
+
+
+def watch(folder: Path, board: Board, *steps: Callable[[], Any]) -> None:
+    """Continue a release until it is killed after the last step."""
+    with pytest.raises(KeyboardInterrupt):
+        Session(folder, records.read_releases(folder)[0]).watch(
+            ControlPort(board, *steps),  # type: ignore[arg-type]
+            PLAN,
+        )
+
+
+PLAN = {"mode": "shadow", "stable": 1, "canary": 2, "salt": "x"}
 
 
 @pytest.fixture
@@ -44,6 +77,19 @@ def test_killed_release_goes_on_from_its_evidence(folder: Path) -> None:
     assert again.release.counts == first.release.counts
     again.judge([pair(120)])
     assert len(records.read_evidence(folder, 1)) == 121
+
+
+def test_killed_release_reads_no_observation_twice(folder: Path) -> None:
+    record(folder)
+    board = Board()
+
+    def see(*numbers: int) -> Callable[[], None]:
+        return lambda: [board.add(Plan(**PLAN), pair(number)) for number in numbers] and None
+
+    watch(folder, board, see(1, 2, 3))
+    watch(folder, board, see(4))
+    watch(folder, board, see(5), see(), lambda: board.end(), see())  # its plan ended while it was asleep
+    assert len(records.read_evidence(folder, 1)) == 5
 
 
 def test_killed_after_the_decision_only_carries_it_out(folder: Path) -> None:
