@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from serving.proxy.plan import SPLIT, Board, Plan
@@ -131,10 +132,14 @@ class Forwarder:
     def _note(
         self, plan: Plan, photos: Sequence[str], stable: _Timed | None, canary: _Timed | None, is_timed: bool
     ) -> None:
-        """Keep what there is to compare: one observation for each photo."""
+        """Keep what there is to compare: one observation for each photo.
+
+        In split only the first photo of a request: all of them go to one version, so that alike ones, as of a folder
+        of one class, would count as if each had been drawn on its own.
+        """
         self.board.is_warm |= canary is not None and canary.is_ok and plan == self.board.plan
         rows = zip(photos, _read(stable, len(photos)), _read(canary, len(photos)), strict=True)
-        for number, (photo, before, after) in enumerate(rows):
+        for number, (photo, before, after) in enumerate(islice(rows, 1 if plan.mode == SPLIT else None)):
             if number and ((stable and not before) or (canary and not after)):
                 return  # a request fails once
             seen = {

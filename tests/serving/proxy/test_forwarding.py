@@ -129,6 +129,17 @@ def test_shadow_compares_each_photo_of_a_request() -> None:
     assert sent.seen() == [("one", "a", "a"), ("two", "b", "c")]
 
 
+def test_photos_of_one_request_are_drawn_once_in_split() -> None:
+    sent = Sent(mode="split", share=0.5, stable=returns("s", *"aaa"), canary=returns("c", *"aaa"))
+
+    async def work() -> None:
+        for number in range(10):
+            await sent.send(f"{number} one", f"{number} two", f"{number} three")
+
+    run(work())
+    assert [photo for photo, *_ in sent.seen()] == [f"{number} one" for number in range(10)]
+
+
 def test_a_request_fails_once_however_many_photos_it_has() -> None:
     sent = Sent(mode="shadow", stable=returns("yes", "a", "b"), canary=fails("no", is_fault=True))
 
