@@ -125,11 +125,11 @@ def _compare(options: argparse.Namespace, folders: Folders, held: Session) -> No
             held.decide("cannot tell", who=session.TESTS, reason=f"all photos are seen; {held.release.describe()}")
     else:
         proxy = Proxy(options.proxy)
-        plan: dict[str, Any] = {name: record[name] for name in ("mode", "stable", "canary", "salt")}  # type: ignore[literal-required]
+        plan: dict[str, Any] = {name: record[name] for name in ("model_name", "mode", "stable", "canary", "salt")}  # type: ignore[literal-required]
         plan |= {"share": record["options"]["share"] or options.share, "timeout_s": options.canary_timeout_s}
         held.install()
         held.watch(proxy, plan)
-        proxy.end()  # before the canary is unloaded
+        proxy.end(record["salt"])  # before the canary is unloaded
 
 
 def _begin(options: argparse.Namespace, folders: Folders, folder: Path, number: int) -> ReleaseRecord:

@@ -113,11 +113,11 @@ class Proxy(Http):
             raise ReleaseError(f"The proxy must take the plan, and does not: {document}")
         return int(document["num_observed"])
 
-    def end(self) -> None:
-        """Let the proxy send everything to stable."""
-        self.call("DELETE", "/plan")
+    def end(self, salt: str) -> None:
+        """Let the proxy send everything to stable, if the plan in force is this release's."""
+        self.call("DELETE", f"/plan?salt={salt}")
 
-    def observations(self, after: int) -> dict[str, Any]:
-        """Return what was seen after an observation."""
-        document: dict[str, Any] = self.call("GET", f"/observations?after={after}")[1]
+    def observations(self, after: int, salt: str) -> dict[str, Any]:
+        """Return what was seen for this release's plan after an observation."""
+        document: dict[str, Any] = self.call("GET", f"/observations?after={after}&salt={salt}")[1]
         return document

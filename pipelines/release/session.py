@@ -96,7 +96,7 @@ class Session:
             # What the proxy has seen before may be in the evidence: a release that was killed had the same plan.
             last = proxy.begin(plan)
         while self.record["status"] == records.RUNNING:
-            document = proxy.observations(last)
+            document = proxy.observations(last, self.record["salt"])
             if not document["has_plan"]:  # the proxy was started again, or this process was asleep
                 log.warning("the proxy had no plan; it has it again")
                 # One that was started again counts from 1; else what was read before must not be read twice.

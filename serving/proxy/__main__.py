@@ -46,7 +46,10 @@ async def _serve(options: argparse.Namespace) -> None:
     rest = RestProxy(forwarder, options.rest_server, **common)
     host = bracket(options.host)
     grpc_proxy = GrpcProxy(forwarder, options.server, listens_on=f"{host}:{options.port}", **common)
-    ports = ((rest.app, options.host, options.rest_port), (make_app(board), "127.0.0.1", options.control_port))
+    ports = (
+        (rest.app, options.host, options.rest_port),
+        (make_app(board, options.model_name), "127.0.0.1", options.control_port),
+    )
     servers = [
         HttpServer(app, take_port(address, port), None, head_timeout_s=_HEAD_TIMEOUT_S, grace_s=GRACE_S)
         for app, address, port in ports

@@ -38,7 +38,7 @@ class ControlPort:
         self.board.begin(Plan(**plan))
         return self.board.num_observed
 
-    def observations(self, after: int) -> dict[str, Any]:
+    def observations(self, after: int, salt: str) -> dict[str, Any]:
         step = next(self._steps, None)
         if step is None:
             raise KeyboardInterrupt
