@@ -41,6 +41,7 @@ class Result:
 class _Timed:
     result: Result
     latency_ms: float
+    is_late: bool
 
     @property
     def is_ok(self) -> bool:
@@ -60,21 +61,24 @@ class Forwarder:
         self.board = board
         self._shadows: set[asyncio.Task[None]] = set()
 
-    async def forward(self, call: Call, photos: Callable[[], list[str]]) -> Any:
+    async def forward(self, call: Call, photos: Callable[[], list[str]], *, left_s: float | None = None) -> Any:
         """Return the response to a request.
 
         Args:
             call: sends it; errors of the server are results, too.
             photos: reads the SHA-256 of each photo in it.
+            left_s: until the client's deadline; `None` without. In split the canary has half of it, stable the rest.
         """
         plan = self.board.plan
         found = photos() if plan else []
         if not plan or not found:
             return (await call(None)).response
         if plan.mode == SPLIT:
+            limit_s = plan.timeout_s if left_s is None else min(plan.timeout_s, left_s / 2)
             with self._timing(plan) as is_timed:
-                return (await self._split(plan, call, found, is_timed)).response
-        return (await self._shadow(plan, call, found)).response
+                return (await self._split(plan, call, found, limit_s, is_timed)).response
+        limit_s = plan.timeout_s if left_s is None else min(plan.timeout_s, left_s)
+        return (await self._shadow(plan, call, found, limit_s)).response
 
     async def close(self) -> None:
         """End what is compared for nobody."""
@@ -82,34 +86,38 @@ class Forwarder:
             task.cancel()
         await asyncio.gather(*self._shadows, return_exceptions=True)
 
-    async def _split(self, plan: Plan, call: Call, photos: Sequence[str], is_timed: bool) -> Result:
+    async def _split(self, plan: Plan, call: Call, photos: Sequence[str], limit_s: float, is_timed: bool) -> Result:
         if not plan.goes_to_canary(digest_all(photos)):
-            stable = await _time(call(plan.stable))
+            stable = await _time(call(plan.stable), limit_s)
             if stable.is_ok or stable.result.is_fault:
                 self._note(plan, photos, stable, None, is_timed)
             return stable.result
-        canary = await _time(call(plan.canary), plan.timeout_s)
+        canary = await _time(call(plan.canary), limit_s, is_ended=True)
         if canary.is_ok:
             self._note(plan, photos, None, canary, is_timed)
             return canary.result
-        stable = await _time(call(plan.stable))
-        if stable.is_ok:  # else it is the request's fault, or the server's
+        stable = await _time(call(plan.stable), limit_s)
+        # A request that both refuse is at fault itself. A server that is down counts for either version, as drawn.
+        if stable.is_ok or canary.result.is_fault:
             self._note(plan, photos, None, canary, is_timed)
         return stable.result
 
-    async def _shadow(self, plan: Plan, call: Call, photos: Sequence[str]) -> Result:
+    async def _shadow(self, plan: Plan, call: Call, photos: Sequence[str], limit_s: float) -> Result:
         is_careful = self.board.num_compared < _NUM_CAREFUL
         if len(self._shadows) >= (1 if is_careful else _MAX_SHADOWS):
             self.board.num_skipped += not is_careful
             return await call(plan.stable)
         self.board.num_compared += 1
         # Whoever comes first may be faster or slower: both are first equally often.
-        calls = {"stable": lambda: _time(call(plan.stable)), "canary": lambda: _time(call(plan.canary), plan.timeout_s)}
+        calls = {
+            "stable": lambda: _time(call(plan.stable), limit_s),
+            "canary": lambda: _time(call(plan.canary), limit_s, is_ended=True),
+        }
         running = {name: asyncio.create_task(calls[name]()) for name in random.sample(sorted(calls), 2)}
         comparing = asyncio.create_task(self._compare(plan, photos, running["stable"], running["canary"]))
         self._shadows.add(comparing)
         comparing.add_done_callback(self._shadows.discard)
-        return (await running["stable"]).result
+        return (await asyncio.shield(running["stable"])).result  # it is compared, too, where the client has gone
 
     async def _compare(
         self, plan: Plan, photos: Sequence[str], stable: "asyncio.Task[_Timed]", canary: "asyncio.Task[_Timed]"
@@ -151,17 +159,19 @@ class Forwarder:
             self.board.add(plan, seen)
 
 
-async def _time(call: Awaitable[Result], timeout_s: float | None = None) -> _Timed:
+async def _time(call: Awaitable[Result], limit_s: float, *, is_ended: bool = False) -> _Timed:
+    """Return a result. What takes longer is late for either version, and only the canary is not waited for."""
     start_s = time.perf_counter()
     try:
-        result = await asyncio.wait_for(call, timeout_s)
+        result = await asyncio.wait_for(call, limit_s if is_ended else None)
     except asyncio.TimeoutError:
         result = _LATE
-    return _Timed(result, (time.perf_counter() - start_s) * 1000)
+    latency_s = time.perf_counter() - start_s
+    return _Timed(result, latency_s * 1000, latency_s >= limit_s)
 
 
 def _read(timed: _Timed | None, num_photos: int) -> list[Prediction | None]:
-    predictions = timed.result.read() if timed and timed.is_ok else []
+    predictions = timed.result.read() if timed and timed.is_ok and not timed.is_late else []
     return [*predictions] if len(predictions) == num_photos else [None] * num_photos
 
 

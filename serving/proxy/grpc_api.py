@@ -88,7 +88,7 @@ class GrpcProxy:
 
         if not method.endswith("/Predict"):
             return (await call(plan.stable if plan else None)).response
-        return await self._forwarder.forward(call, partial(_read_photos, request))
+        return await self._forwarder.forward(call, partial(_read_photos, request), left_s=context.time_remaining())
 
     async def _send(self, method: str, body: bytes, context: Any) -> Result:
         left_s = context.time_remaining()

@@ -43,12 +43,12 @@ class Sent:
         self.versions: list[int | None] = []
         self._behaviours = {None: stable, STABLE: stable, CANARY: canary}
 
-    async def send(self, *photos: str) -> Any:
+    async def send(self, *photos: str, left_s: float | None = None) -> Any:
         async def call(version: int | None) -> Result:
             self.versions.append(version)
             return await self._behaviours[version]()
 
-        return await self.forwarder.forward(call, lambda: [*photos])
+        return await self.forwarder.forward(call, lambda: [*photos], left_s=left_s)
 
     async def settle(self) -> None:
         """Wait for what is compared behind the response."""
@@ -162,6 +162,81 @@ def test_at_first_the_canary_gets_one_request_at_a_time() -> None:
     run(work())
     assert sent.versions.count(CANARY) == 1
     assert sent.board.num_skipped == 0  # it is not too much load, but care
+
+
+def test_deadline_of_the_client_leaves_time_for_stable() -> None:
+    sent = Sent(mode="split", share=0.5, stable=returns("yes", "a"), canary=never, timeout_s=60)
+    assert sent.board.plan
+    photo = photo_of(CANARY, sent.board.plan)
+    assert run(sent.send(photo, left_s=0.1)) == "yes"
+    assert sent.seen() == [(photo, "-", "failed")]
+
+
+@pytest.mark.parametrize("mode", ["shadow", "split"])
+def test_pause_of_the_server_is_late_for_both_versions(mode: str) -> None:
+    ended = asyncio.Event()
+
+    async def hangs() -> Result:
+        try:
+            return await never()
+        finally:
+            ended.set()
+
+    async def waits() -> Result:
+        await ended.wait()
+        return await returns("late", "a")()
+
+    async def work() -> None:
+        if mode == "split":
+            await sent.send(canarys)
+            assert await sent.send(stables, left_s=0) == "late"
+        else:
+            assert await sent.send("photo") == "late"
+            await sent.settle()
+
+    sent = Sent(mode=mode, share=0.5, stable=waits, canary=hangs)
+    assert sent.board.plan
+    canarys, stables = (photo_of(version, sent.board.plan) for version in (CANARY, STABLE))
+    run(work())
+    expected = {
+        "shadow": [("photo", "failed", "failed")],
+        "split": [(canarys, "-", "failed"), (stables, "failed", "-")],
+    }
+    assert sent.seen() == expected[mode]
+
+
+def test_server_that_is_down_counts_for_the_version_that_was_drawn() -> None:
+    down = fails("down", is_fault=True)
+    sent = Sent(mode="split", share=0.5, stable=down, canary=down)
+
+    async def work() -> None:
+        for number in range(40):
+            assert await sent.send(str(number)) == "down"
+
+    run(work())
+    assert len(sent.seen()) == 40
+
+
+def test_client_that_goes_stops_no_comparison() -> None:
+    release = asyncio.Event()
+
+    async def waits() -> Result:
+        await release.wait()
+        return await returns("yes", "a")()
+
+    sent = Sent(mode="shadow", stable=waits, canary=waits, timeout_s=30)
+
+    async def work() -> None:
+        client = asyncio.create_task(sent.send("photo"))
+        while len(sent.versions) < 2:
+            await asyncio.sleep(0)
+        client.cancel()
+        await asyncio.wait([client])
+        release.set()
+        await sent.settle()
+
+    run(work())
+    assert sent.seen() == [("photo", "a", "a")]
 
 
 def test_plan_of_a_release_that_is_gone_ends() -> None:
