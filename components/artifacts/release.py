@@ -113,11 +113,15 @@ def write_order(folder: Path, order: Order) -> None:
     write_json(folder / _ORDER, order)
 
 
-def take_order(folder: Path) -> Order | None:
-    """Return what a person asks, once."""
+def read_order(folder: Path) -> Order | None:
+    """Read what a person asks; `None` where nobody does."""
     try:
         order: Order = read_json(folder / _ORDER)
     except FileNotFoundError:
         return None
-    (folder / _ORDER).unlink()
     return order
+
+
+def remove_order(folder: Path) -> None:
+    """Remove what a person asks, once it is done or comes too late."""
+    (folder / _ORDER).unlink(missing_ok=True)

@@ -6,6 +6,7 @@ Exit status: 0 the canary is promoted, 3 it is rolled back, 4 the release cannot
 import argparse
 import getpass
 import json
+import logging
 import secrets
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,8 @@ from pipelines.folders import Folders
 from pipelines.release import models_config, session
 from pipelines.release.servers import ModelServer, Proxy
 from pipelines.release.session import Session
+
+log = logging.getLogger(__name__)
 
 PROMOTED, ROLLED_BACK, CANNOT_TELL = 0, 3, 4
 _STATUSES = {records.PROMOTED: PROMOTED, records.ROLLED_BACK: ROLLED_BACK}
@@ -80,14 +83,12 @@ def release(options: argparse.Namespace, folders: Folders) -> tuple[str, int]:
                 "release --stop"
             ) from exc
     records.write_order(folder, {"what": options.what, "who": _who(options), "why": _why(options)})
-    return f"Asked: {options.what}. The release that goes on does it.", 0
+    return f"Asked: {options.what}. The release that goes on does it, if it is not decided yet.", 0
 
 
 def _hold(options: argparse.Namespace, folders: Folders, folder: Path) -> tuple[str, int]:
     past = records.read_releases(folder)
     last = past[-1] if past else None
-    if not options.what:
-        records.take_order(folder)  # to one that has ended meanwhile
     if options.what and (last is None or last["status"] in _STATUSES):
         raise ReleaseError(
             f"--{options.what.replace(' ', '-')} decides a release that is open, and there is none of "
@@ -101,11 +102,19 @@ def _hold(options: argparse.Namespace, folders: Folders, folder: Path) -> tuple[
     server = ModelServer(address, options.model_name, timeout_s=options.wait_s) if address else None
     config = Path(record["config"]) if record["config"] else None
     held = Session(folder, record, config_path=config, server=server, labels_path=options.labels)
-    if options.what and record["status"] not in (records.PROMOTING, records.ROLLING_BACK):
+    if options.what:
+        if options.what == _STOP and record["status"] in (records.PROMOTING, records.ROLLING_BACK):
+            raise ReleaseError(
+                f"--stop ends a release that is not decided yet. This one is {record['status']}: let the same command "
+                "go on, or decide otherwise with --promote or --roll-back."
+            )
         held.decide(options.what, who=_who(options), reason=_why(options))
     if record["status"] == records.RUNNING:
         _compare(options, folders, held)
     held.carry_out()
+    if late := records.read_order(folder):
+        records.remove_order(folder)
+        log.warning("--%s of %s came too late: the release was decided", late["what"].replace(" ", "-"), late["who"])
     note = "" if server or record["status"] not in _STATUSES else " No --config: nothing was changed on a server."
     words = f"{record['status']}: version {record['canary']} of {record['model_name']} beside {record['stable']}"
     return f"{words} ({record['who']}: {record['reason']}).{note}", _STATUSES.get(record["status"], CANNOT_TELL)
@@ -145,6 +154,7 @@ def _begin(options: argparse.Namespace, folders: Folders, folder: Path, number: 
             f"released. Received: {stable} and {canary}; there are: {', '.join(map(str, versions)) or 'none'}. "
             "Give them with --stable and --candidate."
         )
+    records.remove_order(folder)  # to one that has ended meanwhile
     share = options.share if options.mode == "split" else None
     given = {name: getattr(options, name) for name in session.option_names() if name != "share"}
     record = ReleaseRecord(

@@ -128,6 +128,44 @@ def test_person_decides_a_release_that_another_process_holds(folder: Path) -> No
     assert (held.record["status"], held.record["who"]) == (records.ROLLING_BACK, "me")
 
 
+@pytest.mark.parametrize(("status", "flag", "exit_status"), [
+    (records.PROMOTING, "--roll-back", 3), (records.ROLLING_BACK, "--promote", 0), (records.PROMOTING, "--stop", 1),
+])  # fmt: skip
+def test_person_decides_otherwise_before_a_decision_is_in_force(
+    folder: Path, status: str, flag: str, exit_status: int
+) -> None:
+    record(folder, status=status, who="tests", reason="some", decided="now")
+    assert release(folder, flag, "--who", "me") == exit_status
+    found = records.read_releases(folder)[0]
+    expected = {0: records.PROMOTED, 1: status, 3: records.ROLLED_BACK}[exit_status]
+    assert (found["status"], found["who"]) == (expected, "tests" if exit_status == 1 else "me")
+
+
+def test_order_outlives_a_release_that_is_killed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record(folder, mode="offline")
+    records.write_order(folder, {"what": "roll back", "who": "me", "why": ""})
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "write_release", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Session(folder, records.read_releases(folder)[0]).judge([])
+    held = Session(folder, records.read_releases(folder)[0])
+    held.judge([])
+    assert held.record["who"] == "me"
+    assert records.read_order(folder) is None
+
+
+def test_order_that_comes_too_late_is_not_passed_over_in_silence(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    record(folder, status=records.PROMOTING, who="tests", reason="some", decided="now")
+    records.write_order(folder, {"what": "roll back", "who": "me", "why": ""})
+    assert release(folder) == 0
+    assert "--roll-back of me came too late" in capsys.readouterr().err
+    assert records.read_order(folder) is None
+
+
 def test_second_release_is_refused(folder: Path, capsys: pytest.CaptureFixture) -> None:
     record(folder)
     with file_lock(folder / ".lock"):
