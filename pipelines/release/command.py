@@ -95,6 +95,8 @@ def _hold(options: argparse.Namespace, folders: Folders, folder: Path) -> tuple[
             f"{options.model_name}. See release --status; rollback withdraws a pushed version."
         )
     is_open = last is not None and (options.what or last["status"] in records.OPEN)
+    if last and is_open and not options.what:
+        _check_same(options, last)
     record = last if last and is_open else _begin(options, folders, folder, len(past) + 1)
     if options.server:
         record["config"], record["server"] = str(options.config.absolute()), options.server
@@ -118,6 +120,21 @@ def _hold(options: argparse.Namespace, folders: Folders, folder: Path) -> tuple[
     note = "" if server or record["status"] not in _STATUSES else " No --config: nothing was changed on a server."
     words = f"{record['status']}: version {record['canary']} of {record['model_name']} beside {record['stable']}"
     return f"{words} ({record['who']}: {record['reason']}).{note}", _STATUSES.get(record["status"], CANNOT_TELL)
+
+
+def _check_same(options: argparse.Namespace, last: ReleaseRecord) -> None:
+    """Raise where a release that goes on is not the one that the options name."""
+    given = {"canary": options.candidate, "stable": options.stable, "mode": options.mode}
+    if other := {name: value for name, value in given.items() if value not in (None, last[name])}:  # type: ignore[literal-required]
+        raise ReleaseError(
+            f"A release that is open must end before another one begins: {last['stable']} → {last['canary']}, "
+            f"{last['mode']}, is {last['status']}. Received: {other}. Give the same options to let it go on, or end "
+            "it: release --stop"
+        )
+    log.info(
+        "release %d goes on: version %d beside %d, with the options that it began with",
+        *(last["number"], last["canary"], last["stable"]),
+    )
 
 
 def _compare(options: argparse.Namespace, folders: Folders, held: Session) -> None:

@@ -166,6 +166,16 @@ def test_order_that_comes_too_late_is_not_passed_over_in_silence(folder: Path, c
     assert records.read_order(folder) is None
 
 
+@pytest.mark.parametrize("option", [("--candidate", "3"), ("--stable", "3"), ("--mode", "split")])
+def test_open_release_does_not_go_on_as_another_one(
+    folder: Path, capsys: pytest.CaptureFixture, option: tuple[str, str]
+) -> None:
+    record(folder, status=records.PROMOTING)
+    assert release(folder, *option) == 1
+    assert "must end before another one begins: 1 → 2" in capsys.readouterr().err
+    assert records.read_releases(folder)[0]["status"] == records.PROMOTING
+
+
 def test_second_release_is_refused(folder: Path, capsys: pytest.CaptureFixture) -> None:
     record(folder)
     with file_lock(folder / ".lock"):
