@@ -78,9 +78,11 @@ class Session:
         stable, canary, name = self.record["stable"], self.record["canary"], self.record["model_name"]
         if not (self._server and self._config_path):
             return
+        # Without a policy a server loads the newest version alone: the canary, that is.
+        models_config.change(self._config_path, name, versions=[stable, canary], labels={})
         if error := self._server.wait_for_version(stable):
-            raise ReleaseError(f"Version {stable} must serve before a release, and cannot be loaded: {error}")
-        models_config.change(self._config_path, name, versions=[stable, canary], labels={"stable": stable})
+            raise ReleaseError(f"Version {stable} must serve in a release, and cannot be loaded: {error}")
+        models_config.change(self._config_path, name, labels={"stable": stable})
         self._server.wait_for_label("stable", stable)
         if error := self._server.wait_for_version(canary):
             self.decide(ROLL_BACK, who=TESTS, reason=f"the server cannot load it: {error}")
@@ -155,10 +157,10 @@ class Session:
             return
         if self._server and self._config_path:
             name, labels = self.record["model_name"], {"stable": chosen, "canary": chosen}
-            if chosen == canary:
-                models_config.change(self._config_path, name, versions=[stable, canary], labels={})
-                if error := self._server.wait_for_version(canary):
-                    raise ReleaseError(f"Version {canary} cannot be promoted, as the server cannot load it: {error}")
+            versions = {stable, chosen}  # of one that was not installed, neither may be loaded
+            models_config.change(self._config_path, name, versions=versions, labels={})
+            if error := self._server.wait_for_version(chosen):
+                raise ReleaseError(f"Version {chosen} must serve, as was decided, and cannot be loaded: {error}")
             models_config.change(self._config_path, name, labels=labels)
             for label in labels:
                 self._server.wait_for_label(label, chosen)
