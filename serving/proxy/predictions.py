@@ -3,10 +3,14 @@
 import base64
 import hashlib
 import json
+import zlib
 from binascii import Error as Base64Error
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+_MAX_BYTES = 1 << 26
+"""Of a request, unpacked: as the local server's --max_request_bytes."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +67,25 @@ def read_rest_predictions(content: bytes) -> list[Prediction]:
     return to_predictions(document.get("outputs"))
 
 
-def read_rest_photos(body: bytes) -> list[str]:
-    """Return the SHA-256 of each photo in a REST request: of the encoded image, or of its JSON where it is pixels."""
+def read_rest_photos(body: bytes, encoding: str = "") -> list[str]:
+    """Return the SHA-256 of each photo in a REST request: of the encoded image, or of its JSON where it is pixels.
+
+    Args:
+        body: as it came.
+        encoding: its `Content-Encoding`.
+    """
     try:
+        if "gzip" in encoding.lower():
+            unpack = zlib.decompressobj(16 + zlib.MAX_WBITS)
+            body = unpack.decompress(body, _MAX_BYTES)
+            if not unpack.eof:
+                return []
         document = json.loads(body)
         rows = document["instances"] if "instances" in document else document["inputs"]
         if isinstance(rows, dict) and "b64" not in rows and len(rows) == 1:
             rows = next(iter(rows.values()))
         return [_digest(row) for row in (rows if isinstance(rows, list) else [rows])]
-    except (ValueError, RecursionError, LookupError, TypeError):
+    except (ValueError, RecursionError, LookupError, TypeError, zlib.error):
         return []
 
 

@@ -85,7 +85,9 @@ class RestProxy:
 
         if found[2] == "/metadata":
             return (await call(plan.stable if plan else None)).response
-        return await self._forwarder.forward(call, partial(read_rest_photos, body))
+        return await self._forwarder.forward(
+            call, partial(read_rest_photos, body, request.headers.get("content-encoding", ""))
+        )
 
     async def _send(self, request: Request, body: bytes, path: str) -> Result:
         """Send a request to the server, in a thread; where it cannot be reached, that is the response."""

@@ -1,6 +1,7 @@
 """What is read of requests and responses, whatever they look like; what is not a classifier's is nothing."""
 
 import base64
+import gzip
 import hashlib
 import json
 from typing import Any
@@ -34,6 +35,13 @@ def digests(*images: bytes) -> list[str]:
 )
 def test_photos_are_known_by_the_sha256_of_their_files(body: Any) -> None:
     assert read_rest_photos(json.dumps(body).encode()) == digests(JPEG, PNG)
+
+
+def test_photos_of_a_compressed_request_are_the_same_ones() -> None:
+    body = gzip.compress(json.dumps({"instances": [b64(JPEG)]}).encode())
+    assert read_rest_photos(body, "gzip") == digests(JPEG)
+    for broken in (body[:-9], body[:9], b"none", gzip.compress(b" " * (1 << 27))):
+        assert read_rest_photos(broken, "gzip") == []
 
 
 def test_pixels_are_known_by_their_numbers() -> None:
