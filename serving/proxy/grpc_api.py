@@ -17,7 +17,7 @@ from serving.proxy.rest_api import UNKNOWN_LABEL
 _SERVICE = "/tensorflow.serving.PredictionService/"
 _OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 # Of `ModelSpec`: the oneof's `version_label`, which the client's own messages lack.
-_LABEL_NUMBER = 4
+_LABEL_NUMBER, _BYTES = 4, 2
 _FAULTS = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.INTERNAL,
@@ -72,7 +72,7 @@ class GrpcProxy:
         spec, plan = request.model_spec, self._forwarder.board.plan
         label = _read_label(spec)
         number = spec.version.value if spec.HasField("version") else None
-        is_free = label in (None, self._label) and number is None
+        is_free = label in (None, self._label.encode()) and number is None
         if spec.name != self._model_name or not (is_free or (plan and number == plan.stable)):
             return await self._pass(method, body, context)
 
@@ -91,11 +91,12 @@ class GrpcProxy:
         return await self._forwarder.forward(call, partial(_read_photos, request), left_s=context.time_remaining())
 
     async def _send(self, method: str, body: bytes, context: Any) -> Result:
+        metadata = [(key, value) for key, value in context.invocation_metadata() or () if not _is_own(key)]
         left_s = context.time_remaining()
         timeout_s = self._timeout_s if left_s is None else min(left_s, self._timeout_s)
         try:
             send: Any = self._channel.unary_unary(method)
-            response = await send(body, timeout=timeout_s)
+            response = await send(body, timeout=timeout_s, metadata=metadata)
         except grpc.aio.AioRpcError as exc:
             return Result(exc, False, exc.code() in _FAULTS, list)
         return Result(response, True, False, partial(_read_predictions, response))
@@ -109,6 +110,11 @@ class _Everything(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(partial(self._proxy.handle, handler_call_details.method))
 
 
+def _is_own(key: str) -> bool:
+    """Return whether metadata is about the connection to the proxy, and not for the server."""
+    return key.startswith(("grpc-", ":")) or key in ("user-agent", "te", "content-type")
+
+
 def _parse(method: str, body: bytes) -> Any:
     """Return a request's message; `None` where it is none, and the server says so."""
     try:
@@ -117,10 +123,12 @@ def _parse(method: str, body: bytes) -> Any:
         return None
 
 
-def _read_label(spec: Any) -> str | None:
+def _read_label(spec: Any) -> bytes | None:
+    """Return the label, the last one that is there; it need not be text, which the server refuses."""
     unknown = UnknownFieldSet(spec)
-    found = (unknown[index] for index in range(len(unknown)))
-    return next((field.data.decode() for field in found if field.field_number == _LABEL_NUMBER), None)
+    fields = [unknown[index] for index in range(len(unknown))]
+    found = [field.data for field in fields if field.field_number == _LABEL_NUMBER and field.wire_type == _BYTES]
+    return found[-1] if found else None
 
 
 def _choice(version: int | None, label: str) -> bytes:
