@@ -4,6 +4,7 @@ import io
 import math
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageStat
 
 _SIDE_PX = 64
@@ -22,6 +23,8 @@ def measure_brightness(photo: bytes | Path) -> float:
             if image.width * image.height > _MAX_PIXELS:
                 return math.nan
             image.draft("L", (_SIDE_PX, _SIDE_PX))
+            if image.mode.startswith("I"):  # 16 bits of grey, which Pillow cuts off at 255
+                return float(np.asarray(image).mean()) / 65535
             return ImageStat.Stat(image.convert("L")).mean[0] / 255
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return math.nan

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from components.monitoring.brightness import measure_brightness
 
@@ -26,6 +27,14 @@ def test_half_the_light_is_half_the_brightness(pixels: np.ndarray, encode: Encod
     (tmp_path / "dark.jpg").write_bytes(encode(pixels // 2, "JPEG"))
     bright, dark = measure_brightness(encode(pixels, "JPEG")), measure_brightness(tmp_path / "dark.jpg")
     assert dark == pytest.approx(bright / 2, abs=0.01)
+
+
+def test_sixteen_bits_of_grey_are_as_bright_as_eight(tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 128, (40, 50)).astype(np.uint8)
+    for name, values in (("8.png", grey), ("16.png", grey.astype(np.uint16) * 257)):
+        Image.fromarray(values).save(tmp_path / name)
+    expected, found = (measure_brightness(tmp_path / name) for name in ("8.png", "16.png"))
+    assert found == pytest.approx(expected, abs=0.001)
 
 
 @pytest.mark.parametrize("photo", [b"", b"no photo", Path("nowhere.jpg"), Path()])
