@@ -120,6 +120,7 @@ class Session:
     def judge(self, seen: Iterable[Mapping[str, Any]]) -> bool:
         """Take in observations, labels and what a person asks; return whether the release still goes on."""
         self._obey()
+        self._settle()  # of one that was killed, what it stands on may be written, and the decision not
         for line in seen:
             self._judge([{name: line[name] for name in ("photo", "stable", "canary", "estimated_drop")}])
             self._judge(self._read_labels())
@@ -133,8 +134,12 @@ class Session:
         records.add_evidence(self._folder, self.record["number"], lines)
         for line in lines:
             self._take(line)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Decide, if the tests do and nobody has."""
         verdict = self.release.verdict()
-        if verdict.decision in _STATUS:
+        if verdict.decision in _STATUS and self.record["status"] == records.RUNNING:
             self.decide(verdict.decision, who=TESTS, reason=verdict.reason)
 
     def decide(self, decision: str, *, who: str, reason: str) -> None:

@@ -79,6 +79,16 @@ def test_killed_release_goes_on_from_its_evidence(folder: Path) -> None:
     assert len(records.read_evidence(folder, 1)) == 121
 
 
+def test_killed_before_its_decision_is_written_decides_on_what_it_has(folder: Path) -> None:
+    first = Session(folder, record(folder, options={"min_requests": 10, "max_requests": 20}))
+    first.judge(pair(number) for number in range(20))
+    record(folder, options={"min_requests": 10, "max_requests": 20})  # as it was before
+    again = Session(folder, records.read_releases(folder)[0])
+    assert not again.judge([pair(20)])
+    assert (again.record["status"], again.record["reason"]) == (first.record["status"], first.record["reason"])
+    assert len(records.read_evidence(folder, 1)) == 20
+
+
 def test_killed_release_reads_no_observation_twice(folder: Path) -> None:
     record(folder)
     board = Board()
