@@ -95,7 +95,7 @@ def _classify(call: Callable[..., Any], content: bytes) -> tuple[Prediction | No
 
     start_s = time.perf_counter()
     prediction = None
-    with suppress(KeyError, tf.errors.OpError):
+    with suppress(KeyError, ValueError, tf.errors.OpError):
         outputs = {name: value.numpy() for name, value in call(image_bytes=tf.constant([content])).items()}
         probabilities = map(float, outputs["probabilities"][0])
         names = [name.decode() for name in outputs["classes"][0]]

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import math
 import zlib
 from binascii import Error as Base64Error
 from collections.abc import Mapping, Sequence
@@ -15,10 +16,18 @@ _MAX_BYTES = 1 << 26
 
 @dataclass(frozen=True)
 class Prediction:
-    """Probabilities of labels, and whether the photo is known; `None` of a model that knows no limits."""
+    """Probabilities of labels, and whether the photo is known; `None` of a model that knows no limits.
+
+    Raises:
+        ValueError: a probability is no number; such a response is as wrong as an error.
+    """
 
     probabilities: Mapping[str, float]
     is_known: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, self.probabilities.values())):
+            raise ValueError(f"probabilities must be finite. Received: {dict(self.probabilities)}")
 
     @property
     def label(self) -> str:

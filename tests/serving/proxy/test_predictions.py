@@ -4,6 +4,7 @@ import base64
 import gzip
 import hashlib
 import json
+import math
 from typing import Any
 
 import pytest
@@ -70,6 +71,7 @@ def test_responses_in_rows_and_in_columns_say_the_same(document: Any) -> None:
     [
         None, [], {}, {"predictions": []}, {"predictions": [0.1]}, {"outputs": 3}, {"error": "none"},
         {"outputs": {"classes": [["a"]], "probabilities": [[0.1, 0.9]]}},
+        {"predictions": [{**ROWS[0], "probabilities": [math.nan, math.nan]}]},
         {"outputs": {"classes": [[]], "probabilities": [[]]}},
         {"outputs": {"classes": [["a"]], "probabilities": [["much"]]}},
     ],
