@@ -153,6 +153,8 @@ class Session:
     def carry_out(self) -> None:
         """Let the server do as was decided: labels first, and what is not needed any more is unloaded behind them.
 
+        Where somebody has let a third version serve meanwhile, that stays, and the release is stopped.
+
         Raises:
             ReleaseError: the server does not follow; the same command tries again.
         """
@@ -162,6 +164,13 @@ class Session:
             return
         if self._server and self._config_path:
             name, labels = self.record["model_name"], {"stable": chosen, "canary": chosen}
+            serving = models_config.read_labels(self._config_path, name).get("stable", stable)
+            if serving not in (stable, canary):
+                self.record["status"] = records.STOPPED
+                self.record["reason"] += f"; not carried out: the label stable was moved to version {serving} meanwhile"
+                records.write_release(self._folder, self.record)
+                log.warning("%s", self.record["reason"])
+                return
             versions = {stable, chosen}  # of one that was not installed, neither may be loaded
             models_config.change(self._config_path, name, versions=versions, labels={})
             if error := self._server.wait_for_version(chosen):

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from components.artifacts import release as records
+from pipelines.release.models_config import change
 from pipelines.release.session import Session
 from serving.local_server import protos
 from tests.pipelines.release.test_session import record
@@ -55,3 +56,20 @@ def test_server_follows_from_any_policy(
     held.carry_out()
     serving = 2 if decision == "promote" else 1
     assert server.poll() == (expected, {"stable": serving, "canary": serving})
+
+
+@pytest.mark.parametrize("decision", ["promote", "roll back"])
+def test_version_that_somebody_else_let_serve_stays(tmp_path: Path, decision: str) -> None:
+    config = tmp_path / "models.config"
+    config.write_text(CONFIG.format(""))
+    folder = records.releases_dir(tmp_path, "flowers")
+    server: Any = PollingServer(config)
+    held = Session(folder, record(folder), config_path=config, server=server)
+    held.install()
+    change(config, "flowers", versions=[1, 2, 3], labels={"stable": 3})
+    before = config.read_text()
+    held.decide(decision, who="tests", reason="some")
+    held.carry_out()
+    assert config.read_text() == before
+    found = records.read_releases(folder)[0]
+    assert (found["status"], "version 3" in found["reason"]) == (records.STOPPED, True)
