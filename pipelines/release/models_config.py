@@ -11,7 +11,7 @@ from typing import Any
 from google.protobuf import text_format
 
 from components.errors import ReleaseError
-from components.storage.files import atomic_write
+from components.storage.files import atomic_write, file_lock
 from serving.local_server import protos
 from serving.local_server.errors import StartError
 
@@ -37,19 +37,23 @@ def change(path: Path, model_name: str, *, versions: Iterable[int] = (), labels:
     Raises:
         ReleaseError: see `read_labels`.
     """
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    config = _read(path)
-    model = _find(config, path, model_name)
-    for label, version in labels.items():
-        model.version_labels[label] = version
-    if wanted := {*versions}:
-        model.model_version_policy.specific.versions[:] = sorted(wanted | {*model.version_labels.values()})
-    comments = "".join(takewhile(lambda line: line.startswith("#") or not line.strip(), text.splitlines(keepends=True)))
-    written = comments + text_format.MessageToString(config, as_utf8=True)
-    if written != text:
-        with atomic_write(path) as temporary:
-            temporary.write_text(written, encoding="utf-8")
-            temporary.chmod(path.stat().st_mode)
+    read_labels(path, model_name)  # what cannot be changed is told before a lock file lies beside it
+    with file_lock(path.with_name(f".{path.name}.lock")):  # releases of other models change it, too
+        text = path.read_text(encoding="utf-8")
+        config = _read(path)
+        model = _find(config, path, model_name)
+        for label, version in labels.items():
+            model.version_labels[label] = version
+        if wanted := {*versions}:
+            model.model_version_policy.specific.versions[:] = sorted(wanted | {*model.version_labels.values()})
+        comments = "".join(
+            takewhile(lambda line: line.startswith("#") or not line.strip(), text.splitlines(keepends=True))
+        )
+        written = comments + text_format.MessageToString(config, as_utf8=True)
+        if written != text:
+            with atomic_write(path) as temporary:
+                temporary.write_text(written, encoding="utf-8")
+                temporary.chmod(path.stat().st_mode)
 
 
 def _read(path: Path) -> Any:

@@ -1,10 +1,12 @@
 """`models.config` is changed for one model, and for nothing else."""
 
+import threading
 from pathlib import Path
 
 import pytest
 
 from components.errors import ReleaseError
+from components.storage.files import file_lock
 from pipelines.release.models_config import change, read_labels
 
 TEXT = """# Kept.
@@ -27,7 +29,20 @@ def test_what_else_is_there_stays(tmp_path: Path) -> None:
     assert read_labels(path, "flowers") == {"mine": 7, "stable": 1}
     assert "sampling_rate: 0.1" in text
     assert [f"versions: {version}" in text for version in (1, 2, 7)] == [True] * 3  # a label's version stays loaded
-    assert [entry.name for entry in tmp_path.iterdir()] == ["models.config"]
+    assert {entry.name for entry in tmp_path.iterdir()} == {"models.config", ".models.config.lock"}
+
+
+def test_changes_of_two_releases_at_once_both_stay(tmp_path: Path) -> None:
+    path = tmp_path / "models.config"
+    path.write_text(TEXT)
+    changing = threading.Thread(target=change, args=(path, "flowers"), kwargs={"labels": {"stable": 7}})
+    with file_lock(tmp_path / ".models.config.lock"):
+        changing.start()
+        changing.join(0.3)  # without a lock it would be done by then, and lost
+        path.write_text(TEXT.replace('key: "x" value: 9', 'key: "x" value: 8'))
+    changing.join()
+    assert read_labels(path, "other") == {"x": 8}
+    assert read_labels(path, "flowers") == {"mine": 7, "stable": 7}
 
 
 @pytest.mark.parametrize("text", ["model_config_list { config { name: 3 } }", "model_config_list { }"])
