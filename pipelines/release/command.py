@@ -161,6 +161,8 @@ def _compare(options: argparse.Namespace, folders: Folders, held: Session) -> No
 def _begin(options: argparse.Namespace, folders: Folders, folder: Path, number: int) -> ReleaseRecord:
     if options.mode != _OFFLINE and not options.server:
         raise ValueError(f"--mode {options.mode} needs a server. Give --config and --server, or --mode offline.")
+    if options.mode == _OFFLINE and not options.input:
+        raise ValueError("--mode offline needs the photos. Give their folder: --input FOLDER")
     versions = open_models(folders.models).versions(options.model_name)
     labels = models_config.read_labels(options.config, options.model_name) if options.config else {}
     canary = options.candidate or (versions[-1] if versions else None)

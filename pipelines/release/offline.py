@@ -84,7 +84,7 @@ def _load(version_dir: Path) -> Callable[..., Any]:
     try:
         model = tf.saved_model.load(str(version_dir))
         call = model.signatures["serving_default"]
-    except (OSError, KeyError, tf.errors.OpError) as exc:
+    except (OSError, KeyError, ValueError, AttributeError, tf.errors.OpError) as exc:
         raise ReleaseError(f"A version must load and have serving_default. {version_dir} does not ({exc}).") from exc
     call.model = model  # whose variables the signature alone does not keep
     return call

@@ -81,6 +81,19 @@ def test_killed_release_asks_for_no_photo_twice(
     assert len(photos_seen) == len({*photos_seen}) == NUM_PHOTOS
 
 
+def test_version_that_cannot_be_loaded_is_named(models_dir: Path, photos: Path, capsys: pytest.CaptureFixture) -> None:
+    broken = models_dir / NAME / "9"
+    broken.mkdir()
+    (broken / "saved_model.pb").write_bytes(b"")
+    assert release(models_dir, photos, 9) == 1
+    assert f"A version must load and have serving_default. {broken} does not" in capsys.readouterr().err
+
+
+def test_offline_without_photos_begins_nothing(models_dir: Path) -> None:
+    assert main(["release", "--models-dir", str(models_dir), "--mode", "offline"]) == 2
+    assert read_releases(releases_dir(models_dir, NAME)) == []
+
+
 def test_photos_that_no_version_reads_are_not_passed_over_in_silence(
     models_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
