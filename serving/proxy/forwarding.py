@@ -92,7 +92,7 @@ class Forwarder:
             if stable.is_ok or stable.result.is_fault:
                 self._note(plan, photos, stable, None, is_timed)
             return stable.result
-        canary = await _time(call(plan.canary), limit_s, is_ended=True)
+        canary = await _end(_time(call(plan.canary), limit_s), limit_s)
         if canary.is_ok:
             self._note(plan, photos, None, canary, is_timed)
             return canary.result
@@ -108,22 +108,23 @@ class Forwarder:
             self.board.num_skipped += not is_careful
             return await call(plan.stable)
         self.board.num_compared += 1
-        # Whoever comes first may be faster or slower: both are first equally often.
-        calls = {
-            "stable": lambda: _time(call(plan.stable), limit_s),
-            "canary": lambda: _time(call(plan.canary), limit_s, is_ended=True),
-        }
-        running = {name: asyncio.create_task(calls[name]()) for name in random.sample(sorted(calls), 2)}
-        comparing = asyncio.create_task(self._compare(plan, photos, running["stable"], running["canary"]))
+        # Whoever comes first may be faster or slower: both are first equally often. Both take the same steps
+        # of the event loop: with its limit inside, the canary would always come second, and wait once more at its end.
+        versions = random.sample([("stable", plan.stable), ("canary", plan.canary)], 2)
+        running = {name: asyncio.create_task(_time(call(version), limit_s)) for name, version in versions}
+        comparing = asyncio.create_task(
+            self._compare(plan, photos, running["stable"], _end(running["canary"], limit_s))
+        )
         self._shadows.add(comparing)
         comparing.add_done_callback(self._shadows.discard)
         return (await asyncio.shield(running["stable"])).result  # it is compared, too, where the client has gone
 
     async def _compare(
-        self, plan: Plan, photos: Sequence[str], stable: "asyncio.Task[_Timed]", canary: "asyncio.Task[_Timed]"
+        self, plan: Plan, photos: Sequence[str], stable: Awaitable[_Timed], canary: Awaitable[_Timed]
     ) -> None:
         with self._timing(plan) as is_timed:
-            both = await stable, await canary
+            in_time = await canary  # first, as it has a limit
+            both = await stable, in_time
         if any(timed.is_ok for timed in both):
             self._note(plan, photos, *both, is_timed)
 
@@ -159,15 +160,20 @@ class Forwarder:
             self.board.add(plan, seen)
 
 
-async def _time(call: Awaitable[Result], limit_s: float, *, is_ended: bool = False) -> _Timed:
-    """Return a result. What takes longer is late for either version, and only the canary is not waited for."""
+async def _time(call: Awaitable[Result], limit_s: float) -> _Timed:
+    """Return a result; one that takes longer is late, whichever version it is of."""
     start_s = time.perf_counter()
-    try:
-        result = await asyncio.wait_for(call, limit_s if is_ended else None)
-    except asyncio.TimeoutError:
-        result = _LATE
+    result = await call
     latency_s = time.perf_counter() - start_s
     return _Timed(result, latency_s * 1000, latency_s >= limit_s)
+
+
+async def _end(timing: Awaitable[_Timed], limit_s: float) -> _Timed:
+    """Return what comes in time, and end what does not."""
+    try:
+        return await asyncio.wait_for(timing, limit_s)
+    except asyncio.TimeoutError:
+        return _Timed(_LATE, limit_s * 1000, True)
 
 
 def _read(timed: _Timed | None, num_photos: int) -> list[Prediction | None]:

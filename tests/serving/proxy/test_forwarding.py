@@ -140,6 +140,18 @@ def test_photos_of_one_request_are_drawn_once_in_split() -> None:
     assert [photo for photo, *_ in sent.seen()] == [f"{number} one" for number in range(10)]
 
 
+def test_each_version_is_first_at_times() -> None:
+    sent = Sent(mode="shadow", stable=returns("yes", "a"), canary=returns("no", "a"))
+
+    async def work() -> None:
+        for number in range(40):
+            await sent.send(str(number))
+            await sent.settle()
+
+    run(work())
+    assert {*sent.versions[::2]} == {STABLE, CANARY}
+
+
 def test_a_request_fails_once_however_many_photos_it_has() -> None:
     sent = Sent(mode="shadow", stable=returns("yes", "a", "b"), canary=fails("no", is_fault=True))
 
