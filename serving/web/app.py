@@ -13,7 +13,7 @@ from serving.web.classifier import Classifier
 from serving.web.device import Device
 from serving.web.error_responses import to_json
 from serving.web.errors import RequestError
-from serving.web.headers import Headers
+from serving.web.headers import MODEL_POLICY, Headers
 from serving.web.metrics import Metrics
 from serving.web.origins import Origins
 from serving.web.pages import Pages
@@ -62,7 +62,7 @@ def make_app(
     app = Starlette(
         routes=[*api.routes, *page_routes],
         middleware=[
-            Middleware(Headers, metrics=metrics, respond_to_failure=respond_to_error),
+            Middleware(Headers, metrics=metrics, respond_to_failure=respond_to_error, policy=MODEL_POLICY),
             Middleware(
                 Origins, allowed_hosts=(settings.host, *settings.allowed_hosts), respond_to_error=respond_to_error
             ),

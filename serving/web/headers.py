@@ -12,8 +12,8 @@ from serving.web.metrics import Metrics
 
 HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob: data:; "
-        "connect-src 'self'; manifest-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+        "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -22,6 +22,10 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
+MODEL_POLICY = HEADERS["Content-Security-Policy"].replace(
+    "script-src 'self'", "script-src 'self' 'wasm-unsafe-eval'; manifest-src 'self'"
+)
+"""Of a page that runs the model itself, by WebAssembly, and can be installed."""
 
 _NO_STORE = "no-store"
 _UNKNOWN = "other"
@@ -36,6 +40,7 @@ class Headers:
         app: responds to the requests.
         metrics: counts them; `None` counts none.
         respond_to_failure: responds to a request whose handling raised an exception, which goes on to the log.
+        policy: the Content-Security-Policy.
     """
 
     def __init__(
@@ -43,10 +48,12 @@ class Headers:
         app: ASGIApp,
         metrics: Metrics | None,
         respond_to_failure: Callable[[Request, Exception], Awaitable[Response]],
+        policy: str = HEADERS["Content-Security-Policy"],
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._respond_to_failure = respond_to_failure
+        self._headers = {**HEADERS, "Content-Security-Policy": policy}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start_s = time.perf_counter()
@@ -57,7 +64,7 @@ class Headers:
             if message["type"] == "http.response.start":
                 is_started = True
                 headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
+                for name, value in self._headers.items():
                     headers.setdefault(name, value)
                 headers.setdefault("Cache-Control", _NO_STORE)
                 if self._metrics:

@@ -432,7 +432,7 @@ def test_show_draws_where_a_model_comes_from(toy_terminal):
     assert toy_terminal("show", "1", "--json") == 0
     origin = json.loads(toy_terminal.out)
     lineage = read_json(toy_terminal.models / "flowers" / "1" / LINEAGE)
-    assert origin == {"model_name": "flowers", **lineage}
+    assert origin == {"model_name": "flowers", **lineage, "releases": []}
 
 
 def test_show_names_the_versions_there_are(toy_terminal):

@@ -38,7 +38,7 @@ def traffic(count: int = 1000, *, seed: int = 0, power: float = 1, share_strange
     generator = np.random.default_rng([seed, 1])
     p_values = generator.random(count) ** power
     p_values[generator.random(count) < share_strange] = 0.001
-    brightness = np.random.default_rng([seed, 2]).normal(0.5, 0.1, count)
+    brightness = np.random.default_rng([seed, 2]).normal(0.5, 0.1, count).clip(0, 1)
     return Predictions(probabilities, p_values, p_values > NUM_REFUSED / (NUM_SCORES + 1), brightness)
 
 
@@ -60,12 +60,12 @@ def test_unchanged_traffic_raises_few_alarms() -> None:
     [
         (traffic(power=1.6), drift.STRANGENESS),
         (traffic(share_strange=0.2), drift.STRANGENESS),
-        (replace(traffic(), brightness=traffic().brightness - 0.2), drift.BRIGHTNESS),
+        (replace(traffic(), brightness=traffic().brightness * 0.6), drift.BRIGHTNESS),
         (replace(traffic(), probabilities=draw(1000, sharpness=1)[0]), drift.CONFIDENCE),
         (replace(traffic(), probabilities=draw(1000, sharpness=9)[0]), drift.CONFIDENCE),
         (replace(traffic(), probabilities=np.sort(draw(1000)[0], axis=1)), drift.CLASSES),
     ],
-    ids=["stranger", "strange ones among them", "unsure", "too sure", "one class"],
+    ids=["stranger", "strange ones among them", "darker", "unsure", "too sure", "one class"],
 )
 def test_what_moved_is_named(changed: Predictions, question: str) -> None:
     verdict = judge(changed, refer(), WatchOptions())
@@ -133,7 +133,8 @@ def test_accuracy_is_told_within_its_interval_where_nothing_moved() -> None:
 def test_accuracy_of_an_overconfident_model_is_corrected_by_validation() -> None:
     sharper, labels = draw(20_000, seed=99)
     sharper = sharper**2 / (sharper**2).sum(axis=1, keepdims=True)
-    reference = summarize(sharper, labels, class_names=NAMES, num_scores=NUM_SCORES, num_refused=NUM_REFUSED)
+    counts = {"num_scores": NUM_SCORES, "num_refused": NUM_REFUSED}
+    reference = summarize(sharper, labels, np.full(20_000, 0.5), class_names=NAMES, **counts)
     probabilities, labels = draw(5000)
     truth = (probabilities.argmax(axis=1) == labels).mean()
     overconfident = probabilities**2 / (probabilities**2).sum(axis=1, keepdims=True)
@@ -149,7 +150,7 @@ def test_accuracy_is_not_told_where_the_interval_is_wide() -> None:
 
 def test_accuracy_of_a_model_that_was_always_right_is_not_taken_for_certain() -> None:
     sure = np.tile([0.999, 0.0005, 0.0005], (100, 1))
-    reference = summarize(sure, np.zeros(100, int), class_names=NAMES, num_scores=100, num_refused=3)
+    reference = summarize(sure, np.zeros(100, int), np.full(100, 0.5), class_names=NAMES, num_scores=100, num_refused=3)
     few = replace(traffic(2000), probabilities=np.tile(sure[0], (2000, 1)))
     found = judge(few, reference, WatchOptions(accuracy_margin=0.5)).accuracy
     assert found.interval is not None
