@@ -35,7 +35,7 @@ def test_each_kind_of_file_and_each_layer_has_its_share(
     monkeypatch.setattr(kernels, "measure_peaks", lambda: {"float32": 50.0, "int8": 200.0})
     kernels.measure(litert_dir / "flowers_int8.tflite")
     lines = capsys.readouterr().out.splitlines()
-    share = r"\d+\.\d·10\^9 multiply-adds a second: \d\.\d\d of one core's peak in (float32|int8), (50|200)$"
+    share = r"\d+\.\d·10\^9 multiply-adds a second: \d+\.\d\d of one core's peak in (float32|int8), (50|200)$"
     assert all(re.search(share, line) for line in lines)
     assert [line.split(":")[0] for line in lines[:4]] == [f"kernels, {kind}" for kind in kernels._COMPUTES_IN]
     assert len(lines) > 5

@@ -623,7 +623,8 @@ def test_the_next_steps_run_beside_one_in_the_background_and_wait_where_they_nee
     assert result_of(artifacts) == read_json(artifacts["multiply_later"].path / "result.json") == 10
     ran = toy_pipeline.executed()
     assert ran.index("multiply") < ran.index("accompanied") < len(ran) - 1
-    assert list(toy_pipeline.record()["steps"]) == ["read", "count", "multiply", "accompany", "multiply_later"]
+    first, second, *both, last = toy_pipeline.record()["steps"]  # as they end
+    assert (first, second, {*both}, last) == ("read", "count", {"accompany", "multiply"}, "multiply_later")
     toy_pipeline.run(steps)
     assert toy_pipeline.executed() == []
 
