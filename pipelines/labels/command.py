@@ -1,7 +1,6 @@
 """`python -m pipelines labels list | import | export | undo | extract`."""
 
 import argparse
-import getpass
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +12,7 @@ from components.artifacts.suspects import read_suspects
 from components.errors import DataError
 from components.storage.files import read_json
 from pipelines import captured
+from pipelines.authorship import find_login
 from pipelines.folders import Folders
 from pipelines.labels import exchange
 from pipelines.labels.exchange import CSV, FORMATS, LastRun
@@ -170,10 +170,5 @@ def _extract(options: argparse.Namespace, _: Folders) -> int:
 
 
 def _sign(options: argparse.Namespace) -> str:
-    """Return who decides: the name that was given, or the login name; empty where there is none, as in containers."""
-    if options.who is not None:
-        return str(options.who)
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""
+    """Return who decides: the name that was given, or the login name."""
+    return find_login() if options.who is None else str(options.who)

@@ -5,7 +5,6 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 
 from components.artifacts.labels import UNDO, Decision, add_decisions, find_current, read_decisions
@@ -13,6 +12,7 @@ from components.artifacts.suspects import Suspect
 from components.data.sources.unlabelled import open_unlabelled
 from components.errors import DataError
 from components.storage.files import atomic_write
+from pipelines.authorship import now
 from pipelines.labels import fiftyone, label_studio, plain_csv
 from pipelines.labels.entries import Contents, Entry
 from pipelines.labels.photos import Photo, find_in, find_known
@@ -233,7 +233,7 @@ def undo(labels: Path, photos: Sequence[str], *, who: str) -> list[Decision]:
             )
         taken.append(current[matches[0]])
     taken = list({decision["sha256"]: decision for decision in taken}.values())
-    when = _now()
+    when = now()
     add_decisions(
         labels,
         [{**each, "decision": UNDO, "label": None, "who": who, "when": when, "why": "undo"} for each in taken],
@@ -277,13 +277,9 @@ def _as_decision(entry: Entry, photo: Photo, *, who: str, why: str) -> Decision:
         decision=entry.decision,
         label=entry.label,
         who=entry.who or who,
-        when=entry.when or _now(),
+        when=entry.when or now(),
         why=f"{why}: {entry.why}" if entry.why else why,
     )
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _parse_json(text: str) -> object:

@@ -4,7 +4,6 @@ Exit status: 0 the canary is promoted, 3 it is rolled back, 4 the release cannot
 """
 
 import argparse
-import getpass
 import json
 import logging
 import secrets
@@ -19,6 +18,7 @@ from components.monitoring.release import PROMOTE, ROLL_BACK, ReleaseOptions
 from components.storage.bucket import is_url
 from components.storage.files import file_lock
 from components.storage.models import open_models
+from pipelines.authorship import find_login, now
 from pipelines.folders import Folders
 from pipelines.release import models_config, session
 from pipelines.release.servers import ModelServer, Proxy
@@ -189,7 +189,7 @@ def _begin(options: argparse.Namespace, folders: Folders, folder: Path, number: 
         status=records.RUNNING,
         who="",
         reason="",
-        started=session.now(),
+        started=now(),
         decided=None,
         evidence={},
     )
@@ -220,7 +220,7 @@ def describe(past: list[ReleaseRecord]) -> str:
 
 
 def _who(options: argparse.Namespace) -> str:
-    return options.who or getpass.getuser()
+    return options.who or find_login() or "a person without a name"
 
 
 def _why(options: argparse.Namespace) -> str:

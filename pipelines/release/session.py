@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from components.artifacts.release import ReleaseRecord
 from components.errors import ReleaseError
 from components.monitoring.observation import Observation, Reply
 from components.monitoring.release import CANNOT_TELL, PROMOTE, ROLL_BACK, Release, ReleaseOptions
+from pipelines.authorship import now
 from pipelines.release import models_config
 from pipelines.release.servers import ModelServer, Proxy
 
@@ -217,8 +217,3 @@ class Session:
 def option_names() -> list[str]:
     """Return the names of the options of the comparison."""
     return [field.name for field in fields(ReleaseOptions)]
-
-
-def now() -> str:
-    """Return the time as records have it."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import json
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from starlette.routing import Route
 from components.artifacts.labels import is_class_name
 from components.errors import ComponentError
 from components.storage.disk import explain
+from pipelines.authorship import now
 from pipelines.review.access import Access
 from pipelines.review.desk import Desk
 from pipelines.review.images import to_shown
@@ -156,7 +156,7 @@ class _Review:
             decision=_read_text(body.get("decision"), "decision"),
             label=body.get("label"),
             who=_read_text(body.get("who"), "who"),
-            when=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            when=now(),
             why=item.why if item else "",
             id=_read_text(body.get("id"), "id"),
         )

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import getpass
 import ipaddress
 import os
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from components.artifacts.labels import LABELS_FILE, is_class_name
 from components.errors import StorageError
+from pipelines.authorship import find_login
 from pipelines.config import Config, override
 from pipelines.folders import Folders
 
@@ -63,7 +63,7 @@ def read(options: argparse.Namespace, folders: Folders) -> "tuple[Task, Settings
     if options.count < 1:
         raise ValueError(f"--count takes a number of photos, 1 or more. Received: {options.count}")
     override(Config(), options.set)
-    who = options.who or _find_login()
+    who = options.who or find_login()
     if who and not is_class_name(who):
         raise ValueError(f"--who takes printable text without a space at either end. Received: {who!r}")
     token = _read_token(options.token_file)
@@ -113,13 +113,6 @@ def _choose(
     name = config.export.model_name
     chosen = select(folder, count, config=config, folders=folders, model_name=name)
     return [(each.path, each.sha256, each.reason) for each in chosen]
-
-
-def _find_login() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):
-        return ""  # of a container's user without a name; the page asks
 
 
 def _read_token(path: Path | None) -> str:

@@ -122,6 +122,18 @@ def test_labels_that_come_later_are_joined(folder: Path, tmp_path: Path) -> None
     assert held.release.counts["drop"] == {1.0: 1}
 
 
+def test_person_without_a_login_name_decides(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container, whose user is a number alone."""
+
+    def fail() -> str:
+        raise KeyError("getpwuid(): uid not found: 65534")
+
+    monkeypatch.setattr("getpass.getuser", fail)
+    record(folder)
+    assert release(folder, "--promote") == 0
+    assert records.read_releases(folder)[0]["who"] == "a person without a name"
+
+
 @pytest.mark.parametrize(("flag", "status"), [("--promote", 0), ("--roll-back", 3), ("--stop", 4)])
 def test_person_decides_an_open_release(folder: Path, flag: str, status: int, capsys: pytest.CaptureFixture) -> None:
     record(folder)
