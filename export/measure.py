@@ -38,7 +38,7 @@ class Measured(TypedDict):
 
 def main(model: Path, photos_dir: Path, num_photos: int | None = None) -> None:
     """Classify the photos in a folder and print what was measured."""
-    classify = _open_saved_model(model) if model.is_dir() else _open_litert(model)
+    classify = open_saved_model(model) if model.is_dir() else _open_litert(model)
     found, times_ms = [], []
     for path in sorted(photos_dir.iterdir())[:num_photos]:
         encoded = path.read_bytes()
@@ -69,13 +69,16 @@ def _open_litert(file: Path) -> Classify:
     return classify
 
 
-def _open_saved_model(folder: Path) -> Classify:
+def open_saved_model(folder: Path) -> Classify:
+    """Load a SavedModel; return what classifies an encoded photo by `serving_default`."""
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(folder))
+    call = loaded.signatures["serving_default"]
+    call.model = loaded  # whose variables the signature alone does not keep
 
     def classify(encoded: bytes) -> tuple[dict[str, float], float | None, bool | None]:
-        outputs = loaded.signatures["serving_default"](image_bytes=tf.constant([encoded]))
+        outputs = call(image_bytes=tf.constant([encoded]))
         (probabilities,), (classes,) = (outputs[name].numpy() for name in ("probabilities", "classes"))
         p_value, is_known = (outputs[n].numpy().item() if n in outputs else None for n in ("p_value", "is_known"))
         return {name.decode(): p for name, p in zip(classes, probabilities.tolist(), strict=True)}, p_value, is_known

@@ -25,8 +25,17 @@ Counts = Mapping[float, int]
 _NUM_HALVINGS = 40
 
 
+def threshold(error: float) -> float:
+    """Return the log evidence that is ever reached with at most this probability where the hypothesis holds.
+
+    >>> round(threshold(0.05), 3)
+    2.996
+    """
+    return -math.log(error)
+
+
 def log_evidence_above(counts: Counts, bound: float, *, low: float, fractions: tuple[float, ...] = FRACTIONS) -> float:
-    """Return the logarithm of the evidence that a mean is above a bound; `-log(alpha)` or more proves it.
+    """Return the logarithm of the evidence that a mean is above a bound; `threshold(alpha)` or more proves it.
 
     Args:
         counts: how often each value was seen.
@@ -80,7 +89,7 @@ def upper_limit(
     below, above = low, high
     for _ in range(_NUM_HALVINGS):
         middle = (below + above) / 2
-        if log_evidence_below(counts, middle, high=high, fractions=fractions) >= -math.log(alpha):
+        if log_evidence_below(counts, middle, high=high, fractions=fractions) >= threshold(alpha):
             above = middle
         else:
             below = middle

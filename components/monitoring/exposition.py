@@ -4,7 +4,7 @@ import math
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from components.monitoring import sequential
+from components.monitoring.betting import threshold
 from components.monitoring.drift import Verdict
 
 _LABELS = ("model_name", "version")
@@ -36,7 +36,7 @@ def to_text(verdict: Verdict, *, model_name: str, version: str, time_s: float) -
     mean = gauge("mean", "The mean of a measure over the photos.", "question", "measure")
     for finding in verdict.findings:
         alarm.labels(*labels, finding.question).set(finding.alarm_at is not None)
-        most = finding.evidence.max(initial=0) / sequential.threshold(finding.error)
+        most = finding.evidence.max(initial=0) / threshold(finding.error)
         evidence.labels(*labels, finding.question).set(most)
         for measure in finding.measures:
             if not math.isnan(measure.mean):

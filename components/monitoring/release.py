@@ -18,6 +18,7 @@ from components.monitoring.betting import (
     log_evidence_above,
     log_evidence_below,
     log_evidence_of_share,
+    threshold,
     upper_limit,
 )
 from components.monitoring.observation import Observation, Reply
@@ -141,7 +142,7 @@ class Release:
             return Verdict(ROLL_BACK, self._against)
         if self.num_compared < options.min_requests:
             return Verdict(CONTINUE, f"{self.num_compared} of at least {options.min_requests} requests are compared")
-        proof = math.log(2 / ALPHA_PROMOTED)
+        proof = threshold(ALPHA_PROMOTED / 2)
         for name, words in (("drop", "labels show"), ("changed", "disagreement is so rare")):
             counts = self._promoting(name)
             if counts and log_evidence_below(counts, options.max_accuracy_drop, high=self._high(name)) >= proof:
@@ -177,7 +178,7 @@ class Release:
             name: {
                 "num_observations": self.counts[name].total(),
                 "log_evidence": round(self._log_evidence(name), 3),
-                "needed": round(-math.log(alpha), 3),
+                "needed": round(threshold(alpha), 3),
             }
             for name, alpha in ALPHA.items()
         }
@@ -234,7 +235,7 @@ class Release:
 
     def _count(self, name: str, value: float) -> None:
         self.counts[name][value] += 1
-        if value > 0 and not self._against and self._log_evidence(name) >= -math.log(ALPHA[name]):
+        if value > 0 and not self._against and self._log_evidence(name) >= threshold(ALPHA[name]):
             told = ", ".join(f"{value:g}: {num}" for value, num in sorted(self.counts[name].items())[:8])
             self._against = (
                 f"{name} of the canary: the evidence is {math.exp(min(self._log_evidence(name), 700)):.3g} to 1 that "

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from components.monitoring.betting import upper_limit
+from components.monitoring.betting import threshold, upper_limit
 
 Values = NDArray[np.floating]
 
@@ -90,15 +90,6 @@ def mean_of(evidences: Sequence[NDArray[np.float64]], weights: Sequence[float] |
     """
     weights = weights or [1 / len(evidences)] * len(evidences)
     return np.logaddexp.reduce(np.stack(evidences) + np.log(weights)[:, np.newaxis], axis=0)
-
-
-def threshold(error: float) -> float:
-    """Return the log evidence that is ever reached with at most this probability where the hypothesis holds.
-
-    >>> round(threshold(0.05), 3)
-    2.996
-    """
-    return float(-np.log(error))
 
 
 def find_alarm(evidence: NDArray[np.float64], error: float) -> int | None:

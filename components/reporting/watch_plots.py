@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from components.monitoring import sequential
+from components.monitoring.betting import threshold
 from components.monitoring.drift import Finding
 from components.reporting.plots import BLUE, COLORS, GREY, ORANGE, style, to_png
 
@@ -23,7 +23,7 @@ def evidence(findings: Sequence[Finding]) -> bytes:
     for finding, color in zip(findings, COLORS, strict=False):
         num_drawn = min(len(finding.photos), _MAX_POINTS)
         drawn = np.linspace(0, len(finding.photos) - 1, num_drawn).astype(int)
-        ratios = finding.evidence[drawn] / sequential.threshold(finding.error)
+        ratios = finding.evidence[drawn] / threshold(finding.error)
         axes.plot(finding.photos[drawn] + 1, ratios, color=color, label=finding.question)
     axes.axhline(1, color=GREY, linestyle="--", linewidth=1)
     axes.set_ylim(-1, 3)

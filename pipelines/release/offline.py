@@ -4,12 +4,13 @@ import hashlib
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from components.errors import ReleaseError
+from export.measure import Classify, open_saved_model
 from serving.proxy.predictions import Prediction, estimate_drop
 from serving.shared.capture import read_captured
 from serving.shared.capture.tfrecord import SUFFIX as CAPTURED_SUFFIX
@@ -78,29 +79,24 @@ def _read_images(folder: Path, order: random.Random) -> Iterator[bytes]:
         yield path.read_bytes()
 
 
-def _load(version_dir: Path) -> Callable[..., Any]:
+def _load(version_dir: Path) -> Classify:
     import tensorflow as tf
 
     try:
-        model = tf.saved_model.load(str(version_dir))
-        call = model.signatures["serving_default"]
+        return open_saved_model(version_dir)
     except (OSError, KeyError, ValueError, AttributeError, tf.errors.OpError) as exc:
         raise ReleaseError(f"A version must load and have serving_default. {version_dir} does not ({exc}).") from exc
-    call.model = model  # whose variables the signature alone does not keep
-    return call
 
 
-def _classify(call: Callable[..., Any], content: bytes) -> tuple[Prediction | None, float]:
+def _classify(classify: Classify, image: bytes) -> tuple[Prediction | None, float]:
+    """Return a version's prediction, `None` where it fails, and the milliseconds that it took."""
     import tensorflow as tf
 
     start_s = time.perf_counter()
     prediction = None
     with suppress(KeyError, ValueError, tf.errors.OpError):
-        outputs = {name: value.numpy() for name, value in call(image_bytes=tf.constant([content])).items()}
-        probabilities = map(float, outputs["probabilities"][0])
-        names = [name.decode() for name in outputs["classes"][0]]
-        is_known = bool(outputs["is_known"][0]) if "is_known" in outputs else None
-        prediction = Prediction(dict(zip(names, probabilities, strict=True)), is_known)
+        probabilities, _, is_known = classify(image)
+        prediction = Prediction(probabilities, is_known) if probabilities else None
     return prediction, (time.perf_counter() - start_s) * 1000
 
 
