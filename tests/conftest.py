@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,6 +16,9 @@ from PIL import Image
 
 from tests import tiny_pipeline
 from tests.s3 import S3
+
+if TYPE_CHECKING:
+    from selenium.webdriver.remote.webdriver import WebDriver
 
 ROOT = Path(__file__).resolve().parent
 LONG = (
@@ -227,3 +230,12 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[..., None]]:
     yield mount
     for folder in mounted:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> "Iterator[WebDriver]":
+    """A headless Chromium; tests that take it are marked `tests.serving.web.browser.needs_browser`."""
+    from serving.web.screenshots import open_browser
+
+    with open_browser() as opened:
+        yield opened

@@ -10,7 +10,8 @@ from components import comparison
 from components.artifacts.comparison_rows import make_row, write_rows
 from components.artifacts.manifest import write_missing
 from components.storage.files import read_json, write_json
-from serving.web.screenshots import Screen, find_browser, open_browser, set_screen
+from serving.web.screenshots import Screen, open_browser, set_screen
+from tests.serving.web.browser import needs_browser
 
 MEASURED = {
     "accuracy": 0.25,
@@ -69,7 +70,7 @@ def test_page_shows_every_row_and_needs_nothing_but_itself(build: Any) -> None:
     assert (out_dir / "plots" / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.skipif(find_browser() is None, reason="needs Chromium and chromedriver (Debian: chromium chromium-driver)")
+@needs_browser
 def test_table_fits_a_screen_of_1300_pixels(build: Any) -> None:
     path = build() / "comparison.html"
     with open_browser() as browser:

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,17 +14,13 @@ from client.browser.files import STATIC_DIR, describe_file
 from client.classifier_client import Client, LiteRTTransport, ModelFileError, Prediction
 from export import web_app
 from export.web_app import find_newest_file, write_web_app
-from serving.web.screenshots import find_browser, open_browser
 from tests.client.browser.web_apps import RUNTIME_DIR, needs_runtime
 from tests.client.fakes import free_port
 from tests.client.litert_files import CLASS_NAMES, with_metadata
-from tests.serving.web.browser import AXE, find_violations, wait_for
+from tests.serving.web.browser import AXE, find_violations, needs_browser, wait_for
 from tests.serving.web.conftest import GREEN, GREY, RED, SPEC_LIMITS, make_photo, push
 
 MODELS = Path(__file__).parents[1] / "serving" / "web"
-needs_browser = pytest.mark.skipif(
-    find_browser() is None, reason="needs Chromium and chromedriver (Debian: chromium chromium-driver)"
-)
 PHOTOS = {"red.jpg": RED, "green.jpg": GREEN, "grey.jpg": GREY, "yellow.png": make_photo((250, 250, 5), "PNG")}
 
 
@@ -46,12 +41,6 @@ def host_dir(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Path
         (folder / "some" / "where" / name).write_bytes(content)
     (folder / "some" / "where" / "blank.html").write_text("<!doctype html><title>blank</title>")
     return folder
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[WebDriver]:
-    with open_browser() as opened:
-        yield opened
 
 
 @needs_runtime

@@ -12,12 +12,11 @@ from selenium.webdriver.remote.webdriver import WebDriver
 from benchmarks.browser import decode, serve_folder
 from client.browser.files import STATIC_DIR
 from client.classifier_client import preprocessing
-from serving.web.screenshots import find_browser, open_browser
+from serving.web.screenshots import open_browser
 from tests.export.encoded_images import KINDS, Encode, assert_close, draw, noise
+from tests.serving.web.browser import needs_browser
 
-pytestmark = pytest.mark.skipif(
-    find_browser() is None, reason="needs Chromium and chromedriver (Debian: chromium chromium-driver)"
-)
+pytestmark = needs_browser
 SIZE_PX = 224
 
 

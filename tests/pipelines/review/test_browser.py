@@ -9,7 +9,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
 
-from serving.web.screenshots import Screen, find_browser, open_browser, set_screen
+from serving.web.screenshots import Screen, set_screen
 from tests.client.fakes import free_port
 from tests.pipelines.review.browser import (
     decide,
@@ -23,21 +23,10 @@ from tests.pipelines.review.browser import (
 )
 from tests.pipelines.review.conftest import Review, start_review
 from tests.pipelines.review.drawn_run import DrawnRun, write_run
-from tests.serving.web.browser import AXE, find_violations, wait_for
+from tests.serving.web.browser import find_violations, needs_axe, needs_browser, wait_for
 
-pytestmark = pytest.mark.skipif(
-    find_browser() is None, reason="needs Chromium and chromedriver (Debian: chromium chromium-driver)"
-)
-needs_axe = pytest.mark.skipif(
-    not AXE.is_file(), reason="needs axe-core (npm ci --prefix tests/serving/web --ignore-scripts)"
-)
+pytestmark = needs_browser
 DESKTOP, PHONE = Screen(1280, 900), Screen(390, 844, is_phone=True)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[WebDriver]:
-    with open_browser() as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -15,18 +15,16 @@ from pipelines.review.app import make_app
 from pipelines.review.desk import Desk, Task
 from serving.shared.http_server import HttpServer
 from serving.shared.process import take_port
-from serving.web.screenshots import find_browser, open_browser, set_screen
+from serving.web.screenshots import open_browser, set_screen
 from serving.web.settings import Settings
 from tests.pipelines.review.browser import enter_name, open_page, press, read, shown
 from tests.pipelines.review.conftest import start_review
 from tests.pipelines.review.drawn_run import DrawnRun, draw
 from tests.pipelines.review.test_app import choose_two
 from tests.pipelines.review.test_browser import DESKTOP, PHONE, needs_axe
-from tests.serving.web.browser import find_violations, wait_for
+from tests.serving.web.browser import find_violations, needs_browser, wait_for
 
-pytestmark = pytest.mark.skipif(
-    find_browser() is None, reason="needs Chromium and chromedriver (Debian: chromium chromium-driver)"
-)
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.wait import WebDriverWait
 
+from serving.web.screenshots import find_browser
+
 WAIT_S = 30
+needs_browser = pytest.mark.skipif(
+    find_browser() is None, reason="needs Chromium and chromedriver (Debian: chromium chromium-driver)"
+)
 AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
+needs_axe = pytest.mark.skipif(
+    not AXE.is_file(), reason="needs axe-core (npm ci --prefix tests/serving/web --ignore-scripts)"
+)
 
 # A driver cannot drop files of the system: an input of the test's own takes them, and their event is the page's.
 _ADD_INPUT = """

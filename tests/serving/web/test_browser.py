@@ -13,24 +13,22 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
 
 from serving.web import screenshots
-from serving.web.screenshots import SCREENS, Screen, classify_samples, find_browser, open_browser, set_screen
+from serving.web.screenshots import SCREENS, Screen, classify_samples, open_browser, set_screen
 from tests.client.fakes import FakeRest, free_port
-from tests.serving.web.browser import AXE, Card, find_violations, read_cards, send_files, wait_for, wait_for_cards
+from tests.serving.web.browser import (
+    Card,
+    find_violations,
+    needs_axe,
+    needs_browser,
+    read_cards,
+    send_files,
+    wait_for,
+    wait_for_cards,
+)
 from tests.serving.web.conftest import GREEN, GREY, RED, YELLOW, Page, make_photo, start_page
 
-pytestmark = pytest.mark.skipif(
-    find_browser() is None, reason="needs Chromium and chromedriver (Debian: chromium chromium-driver)"
-)
-needs_axe = pytest.mark.skipif(
-    not AXE.is_file(), reason="needs axe-core (npm ci --prefix tests/serving/web --ignore-scripts)"
-)
+pytestmark = needs_browser
 DESKTOP, PHONE = Screen(1280, 900), Screen(360, 800, is_phone=True)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[WebDriver]:
-    with open_browser() as opened:
-        yield opened
 
 
 @pytest.fixture

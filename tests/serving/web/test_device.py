@@ -10,13 +10,13 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 
 from serving.web.models import FileModel
-from serving.web.screenshots import find_browser, open_browser
 from tests.client.browser.web_apps import RUNTIME_DIR, needs_runtime
 from tests.client.fakes import FakeRest, free_port
 from tests.serving.web.browser import (
     AXE,
     Card,
     find_violations,
+    needs_browser,
     read_cards,
     send_files,
     wait_for,
@@ -33,18 +33,9 @@ from tests.serving.web.conftest import (
     start_page,
 )
 
-needs_browser = pytest.mark.skipif(
-    find_browser() is None, reason="needs Chromium and chromedriver (Debian: chromium chromium-driver)"
-)
 LIMITS_MODEL = Path(__file__).parent / "limits.tflite"
 OFFLINE = "Photos do not leave this device. This works without a network from now on."
 CHOICE = 'id="on-device"'
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[WebDriver]:
-    with open_browser() as opened:
-        yield opened
 
 
 @pytest.fixture

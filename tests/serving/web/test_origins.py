@@ -10,9 +10,9 @@ import pytest
 from selenium.webdriver.common.by import By
 
 from serving.web.models import FileModel
-from serving.web.screenshots import find_browser, open_browser
+from serving.web.screenshots import open_browser
 from serving.web.settings import Settings
-from tests.serving.web.browser import wait_for
+from tests.serving.web.browser import needs_browser, wait_for
 from tests.serving.web.conftest import CALL_S, RED, Page, open_page, start_page
 
 
@@ -135,7 +135,7 @@ FOREIGN = """<!doctype html><body><form method="post" action="{url}/" enctype="m
   .catch(() => null).then(() => {{ document.title = "sent"; }});</script>"""
 
 
-@pytest.mark.skipif(find_browser() is None, reason="needs Chromium and chromedriver (Debian: chromium chromium-driver)")
+@needs_browser
 def test_a_foreign_page_in_a_real_browser_spends_nothing(file_model: FileModel) -> None:
     with open_page(file_model) as page:
 

@@ -16,13 +16,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
 
-from serving.web.screenshots import find_browser, open_browser
-from tests.serving.web.browser import read_cards, send_files, wait_for, wait_for_cards
+from tests.serving.web.browser import needs_browser, read_cards, send_files, wait_for, wait_for_cards
 from tests.serving.web.conftest import CALL_S, RED, Page
 
-pytestmark = pytest.mark.skipif(
-    find_browser() is None, reason="needs Chromium and chromedriver (Debian: chromium chromium-driver)"
-)
+pytestmark = needs_browser
 BUSY = b'{"error": "Everybody is asking at once."}'
 # What a timer of a busy machine may be early or late by.
 SLACK_S = 0.05
@@ -94,12 +91,6 @@ class _Handler(BaseHTTPRequestHandler):
     def handle(self) -> None:
         with suppress(ConnectionError):  # The browser hung up.
             super().handle()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[WebDriver]:
-    with open_browser() as opened:
-        yield opened
 
 
 @pytest.fixture
