@@ -48,7 +48,6 @@ def main() -> None:
         )
     from benchmarks import (
         augmentation,
-        browser,
         bulk_inference,
         capture,
         growth,
@@ -85,6 +84,8 @@ def main() -> None:
     if "bulk_inference" in names:
         bulk_inference.measure(file)
     if "browser" in names:
+        from benchmarks import browser  # needs selenium, which is for development alone
+
         browser.measure(options.data, file, elsewhere=options.elsewhere)
     if "growth" in names:
         growth.measure()
