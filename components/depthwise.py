@@ -114,6 +114,7 @@ def train(
             "best_epoch": fitting.best_epoch(history) + 1,
             "temperature": 1.0,  # It is there to be compared, by its labels.
             "is_frozen": False,
+            "teacher": None,
         },
         {"scratch": history},
     )

@@ -7,7 +7,6 @@ file is complete as soon as it has its name, so a killed step goes on with the n
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby, islice
@@ -225,22 +224,8 @@ def _make_runner(
     frozen = convert_variables_to_constants_v2(function.get_concrete_function())
 
     def run(images: NDArray[np.uint8]) -> tuple[tf.Tensor, tf.Tensor]:
-        with _bfloat16_graphs(precision == "bfloat16"):
+        with hardware.bfloat16_graphs(precision == "bfloat16"):
             embeddings, features = frozen(tf.constant(images))
             return features, embeddings
 
     return run
-
-
-@contextmanager
-def _bfloat16_graphs(on: bool) -> Iterator[None]:
-    """Let TensorFlow's graph optimizer multiply in bfloat16 while inside: on a processor faster than Keras' policy."""
-    import tensorflow as tf
-
-    name = "auto_mixed_precision_onednn_bfloat16"
-    before = tf.config.optimizer.get_experimental_options().get(name, False)
-    tf.config.optimizer.set_experimental_options({name: on})
-    try:
-        yield
-    finally:
-        tf.config.optimizer.set_experimental_options({name: before})

@@ -27,6 +27,8 @@ def describe(
     """Write the row of a trained network; `features_dir` holds the features it began with, if any."""
     training = read_training(training_dir)
     learns_from = _LEARNS_FROM[list(training["epochs"])[-1]]
+    if training["teacher"]:
+        learns_from = f"photos, fine-tuned to answer as {training['teacher']}"
     if training["best_epoch"] == 0:
         learns_from += " (did not help)"
     if features_dir and training["weights"]["source"] == "none":

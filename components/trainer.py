@@ -65,6 +65,8 @@ class TrainerOptions:
         fine_tune: how many of the backbone's last stages learn too, after the head; 0 for none.
         fine_tune_epochs: passes over the augmented training photos, at most.
         fine_tune_learning_rate: of Adam, low enough not to undo what the backbone knows.
+        teacher: the folder of a pushed version, such as `models/flowers/3`: while fine-tuning, what it makes of the
+            photos is learned instead of their labels.
         precision: of fine-tuning: `auto`, `float32`, `bfloat16` or `float16`.
         leave_out_suspects: whether photos with a suspect label are left out of training (`suspects.max_probability`).
         seed: of the first weights, dropout and the order of the photos.
@@ -83,6 +85,7 @@ class TrainerOptions:
     fine_tune: int = 0
     fine_tune_epochs: int = 3
     fine_tune_learning_rate: float = 1e-5
+    teacher: str = ""
     precision: str = "auto"
     leave_out_suspects: bool = False
     seed: int = 0
@@ -98,10 +101,27 @@ class TrainerOptions:
         check_seed(self)
         if any(units < 1 for units in self.hidden_units):
             raise ValueError(f"hidden_units must be at least 1 each. Received: {self.hidden_units}")
+        if self.teacher and not self.fine_tune:
+            raise ValueError(
+                "A teacher teaches while the backbone is fine-tuned: fine_tune must be at least 1. Received: 0"
+            )
 
     def resolve(self) -> "TrainerOptions":
         """Return the options with the precision that `auto` means on this machine, where fine-tuning depends on it."""
         return replace(self, precision=hardware.resolve_precision(self.precision)) if self.fine_tune else self
+
+
+def describe_source(options: TrainerOptions, transform: TransformOptions | None = None) -> dict[str, str]:
+    """Describe the teacher, if any, by the digest of its files; the augmentation comes from nowhere else.
+
+    Raises:
+        ComponentError: there is none where the options say so.
+    """
+    if not options.teacher:
+        return {}
+    from components.training.teacher import describe
+
+    return {"teacher": describe(Path(options.teacher))}
 
 
 def train(
@@ -113,9 +133,12 @@ def train(
     options: TrainerOptions,
     transform: TransformOptions,
     suspects_dir: Path | None = None,
+    teacher_dir: Path | None = None,
     cluster: "Cluster | None" = None,
 ) -> Summary:
     """Train the classifier, together with the other workers where there are any.
+
+    A teacher is the one that the options name, or `teacher_dir`.
 
     Returns:
         The validation accuracy and loss of the model that is kept, and the epochs it took.
@@ -139,6 +162,8 @@ def train(
                 "trainer. Leave the option out."
             )
         inputs["suspects_dir"] = suspects_dir
+    if teacher := teacher_dir or (Path(options.teacher) if options.teacher else None):
+        inputs["teacher_dir"] = teacher
     if cluster is None:
         replicas = hardware.local_replicas()
         return train_here(**inputs, out_dir=out_dir, options=options, transform=transform, replicas=replicas)
@@ -176,12 +201,18 @@ def train_here(
     transform: TransformOptions,
     replicas: Replicas,
     suspects_dir: Path | None = None,
+    teacher_dir: Path | None = None,
 ) -> Summary:
     """Train the classifier with the replicas that this process is given; of several workers, only the chief writes."""
     networks.restart_names()
     backbone, examples = read_backbone(model_dir), read_examples(examples_dir)
     num_classes = len(examples["class_names"])
     are_kept = _leave_out(suspects_dir, examples_dir, examples["class_names"]) if suspects_dir else None
+    teacher = None
+    if teacher_dir:
+        from components.training import teacher as teachers
+
+        teacher = teachers.check(teacher_dir, examples["class_names"], read_index(examples_dir))
     class_weights = None
     if options.class_weights == BALANCED:
         from components.training.losses import balance
@@ -212,6 +243,15 @@ def train_here(
             replicas=replicas,
             are_kept=are_kept,
         )
+        if teacher_dir:
+            photos = teachers.teach(
+                photos,
+                teacher_dir,
+                num_epochs=options.fine_tune_epochs,
+                precision=hardware.resolve_precision(options.precision),
+                replicas=replicas,
+                out_dir=out_dir,
+            )
         histories["fine_tune"] = fine_tune(
             classifier,
             backbone,
@@ -242,6 +282,7 @@ def train_here(
                 "best_epoch": best + 1 if kept == list(histories)[-1] else 0,
                 "temperature": temperature,
                 "is_frozen": kept != "fine_tune",
+                "teacher": teacher and teacher["backbone"],
             },
             histories,
         )

@@ -44,13 +44,21 @@ class CompareConfig(Config):
     classical: ClassicalOptions = field(default_factory=ClassicalOptions)
     depthwise: DepthwiseOptions = field(default_factory=DepthwiseOptions)
     fine_tuning: TrainerOptions = field(default_factory=lambda: TrainerOptions(fine_tune=1, fine_tune_epochs=2))
+    student: TrainerOptions = field(
+        default_factory=lambda: TrainerOptions(fine_tune=8, fine_tune_epochs=8, fine_tune_learning_rate=2e-4)
+    )
     mobilenet_v2: ModelOptions = field(default_factory=lambda: _backbone("mobilenet_v2"))
     efficientnet_v2_b0: ModelOptions = field(default_factory=lambda: _backbone("efficientnet_v2_b0"))
     judging: EvaluatorOptions = field(default_factory=lambda: EvaluatorOptions(min_accuracy=0.0))
 
 
 def _repeat(
-    prefix: str, names: Iterable[str], *, made: Iterable[str] = (), sections: Mapping[str, str] | None = None
+    prefix: str,
+    names: Iterable[str],
+    *,
+    made: Iterable[str] = (),
+    others: Mapping[str, str] | None = None,
+    sections: Mapping[str, str] | None = None,
 ) -> Iterator[Step]:
     """Declare steps of the flowers pipeline once more, as `<prefix>_<name>`.
 
@@ -59,13 +67,15 @@ def _repeat(
         names: of the steps.
         made: steps already declared under the prefix. The repeated steps read from these and from each other, and from
             the flowers pipeline otherwise.
+        others: the step to read from instead of another.
         sections: the section of the configuration that replaces another.
     """
     names = tuple(names)
+    found = {**{name: f"{prefix}_{name}" for name in (*names, *made)}, **(others or {})}
     sections = {"evaluator": "judging", **(sections or {})}
     for name in names:
         step = _FLOWERS[name]
-        inputs = {p: f"{prefix}_{i}" if i in (*names, *made) else i for p, i in step.inputs.items() if i != "baseline"}
+        inputs = {parameter: found.get(i, i) for parameter, i in step.inputs.items() if i != "baseline"}
         options = {parameter: sections.get(section, section) for parameter, section in step.options.items()}
         yield replace(step, name=f"{prefix}_{name}", inputs=inputs, options=options)
 
@@ -92,6 +102,15 @@ def _other_backbone(name: str) -> Iterator[Step]:
             step = replace(step, function="components.model:fetch_or_explain", fallback_option=f"{name}.weights=none")
         yield step
     yield _row(f"{name}_", features=f"{name}_features")
+
+
+def _student() -> Iterator[Step]:
+    """Declare all steps of the MobileNetV2 that the flowers pipeline's own model teaches."""
+    others = {name: f"mobilenet_v2_{name}" for name in ("model", "features")}
+    for step in _repeat("student", ("trainer", *_JUDGING), others=others, sections={"trainer": "student"}):
+        is_first = step.name == "student_trainer"
+        yield replace(step, inputs={**step.inputs, "teacher_dir": "export"}) if is_first else step
+    yield _row("student_", features="mobilenet_v2_features")
 
 
 STEPS = (
@@ -146,6 +165,7 @@ STEPS = (
     *_repeat("fine_tuned", ("trainer", *_JUDGING), sections={"trainer": "fine_tuning"}),
     _row("fine_tuned_", features="features"),
     *(step for name in _BACKBONES for step in _other_backbone(name)),
+    *_student(),
     Step(
         name="comparison",
         function="components.comparison:build",
@@ -157,6 +177,7 @@ STEPS = (
             "resnet50": "row",
             "fine_tuned": "fine_tuned_row",
             **{name: f"{name}_row" for name in _BACKBONES},
+            "student": "student_row",
         },
         libraries=("matplotlib", "jinja2"),
         accepts_missing=True,

@@ -57,6 +57,7 @@ STEPS = (
         },
         optional={"suspects_dir": "options.leave_out_suspects"},
         options={"options": "trainer", "transform": "transform"},
+        source="components.trainer:describe_source",
         resumable=True,
         is_distributed=True,
         kind="Model",

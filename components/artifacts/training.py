@@ -28,6 +28,7 @@ class Training(Backbone):
         best_epoch: which epoch of the last phase was kept, from 1; 0 where it changed nothing for the better.
         temperature: by which the logits were divided at the end, so that probabilities come true on validation photos.
         is_frozen: whether the backbone is as it was before, so that its features still stand for the photos.
+        teacher: the backbone of the model that taught it while it was fine-tuned, if any.
     """
 
     class_names: list[str]
@@ -36,6 +37,7 @@ class Training(Backbone):
     best_epoch: int
     temperature: float
     is_frozen: bool
+    teacher: str | None
 
 
 def read_training(training_dir: Path) -> Training:

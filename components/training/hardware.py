@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -68,3 +70,17 @@ def local_replicas() -> Replicas:
         return Replicas(tf.distribute.get_strategy())
     log.info("training in parallel on %d graphics cards", num_gpus)
     return Replicas(tf.distribute.MirroredStrategy())
+
+
+@contextmanager
+def bfloat16_graphs(on: bool) -> Iterator[None]:
+    """Let TensorFlow's graph optimizer multiply in bfloat16 while inside: on a processor faster than Keras' policy."""
+    import tensorflow as tf
+
+    name = "auto_mixed_precision_onednn_bfloat16"
+    before = tf.config.optimizer.get_experimental_options().get(name, False)
+    tf.config.optimizer.set_experimental_options({name: on})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({name: before})

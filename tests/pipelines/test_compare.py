@@ -20,6 +20,7 @@ SETTINGS = [
     *tiny_pipeline.assignments(),
     *("edges.image_size_px=64", "depthwise.image_size_px=32", "depthwise.epochs=1", "classical.num_trees=5"),
     *("fine_tuning.epochs=1", "fine_tuning.num_heads=1", "fine_tuning.fine_tune_epochs=1"),
+    *("student.epochs=1", "student.num_heads=1", "student.fine_tune=1", "student.fine_tune_epochs=1"),
     *("mobilenet_v2.backbone=small_cnn", "mobilenet_v2.image_size_px=32", "mobilenet_v2.weights=none"),
     *("efficientnet_v2_b0.backbone=small_cnn", "efficientnet_v2_b0.image_size_px=32"),
     # Judging the files of one of the networks is enough here.
@@ -58,13 +59,15 @@ def test_comparison_has_a_row_for_every_model_and_a_second_run_only_looks_again(
     rows = read_json(latest / "comparison.json")["rows"]
     classical = ["logistic regression", "k-nearest neighbours", "support vector machine", "decision tree"]
     classical.append("random forest")
-    networks = ["small_cnn"] * 4  # frozen, fine-tuned, and instead of two others
+    networks = ["small_cnn"] * 5  # frozen, fine-tuned, instead of two others, and the student
     assert [row["model"] for row in rows] == [*classical, "depthwise_cnn", *classical, *networks]
-    judged = rows[:-1]
+    *_, without_weights, student = rows
+    judged = [row for row in rows if row is not without_weights]
+    assert student["learns_from"].startswith("photos, fine-tuned to answer as small_cnn")
     assert {row["num_examples"] for row in judged} == {10}
     assert all(row["accuracy_interval"][0] <= row["accuracy"] <= row["accuracy_interval"][1] for row in judged)
     assert [row["model"] for row in judged if row["int8"]] == ["small_cnn"]
-    assert rows[-1]["missing"] == "No ImageNet weights are published for small_cnn. Set model.weights=none."
+    assert without_weights["missing"] == "No ImageNet weights are published for small_cnn. Set model.weights=none."
     printed = capsys.readouterr().out
     assert "small_cnn: No ImageNet weights are published" in printed
     assert f"Comparison: {tmp_path}/runs/{latest.resolve().name}/comparison.html" in printed

@@ -104,8 +104,9 @@ def test_rows_of_a_part_of_the_batch_are_dropped_as_in_the_whole() -> None:
 
 
 @pytest.fixture(scope="module")
-def inputs(examples_dir: Path, features_dir: Path, model_dir: Path) -> dict[str, Path]:
-    return {"examples_dir": examples_dir, "features_dir": features_dir, "model_dir": model_dir}
+def inputs(examples_dir: Path, features_dir: Path, model_dir: Path, export_dir: Path) -> dict[str, Path]:
+    paths = {"examples_dir": examples_dir, "features_dir": features_dir, "model_dir": model_dir}
+    return {**paths, "teacher_dir": export_dir}
 
 
 @pytest.fixture(scope="module")
