@@ -28,7 +28,7 @@ def describe(
     training = read_training(training_dir)
     learns_from = _LEARNS_FROM[list(training["epochs"])[-1]]
     if training["teacher"]:
-        learns_from = f"photos, fine-tuned to answer as {training['teacher']}"
+        learns_from = f"predictions of {training['teacher']}, fine-tuned"
     if training["best_epoch"] == 0:
         learns_from += " (did not help)"
     if features_dir and training["weights"]["source"] == "none":

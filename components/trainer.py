@@ -65,8 +65,8 @@ class TrainerOptions:
         fine_tune: how many of the backbone's last stages learn too, after the head; 0 for none.
         fine_tune_epochs: passes over the augmented training photos, at most.
         fine_tune_learning_rate: of Adam, low enough not to undo what the backbone knows.
-        teacher: the folder of a pushed version, such as `models/flowers/3`: while fine-tuning, what it makes of the
-            photos is learned instead of their labels.
+        teacher: the folder of a pushed version, such as `models/flowers/3`, whose predictions are learned instead of
+            the labels while fine-tuning.
         precision: of fine-tuning: `auto`, `float32`, `bfloat16` or `float16`.
         leave_out_suspects: whether photos with a suspect label are left out of training (`suspects.max_probability`).
         seed: of the first weights, dropout and the order of the photos.

@@ -1,8 +1,8 @@
-"""A pushed model that teaches: what it makes of the photos, instead of their labels, is what another network learns.
+"""A pushed model as teacher: another network learns its predictions instead of the labels (knowledge distillation).
 
 Both see the same augmented photos, epoch after epoch (L. Beyer et al., "Knowledge distillation: A good teacher is
-patient and consistent", 2022). The teacher goes through those of all epochs before its student sees the first one, so
-each has the machine to itself; what it has said is kept until the training ends, for one that is killed.
+patient and consistent", 2022). The teacher predicts those of all epochs before its student sees the first one, so each
+has the machine to itself. Its predictions are kept until the training ends: one that is killed finds them.
 """
 
 import hashlib
@@ -80,8 +80,8 @@ def teach(
         model_dir: the teacher, see `check`.
         num_epochs: how many will be asked for, at most.
         precision: that the teacher computes in.
-        replicas: that train together; each worker asks the teacher about its own rows.
-        out_dir: for what the teacher has said.
+        replicas: that train together; in each worker the teacher predicts the worker's own rows.
+        out_dir: for the teacher's predictions.
     """
     import tensorflow as tf
 
@@ -90,15 +90,15 @@ def teach(
     paths = [out_dir / CHECKPOINTS_DIR / "teacher" / f"worker-{worker}.epoch-{n}.npz" for n in range(num_epochs)]
     waiting = [(epoch, path) for epoch, path in enumerate(paths) if not path.exists()]
     if waiting:
-        ask = _load(model_dir, precision)
+        predict = _load(model_dir, precision)
         with Progress(total=len(waiting) * photos.num_steps, desc="teacher", unit="step") as progress:
             for epoch, path in waiting:
-                answers = []
+                predictions = []
                 for images, *_ in photos.of_epoch(epoch):
-                    answers.append(ask(images))
+                    predictions.append(predict(images))
                     progress.update()
                 with atomic_write(path) as temporary, temporary.open("wb") as file:
-                    np.savez(file, *answers)
+                    np.savez(file, *predictions)
     num_classes = photos.validation.element_spec[1].shape[-1]
 
     def of_epoch(epoch: int) -> tf.data.Dataset:
@@ -106,11 +106,11 @@ def teach(
             with np.load(paths[epoch]) as file:
                 yield from file.values()
 
-        answers = tf.data.Dataset.from_generator(
+        predictions = tf.data.Dataset.from_generator(
             generate, output_signature=tf.TensorSpec([None, num_classes], tf.float32)
         )
-        both = tf.data.Dataset.zip(photos.of_epoch(epoch), answers)
-        return both.map(lambda batch, answer: (batch[0], answer, *batch[2:]))
+        both = tf.data.Dataset.zip(photos.of_epoch(epoch), predictions)
+        return both.map(lambda batch, predicted: (batch[0], predicted, *batch[2:]))
 
     return replace(photos, of_epoch=of_epoch)
 
@@ -130,12 +130,12 @@ def _load(model_dir: Path, precision: str) -> Callable[["tf.Tensor"], NDArray[np
         resized = tf.map_fn(lambda image: preprocessing.resize(image, size_px), images)
         return model.signatures["images"](images=tf.ensure_shape(resized, [None, size_px, size_px, 3]))["probabilities"]
 
-    # Of its outputs only one is needed: the graph is pruned to it, with the weights as constants.
+    # The graph is pruned to the one output that is needed, with the weights as constants.
     frozen = convert_variables_to_constants_v2(call.get_concrete_function())
 
-    def ask(images: tf.Tensor) -> NDArray[np.float32]:
+    def predict(images: tf.Tensor) -> NDArray[np.float32]:
         with hardware.bfloat16_graphs(precision == "bfloat16"):
             (probabilities,) = frozen(images)
             return probabilities.numpy()
 
-    return ask
+    return predict

@@ -63,7 +63,7 @@ def test_comparison_has_a_row_for_every_model_and_a_second_run_only_looks_again(
     assert [row["model"] for row in rows] == [*classical, "depthwise_cnn", *classical, *networks]
     *_, without_weights, student = rows
     judged = [row for row in rows if row is not without_weights]
-    assert student["learns_from"].startswith("photos, fine-tuned to answer as small_cnn")
+    assert student["learns_from"].startswith("predictions of small_cnn, fine-tuned")
     assert {row["num_examples"] for row in judged} == {10}
     assert all(row["accuracy_interval"][0] <= row["accuracy"] <= row["accuracy_interval"][1] for row in judged)
     assert [row["model"] for row in judged if row["int8"]] == ["small_cnn"]

@@ -1,4 +1,4 @@
-"""A pushed model teaches: what is learned are its answers, asked for once, and it may not have seen what judges."""
+"""A pushed model teaches: its predictions are learned, computed once, and it may not have learned what judges."""
 
 import json
 import logging
@@ -50,7 +50,7 @@ def teach(photos: Batches, model_dir: Path, out_dir: Path) -> Batches:
     return teacher.teach(photos, model_dir, num_epochs=2, precision="float32", replicas=REPLICAS, out_dir=out_dir)
 
 
-def test_student_sees_the_photos_that_the_teacher_answers_for(
+def test_student_learns_the_predictions_for_the_photos_that_it_sees(
     photos: Batches, export_dir: Path, tmp_path: Path
 ) -> None:
     taught, model = teach(photos, export_dir, tmp_path), ServedModel(export_dir, batch_size=16)
@@ -59,10 +59,10 @@ def test_student_sees_the_photos_that_the_teacher_answers_for(
         expected = list(photos.of_epoch(epoch).as_numpy_iterator())
         found = list(taught.of_epoch(epoch).as_numpy_iterator())
         assert len(found) == len(expected) == photos.num_steps
-        for (images, answers), (same, labels) in zip(found, expected, strict=True):
+        for (images, predicted), (same, labels) in zip(found, expected, strict=True):
             np.testing.assert_array_equal(images, same)
-            np.testing.assert_allclose(answers, model.classify_images(images).probabilities, atol=1e-5)
-            assert not np.array_equal(answers, labels)
+            np.testing.assert_allclose(predicted, model.classify_images(images).probabilities, atol=1e-5)
+            assert not np.array_equal(predicted, labels)
         seen.append(found[0][0])
     assert not np.array_equal(*seen), "each epoch has views of its own"
     assert taught.validation is photos.validation
@@ -74,14 +74,14 @@ def test_teacher_that_takes_another_size_sees_the_same_photos_resized(
     larger = batches.of_photos(
         examples_dir, image_size_px=48, batch_size=16, transform=TransformOptions(), seed=1, replicas=REPLICAS
     )
-    images, answers = next(teach(larger, export_dir, tmp_path).of_epoch(0).as_numpy_iterator())
+    images, predicted = next(teach(larger, export_dir, tmp_path).of_epoch(0).as_numpy_iterator())
     assert images.shape[1:] == (48, 48, 3)
     resized = tf.image.resize(images, [IMAGE_SIZE_PX] * 2, antialias=True)
     expected = ServedModel(export_dir, batch_size=16).classify_images(np.round(resized).astype(np.uint8))
-    np.testing.assert_allclose(answers, expected.probabilities, atol=1e-5)
+    np.testing.assert_allclose(predicted, expected.probabilities, atol=1e-5)
 
 
-def test_what_the_teacher_has_said_is_not_asked_again(photos: Batches, copied: Path, tmp_path: Path) -> None:
+def test_what_the_teacher_has_predicted_is_not_predicted_again(photos: Batches, copied: Path, tmp_path: Path) -> None:
     before = list(teach(photos, copied, tmp_path).of_epoch(1).as_numpy_iterator())
     (copied / "saved_model.pb").unlink()
     after = list(teach(photos, copied, tmp_path).of_epoch(1).as_numpy_iterator())
