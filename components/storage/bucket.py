@@ -95,9 +95,9 @@ class Bucket:
         return {path[len(self._root) + 1 :]: _describe(found[path]) for path in paths}
 
     def find(self, name: str) -> FileInfo | None:
-        """Return what is known of a file; `None` where there is none."""
+        """Return what is known of a file; `None` where there is none, or a folder."""
         info = self._do("info", self._path(name), absent=None)
-        return info and _describe(info)
+        return _describe(info) if info and info["type"] != "directory" else None
 
     def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes | None:
         return self._do("cat_file", self._path(name), start=start, end=end, absent=None)

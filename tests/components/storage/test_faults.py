@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import StorageError
+from components.errors import PushError, StorageError
 from components.storage import filesystem
 from components.storage.bucket import Bucket
 from tests.components.storage.operations import LARGE, OPERATIONS, Download, Operation, Push, Read, Upload
@@ -19,7 +19,7 @@ from tests.s3 import S3
 from tests.s3_faults import FAULTS, FaultyProxy, faulty_proxy
 
 NUM_TIMES = 10
-_NUM_THREADS = 16
+_NUM_THREADS = 24
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def _try(proxy: FaultyProxy, operation: Operation, fault: str, first: int, times
     is_finished = True
     try:
         operation.run()
-    except StorageError:
+    except (StorageError, PushError):
         is_finished = False
     seconds = time.monotonic() - started
     proxy.inject(operation.s3.name)
