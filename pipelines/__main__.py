@@ -95,6 +95,22 @@ def _parser() -> argparse.ArgumentParser:
     infer.add_argument(
         "--model", metavar="FILE|FOLDER|URL", help="default: the newest version's int8 LiteRT file in --models-dir"
     )
+    infer.add_argument("--tls", action="store_true", help="speak TLS with a server")
+    infer.add_argument(
+        "--ca-file", type=Path, metavar="FILE", help="PEM certificates that vouch for the server; implies --tls"
+    )
+    infer.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="holds the server's token (default: CLASSIFIER_TOKEN in the environment)",
+    )
+    infer.add_argument(
+        "--verify-key",
+        type=Path,
+        metavar="FILE",
+        help="PEM public key or root certificate: refuse a LiteRT file that is not signed with it",
+    )
     infer.add_argument("--engine", choices=("auto", "local", "beam"), default="auto", help="default: Beam for many")
     infer.add_argument("--workers", dest="num_workers", type=int, default=0, metavar="N", help="default: one a core")
     infer.add_argument("--part-size", type=int, default=256, metavar="N", help="images in a file (default: 256)")

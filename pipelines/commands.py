@@ -107,20 +107,16 @@ def _print_fallbacks(steps: Sequence[Step], artifacts: Mapping[str, Artifact]) -
 def run_inference(options: argparse.Namespace, folders: Folders) -> int:
     """Classify many images."""
     from components.bulk_inference import runner as infer
+    from components.bulk_inference.classifier import Trust
 
     names = [field.name for field in fields(infer.InferOptions)]
     try:
         chosen = infer.InferOptions(**{name: getattr(options, name) for name in names})
     except ValueError as exc:
         raise WrongCommandError(str(exc)) from exc
-    if is_url(folders.models):
-        raise WrongCommandError(
-            f"infer reads models of this machine. Received: {folders.models}. Bring the newest here first: "
-            f"fetch --models-dir {folders.models}"
-        )
-    models_dir = Path(folders.models)
-    model = options.model or str(models_dir)
-    counts = infer.infer(options.input, model, options.output, models_dir=models_dir, options=chosen)
+    trust = Trust(**{field.name: getattr(options, field.name) for field in fields(Trust)})
+    model = options.model or str(folders.models)
+    counts = infer.infer(options.input, model, options.output, models_dir=folders.models, options=chosen, trust=trust)
     print(f"Predictions: {options.output} ({counts})")
     return 0
 

@@ -16,14 +16,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from tqdm import tqdm
 
 from client.classifier_client import ClassifierError, Client
-from components.bulk_inference.classifier import Classifier, classify_part
+from components.bulk_inference.classifier import Classifier, Trust, classify_part
 from components.bulk_inference.images import list_images
 from components.bulk_inference.models import find_model
 from components.bulk_inference.output import Part, PredictionFolder, to_inference_error
@@ -34,6 +34,7 @@ from components.errors import InferenceError
 log = logging.getLogger(__name__)
 
 AUTO, LOCAL, BEAM = "auto", "local", "beam"
+_NO_TRUST = Trust()
 BEAM_FROM = 10_000
 """Images from which on `auto` takes Beam: its start of several seconds is below a tenth of the time then."""
 
@@ -65,15 +66,18 @@ class InferOptions:
             raise ValueError(f"Beam's options need --engine beam. Received: {' '.join(self.beam_options)}")
 
 
-def infer(images: str, model: str, output: str, *, models_dir: Path, options: InferOptions) -> Counts:
+def infer(
+    images: str, model: str, output: str, *, models_dir: str | Path, options: InferOptions, trust: Trust = _NO_TRUST
+) -> Counts:
     """Classify the images that have no row yet, as they are now.
 
     Args:
         images: a folder, a pattern or a file; a path or a URL.
         model: see `find_model`; or a server.
         output: the folder of predictions; a path or a URL.
-        models_dir: where pushed models are.
+        models_dir: where pushed models are, a folder or a URL.
         options: how.
+        trust: for the server, or for the file.
 
     Returns:
         What the whole output holds.
@@ -92,7 +96,7 @@ def infer(images: str, model: str, output: str, *, models_dir: Path, options: In
         log.info("infer: %s", others)
     found = listing.images
     num_workers = options.num_workers or _count_cores()
-    classifier = Classifier(model, num_threads=max(1, _count_cores() // num_workers))
+    classifier = Classifier(model, num_threads=max(1, _count_cores() // num_workers), trust=trust)
     try:
         classifier.open().close()
         folder = PredictionFolder(output)
@@ -127,7 +131,7 @@ def _run(
 
             beam_pipeline.run(classifier, folder, parts, num_workers=num_workers, options=options.beam_options)
         elif min(num_workers, len(parts)) == 1:
-            with Classifier(classifier.model).open() as client:
+            with replace(classifier, num_threads=None).open() as client:
                 for part in parts:
                     classify_part(client, folder, part)
         else:

@@ -6,27 +6,26 @@ uploaded to `.staging` and copied from there inside the bucket, so they are seen
 A service's package is imported when one of its URLs is used.
 """
 
-import asyncio
 import copy
-import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from components.errors import StorageError
 from components.progress import Progress
 from components.storage.files import FileInfo
+from components.storage.filesystem import attempt, describe, limit_attempts, open_filesystem
 
 PROBE_TIMEOUT_S = 10
-_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S = 3, 60
 _NUM_THREADS, _NUM_AHEAD = 16, 64
-_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 _STAGING = ".staging"
 # The names that services give to what changes with a file's content.
 _VERSION_KEYS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "created")
@@ -46,11 +45,15 @@ class Bucket:
             StorageError: the package for this kind of URL is not installed, or there is none.
         """
         self.url = url.rstrip("/")
-        self._files, root = _open_filesystem(url)
+        self._files, root = open_filesystem(url)
         self._root = root.rstrip("/")
 
     def __str__(self) -> str:
         return self.url
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        limit_attempts(self._files)
 
     def __truediv__(self, name: str) -> "Bucket":
         below = copy.copy(self)
@@ -92,9 +95,9 @@ class Bucket:
         return {path[len(self._root) + 1 :]: _describe(found[path]) for path in paths}
 
     def find(self, name: str) -> FileInfo | None:
-        """Return what is known of a file; `None` where there is none."""
+        """Return what is known of a file; `None` where there is none, or a folder."""
         info = self._do("info", self._path(name), absent=None)
-        return info and _describe(info)
+        return _describe(info) if info and info["type"] != "directory" else None
 
     def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes | None:
         return self._do("cat_file", self._path(name), start=start, end=end, absent=None)
@@ -107,16 +110,17 @@ class Bucket:
         self._do("pipe_file", self._path(name), content)
 
     def claim(self, name: str, content: bytes) -> bool:
-        """Write a file where there is none, and return whether this call wrote it.
+        """Write a file where there is none, and return whether it has this content.
 
-        Of two at once one does, where the service can tell: S3 (`If-None-Match: *`), Google Cloud Storage
-        (`ifGenerationMatch=0`), a disk. With another both might.
+        Of two at once one has its content there, where the service can tell: S3 (`If-None-Match: *`), Google Cloud
+        Storage (`ifGenerationMatch=0`), a disk. With another both might. A write whose response was lost is repeated,
+        and then finds its own.
         """
         try:
             self._do("pipe_file", self._path(name), content, mode="create")
         except StorageError as exc:
             if isinstance(exc.__cause__, FileExistsError):
-                return False
+                return self.read(name) == content
             raise
         return True
 
@@ -197,62 +201,24 @@ class Bucket:
 
     def _do(self, method: str, *arguments: Any, absent: Any = _RAISE, **options: Any) -> Any:
         """Call the file system; return `absent` where it finds no such file."""
+        call = partial(getattr(self._files, method), *arguments, **options)
+        started = time.monotonic()
         try:
-            return getattr(self._files, method)(*arguments, **options)
+            return call() if "timeout" in options else attempt(call, self.url)
         except Exception as exc:  # each service raises what its own libraries raise
             if isinstance(exc, FileNotFoundError) and absent is not _RAISE:
                 return absent
-            is_late = isinstance(exc, asyncio.TimeoutError)
-            reason = "no response in time" if is_late else f"{type(exc).__name__}: {exc}".rstrip(". ")
+            tried_s = time.monotonic() - started
+            tried = f" (tried for {tried_s:.0f} s)" if tried_s >= 1 else ""
             raise StorageError(
-                f"{self.url} cannot be used: {reason}. Check the address, what you may do there and the network; the "
-                "same command goes on from here."
+                f"{self.url} cannot be used: {describe(exc)}{tried}. Check the address, what you may do there and the "
+                "network; the same command goes on from here."
             ) from exc
 
 
 def is_url(path_or_url: str | Path) -> bool:
     """Return whether a person typed a URL."""
     return "://" in str(path_or_url)
-
-
-def _open_filesystem(url: str) -> tuple[Any, str]:
-    """Return the file system of fsspec that a URL is on, and its path there.
-
-    Raises:
-        StorageError: the package for this kind of URL is not installed, or there is none.
-    """
-    kind = url.partition("://")[0]
-    package = _PACKAGES.get(kind, "fsspec and the package for it")
-    # Without this, Google's package asks what kind each bucket is, which takes a permission of its own.
-    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    try:
-        import fsspec
-
-        fsspec.get_filesystem_class(kind)
-    except ImportError as exc:
-        raise StorageError(f"{kind}:// needs {package}, which is not installed. Run: make scale") from exc
-    except ValueError as exc:
-        raise StorageError(f"No store is known for {kind}://. Received: {url}. Use s3:// or gs://.") from exc
-    # Other machines write there, too, so an earlier listing is not what is there now.
-    return fsspec.core.url_to_fs(url, use_listings_cache=False, **_options(package))
-
-
-def _options(package: str) -> dict[str, Any]:
-    """Return a timeout for every call over the network. Addresses and credentials are the libraries' own settings."""
-    if package == "s3fs":
-        return {
-            "config_kwargs": {
-                "connect_timeout": _CONNECT_TIMEOUT_S,
-                "read_timeout": _READ_TIMEOUT_S,
-                "retries": {"mode": "standard", "max_attempts": 2},
-            }
-        }
-    if package == "gcsfs":
-        import aiohttp
-
-        limits = aiohttp.ClientTimeout(sock_connect=_CONNECT_TIMEOUT_S, sock_read=_READ_TIMEOUT_S)
-        return {"requests_timeout": limits}
-    return {"auto_mkdir": True}
 
 
 def _describe(info: dict[str, Any]) -> FileInfo:

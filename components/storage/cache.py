@@ -9,6 +9,7 @@ import os
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
 from pathlib import Path
 
 from components.errors import StorageError
@@ -42,10 +43,14 @@ def is_reachable(url: str, *, timeout_s: float = 5) -> bool:
     return bool(responses)
 
 
-def fetch_file(path_or_url: str) -> Path:
+def fetch_file(path_or_url: str, *, beside: Iterable[str] = ()) -> Path:
     """Return the path of a file: its own, or that of a local copy of what is at the URL now.
 
     The copy keeps its name and its folder's, which may be a model's version.
+
+    Args:
+        path_or_url: of the file.
+        beside: names of files in the same folder at the URL, of which those that are there are copied with it.
 
     Raises:
         StorageError: there is no file at the URL, or it cannot be read.
@@ -54,12 +59,12 @@ def fetch_file(path_or_url: str) -> Path:
         return Path(path_or_url).expanduser()
     *above, parent, name = path_or_url.split("/")
     bucket = Bucket("/".join([*above, parent]))
-    found = bucket.find(name)
-    if found is None:
+    found = {each: info for each in {name: None, **dict.fromkeys(beside)} if (info := bucket.find(each))}
+    if name not in found:
         raise StorageError(f"There is no file at {path_or_url}. Give one that is there, or a path on this machine.")
-    folder = cache_of(f"{path_or_url} {found.version}") / parent
-    if not (folder / name).is_file():
-        bucket.download([name], folder)
+    folder = cache_of(" ".join([path_or_url, *(info.version for info in found.values())])) / parent
+    if missing := [each for each in found if not (folder / each).is_file()]:
+        bucket.download(missing, folder)
     return folder / name
 
 

@@ -83,7 +83,7 @@ class Folder:
                     path.unlink()  # nobody has it
                     raise
         except FileExistsError:
-            return False
+            return path.read_bytes() == content
         return True
 
     @contextmanager

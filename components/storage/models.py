@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from components.errors import PushError
+from components.errors import PushError, StorageError
 from components.storage.bucket import Bucket
 from components.storage.disk import explain
 from components.storage.files import sha256
@@ -27,8 +27,7 @@ from components.storage.store import Store, open_store
 
 LINEAGE = Path("assets.extra") / "lineage.json"
 LITERT, WITHDRAWN = "tflite", ".withdrawn"
-MARKER = "saved_model.pb"
-_LITERT_MARKER = "model_spec.json"
+MARKER, LITERT_MARKER = "saved_model.pb", "model_spec.json"
 _CLAIMS = ".versions"
 
 
@@ -111,7 +110,7 @@ class ModelStore:
             The version withdrawn and the version that is now the newest.
 
         Raises:
-            PushError: there is no earlier version to go back to.
+            PushError: there is no earlier version to go back to, or the bucket failed on the way.
         """
         with self.lock():
             pushed = self.versions(name)
@@ -124,8 +123,14 @@ class ModelStore:
                     )
                 newest = pushed.pop()
             # The SavedModel last: as long as it is there, the same command finishes what was interrupted.
-            for withdrawn in (LITERT, name):
-                self._withdraw(withdrawn, newest)
+            try:
+                for withdrawn in (LITERT, name):
+                    self._withdraw(withdrawn, newest)
+            except StorageError as exc:
+                raise PushError(
+                    f"{exc} But look first, with show, whether version {newest} is the newest one still: if not, it is "
+                    "withdrawn, and the same command would withdraw the one before it."
+                ) from exc
         return newest, pushed[-1]
 
     def fetch(self, name: str, folder: Path) -> int:
@@ -193,4 +198,4 @@ def open_models(path_or_url: str | Path) -> ModelStore:
 
 
 def _marker(name: str) -> str:
-    return _LITERT_MARKER if name.rpartition("/")[2] == LITERT else MARKER
+    return LITERT_MARKER if name.rpartition("/")[2] == LITERT else MARKER

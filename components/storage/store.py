@@ -51,7 +51,7 @@ class Store(Protocol):
         """Write a file atomically."""
 
     def claim(self, name: str, content: bytes) -> bool:
-        """Write a file where there is none, and return whether this call wrote it; of two at once one does."""
+        """Write a file where there is none, and return whether it has this content; of two at once one's is there."""
 
     def staged(self, name: str, *, marker: str) -> AbstractContextManager[Path]:
         """Yield an empty local folder whose files are below `name` after the block, all of them or none.

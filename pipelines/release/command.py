@@ -6,11 +6,13 @@ Exit status: 0 the canary is promoted, 3 it is rolled back, 4 the release cannot
 import argparse
 import json
 import logging
+import os
 import secrets
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from client.classifier_client import ConnectionOptions
 from components.artifacts import release as records
 from components.artifacts.release import ReleaseRecord
 from components.errors import ReleaseError
@@ -30,6 +32,8 @@ PROMOTED, ROLLED_BACK, CANNOT_TELL = 0, 3, 4
 _STATUSES = {records.PROMOTED: PROMOTED, records.ROLLED_BACK: ROLLED_BACK}
 _STOP = "stop"
 _OFFLINE = "offline"
+_TOKEN = "CLASSIFIER_TOKEN"
+"""In the environment: sent to the server as a bearer token."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +44,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stable", type=int, metavar="VERSION", help="that serves (default: the label stable)")
     parser.add_argument("--config", type=Path, metavar="FILE", help="models.config, which the server polls")
     parser.add_argument("--server", metavar="HOST:PORT", help="REST address of the server that polls it")
+    parser.add_argument("--tls", action="store_true", help="speak TLS with the server")
+    parser.add_argument(
+        "--ca-file", type=Path, metavar="FILE", help="PEM certificates that vouch for the server; implies --tls"
+    )
     parser.add_argument("--proxy", default="127.0.0.1:8512", metavar="HOST:PORT", help="its control port")
     parser.add_argument("--input", type=Path, metavar="FOLDER", help="for offline: photos, or captured traffic")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="labels.jsonl: decisions of people on the photos")
@@ -101,7 +109,10 @@ def _hold(options: argparse.Namespace, folders: Folders, folder: Path) -> tuple[
     if options.server:
         record["config"], record["server"] = str(options.config.absolute()), options.server
     address = record["server"]
-    server = ModelServer(address, options.model_name, timeout_s=options.wait_s) if address else None
+    connection = ConnectionOptions(
+        tls=options.tls or options.ca_file is not None, ca_file=options.ca_file, token=os.environ.get(_TOKEN) or None
+    )
+    server = ModelServer(address, options.model_name, timeout_s=options.wait_s, options=connection) if address else None
     config = Path(record["config"]) if record["config"] else None
     held = Session(folder, record, config_path=config, server=server, labels_path=options.labels)
     if options.what:

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import requests
 
+from client.classifier_client import ConnectionOptions
 from components.errors import ReleaseError
 
 _CALL_S = 10.0
@@ -14,12 +15,24 @@ _POLL_S = 0.1
 
 
 class Http:
-    """A server on `host:port`; `name` says in errors what it is, and `start` how to start it."""
+    """A server on `host:port`.
 
-    def __init__(self, address: str, *, name: str, start: str) -> None:
+    Args:
+        address: of the server.
+        name: says in errors what it is.
+        start: says how to start it.
+        options: whether it speaks TLS, and the token that it gets.
+    """
+
+    def __init__(self, address: str, *, name: str, start: str, options: ConnectionOptions | None = None) -> None:
+        options = options or ConnectionOptions()
         self._address, self._name, self._start = address, name, start
+        self._url = f"http{'s' if options.tls else ''}://{address}"
         self._session = requests.Session()
         self._session.trust_env = False
+        self._session.verify = str(options.ca_file) if options.ca_file else True
+        if options.token:
+            self._session.headers["Authorization"] = f"Bearer {options.token}"
 
     def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Return the status and the JSON of a response.
@@ -28,7 +41,7 @@ class Http:
             ReleaseError: there is none.
         """
         try:
-            response = self._session.request(method, f"http://{self._address}{path}", json=body, timeout=_CALL_S)
+            response = self._session.request(method, self._url + path, json=body, timeout=_CALL_S)
             return response.status_code, response.json()
         except (requests.RequestException, ValueError) as exc:
             raise ReleaseError(
@@ -40,12 +53,15 @@ class Http:
 class ModelServer(Http):
     """The server that reads `models.config`."""
 
-    def __init__(self, address: str, model_name: str, *, timeout_s: float) -> None:
+    def __init__(
+        self, address: str, model_name: str, *, timeout_s: float, options: ConnectionOptions | None = None
+    ) -> None:
         super().__init__(
             address,
             name="server",
             start="Start it with --model_config_file and --model_config_file_poll_wait_seconds, and give its REST "
-            "address with --server.",
+            "address with --server; check --tls and --ca-file.",
+            options=options,
         )
         self._path = f"/v1/models/{quote(model_name, safe='')}"
         self._timeout_s = timeout_s

@@ -8,7 +8,9 @@ import asyncio
 import logging
 import signal
 import sys
+from pathlib import Path
 
+from client.classifier_client.transports.connection import check_certificates
 from serving.proxy.control import make_app
 from serving.proxy.forwarding import Forwarder
 from serving.proxy.grpc_api import GrpcProxy
@@ -23,9 +25,16 @@ _HEAD_TIMEOUT_S = 30.0
 def main() -> int:
     """Run the proxy and return its exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    parser = _parser()
+    options = parser.parse_args()
+    try:
+        if options.ca_file:
+            check_certificates("--ca-file", options.ca_file)
+    except ValueError as exc:
+        parser.error(str(exc))
     raise_file_limit()
     try:
-        asyncio.run(_serve(_parser().parse_args()))
+        asyncio.run(_serve(options))
     except (OSError, RuntimeError) as exc:
         print(f"error: The proxy listens on three ports, and cannot: {exc}. Choose others.", file=sys.stderr)
         return 1
@@ -42,6 +51,8 @@ async def _serve(options: argparse.Namespace) -> None:
         "model_name": options.model_name,
         "stable_label": options.stable_label,
         "timeout_s": options.timeout_s,
+        "tls": options.tls or options.ca_file is not None,
+        "ca_file": options.ca_file,
     }
     rest = RestProxy(forwarder, options.rest_server, **common)
     host = bracket(options.host)
@@ -79,6 +90,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--rest-server", default="localhost:8501", metavar="HOST:PORT", help="its REST API (default: %(default)s)"
+    )
+    parser.add_argument("--tls", action="store_true", help="speak TLS with the server, over both")
+    parser.add_argument(
+        "--ca-file", type=Path, metavar="FILE", help="PEM certificates that vouch for the server; implies --tls"
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8510, help="for gRPC (default: %(default)s)")

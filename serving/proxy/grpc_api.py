@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -38,10 +39,16 @@ class GrpcProxy:
         model_name: str,
         stable_label: str,
         timeout_s: float,
+        tls: bool = False,
+        ca_file: Path | None = None,
     ) -> None:
         self._forwarder = forwarder
         self._model_name, self._label, self._timeout_s = model_name, stable_label, timeout_s
-        self._channel = grpc.aio.insecure_channel(server, options=_OPTIONS)
+        if tls:
+            credentials = grpc.ssl_channel_credentials(ca_file.read_bytes() if ca_file else None)
+            self._channel = grpc.aio.secure_channel(server, credentials, options=_OPTIONS)
+        else:
+            self._channel = grpc.aio.insecure_channel(server, options=_OPTIONS)
         self._server = grpc.aio.server(options=_OPTIONS)
         self._server.add_generic_rpc_handlers((_Everything(self),))
         self._server.add_insecure_port(listens_on)

@@ -6,6 +6,7 @@ import logging
 import re
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from urllib.parse import quote
 
 import requests
@@ -37,13 +38,23 @@ class RestProxy:
         model_name: whose requests are managed.
         stable_label: of the version that responds where a request names none.
         timeout_s: for the server.
+        tls: speak TLS with the server, and check its certificate.
+        ca_file: PEM certificates that vouch for the server instead of the system's; with `tls`.
     """
 
     def __init__(
-        self, forwarder: Forwarder, server: str, *, model_name: str, stable_label: str, timeout_s: float
+        self,
+        forwarder: Forwarder,
+        server: str,
+        *,
+        model_name: str,
+        stable_label: str,
+        timeout_s: float,
+        tls: bool = False,
+        ca_file: Path | None = None,
     ) -> None:
         self._forwarder = forwarder
-        self._url = f"http://{server}"
+        self._url = f"http{'s' if tls else ''}://{server}"
         self._model = f"/v1/models/{quote(model_name, safe='')}"
         self._label = f"/labels/{quote(stable_label, safe='')}"
         self._path = re.compile(
@@ -53,7 +64,9 @@ class RestProxy:
         self._threads = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="rest")
         self._session = requests.Session()
         self._session.trust_env = False
-        self._session.mount("http://", HTTPAdapter(pool_maxsize=_NUM_THREADS))
+        self._session.verify = str(ca_file) if ca_file else True
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(pool_maxsize=_NUM_THREADS))
         self.app = Starlette(routes=[Route("/{path:path}", self._handle, methods=_METHODS)])
 
     def close(self) -> None:

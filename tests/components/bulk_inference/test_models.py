@@ -83,3 +83,18 @@ def test_a_model_that_is_not_there_is_an_error_that_says_what_is(tmp_path, colou
         find_model(str(tmp_path / "flowers"), colour_models)
     with pytest.raises(InferenceError, match="none; train one with `make train`"):
         find_model(str(tmp_path), tmp_path)
+
+
+def test_a_url_is_looked_through_as_a_folder_is(tmp_path):
+    push(tmp_path, "flowers", 9, "int8")
+    push(tmp_path, "flowers", 10, "int8", "float32")
+    for version in ("9", "10"):
+        (tmp_path / "tflite" / version / "model_spec.json").touch()
+    url = f"file://{tmp_path}"
+    newest, older = (f"{url}/tflite/{version}/flowers_int8.tflite" for version in ("10", "9"))
+    for name in ("", "/", "/tflite", "/tflite/10", "/flowers", "/flowers/", "/flowers/10"):
+        assert find_model(url + name, url) == newest
+    for name in ("tflite/9", "flowers/9", "tflite/9/flowers_int8.tflite"):
+        assert find_model(f"{url}/{name}", url) == older
+    with pytest.raises(InferenceError, match=rf"Nothing is there: {url}/cars\. LiteRT files in {url}: .*{newest}, "):
+        find_model(f"{url}/cars", url)

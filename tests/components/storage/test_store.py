@@ -115,6 +115,7 @@ def test_a_file_has_the_content_that_was_written_last(store):
 def test_only_one_gets_what_two_claim(store):
     assert store.claim(".versions/1", b"mine")
     assert not store.claim(".versions/1", b"yours")
+    assert store.claim(".versions/1", b"mine")  # as where the response to the first was lost
     assert store.read(".versions/1") == b"mine"
 
 
