@@ -129,7 +129,7 @@ def test_on_device_sets_each_file_beside_openvino(
         on_device._measure_openvino(litert_dir / "flowers_int8.tflite", sorted(folder.glob("test/*/*.jpg")))
     lines = capsys.readouterr().out.splitlines()
     same = r"[01]\.\d{4} in agreement, probabilities 0\.0[01]\d\d apart"
-    row = rf"on_device, flowers_(\w+)\.tflite, {same}, one thread \(ms\): .*; {SHARES}"
+    row = rf"on_device, flowers_(\w+)\.tflite, {same}, shortest call \(ms\): .*; {SHARES}"
     found = [re.fullmatch(row, line) for line in lines]
     assert [match and match[1] for match in found] == ["dynamic", "float16", "float32", "int8"]
 
