@@ -88,7 +88,7 @@ def _load(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _measure() -> Iterator[tuple[str, tuple[float, int]]]:
-    for kind in ("jpeg_of_padding", "png_of_frames", "gif_of_frames", "webp_large"):
+    for kind in ("jpeg_of_padding", "png_of_frames", "gif_of_frames"):
         _load(tf.constant(hostile_images.CORPUS[kind]()))
     for name in _NAMES:
         encoded = tf.constant(hostile_images.CORPUS[name]())
