@@ -65,6 +65,12 @@ def main() -> None:
     from components.model import ModelOptions
 
     print(f"machine: {machine.describe()}", flush=True)
+    print(
+        "share of peak (ours, the peer's): a network's multiply-adds a second, over the most that the cores compute in "
+        "the type of its weights.\nIt has none: augmentation (bound by memory), json (parsing), growth (decoding, "
+        "disks), selection and watch (no times)",
+        flush=True,
+    )
     if "augmentation" in names:
         augmentation.measure(options.data)
     if "training" in names:
@@ -76,7 +82,7 @@ def main() -> None:
     if "serving" in names:
         serving.measure(options.data, model_dir, file)
     if "load" in names:
-        load.measure(options.data, model_dir)
+        load.measure(options.data, model_dir, file)
     if "on_device" in names:
         on_device.measure(options.data, model_dir, file)
     if "web" in names:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from selenium.webdriver.remote.webdriver import WebDriver
 
 from benchmarks import photos
+from benchmarks.peak import describe_shares, read_multiply_adds, share_of_peak
 from client.browser.runtime import RuntimeMissingError, download
 from client.classifier_client import Client, ImageError, LiteRTTransport, Prediction, preprocessing
 from export.web_app import write_web_app
@@ -156,8 +157,11 @@ def measure(data: str, file: Path, *, elsewhere: Path | None = None) -> None:
             agreement, times_ms, starts_s = compare(file, found)
             print(f"browser {file.name} {name}: {agreement}")
             costs = ", ".join(f"{key} {statistics.median(values):.1f}" for key, values in times_ms.items())
+            of_file, _ = read_multiply_adds(file)
+            rates = (1000 / statistics.median(times_ms[side]) for side in ("browser", "python"))
+            shares = describe_shares(*(share_of_peak(of_file, rate, num_threads=1) for rate in rates))
             starts = f"first visit {starts_s[0]:.2f} s, later {starts_s[1]:.2f} s"
-            print(f"browser {file.name} {name}: p50 ms: {costs}; {starts}")
+            print(f"browser {file.name} {name}: p50 ms: {costs}; {starts}; {shares}")
 
 
 def compare(file: Path, paths: Sequence[Path]) -> tuple[Agreement, dict[str, list[float]], tuple[float, float]]:

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.peak import read_multiply_adds, share_of_peak
 from benchmarks.serving import report
 from components.data import drawn_flowers
 
@@ -73,7 +74,9 @@ def measure(file: Path) -> None:
         _, few_mb, _ = _run_ours(file, few, Path(work) / "few.parquet")
         ours_s, many_mb, peer_times_s = _run_ours(file, folder, Path(work) / "many.parquet", in_turns_with=peer)
     name = f"bulk_inference, images a second of {NUM_IMAGES}"
-    report(name, NUM_IMAGES / ours_s, "a plain loop", len(peer_times_s) * PEER_SHARE / sum(peer_times_s))
+    rates = NUM_IMAGES / ours_s, len(peer_times_s) * PEER_SHARE / sum(peer_times_s)
+    of_file, _ = read_multiply_adds(file)
+    report(name, rates[0], "a plain loop", rates[1], shares=[share_of_peak(of_file, rate) for rate in rates])
     report(f"bulk_inference, peak memory for {NUM_IMAGES} (MB)", many_mb, f"for {NUM_FEW}", few_mb)
 
 

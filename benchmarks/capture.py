@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks import photos, serving
 from benchmarks.machine import processor_s
+from benchmarks.peak import MultiplyAdds, read_multiply_adds, share_of_peak
 from benchmarks.serving import NAME, NUM_CLIENTS, Call, crowd_rate, grpc_pixels, report, served
 from export import preprocessing
 from export.spec import read_spec
@@ -57,12 +58,12 @@ def measure(data: str, model_dir: Path, file: Path) -> None:
             served(work / NAME, work / "with.log", *flags) as capturing,
             served(work / NAME, work / "without.log", flags[0]) as plain,
         ):
-            _compare(capturing, plain, pixels)
+            _compare(capturing, plain, pixels, read_multiply_adds(file)[0])
         size_mb = sum(path.stat().st_size for path in captured.iterdir()) / 1e6
         print(f"capture, MB captured: {size_mb:.1f}", flush=True)
 
 
-def _compare(capturing: Server, plain: Server, pixels: Sequence[object]) -> None:
+def _compare(capturing: Server, plain: Server, pixels: Sequence[object], of_file: MultiplyAdds) -> None:
     calls: dict[Server, list[Call]] = {
         server: [grpc_pixels(server, pixels) for _ in range(NUM_CLIENTS)] for server in (capturing, plain)
     }
@@ -78,6 +79,10 @@ def _compare(capturing: Server, plain: Server, pixels: Sequence[object]) -> None
             spent_ms[server].append(1000 * (processor_s(server.process_id) - before_s) / num_calls)
     for what, found in (("photos a second", rates), ("processor time of a photo (ms)", spent_ms)):
         ours, peer = (statistics.median(found[server]) for server in (capturing, plain))
-        report(f"capture of {RATE:.0%}, {what} of {NUM_CLIENTS} clients", ours, "without", peer)
+        shares = [
+            share_of_peak(of_file, each) if found is rates else share_of_peak(of_file, 1000 / each, num_threads=1)
+            for each in (ours, peer)
+        ]
+        report(f"capture of {RATE:.0%}, {what} of {NUM_CLIENTS} clients", ours, "without", peer, shares=shares)
         low, median, high = statistics.quantiles((a / b for a, b in zip(*found.values(), strict=True)), n=4)
         print(f"  of {NUM_PAIRS} pairs: median {median:.3f}, middle half {low:.3f} to {high:.3f}", flush=True)

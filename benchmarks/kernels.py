@@ -1,41 +1,25 @@
 """How near LiteRT's kernels come to what one core computes at most, for each kind of file and for each layer of one.
 
-The multiply-adds of a file are counted from its convolutions and matrix products; its time is that of one thread, the
-shortest of many calls. A file of float32 or float16 computes in float32; the two with int8 weights in int8. A layer's
-time is the difference of two files: one that ends with the layer, and one that ends before it.
+A time is that of one thread, the shortest of many calls. A layer's time is the difference of two files: one that ends
+with the layer, and one that ends before it.
 """
 
 import copy
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import flatbuffers
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from benchmarks.machine import measure_peaks
+from benchmarks.peak import Layer, MultiplyAdds, count_multiply_adds, find_layers, least_s, name_operator, unpack
 
 NUM_CALLS, NUM_LAYERS = 40, 8
 """Calls of which the shortest counts, and layers that are shown."""
-_COMPUTES_IN = {"float32": "float32", "float16": "float32", "dynamic": "int8", "int8": "int8"}
-_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
-
-
-class Layer(NamedTuple):
-    """A convolution or a matrix product.
-
-    Attributes:
-        position: of its operator.
-        name: of the operator, and the shape of its output.
-        num_macs: multiply-adds.
-    """
-
-    position: int
-    name: str
-    num_macs: int
+KINDS = ("float32", "float16", "dynamic", "int8")
 
 
 def measure(file: Path) -> None:
@@ -45,41 +29,25 @@ def measure(file: Path) -> None:
         file: the int8 file; those of other kinds stand beside it.
     """
     peaks = measure_peaks()
-    for kind, computes_in in _COMPUTES_IN.items():
+    for kind in KINDS:
         path = file.with_name(file.name.replace("int8", kind))
         if path.is_file():
             content = path.read_bytes()
-            num_macs = sum(layer.num_macs for layer in find_layers(_unpack(content)))
-            _report(f"kernels, {kind}", num_macs, _time(content), peaks.get(computes_in), computes_in)
-    if peak := peaks.get("int8"):
-        content = file.read_bytes()
-        layers = sorted(_time_layers(content), key=lambda timed: timed[0].num_macs / peak / 1e9 - timed[1])
+            _report(f"kernels, {kind}", count_multiply_adds(content), _time(content), peaks)
+    if "int8" in peaks:
+        layers = list(_time_layers(file.read_bytes()))
+        layers.sort(key=lambda timed: _lost_s(timed[0], timed[1], peaks), reverse=True)
         for layer, taken_s in layers[:NUM_LAYERS]:
-            _report(f"kernels, int8, {layer.name}", layer.num_macs, taken_s, peak, "int8")
+            _report(f"kernels, int8, {layer.name}", layer.multiply_adds, taken_s, peaks)
 
 
-def find_layers(model: Any) -> list[Layer]:
-    """Return the convolutions and matrix products of a model, the schema's `ModelT`."""
-    graph = model.subgraphs[0]
-    found = []
-    for position, operator in enumerate(graph.operators):
-        name = _name(model, operator)
-        if name not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
-            continue
-        weights, output = graph.tensors[operator.inputs[1]].shape, graph.tensors[operator.outputs[0]].shape
-        # Weights: [out, height, width, in], [1, height, width, channels] or [out, in].
-        each = np.prod(weights[1:3]) if name == "DEPTHWISE_CONV_2D" else np.prod(weights[1:])
-        found.append(Layer(position, f"{name} to {'×'.join(map(str, output[1:]))}", int(np.prod(output) * each)))
-    return found
-
-
-def _name(model: Any, operator: Any) -> str:
-    return _NAMES[model.operatorCodes[operator.opcodeIndex].builtinCode]
+def _lost_s(layer: Layer, taken_s: float, peaks: dict[str, float]) -> float:
+    return taken_s - (least_s(layer.multiply_adds, peaks) or 0)
 
 
 def _time_layers(content: bytes) -> Iterator[tuple[Layer, float]]:
     """Yield each layer, and the seconds that it adds to those before it."""
-    model = _unpack(content)
+    model = unpack(content)
     for layer in find_layers(model):
         before_s, with_s = (_time(_cut(model, layer.position + more)) for more in (0, 1))
         yield layer, max(with_s - before_s, 1e-9)
@@ -88,7 +56,7 @@ def _time_layers(content: bytes) -> Iterator[tuple[Layer, float]]:
 def _cut(model: Any, num_operators: int) -> bytes:
     """Return a file that ends after so many operators, not with a conversion, perhaps of weights; else it is empty."""
     graph = model.subgraphs[0]
-    while num_operators and _name(model, graph.operators[num_operators - 1]) == "DEQUANTIZE":
+    while num_operators and name_operator(model, graph.operators[num_operators - 1]) == "DEQUANTIZE":
         num_operators -= 1
     if not num_operators:
         return b""
@@ -101,10 +69,6 @@ def _cut(model: Any, num_operators: int) -> bytes:
     builder = flatbuffers.Builder(len(model.buffers))
     builder.Finish(shorter.Pack(builder), b"TFL3")
     return bytes(builder.Output())
-
-
-def _unpack(content: bytes) -> Any:
-    return schema.ModelT.InitFromPackedBuf(content, 0)
 
 
 def _time(content: bytes) -> float:
@@ -124,9 +88,8 @@ def _time(content: bytes) -> float:
     return min(taken_s)
 
 
-def _report(name: str, num_macs: int, taken_s: float, peak: float | None, computes_in: str) -> None:
-    rate = num_macs / taken_s / 1e9
-    share = (
-        "peak not measured" if peak is None else f"{rate / peak:.2f} of one core's peak in {computes_in}, {peak:.0f}"
-    )
+def _report(name: str, multiply_adds: MultiplyAdds, taken_s: float, peaks: dict[str, float]) -> None:
+    least = least_s(multiply_adds, peaks)
+    rate = sum(multiply_adds.values()) / taken_s / 1e9
+    share = "peak not measured" if least is None else f"{least / taken_s:.2f} of one core's peak"
     print(f"{name}: {1000 * taken_s:.3g} ms, {rate:.1f}·10^9 multiply-adds a second: {share}", flush=True)

@@ -23,6 +23,7 @@ import numpy as np
 
 from benchmarks import photos
 from benchmarks.machine import processor_s
+from benchmarks.peak import MultiplyAdds, describe_shares, read_multiply_adds, share_of_peak
 from benchmarks.serving import BATCHING, NAME, report, served
 
 NUM_CLIENTS = (1, 8, 64, 400)
@@ -57,12 +58,13 @@ class Load:
         return f"{line}, {each_ms:.3g} ms of processor time each" if each_ms else line
 
 
-def measure(data: str, model_dir: Path) -> None:
+def measure(data: str, model_dir: Path, file: Path) -> None:
     """Print rates, latencies, refusals and processor time of both servers for each number of clients.
 
     Args:
         data: a folder `{train,validation,test}/<class>/*.jpg`, or `synthetic`.
         model_dir: a folder with the classifier's SavedModel in it.
+        file: a LiteRT file made from it, whose multiply-adds are counted.
     """
     with ExitStack() as stack:
         folder = stack.enter_context(photos.folder(data))
@@ -71,9 +73,10 @@ def measure(data: str, model_dir: Path) -> None:
         bodies = [json.dumps({"instances": [{"b64": base64.b64encode(photo).decode()}]}).encode() for photo in encoded]
         _save_half_plus_two(work / "small" / NAME / "1")
         shutil.copytree(model_dir, work / "classifier" / NAME / "1")
-        for model, flags, requests in (
-            ("small", (), [_NUMBERS]),
-            ("classifier", BATCHING, bodies),
+        _, of_model = read_multiply_adds(file)
+        for model, flags, requests, multiply_adds in (
+            ("small", (), [_NUMBERS], {}),
+            ("classifier", BATCHING, bodies, of_model),
         ):
             base_path = work / model / NAME
             with (
@@ -85,11 +88,17 @@ def measure(data: str, model_dir: Path) -> None:
                     "by hand": (port, pid),
                 }
                 for num_clients in NUM_CLIENTS:
-                    _compare(model, num_clients, sides, requests)
+                    _compare(model, num_clients, sides, requests, multiply_adds)
         _measure_neighbours(work)
 
 
-def _compare(model: str, num_clients: int, sides: dict[str, tuple[int, int]], bodies: Sequence[bytes]) -> None:
+def _compare(
+    model: str,
+    num_clients: int,
+    sides: dict[str, tuple[int, int]],
+    bodies: Sequence[bytes],
+    multiply_adds: MultiplyAdds,
+) -> None:
     loads = {side: Load() for side in sides}
     for _ in range(NUM_ROUNDS):
         for side, (port, pid) in sides.items():
@@ -100,7 +109,8 @@ def _compare(model: str, num_clients: int, sides: dict[str, tuple[int, int]], bo
     what = f"load, {num_clients} client{'s' if num_clients > 1 else ''} on {model}"
     for side, load in loads.items():
         print(f"{what}, {side}: {load}", flush=True)
-    print(f"{what}: requests a second: ratio {ours / peer:.3f}", flush=True)
+    shares = describe_shares(*(share_of_peak(multiply_adds, rate) for rate in (ours, peer)))
+    print(f"{what}: requests a second: ratio {ours / peer:.3f}; {shares}", flush=True)
 
 
 def _measure_neighbours(work: Path) -> None:

@@ -1,8 +1,10 @@
-"""The LiteRT int8 file beside the SavedModel it was made from, and the thin client's start beside a heavy one's.
+"""The LiteRT files beside the SavedModel they were made from and beside OpenVINO; the client's start beside another.
 
-Both models classify in turns, each from an encoded photo on: the SavedModel's `serving_default` decodes in its graph,
-the LiteRT file is fed by the thin client. Both clients send one photo to the same local server over gRPC, each in a new
-process; the peer imports `tensorflow-serving-api`, as clients of TensorFlow Serving usually do.
+The int8 file and the SavedModel classify in turns, each from an encoded photo on: `serving_default` decodes in its
+graph, the LiteRT file is fed by the thin client. LiteRT and OpenVINO run each kind of file in turns, from the same
+decoded photos on, with one thread each; the shortest call counts, as in `kernels`. Both clients send one photo to the
+same local server over gRPC, each in a new process; the peer imports `tensorflow-serving-api`, as clients of TensorFlow
+Serving usually do.
 """
 
 import statistics
@@ -11,13 +13,17 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from numpy.typing import NDArray
 
 from benchmarks import photos
+from benchmarks.peak import read_multiply_adds, share_of_peak
 from benchmarks.serving import NAME, elapsed_ms, report, served
-from client.classifier_client import Client, ImageError, LiteRTTransport
+from client.classifier_client import Client, ImageError, LiteRTTransport, preprocessing
 from components.storage.files import size_bytes
 from export.spec import read_spec
 from serving.launcher import Server
@@ -25,6 +31,7 @@ from serving.launcher import Server
 NUM_ROUNDS = 5
 CALLS_A_ROUND = 40
 NUM_STARTS = 5
+OPENVINO = "openvino==2026.4.0"
 _PREDICT = Path(__file__).parent.parent / "client" / "predict.py"
 _PEER = """
 import sys
@@ -43,6 +50,9 @@ with grpc.insecure_channel(target) as channel:
 Classify = Callable[[bytes], int]
 """An encoded photo's class."""
 
+Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""The probabilities `[C]` of a decoded photo `[1, size, size, 3]`, 0–255."""
+
 
 def measure(data: str, model_dir: Path, file: Path) -> None:
     """Print the ratios of a LiteRT file and of the client.
@@ -55,6 +65,7 @@ def measure(data: str, model_dir: Path, file: Path) -> None:
     with photos.folder(data) as folder:
         paths = sorted(folder.glob("test/*/*.jpg"))
         _measure_model(model_dir, file, paths)
+        _measure_openvino(file, paths)
         with tempfile.TemporaryDirectory() as work:
             (Path(work) / NAME).mkdir()
             (Path(work) / NAME / "1").symlink_to(model_dir.absolute())
@@ -75,7 +86,9 @@ def _measure_model(model_dir: Path, file: Path, paths: Sequence[Path]) -> None:
                 photo = encoded[(number * CALLS_A_ROUND + call) % len(encoded)]
                 times[side].append(elapsed_ms(classify, photo))
     ours, peer = (statistics.median(times[side]) for side in sides)
-    report("on_device, a photo decoded and classified (ms)", ours, "SavedModel", peer)
+    of_file, of_model = read_multiply_adds(file)
+    shares = share_of_peak(of_file, 1000 / ours), share_of_peak(of_model, 1000 / peer)
+    report("on_device, a photo decoded and classified (ms)", ours, "SavedModel", peer, shares=shares)
     report("on_device, size (MB)", file.stat().st_size / 1e6, "SavedModel", size_bytes(model_dir) / 1e6)
     ours, peer = (float((found[side] == labels).mean()) for side in sides)
     agreement = float((found["int8"] == found["SavedModel"]).mean())
@@ -104,6 +117,61 @@ def _open_saved_model(model_dir: Path) -> Classify:
         return int(outputs["probabilities"].numpy()[0].argmax())
 
     return classify
+
+
+def _measure_openvino(file: Path, paths: Sequence[Path]) -> None:
+    """Compare the predictions and the time of each kind of file in LiteRT and in OpenVINO."""
+    if find_spec("openvino") is None:
+        print(f"on_device, in OpenVINO: left out, it is not installed: .venv/bin/uv pip install {OPENVINO}", flush=True)
+        return
+    size_px = LiteRTTransport(file).image_size_px()
+    images = [np.asarray(preprocessing.load(path, name=path.name, size_px=size_px))[np.newaxis] for path in paths]
+    for path in sorted(file.parent.glob(f"{file.stem.rpartition('_')[0]}_*.tflite")):
+        try:
+            sides = {"LiteRT": _open_litert(path), "OpenVINO": _open_openvino(path)}
+        except RuntimeError as exc:
+            print(f"on_device, {path.name}: refused: {' '.join(str(exc).split())}", flush=True)
+            continue
+        found = {side: np.stack([run(image) for image in images]) for side, run in sides.items()}
+        times: dict[str, list[float]] = {side: [] for side in sides}
+        for number in range(NUM_ROUNDS):
+            for side, run in sides.items():
+                for call in range(CALLS_A_ROUND):
+                    times[side].append(elapsed_ms(run, images[(number * CALLS_A_ROUND + call) % len(images)]))
+        ours, peer = (min(times[side]) for side in sides)
+        same = float((found["LiteRT"].argmax(axis=1) == found["OpenVINO"].argmax(axis=1)).mean())
+        apart = float(np.abs(found["LiteRT"] - found["OpenVINO"]).mean())
+        of_file, _ = read_multiply_adds(path)
+        shares = [share_of_peak(of_file, 1000 / taken_ms, num_threads=1) for taken_ms in (ours, peer)]
+        what = f"on_device, {path.name}, {same:.4f} in agreement, probabilities {apart:.4f} apart, shortest call (ms)"
+        report(what, ours, "OpenVINO", peer, shares=shares)
+
+
+def _open_litert(file: Path) -> Run:
+    interpreter = Interpreter(str(file), num_threads=1)
+    interpreter.allocate_tensors()
+    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def run(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        interpreter.set_tensor(taken["index"], image.astype(taken["dtype"]))
+        interpreter.invoke()
+        return interpreter.get_tensor(given["index"])[0]
+
+    return run
+
+
+def _open_openvino(file: Path) -> Run:
+    import openvino
+
+    # Where the processor has bfloat16, it would compute in that.
+    options = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    model = openvino.Core().compile_model(file, "CPU", options)
+    dtype = model.input(0).element_type.to_dtype()
+    return lambda image: model(image.astype(dtype))[0][0]
 
 
 def _measure_start(server: Server, photo: Path) -> None:

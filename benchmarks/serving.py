@@ -25,6 +25,7 @@ import numpy as np
 import requests
 
 from benchmarks import photos
+from benchmarks.peak import MultiplyAdds, describe_shares, read_multiply_adds, share_of_peak
 from export import preprocessing
 from export.spec import read_spec
 from serving.launcher import CONFIG, Server, serve
@@ -56,13 +57,14 @@ def measure(data: str, model_dir: Path, file: Path) -> None:
         direct, direct_batch = _load(model_dir, encoded)
         shutil.copytree(model_dir, work / NAME / "1")
         with served(work / NAME, work / "float.log", *BATCHING) as server:
-            _measure_latency(server, encoded, direct)
-            _measure_throughput(server, encoded, direct_batch)
+            of_file, of_model = read_multiply_adds(file)
+            _measure_latency(server, encoded, direct, of_model)
+            _measure_throughput(server, encoded, direct_batch, of_model)
             pixels = [preprocessing.load(e, read_spec(model_dir)["image_size_px"]).numpy() for e in encoded]
-            _measure_formats(server, encoded, pixels)
+            _measure_formats(server, encoded, pixels, of_model)
             shutil.copy(file, work / NAME / "1" / "model.tflite")
             with served(work / NAME, work / "int8.log", "--prefer_tflite_model") as quantized:
-                _measure_int8(server, quantized, pixels)
+                _measure_int8(server, quantized, pixels, of_model, of_file)
 
 
 def _measure_start(model_dir: Path, work: Path, encoded: Sequence[bytes]) -> None:
@@ -169,15 +171,19 @@ def _post(session: requests.Session, server: Server, body: str) -> Any:
     return response.json()
 
 
-def _measure_latency(server: Server, encoded: Sequence[bytes], direct: Call) -> None:
+def _measure_latency(server: Server, encoded: Sequence[bytes], direct: Call, of_model: MultiplyAdds) -> None:
     """Compare one photo at a time."""
     sides = {"direct": direct, "gRPC": _grpc_photos(server, encoded), "REST": _rest_photos(server, encoded)}
     p50 = _median_ms(sides)
     for protocol in ("gRPC", "REST"):
-        report(f"serving, p50 of a photo over {protocol} (ms)", p50[protocol], "a direct call", p50["direct"])
+        shares = [share_of_peak(of_model, 1000 / p50[side]) for side in (protocol, "direct")]
+        what = f"serving, p50 of a photo over {protocol} (ms)"
+        report(what, p50[protocol], "a direct call", p50["direct"], shares=shares)
 
 
-def _measure_throughput(server: Server, encoded: Sequence[bytes], direct_batch: Callable[[int, int], None]) -> None:
+def _measure_throughput(
+    server: Server, encoded: Sequence[bytes], direct_batch: Callable[[int, int], None], of_model: MultiplyAdds
+) -> None:
     calls = [_grpc_photos(server, encoded) for _ in range(NUM_CLIENTS)]
     speeds: dict[int, list[float]] = {size: [] for size in BATCH_SIZES}
     for size in BATCH_SIZES:
@@ -189,20 +195,26 @@ def _measure_throughput(server: Server, encoded: Sequence[bytes], direct_batch: 
     for _ in range(NUM_ROUNDS):
         peer.append(_rate(lambda i: direct_batch(i, best), best))
         ours.append(crowd_rate(calls))
+    rates = statistics.median(ours), statistics.median(peer)
     report(
         f"serving, photos a second of {NUM_CLIENTS} clients",
-        statistics.median(ours),
+        rates[0],
         f"direct calls in batches of {best}",
-        statistics.median(peer),
+        rates[1],
+        shares=[share_of_peak(of_model, rate) for rate in rates],
     )
 
 
-def _measure_formats(server: Server, encoded: Sequence[bytes], pixels: Sequence[Any]) -> None:
+def _measure_formats(server: Server, encoded: Sequence[bytes], pixels: Sequence[Any], of_model: MultiplyAdds) -> None:
     p50 = _median_ms({"bytes": _rest_photos(server, encoded), "pixels": _rest_pixels(server, pixels)})
-    report("serving, p50 over REST of an encoded photo (ms)", p50["bytes"], "its pixels as JSON", p50["pixels"])
+    shares = [share_of_peak(of_model, 1000 / taken_ms) for taken_ms in p50.values()]
+    what = "serving, p50 over REST of an encoded photo (ms)"
+    report(what, p50["bytes"], "its pixels as JSON", p50["pixels"], shares=shares)
 
 
-def _measure_int8(server: Server, quantized: Server, pixels: Sequence[Any]) -> None:
+def _measure_int8(
+    server: Server, quantized: Server, pixels: Sequence[Any], of_model: MultiplyAdds, of_file: MultiplyAdds
+) -> None:
     calls = {side: [grpc_pixels(side, pixels) for _ in range(NUM_CLIENTS)] for side in (server, quantized)}
     rates: dict[Server, list[float]] = {server: [], quantized: []}
     for crowd in calls.values():
@@ -211,7 +223,8 @@ def _measure_int8(server: Server, quantized: Server, pixels: Sequence[Any]) -> N
         for side, crowd in calls.items():
             rates[side].append(crowd_rate(crowd))
     ours, peer = statistics.median(rates[quantized]), statistics.median(rates[server])
-    report(f"serving, images a second of {NUM_CLIENTS} clients, int8", ours, "the float model", peer)
+    shares = share_of_peak(of_file, ours), share_of_peak(of_model, peer)
+    report(f"serving, images a second of {NUM_CLIENTS} clients, int8", ours, "the float model", peer, shares=shares)
 
 
 def _median_ms(sides: dict[str, Call]) -> dict[str, float]:
@@ -248,7 +261,7 @@ def crowd_rate(calls: Sequence[Call]) -> float:
         return sum(pool.map(lambda call: _rate(call, 1), calls))
 
 
-def report(what: str, ours: float, peer_name: str, peer: float) -> None:
-    """Print one ratio; there is none to a peer of zero."""
+def report(what: str, ours: float, peer_name: str, peer: float, *, shares: Sequence[float | None] = ()) -> None:
+    """Print one ratio; there is none to a peer of zero. `shares` are those of the peak, where both run a network."""
     ratio = f"{ours / peer:.3f}" if peer else "none"
-    print(f"{what}: ours {ours:.3g}, {peer_name} {peer:.3g}: ratio {ratio}", flush=True)
+    print(f"{what}: ours {ours:.3g}, {peer_name} {peer:.3g}: ratio {ratio}; {describe_shares(*shares)}", flush=True)

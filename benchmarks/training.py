@@ -3,7 +3,8 @@
 The original recipe is that of the project's first notebook: `ImageDataGenerator` feeds `fit`, and every epoch sends
 every photo through the frozen backbone. Ours reads the same files, computes the backbone's features once, and
 trains its head on them. Both clocks run from the image files to the trained model; the test is outside both. Where a
-folder of photos from elsewhere is given, both are tested on those, too.
+folder of photos from elsewhere is given, both are tested on those, too. The shares of the peak count the passes through
+the backbone, not the head's few multiply-adds.
 """
 
 import tempfile
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import photos
+from benchmarks.peak import count_multiply_adds, describe_shares, share_of_peak
 from client.classifier_client import preprocessing
 from components import examples, features, limits, model, trainer
 from components.artifacts.backbone import WEIGHTS_FILE, read_backbone
@@ -47,24 +49,31 @@ def measure(data: str, options: ModelOptions, *, epochs: int, elsewhere: Path | 
         for name in ("examples", "model", "features", "trainer", "limits"):
             (work / name).mkdir()
         model.fetch(out_dir=work / "model", options=options)
-        our_seconds, ours = _ours(folder, work)
-        seconds, peer = _peer(folder, work, epochs)
+        our_seconds, our_passes, precision, ours = _ours(folder, work)
+        seconds, passes, peer = _peer(folder, work, epochs)
+        num_macs = _count_multiply_adds(work)
         size_px = ours.input_shape[1]
         our_accuracy, accuracy = (_accuracy(each, _test_photos(work, size_px)) for each in (ours, peer))
+    shares = describe_shares(
+        share_of_peak({precision: num_macs}, our_passes / our_seconds),
+        share_of_peak({"float32": num_macs}, passes / seconds),
+    )
     print(
         f"training: ours {our_seconds:.0f} s to test accuracy {our_accuracy:.4f}, original recipe {seconds:.0f} s "
         f"({epochs} epochs) to {accuracy:.4f}: ratio {our_seconds / seconds:.3f}"
         + ("" if our_accuracy >= accuracy else " (NOT comparable: ours is less accurate)")
+        + f"; {shares}"
     )
     if elsewhere:
         found = [_accuracy(each, _folder_photos(elsewhere, size_px)) for each in (ours, peer)]
         print(f"training: accuracy on {elsewhere}: ours {found[0]:.4f}, original recipe {found[1]:.4f}")
 
 
-def _ours(folder: Path, work: Path) -> "tuple[float, keras.Model]":
+def _ours(folder: Path, work: Path) -> "tuple[float, int, str, keras.Model]":
+    """Return the seconds, the images that went through the backbone, in which type, and the classifier."""
     started = time.perf_counter()
     examples.build(out_dir=work / "examples", options=ExamplesOptions(source=str(folder)))
-    features.extract(
+    summary = features.extract(
         examples_dir=work / "examples",
         validation_dir=work,
         model_dir=work / "model",
@@ -87,10 +96,12 @@ def _ours(folder: Path, work: Path) -> "tuple[float, keras.Model]":
         out_dir=work / "limits",
         options=LimitsOptions(),
     )
-    return time.perf_counter() - started, read_classifier(work / "trainer")
+    seconds = time.perf_counter() - started
+    return seconds, int(summary["num_images"]), str(summary["precision"]), read_classifier(work / "trainer")
 
 
-def _peer(folder: Path, work: Path, epochs: int) -> "tuple[float, keras.Model]":
+def _peer(folder: Path, work: Path, epochs: int) -> "tuple[float, int, keras.Model]":
+    """Return the seconds, the images that went through the backbone, and the classifier."""
     import keras
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
@@ -117,7 +128,17 @@ def _peer(folder: Path, work: Path, epochs: int) -> "tuple[float, keras.Model]":
     recipe.fit(train, validation_data=validation, epochs=epochs, verbose=2)
     seconds = time.perf_counter() - started
     pixels = keras.Input((size_px, size_px, 3), dtype="uint8")
-    return seconds, keras.Model(pixels, recipe(preprocess(keras.ops.cast(pixels, "float32"))))
+    num_passes = epochs * (train.samples + validation.samples)
+    return seconds, num_passes, keras.Model(pixels, recipe(preprocess(keras.ops.cast(pixels, "float32"))))
+
+
+def _count_multiply_adds(work: Path) -> int:
+    """Count those of the backbone for one image."""
+    import tensorflow as tf
+
+    spec = read_backbone(work / "model")
+    backbone = build_backbone(spec["backbone"], image_size_px=spec["image_size_px"])
+    return sum(count_multiply_adds(tf.lite.TFLiteConverter.from_keras_model(backbone).convert()).values())
 
 
 def _test_photos(work: Path, size_px: int) -> Photos:

@@ -15,6 +15,7 @@ from typing import Any
 import requests
 
 from benchmarks import photos
+from benchmarks.peak import MultiplyAdds, read_multiply_adds, share_of_peak
 from benchmarks.serving import elapsed_ms, report
 from client.classifier_client import Client, ImageError, LiteRTTransport
 from serving.web.launcher import start_page
@@ -45,8 +46,9 @@ def measure(data: str, file: Path) -> None:
         encoded = [path.read_bytes() for path in sorted(folder.glob("test/*/*.jpg"))[:NUM_PHOTOS]]
         session.trust_env = False
         sides: dict[str, Classify] = {"ours": _classify_over_http(session, url), "peer": _classify_directly(client)}
-        _measure_latency(sides, encoded)
-        _measure_throughput(sides, encoded)
+        of_file, _ = read_multiply_adds(file)
+        _measure_latency(sides, encoded, of_file)
+        _measure_throughput(sides, encoded, of_file)
 
 
 def _classify_over_http(session: requests.Session, url: str) -> Classify:
@@ -65,7 +67,7 @@ def _classify_directly(client: Client) -> Classify:
     return classify
 
 
-def _measure_latency(sides: dict[str, Classify], encoded: list[bytes]) -> None:
+def _measure_latency(sides: dict[str, Classify], encoded: list[bytes], of_file: MultiplyAdds) -> None:
     times: dict[str, list[float]] = {side: [] for side in sides}
     for number in range(NUM_ROUNDS):
         for side, classify in sides.items():
@@ -73,10 +75,11 @@ def _measure_latency(sides: dict[str, Classify], encoded: list[bytes]) -> None:
                 photo = encoded[(number * CALLS_A_ROUND + call) % len(encoded)]
                 times[side].append(elapsed_ms(classify, photo))
     ours, peer = (statistics.median(found) for found in times.values())
-    report("web, a photo over the page's API (ms)", ours, "the client, in process", peer)
+    shares = [share_of_peak(of_file, 1000 / taken_ms) for taken_ms in (ours, peer)]
+    report("web, a photo over the page's API (ms)", ours, "the client, in process", peer, shares=shares)
 
 
-def _measure_throughput(sides: dict[str, Classify], encoded: list[bytes]) -> None:
+def _measure_throughput(sides: dict[str, Classify], encoded: list[bytes], of_file: MultiplyAdds) -> None:
     rates: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(NUM_ROUNDS):
         for side, classify in sides.items():
@@ -87,7 +90,8 @@ def _measure_throughput(sides: dict[str, Classify], encoded: list[bytes]) -> Non
                 ]
                 rates[side].append(sum(future.result() for future in running) / ROUND_S)
     ours, peer = (statistics.median(found) for found in rates.values())
-    report(f"web, photos a second of {NUM_CLIENTS} clients", ours, "the client, in process", peer)
+    shares = [share_of_peak(of_file, rate) for rate in (ours, peer)]
+    report(f"web, photos a second of {NUM_CLIENTS} clients", ours, "the client, in process", peer, shares=shares)
 
 
 def _classify_until(end_s: float, classify: Classify, encoded: list[bytes]) -> int:

@@ -71,7 +71,7 @@ def predict(
         limits: of the classifier; the p-values of Keras are computed from them with numpy.
         export_dir: with the SavedModel.
         files: LiteRT files, by kind. They get the pixels that Keras gets: decoding is compared elsewhere.
-        encoded: JPEG, PNG, GIF or BMP files.
+        encoded: JPEG, PNG, GIF, BMP or WebP files.
     """
     import tensorflow as tf
 

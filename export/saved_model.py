@@ -33,7 +33,7 @@ def save(
     Both signatures return `probabilities` `float32 [N, C]` and `classes` `string [N, C]`, in the order of the spec's
     `class_names`, and the outputs of `limits.LimitsModule`; N may be 0:
 
-    - `serving_default` takes `image_bytes`, `string [N]`: JPEG, PNG, GIF or BMP files;
+    - `serving_default` takes `image_bytes`, `string [N]`: JPEG, PNG, GIF, BMP or WebP files;
     - `images` takes `images`, `uint8 [N, size, size, 3]`, RGB, 0–255.
 
     Args:

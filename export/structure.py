@@ -3,7 +3,8 @@
 TensorFlow's decoders go through any number of blocks, and of a GIF through all frames: a file of 300 KB can keep them
 busy for minutes. Every walk here is bounded; what has more blocks than that is refused. The client, which reads more
 formats, has rules of its own.
-Sources: ITU-T T.81, annex B (JPEG); PNG, third edition, 5.3 and 11.3; GIF89a, 15 to 26; Exif 2.3, 4.5.2 and 4.6.2.
+Sources: ITU-T T.81, annex B (JPEG); PNG, third edition, 5.3 and 11.3; GIF89a, 15 to 26; RFC 9649, 2 and 3 (WebP);
+Exif 2.3, 4.5.2 and 4.6.2.
 """
 
 import tensorflow as tf
@@ -21,7 +22,11 @@ MAX_SCANNED_PIXELS = 800_000_000
 MAX_PACKED_TEXTS = 32
 """Compressed texts and colour profiles of a PNG; each may take 30 ms to be unpacked."""
 
+MAX_WEBP_CHUNKS = 10_000
+"""Chunks of a WebP, of which each frame of an animation is one, up to its image and its orientation."""
+
 _EXIF_ORIENTATION = 0x0112
+_WEBP_ANIMATION, _WEBP_EXIF, _WEBP_ALPHA = 0x02, 0x08, 0x10
 _PADDING = 16
 
 
@@ -155,6 +160,58 @@ def cut_gif(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         screen = _integers(raw, 6, 4)
     size = tf.maximum(screen[::2] + 256 * screen[1::2], tf.where(frame > 0, sides[::2] + 256 * sides[1::2], 0))
     return tf.strings.join([tf.strings.substr(encoded, 0, end), b"\x3b"]), size
+
+
+def check_webp(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return the EXIF orientation of a WebP, `int32 []`; and whether it is an animation, and has an alpha, `bool []`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: it has too many chunks.
+    """
+    raw = _to_bytes(encoded)
+    size = tf.minimum(tf.strings.length(encoded), 8 + _webp_length(raw, 4))
+    flags = tf.where(_is_name(raw, 12, b"VP8X"), _integers(raw, 20, 1)[0], 0)
+    is_animation, has_exif, has_alpha = (
+        tf.bitwise.bitwise_and(flags, flag) > 0 for flag in (_WEBP_ANIMATION, _WEBP_EXIF, _WEBP_ALPHA)
+    )
+
+    def is_before(position: tf.Tensor, image: tf.Tensor, exif: tf.Tensor, _alpha: tf.Tensor) -> tf.Tensor:
+        return (position < size) & (((image == 0) & ~is_animation) | ((exif == 0) & has_exif))
+
+    def next_chunk(
+        position: tf.Tensor, image: tf.Tensor, exif: tf.Tensor, alpha: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        length = _webp_length(raw, position + 4)
+        is_image = (image == 0) & (_is_name(raw, position, b"VP8 ") | _is_name(raw, position, b"VP8L"))
+        is_exif = (exif == 0) & _is_name(raw, position, b"EXIF")
+        return (
+            tf.where(length > size - position, size, position + 8 + length + length % 2),
+            tf.where(is_image, position, image),
+            tf.where(is_exif, position + 8, exif),
+            alpha | ((image == 0) & _is_name(raw, position, b"ALPH")),
+        )
+
+    zero = tf.constant(0)
+    state = tf.while_loop(
+        is_before, next_chunk, (tf.constant(12), zero, zero, has_alpha), maximum_iterations=MAX_WEBP_CHUNKS
+    )
+    _, image, exif, alpha = state
+    # A lossless image says it itself, in the bit behind its width and height.
+    of_lossless = _integers(raw, image + 12, 1)[0] // 16 % 2 == 1
+    alpha = tf.where(is_animation, has_alpha, tf.where(_is_name(raw, image, b"VP8L"), of_lossless, alpha))
+    few_chunks = tf.debugging.Assert(
+        ~is_before(*state), [f"A WebP may have at most {MAX_WEBP_CHUNKS:,} chunks: save it anew."]
+    )
+    with tf.control_dependencies([few_chunks]):
+        exif += tf.where(_is_name(raw, exif, b"Exif\0\0"), 6, 0)
+        return tf.cond(exif > 0, lambda: _orientation_tag(raw, exif), lambda: tf.constant(1)), is_animation, alpha
+
+
+def _webp_length(raw: tf.Tensor, position: tf.Tensor | int) -> tf.Tensor:
+    """Return the length at a position, `int32 []`; of more than a gigabyte, a gigabyte."""
+    length = _integers(raw, position, 4)
+    value = tf.reduce_sum(length % [256, 256, 256, 64] * [1, 1 << 8, 1 << 16, 1 << 24])
+    return tf.where(length[3] >= 64, 1 << 30, value)
 
 
 def _count_scans(raw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -192,6 +192,24 @@ def webp_large() -> bytes:
     return _encode("RGBA", "WEBP", side_px=4000, lossless=True)
 
 
+def webp_of_chunks(num_chunks: int = 1_000_000) -> bytes:
+    """Return a WebP with very many empty chunks before its image."""
+    image = _encode("RGB", "WEBP", side_px=64, lossless=True)[12:]
+    head = struct.pack("<4sIB3x", b"VP8X", 10, 0) + bytes([63, 0, 0, 63, 0, 0])
+    chunks = head + b"none\0\0\0\0" * num_chunks + image
+    return struct.pack("<4sI4s", b"RIFF", len(chunks) + 4, b"WEBP") + chunks
+
+
+def webp_of_frames(num_frames: int = 1_000_000) -> bytes:
+    """Return an animation of very many frames of one pixel."""
+    frame = bytes(16) + _encode("RGB", "WEBP", side_px=1, lossless=True)[12:]
+    frames = struct.pack("<4sI", b"ANMF", len(frame)) + frame
+    head = struct.pack("<4sIB3x", b"VP8X", 10, 2) + bytes(6) + struct.pack("<4sI6x", b"ANIM", 6)
+    return (
+        struct.pack("<4sI4s", b"RIFF", len(head) + len(frames) * num_frames + 4, b"WEBP") + head + frames * num_frames
+    )
+
+
 def jp2_large() -> bytes:
     """Return a JPEG 2000 with transparency of nearly 12.5 megapixels, the most that is allowed."""
     return _encode("RGBA", "JPEG2000", side_px=3500)
@@ -322,7 +340,7 @@ CORPUS: dict[str, Callable[[], bytes]] = {
         *(png_of_profiles, png_of_texts, png_of_packed_texts, png_of_nothing, png_of_unknown, png_of_frames),
         *(png_transparent, png_of_palette, png_of_16_bits, png_bomb),
         *(gif_of_comments, gif_of_extensions, gif_of_frames, gif_of_large_frames, gif_transparent),
-        *(bmp_of_nothing, bmp_of_runs, webp_transparent, webp_large, avif_large),
+        *(bmp_of_nothing, bmp_of_runs, webp_transparent, webp_large, webp_of_chunks, webp_of_frames, avif_large),
         *(jp2_large, jp2_of_blocks, jp2_of_tiles, jp2_of_boxes),
         *(tiff_of_shared_data, tiff_of_entries, tiff_of_tiles, tiff_of_large_tiles),
         *(jpeg_of_exif_of_shared_data, jpeg_of_exif_headers, jpeg_of_padding_in_its_scan),

@@ -1,7 +1,7 @@
 """Open an encoded image and decode it to upright RGB with Pillow, in bounded memory, or say why it cannot be read.
 
-The client decodes with it what it sends, and the training pipeline what TensorFlow does not decode: TIFF, WebP, AVIF
-and so on, and JPEGs of more than `MAX_PIXELS`. So both see the same pixels.
+The client decodes with it what it sends, and the training pipeline what TensorFlow does not decode: TIFF, AVIF and
+so on, and JPEGs of more than `MAX_PIXELS`. So both see the same pixels.
 
 HEIC is not among them: pi-heif 1.4, which would read it, crashes the process on a damaged file.
 """

@@ -72,7 +72,7 @@ class PhotoRow(TypedDict):
         split: one of `SPLITS`.
         label: index into the class names.
         sha256: of its file as it was found.
-        format: of its image in the examples: `jpeg`, `png`, `gif` or `bmp`.
+        format: of its image in the examples: `jpeg`, `png`, `gif`, `bmp` or `webp`.
         width: in pixels, upright.
         height: in pixels, upright.
         brightness: mean of the grey values, 0–1.

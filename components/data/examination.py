@@ -22,7 +22,7 @@ from components.data.sources.source import Photo
 if TYPE_CHECKING:
     import tensorflow as tf
 
-_SERVED_FORMATS = {"JPEG": "jpeg", "PNG": "png", "GIF": "gif", "BMP": "bmp"}
+_SERVED_FORMATS = {"JPEG": "jpeg", "PNG": "png", "GIF": "gif", "BMP": "bmp", "WEBP": "webp"}
 _MAX_ANIMATION_PIXELS = 4 * decoding.MAX_PIXELS
 """Of all frames of a GIF together. TensorFlow's own decoder reads each of them, in 6 ns and a byte a pixel; the served
 graph cuts them off."""
@@ -42,7 +42,7 @@ class Candidate:
         label: index into the class names.
         split: the one it is in so far.
         sha256: of its file as it was found.
-        format: `jpeg`, `png`, `gif` or `bmp`.
+        format: `jpeg`, `png`, `gif`, `bmp` or `webp`.
         width: in pixels, upright.
         height: in pixels, upright.
         brightness: mean of the grey values, 0–1.
@@ -202,7 +202,7 @@ def _trace_measurement() -> "Callable[[tf.Tensor], tuple[tf.Tensor, ...]]":
 def _to_served_format(photo: Photo) -> tuple[bytes, str]:
     """Return a photo in a format that is served: as it is, or as the client decodes it.
 
-    Any other format (TIFF, WebP, AVIF …) becomes a PNG without loss, a JPEG of more than
+    Any other format (TIFF, AVIF, JPEG 2000 …) becomes a PNG without loss, a JPEG of more than
     `decoding.MAX_PIXELS` a smaller JPEG, a GIF of very many or large frames a PNG of its first; all upright.
 
     Raises:

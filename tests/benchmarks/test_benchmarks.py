@@ -4,6 +4,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from benchmarks import (
     load,
     machine,
     on_device,
+    peak,
     photos,
     serving,
     training,
@@ -24,10 +26,13 @@ from benchmarks import (
 )
 from components.model import ModelOptions
 
+SHARES, NO_SHARES = r"share of peak [\d.e-]+, [\d.e-]+", "share of peak –"
+
 
 @pytest.fixture(autouse=True)
-def few_photos(monkeypatch: pytest.MonkeyPatch) -> None:
+def few_photos_and_a_known_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(photos, "NUM_SYNTHETIC_PER_CLASS", 10)
+    monkeypatch.setattr(peak, "_measure_peaks", lambda num_cores: {"float32": 60.0, "bfloat16": 120.0, "int8": 240.0})
 
 
 def test_augmentation_sets_ours_beside_the_peer(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,7 +48,7 @@ def test_training_sets_ours_beside_the_original_recipe(capsys: pytest.CaptureFix
     training.measure("synthetic", options, epochs=1)
     last = capsys.readouterr().out.splitlines()[-1]
     assert re.search(
-        r"ours \d+ s to test accuracy 0\.\d{4}, original recipe \d+ s \(1 epochs\).*ratio \d+\.\d{3}", last
+        r"ours \d+ s to test accuracy 0\.\d{4}, original recipe \d+ s \(1 epochs\).*ratio \d+\.\d{3}.*; " + SHARES, last
     )
 
 
@@ -62,25 +67,29 @@ def test_serving_sets_the_server_beside_a_direct_call(
     serving.measure("synthetic", export_dir, litert_dir / "flowers_int8.tflite")
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 7
-    assert all(re.fullmatch(r"serving, .*: ours \S+, .* \S+: ratio \d+\.\d\d\d", line) for line in lines)
+    row = r"serving, .*: ours \S+, .* \S+: ratio \d+\.\d\d\d; "
+    starting, network = lines[:2], lines[2:]
+    assert all(re.fullmatch(row + NO_SHARES, line) for line in starting)
+    assert all(re.fullmatch(row + SHARES, line) for line in network)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_load_sets_the_server_beside_one_written_by_hand(
-    export_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    export_dir: Path, litert_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"NUM_CLIENTS": (1, 4), "NUM_ROUNDS": 1, "ROUND_S": 1.0}.items():
         monkeypatch.setattr(load, name, value)
-    load.measure("synthetic", export_dir)
+    load.measure("synthetic", export_dir, litert_dir / "flowers_int8.tflite")
     lines = capsys.readouterr().out.splitlines()
     seen = r"\S+ a second, p50 \S+ ms, p99 \S+ ms, 0 refused, \S+ ms of processor time each"
     compared = [rf"load, \d clients? on \w+, {side}: {seen}" for side in ("ours", "by hand")]
-    compared.append(r"load, \d clients? on \w+: requests a second: ratio \d+\.\d\d\d")
+    ratio = r"load, \d clients? on \w+: requests a second: ratio \d+\.\d\d\d; "
+    small, classifier = ([*compared, ratio + shares] * 2 for shares in (NO_SHARES, SHARES))
     stuck = ("beside 2 endless requests", "beside 2 endless requests, again and again")
     beside = [rf"load, 1 client {what}: {seen}" for what in ("alone", *stuck)]
-    beside += [rf"load, p99 {what} \(ms\): ours \S+, alone \S+: ratio \d+\.\d\d\d" for what in stuck]
-    for line, pattern in zip(lines, [*compared * 4, *beside], strict=True):
+    beside += [rf"load, p99 {what} \(ms\): ours \S+, alone \S+: ratio \d+\.\d\d\d; {NO_SHARES}" for what in stuck]
+    for line, pattern in zip(lines, [*small, *classifier, *beside], strict=True):
         assert re.fullmatch(pattern, line), line
 
 
@@ -95,9 +104,34 @@ def test_on_device_sets_the_file_beside_the_saved_model(
         monkeypatch.setattr(on_device, name, value)
     on_device.measure("synthetic", export_dir, litert_dir / "flowers_int8.tflite")
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 4
-    assert all(re.fullmatch(r"on_device, .*: ours \S+, .* \S+: ratio \d+\.\d\d\d", line) for line in lines)
-    assert "accuracy on 10 photos" in lines[2]
+    model, size, accuracy, *_, start = lines
+    row = r"on_device, .*: ours \S+, .* \S+: ratio \d+\.\d\d\d; "
+    assert re.fullmatch(row + SHARES, model)
+    assert all(re.fullmatch(row + NO_SHARES, line) for line in (size, accuracy, start))
+    assert "accuracy on 10 photos" in accuracy
+
+
+def test_on_device_says_how_to_install_a_runtime_that_is_missing(
+    litert_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_device, "find_spec", lambda name: None)
+    on_device._measure_openvino(litert_dir / "flowers_int8.tflite", [])
+    assert re.fullmatch(r"on_device, in OpenVINO: left out, .*pip install openvino==\S+\n", capsys.readouterr().out)
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason=f"needs {on_device.OPENVINO}")
+def test_on_device_sets_each_file_beside_openvino(
+    litert_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"NUM_ROUNDS": 1, "CALLS_A_ROUND": 3}.items():
+        monkeypatch.setattr(on_device, name, value)
+    with photos.folder("synthetic") as folder:
+        on_device._measure_openvino(litert_dir / "flowers_int8.tflite", sorted(folder.glob("test/*/*.jpg")))
+    lines = capsys.readouterr().out.splitlines()
+    same = r"[01]\.\d{4} in agreement, probabilities 0\.0[01]\d\d apart"
+    row = rf"on_device, flowers_(\w+)\.tflite, {same}, shortest call \(ms\): .*; {SHARES}"
+    found = [re.fullmatch(row, line) for line in lines]
+    assert [match and match[1] for match in found] == ["dynamic", "float16", "float32", "int8"]
 
 
 @pytest.mark.slow
@@ -108,8 +142,12 @@ def test_bulk_inference_sets_the_command_beside_a_plain_loop(
         monkeypatch.setattr(bulk_inference, name, value)
     bulk_inference.measure(litert_dir / "flowers_int8.tflite")
     speed, memory = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"bulk_inference, images a second of 40: ours \S+, a plain loop \S+: ratio \d+\.\d\d\d", speed)
-    assert re.fullmatch(r"bulk_inference, peak memory for 40 \(MB\): ours \d+, for 10 \d+: ratio \d+\.\d\d\d", memory)
+    assert re.fullmatch(
+        rf"bulk_inference, images a second of 40: ours \S+, a plain loop \S+: ratio \d+\.\d\d\d; {SHARES}", speed
+    )
+    assert re.fullmatch(
+        rf"bulk_inference, peak memory for 40 \(MB\): ours \d+, for 10 \d+: ratio \d+\.\d\d\d; {NO_SHARES}", memory
+    )
 
 
 @pytest.mark.slow
@@ -133,7 +171,10 @@ def test_capture_sets_a_server_that_captures_beside_one_that_does_not(
     monkeypatch.setattr(capture, "NUM_PAIRS", 2)
     capture.measure("synthetic", export_dir, litert_dir / "flowers_int8.tflite")
     *compared, captured = capsys.readouterr().out.splitlines()
-    assert [bool(re.search(r": ours \S+, without \S+: ratio", line)) for line in compared] == [True, False] * 2
+    assert [bool(re.search(r": ours \S+, without \S+: ratio .*; " + SHARES, line)) for line in compared] == [
+        True,
+        False,
+    ] * 2
     assert float(captured.rpartition(" ")[2]) > 0
 
 

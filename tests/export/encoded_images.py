@@ -110,6 +110,14 @@ PLAIN_KINDS: dict[str, Callable[[Encode], bytes]] = {
     "32-bit BMP": lambda encode: encode(draw().convert("RGBA"), "BMP"),
     "grey BMP": lambda encode: encode(draw().convert("L"), "BMP"),
     "palette BMP": lambda encode: encode(palette(), "BMP"),
+    "WebP": lambda encode: encode(draw(251, 181), "WEBP"),
+    "lossless WebP": lambda encode: encode(draw(), "WEBP", lossless=True),
+    "translucent WebP": lambda encode: encode(translucent(), "WEBP"),
+    "translucent lossless WebP": lambda encode: encode(translucent(), "WEBP", lossless=True),
+    "animated WebP": lambda encode: encode(draw(), "WEBP", save_all=True, append_images=[draw().rotate(90)]),
+    "animated translucent WebP": lambda encode: encode(
+        translucent(), "WEBP", save_all=True, append_images=[translucent().rotate(90)]
+    ),
 }
 """Files that Pillow decodes as the project does, but for transparency, which is laid over white."""
 
@@ -117,6 +125,10 @@ KINDS = {
     **PLAIN_KINDS,
     "JPEG with an orientation in XMP alone": lambda encode: encode(draw(), "JPEG", xmp=_XMP),
     "PNG with an orientation": lambda encode: encode(draw(), "PNG", exif=oriented(6)),
+    "translucent WebP with an orientation": lambda encode: encode(translucent(), "WEBP", exif=oriented(6)),
+    "animated WebP with an orientation": lambda encode: encode(
+        draw(), "WEBP", save_all=True, append_images=[draw().rotate(90)], exif=oriented(8)
+    ),
     "16-bit grey PNG": lambda encode: write_16_bit_png(_deep("L"), 0),
     "16-bit RGB PNG": lambda encode: write_16_bit_png(_deep("RGB"), 2),
     "16-bit grey and alpha PNG": lambda encode: write_16_bit_png(_deep("LA"), 4),

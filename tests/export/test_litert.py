@@ -20,7 +20,7 @@ from client.classifier_client.transports.litert_metadata import read_metadata
 from components.artifacts.examples import shards
 from components.data import transform
 from components.training import networks
-from export import litert
+from export import litert, metadata
 from export.spec import read_spec
 from serving.local_server.litert import LiteRTServable
 from tests.client import litert_files
@@ -181,6 +181,31 @@ def test_channels_in_another_order_and_padding_are_folded_exactly(
     np.testing.assert_allclose(found, network.predict(images, verbose=0), atol=1e-5)
     for weights, kept in zip(network.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weights, kept)
+
+
+def test_dynamic_keeps_the_weights_of_depthwise_convolutions_in_float32(
+    convert: Callable[..., dict[str, Path]], tmp_path: Path
+) -> None:
+    """No runtime is fast with int8 there; a matrix product has int8, with the one scale that old runtimes read."""
+    images = keras.Input((32, 32, 3), dtype="uint8")
+    pixels = keras.applications.imagenet_utils.preprocess_input(keras.ops.cast(images, "float32"), mode="tf")
+    maps = keras.Input((32, 32, 3))
+    pointwise = keras.layers.Conv2D(32, 3, activation="relu")(maps)
+    backbone = keras.Model(maps, keras.layers.DepthwiseConv2D(3, activation="relu")(pointwise))
+    features = keras.layers.GlobalAveragePooling2D()(backbone(pixels))
+    network = keras.Model(images, keras.layers.Dense(5, activation="softmax")(features))
+    model = metadata.unpack(convert(tmp_path, network)["dynamic"].read_bytes())
+    (graph,) = model.subgraphs
+    codes = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+    weights: dict[str, list[Any]] = {"CONV_2D": [], "DEPTHWISE_CONV_2D": [], "FULLY_CONNECTED": []}
+    for operator in graph.operators:
+        if (name := codes[model.operatorCodes[operator.opcodeIndex].builtinCode]) in weights:
+            weights[name].append(graph.tensors[operator.inputs[1]])
+    types = {name: {tensor.type for tensor in found} for name, found in weights.items()}
+    assert types["DEPTHWISE_CONV_2D"] == {schema.TensorType.FLOAT32}
+    assert types["CONV_2D"] == {schema.TensorType.INT8}
+    products = [tensor for tensor in weights["FULLY_CONNECTED"] if tensor.type == schema.TensorType.INT8]
+    assert [len(tensor.quantization.scale) for tensor in products] == [1]
 
 
 @pytest.mark.slow

@@ -197,6 +197,29 @@ def test_orientation_of_a_png_is_undone_as_pillow_does(orientation: int, order: 
     assert decode(encoded).shape == ((180, 250, 3) if orientation < 5 else (250, 180, 3))
 
 
+@pytest.mark.parametrize("prefix", [b"Exif\0\0", b""])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_of_a_webp_is_undone_as_pillow_does(orientation: int, prefix: bytes, encode: Encode) -> None:
+    encoded = encode(draw(), "WEBP", exif=prefix + make_exif(orientation)[6:])
+    np.testing.assert_array_equal(decode(encoded), np.asarray(decode_with_pillow(encoded)))
+    assert decode(encoded).shape == ((180, 250, 3) if orientation < 5 else (250, 180, 3))
+
+
+def test_orientation_of_a_webp_counts_where_its_head_says_so(encode: Encode) -> None:
+    encoded = bytearray(encode(draw(), "WEBP", exif=make_exif(6)))
+    encoded[20] &= ~0x08
+    np.testing.assert_array_equal(decode(bytes(encoded)), np.asarray(decode_with_pillow(bytes(encoded))))
+    assert decode(bytes(encoded)).shape == (180, 250, 3)
+
+
+def test_animated_webp_without_alpha_writes_within_its_memory(encode: Encode) -> None:
+    """TensorFlow's decoder writes four channels into the memory of three, if it is left to find their number."""
+    frames = [noise(300, 200), noise(300, 200).rotate(180)]
+    animated = encode(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+    assert animated[20] == 2  # An animation, no alpha.
+    np.testing.assert_array_equal(decode(animated), np.asarray(frames[0]))
+
+
 def test_orientation_behind_the_pixels_of_a_png_does_not_count(encode: Encode) -> None:
     plain = encode(draw(), "PNG")
     encoded = plain[:-12] + png_chunk(b"eXIf", make_exif(6)[6:]) + plain[-12:]
@@ -231,6 +254,10 @@ def test_malformed_exif_turns_nothing(malformed: str, encode: Encode) -> None:
     np.testing.assert_array_equal(decode(with_segments(plain, (APP1, MALFORMED[malformed]))), decode(plain))
     plain = encode(draw(), "PNG")
     np.testing.assert_array_equal(decode(with_chunk(plain, b"eXIf", MALFORMED[malformed][6:])), decode(plain))
+    plain, turned = (encode(draw(), "WEBP", exif=exif) for exif in (b"", SOUND))
+    assert SOUND[6:] in turned
+    damaged = turned.replace(SOUND[6:], MALFORMED[malformed][6:].ljust(len(SOUND[6:]), b"\0"))
+    np.testing.assert_array_equal(decode(damaged), decode(plain))
 
 
 # --- what is refused
@@ -241,24 +268,24 @@ def assert_refused(encoded: bytes, message: str | None = None) -> None:
         decode(encoded)
 
 
-@pytest.mark.parametrize("kind", ["WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["AVIF", "TIFF"])
 def test_format_that_is_not_served_is_refused_with_those_that_are(kind: str, encode: Encode) -> None:
-    assert_refused(encode(draw(), kind), "An image must be a JPEG, PNG, GIF or BMP file. It begins with:")
+    assert_refused(encode(draw(), kind), "An image must be a JPEG, PNG, GIF, BMP or WebP file. It begins with:")
 
 
 @pytest.mark.parametrize("encoded", [b"", b"x", b"hello, I am a text file", bytes(100), b"\xff\xfe\x80\0" * 9])
 def test_bytes_that_are_no_image_are_refused(encoded: bytes) -> None:
-    assert_refused(encoded, "An image must be a JPEG, PNG, GIF or BMP file. It begins with:")
+    assert_refused(encoded, "An image must be a JPEG, PNG, GIF, BMP or WebP file. It begins with:")
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.9])
 def test_file_that_is_cut_short_is_refused(kind: str, share: float, encode: Encode) -> None:
     encoded = encode(noise().quantize(32) if kind == "GIF" else noise(), kind)
     assert_refused(encoded[: max(4, int(len(encoded) * share))])
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
 def test_flipped_bit_gives_an_error_or_an_image(kind: str, encode: Encode) -> None:
     """PNG has checksums; in the other formats many a flip is just another image."""
     encoded = encode(draw(24, 20).quantize(32) if kind == "GIF" else draw(24, 20), kind)
@@ -292,6 +319,11 @@ def gif(screen: tuple[int, int], *frames: tuple[int, int]) -> bytes:
     return b"GIF89a" + struct.pack("<HHBBB", *screen, 0x81, 0, 0) + bytes(12) + blocks + b";"
 
 
+def webp(kind: bytes, chunk: bytes) -> bytes:
+    """Return a WebP of one chunk."""
+    return struct.pack("<4sI4s4sI", b"RIFF", 12 + len(chunk), b"WEBP", kind, len(chunk)) + chunk
+
+
 # Only heads, without any pixels: had decoding begun, the message would be another.
 CLAIMS = {
     "PNG": png_head((12000, 12000)),
@@ -301,6 +333,9 @@ CLAIMS = {
     "GIF screen": gif((12000, 12000)),
     "GIF frame larger than the screen": gif((1, 1), (12000, 12000)),
     "BMP": b"BM" + bytes(12) + struct.pack("<IiiHH", 40, 12000, 12000, 1, 24),
+    "WebP": webp(b"VP8 ", bytes(3) + b"\x9d\x01\x2a" + struct.pack("<HH", 12000, 12000)),
+    "lossless WebP": webp(b"VP8L", b"\x2f" + struct.pack("<I", 11999 << 14 | 11999)),
+    "extended WebP": webp(b"VP8X", bytes(4) + struct.pack("<I", 11999)[:3] * 2),
     "BMP from the top": b"BM" + bytes(12) + struct.pack("<IiiHH", 40, 12000, -12000, 1, 24),
 }
 
@@ -316,6 +351,11 @@ def test_absurd_claim_is_refused(kind: str, size: tuple[int, int]) -> None:
     layout, position = (">ii", 16) if kind == "PNG" else ("<ii", 18)
     head = CLAIMS[kind]
     assert_refused(head[:position] + struct.pack(layout, *size) + head[position + 8 :])
+
+
+def test_webp_may_have_fewer_pixels() -> None:
+    assert_refused(webp(b"VP8X", bytes(4) + struct.pack("<I", 4000)[:3] * 2), f"{TOO_MANY}, a WebP 16,000,000")
+    assert_refused(webp(b"VP8X", bytes(4) + struct.pack("<I", 3999)[:3] * 2), "Failed to decode WebP")
 
 
 def test_small_file_that_unpacks_to_144_million_pixels_costs_no_memory(encode: Encode) -> None:

@@ -119,7 +119,7 @@ def test_no_images_have_no_predictions(signatures: Any) -> None:
 
 
 def test_one_broken_photo_fails_the_call_with_a_reason(signatures: Any, photos: list[bytes]) -> None:
-    with pytest.raises(tf.errors.InvalidArgumentError, match="An image must be a JPEG, PNG, GIF or BMP file"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="An image must be a JPEG, PNG, GIF, BMP or WebP file"):
         signatures["serving_default"](image_bytes=tf.constant([photos[0], b"RIFF\xff\x80WEBP"]))
 
 

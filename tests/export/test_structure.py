@@ -18,7 +18,7 @@ from tests import hostile_images
 
 MAX_PROCESSOR_S = 2.0
 MAX_BYTES = 300_000_000
-_SERVED = ("jpeg", "png", "gif", "bmp")
+_SERVED = ("jpeg", "png", "gif", "bmp", "webp")
 _NAMES = [name for name in hostile_images.CORPUS if name.startswith(_SERVED)]
 
 
@@ -46,6 +46,7 @@ def test_no_hostile_image_costs_much(costs: dict[str, tuple[float, int]], name: 
         (lambda: hostile_images.jpeg_of_comments(5000), "at most 1,000 segments"),
         (lambda: hostile_images.png_of_packed_texts(33), "packed texts"),
         (lambda: hostile_images.png_of_texts(1001), "chunks before its pixels"),
+        (lambda: hostile_images.webp_of_chunks(10_001), "at most 10,000 chunks"),
         (lambda: hostile_images.gif_of_comments(100_000), "blocks up to the end of its first frame"),
     ],
 )

@@ -235,8 +235,8 @@ def test_an_image_that_cannot_be_read_is_the_callers_mistake(
     for image, error in (
         (GOOD[: len(GOOD) // 2], "JPEG"),
         (soak.encode(40, 40, "PNG")[:60], "PNG"),
-        (b"", "must be a JPEG, PNG, GIF or BMP file"),
-        (b"hello, this is no image", "must be a JPEG, PNG, GIF or BMP file"),
+        (b"", "must be a JPEG, PNG, GIF, BMP or WebP file"),
+        (b"hello, this is no image", "must be a JPEG, PNG, GIF, BMP or WebP file"),
         (vast_png, "at most 25,000,000 pixels"),
     ):
         for images in ((image,), (GOOD, image)):
