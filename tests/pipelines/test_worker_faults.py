@@ -8,8 +8,8 @@ from benchmarks.faults import FAULTS, MOMENTS, strike
 from benchmarks.network import why_not
 from benchmarks.workers import prepare
 
-TIME_LIMIT_S = 300
-"""For a loss to be noticed (10 s), waited for (90 s), and training to go on, on a machine that does other things."""
+TIME_LIMIT_S = 500
+"""For a loss to be noticed (10 s), waited for (150 s), and training to go on, on a machine that does other things."""
 
 
 @pytest.fixture(scope="module")
