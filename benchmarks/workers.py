@@ -97,7 +97,12 @@ class Training:
 def prepare(folder: Path) -> None:
     """Train with one process in `folder`: what the others are compared with, and what comes before the trainer."""
     log = folder / "log"
-    if _start(_command(folder), log, {}).wait(LIMIT_S):
+    process = _start(_command(folder), log, {})
+    try:
+        status = process.wait(LIMIT_S)
+    finally:
+        process.kill()
+    if status:
         raise RuntimeError(f"Training with one process failed:\n{log.read_text()}")
 
 
