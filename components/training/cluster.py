@@ -1,35 +1,34 @@
 """Training with several workers: which they are, and the process of its own that each of them trains in.
 
-Reads `TF_CONFIG`, in TensorFlow's form, and `JOIN_TIMEOUT_S`. The chief (the one of type `chief`, else
-worker 0) runs the pipeline; its trainer step writes an assignment into its output folder, which all workers see, and
-every worker trains in a process that is given the assignment. TensorFlow can join a cluster only once in the life of a
-process, so one that has lost a peer ends; it is started again and goes on at the newest checkpoint.
+Reads `TF_CONFIG`, in TensorFlow's form, `JOIN_TIMEOUT_S` and `REJOIN_TIMEOUT_S`. The chief (the one of type `chief`,
+else worker 0) runs the pipeline; its trainer step writes an assignment into its output folder, which all workers see,
+and every worker trains in a process that is given the assignment. TensorFlow can join a cluster only once in the life
+of a process, so one that has lost a peer ends; it is started again and goes on at the newest checkpoint.
 """
 
 import json
 import logging
 import os
 import secrets
-import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
 from components.artifacts.summary import Summary
-from components.errors import ClusterError, ComponentError
+from components.errors import ClusterError
 from components.storage.files import read_json, write_json
+from components.training import worker_process
+from components.training.worker_process import MAX_RESTARTS
 
 log = logging.getLogger(__name__)
 
 ASSIGNMENT = "assignment.json"
 _RELEASE = "over.json"
-MAX_RESTARTS = 10
+_JOIN, _REJOIN = "JOIN_TIMEOUT_S", "REJOIN_TIMEOUT_S"
+_PROBE_TIMEOUT_S = 5
 _EXAMPLE = '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 0}}'
 
 
@@ -55,18 +54,16 @@ class Assignment(Work):
     id: int
 
 
-class Outcome(TypedDict, total=False):
-    """How the process of a worker ends, one of three.
+class Release(TypedDict):
+    """`over.json`: the chief trains no more.
 
     Attributes:
-        summary: of the finished training.
-        error: the message of what ends the training for good.
-        lost: why it must be started again.
+        id: by which workers know that it is a new one.
+        error: why training has failed; `None` where there is nothing to train.
     """
 
-    summary: Summary
-    error: str
-    lost: str
+    id: int
+    error: str | None
 
 
 @dataclass(frozen=True)
@@ -76,12 +73,14 @@ class Cluster:
     Attributes:
         addresses: `host:port` of every worker, the chief first.
         index: which of them this one is.
-        timeout_s: how long to wait for the others.
+        timeout_s: how long to wait for the others when training begins.
+        rejoin_timeout_s: how long to wait for all to be back when one of them was lost.
     """
 
     addresses: tuple[str, ...]
     index: int
     timeout_s: int
+    rejoin_timeout_s: int = 600
 
     @property
     def is_chief(self) -> bool:
@@ -92,9 +91,17 @@ class Cluster:
         task = {"type": "worker", "index": self.index}
         return json.dumps({"cluster": {"worker": self.addresses}, "task": task})
 
-    def missing(self) -> list[str]:
-        """Return the addresses, but one's own, at which no worker listens."""
-        return [a for i, a in enumerate(self.addresses) if i != self.index and not _is_listening(a)]
+    def missing(self) -> list[int]:
+        """Return which workers do not respond; it does not try this one."""
+        return [i for i, a in enumerate(self.addresses) if i != self.index and not _is_responding(a)]
+
+    def name(self, index: int) -> str:
+        """Name a worker in a message."""
+        return f"{f'worker {index}' if index else 'the chief (worker 0)'} at {self.addresses[index]}"
+
+    def patience(self, attempt: int) -> tuple[int, str]:
+        """Return how long to wait for the others at an attempt, the first being 0, and the variable that says it."""
+        return (self.rejoin_timeout_s, _REJOIN) if attempt else (self.timeout_s, _JOIN)
 
     def train_as_chief(self, out_dir: Path, work: Work) -> Summary:
         """Train as the chief, with every other worker, and return the summary of the training.
@@ -106,11 +113,15 @@ class Cluster:
         path, assignment = out_dir / ASSIGNMENT, Assignment(id=secrets.randbits(32), **work)
         write_json(path, assignment)
         log.info("trainer: waiting for %s (at most %d s)", ", ".join(self.addresses[1:]), self.timeout_s)
-        for attempt in range(MAX_RESTARTS + 1):
-            if (summary := _train(self, path, attempt)) is not None:
-                path.unlink()
-                return summary
-        raise _too_many_restarts()
+        try:
+            for attempt in range(MAX_RESTARTS + 1):
+                if (summary := worker_process.train(self, path, attempt)) is not None:
+                    path.unlink()
+                    return summary
+            raise _too_many_restarts()
+        except ClusterError as exc:
+            release_workers(out_dir.parent, error=str(exc))
+            raise
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Cluster | None:
@@ -157,16 +168,18 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Cluster | N
     kind, index = task["type"], task.get("index")
     if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(jobs[kind]):
         raise wrong(f"must give a task.index of 0 to {len(jobs[kind]) - 1} for a {kind}", index)
-    timeout = environment.get("JOIN_TIMEOUT_S", "3600")
-    if not timeout.isdigit() or int(timeout) < 1:
-        raise ClusterError(f"JOIN_TIMEOUT_S must be a whole number of seconds, at least 1. Received: {timeout!r}")
+    timeouts = {}
+    for name, default_s in ((_JOIN, "3600"), (_REJOIN, "600")):
+        timeout = timeouts[name] = environment.get(name, default_s)
+        if not timeout.isdigit() or int(timeout) < 1:
+            raise ClusterError(f"{name} must be a whole number of seconds, at least 1. Received: {timeout!r}")
     number = index + (len(chiefs) if kind == "worker" else 0)
-    return Cluster(addresses, number, int(timeout)) if len(addresses) > 1 else None
+    return Cluster(addresses, number, int(timeouts[_JOIN]), int(timeouts[_REJOIN])) if len(addresses) > 1 else None
 
 
-def release_workers(trainings_dir: Path) -> None:
-    """Release, as the chief, the workers that still wait: there is nothing to train, it was trained before."""
-    write_json(trainings_dir / _RELEASE, secrets.randbits(32))
+def release_workers(trainings_dir: Path, *, error: str | None = None) -> None:
+    """Release, as the chief, the workers that still wait: there is nothing to train, or training has failed."""
+    write_json(trainings_dir / _RELEASE, Release(id=secrets.randbits(32), error=error))
 
 
 def train_as_worker(cluster: Cluster, trainings_dir: Path) -> Summary | None:
@@ -180,21 +193,32 @@ def train_as_worker(cluster: Cluster, trainings_dir: Path) -> Summary | None:
         The summary of the training; `None` when the chief finds that there is nothing to train.
 
     Raises:
-        ClusterError: the chief does not begin in time, its assignment is not there, or it is lost again and again.
+        ClusterError: the chief does not begin in time, its assignment is not there, it is lost again and again, or it
+            has given up another worker.
         ComponentError: the training cannot go on.
     """
     chief = cluster.addresses[0]
-    released = _last_release(trainings_dir)
+    before = _last_release(trainings_dir)
+
+    def is_released() -> bool:
+        release = _last_release(trainings_dir)
+        if release is None or release == before:
+            return False
+        if release["error"]:
+            raise ClusterError(f"The chief, {chief}, has given up: {release['error']}")
+        return True
+
     for attempt in range(MAX_RESTARTS + 1):
-        log.info("waiting for the chief, %s, to train (at most %d s)", chief, cluster.timeout_s)
-        end = time.monotonic() + cluster.timeout_s
-        while not _is_listening(chief):
-            if _last_release(trainings_dir) != released:
+        timeout_s, variable = cluster.patience(attempt)
+        log.info("waiting for the chief, %s, to train (at most %d s)", chief, timeout_s)
+        end = time.monotonic() + timeout_s
+        while not _is_responding(chief):
+            if is_released():
                 return None
             if time.monotonic() > end:
                 raise ClusterError(
-                    f"The chief, {chief}, must begin to train within {cluster.timeout_s} s, and nothing listens there. "
-                    "Look at its log, or set JOIN_TIMEOUT_S to wait longer."
+                    f"The chief (worker 0) at {chief} must {'train again' if attempt else 'begin to train'} within "
+                    f"{timeout_s} s, and it does not respond. Look at its log, or set {variable} to wait longer."
                 )
             time.sleep(0.2)
         assignments = sorted(trainings_dir.glob(f"*/{ASSIGNMENT}"), key=lambda p: p.stat().st_mtime)
@@ -203,12 +227,12 @@ def train_as_worker(cluster: Cluster, trainings_dir: Path) -> Summary | None:
                 f"All workers must share the folder of runs, and there is no assignment of the chief, {chief}, in "
                 f"{trainings_dir}. Give each the same --runs-dir, on a file system that they share."
             )
-        if (summary := _train(cluster, assignments[-1], attempt)) is not None:
+        if (summary := worker_process.train(cluster, assignments[-1], attempt, check=is_released)) is not None:
             return summary
     raise _too_many_restarts()
 
 
-def _last_release(trainings_dir: Path) -> int | None:
+def _last_release(trainings_dir: Path) -> Release | None:
     path = trainings_dir / _RELEASE
     return read_json(path) if path.exists() else None
 
@@ -220,53 +244,12 @@ def _too_many_restarts() -> ClusterError:
     )
 
 
-def _train(cluster: Cluster, assignment: Path, attempt: int) -> Summary | None:
-    """Train in a process of its own; `None` when it, or another worker, was lost and it must be started again."""
-    if attempt:
-        log.warning("trainer: starts again (%d of at most %d times)", attempt, MAX_RESTARTS)
-    with _process(cluster, assignment) as process:
-        output = process.stdout.read() if process.stdout else ""
-        process.wait()
-    if process.returncode == -signal.SIGALRM:
-        missing = ", ".join(cluster.missing())
-        raise ClusterError(
-            f"Every worker must join within {cluster.timeout_s} s, and "
-            f"{f'nothing listens at {missing}' if missing else 'not all did'}. "
-            "Start the same command on each, or set JOIN_TIMEOUT_S to wait longer."
-        )
-    if process.returncode > 0:
-        raise ComponentError(f"The training ended with status {process.returncode}. See its log above.")
-    outcome: Outcome = (
-        json.loads(output) if output else {"lost": f"the training was ended by signal {-process.returncode}"}
-    )
-    if "error" in outcome:
-        raise ComponentError(outcome["error"])
-    if "lost" in outcome:
-        log.warning("trainer: %s", outcome["lost"])
-    return outcome.get("summary")
-
-
-@contextmanager
-def _process(cluster: Cluster, assignment: Path) -> Iterator[subprocess.Popen[str]]:
-    # It ends when its standard input does, so it ends with this process, however that ends.
-    with subprocess.Popen(
-        [sys.executable, "-m", "components.training.worker", str(assignment.absolute())],
-        cwd=Path(__file__).resolve().parents[2],
-        env={**os.environ, "TF_CONFIG": cluster.as_tf_config(), "JOIN_TIMEOUT_S": str(cluster.timeout_s)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def _is_listening(address: str) -> bool:
+def _is_responding(address: str) -> bool:
+    """Return whether a worker trains there; one that hangs still accepts connections, but sends nothing."""
     host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=2):
-            return True
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_TIMEOUT_S) as connection:
+            # A gRPC server is the first to send: its settings (RFC 9113, 3.4).
+            return bool(connection.recv(1))
     except OSError:
         return False

@@ -1,7 +1,7 @@
 """The process in which one of several workers trains: `python -m components.training.worker ASSIGNMENT`.
 
-Reads `TF_CONFIG` and the chief's assignment; trains together with the other workers. Prints the `Outcome` as one JSON
-object. It ends when its standard input does, and by `SIGALRM` when the other workers do not join in time.
+Reads `TF_CONFIG` and the chief's assignment; trains together with the other workers. Prints a line when all have come
+together, and the `Outcome` as one JSON object. It ends when its standard input does.
 """
 
 import fcntl
@@ -9,17 +9,19 @@ import importlib
 import json
 import logging
 import os
+import re
 import select
-import signal
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from components.errors import ComponentError
 from components.storage.files import read_json
 from components.training import cluster
-from components.training.cluster import Assignment, Cluster, Outcome
+from components.training.cluster import Assignment, Cluster
 from components.training.hardware import Replicas
+from components.training.worker_process import JOINED, Outcome
 
 _FAREWELL_S = 5
 
@@ -31,14 +33,11 @@ def main(workers: Cluster, path: Path) -> Outcome:
     from components.training import replicas as distributed
 
     assignment: Assignment = read_json(path)
-    # While TensorFlow waits for the other workers no Python runs: only a signal ends it.
-    signal.alarm(workers.timeout_s)
     try:
         strategy = distributed.join()
     except tf.errors.OpError as exc:
         return {"lost": f"the workers did not come together ({str(exc).strip().splitlines()[0]})"}
-    finally:
-        signal.alarm(0)
+    print(JOINED, flush=True)
     try:
         if not distributed.barrier(strategy, assignment["id"]):
             return {"lost": "another worker has another assignment"}
@@ -48,7 +47,10 @@ def main(workers: Cluster, path: Path) -> Outcome:
         # No worker leaves before the chief has written its files: until then, it may have to start again with all.
         distributed.barrier(strategy, assignment["id"])
     except distributed.LOST as exc:
-        return {"lost": f"another worker was lost ({type(exc).__name__})"}
+        reported = re.search(r"Error reported from /job:worker/task:(\d+)", str(exc))
+        lost = workers.name(int(reported[1])) if reported else "another worker"
+        # From here: to return frees what waits for the lost worker, which can take half a minute.
+        _end({"lost": f"{lost} was lost ({type(exc).__name__})"})
     except ComponentError as exc:
         return {"error": str(exc)}
     return {"summary": summary}
@@ -59,6 +61,12 @@ def _let_others_leave(workers: Cluster) -> None:
     end = time.monotonic() + _FAREWELL_S
     while len(workers.missing()) < len(workers.addresses) - 1 and time.monotonic() < end:
         time.sleep(0.05)
+
+
+def _end(outcome: Outcome) -> NoReturn:
+    print(json.dumps(outcome), flush=True)
+    # TensorFlow's own farewell to the cluster waits for everyone.
+    os._exit(0)
 
 
 def _end_with_standard_input() -> None:
@@ -79,8 +87,7 @@ if __name__ == "__main__":
     workers = cluster.from_environment()
     if workers is None:
         sys.exit("A training worker needs a TF_CONFIG with several workers. Received: none.")
-    print(json.dumps(main(workers, Path(sys.argv[1]))), flush=True)
-    if workers.is_chief:
+    outcome = main(workers, Path(sys.argv[1]))
+    if workers.is_chief and "lost" not in outcome:
         _let_others_leave(workers)
-    # TensorFlow's own farewell to the cluster waits for everyone.
-    os._exit(0)
+    _end(outcome)

@@ -60,6 +60,7 @@ def before(tree: Path) -> dict[str, str]:
         ("components/monitoring/**/*.py", "", NEITHER),
         ("components/training/cluster.py", "", NEITHER),
         ("components/training/worker.py", "", NEITHER),
+        ("components/training/worker_process.py", "", NEITHER),
         ("components/training/weights.py", "", NEITHER),
         # … and all other steps.
         ("components/*.py", "features trainer errors options progress __init__", NEITHER),

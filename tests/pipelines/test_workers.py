@@ -48,7 +48,7 @@ def described(index: int, addresses: tuple[str, str] = ("127.0.0.1:1", "127.0.0.
     [
         ("run", HALF_A_CLUSTER, "TF_CONFIG must say in task.type and task.index which worker this is"),
         ("compare", HALF_A_CLUSTER, "TF_CONFIG must say in task.type and task.index which worker this is"),
-        ("run", described(1), "The chief, 127.0.0.1:1, must begin to train within 1 s"),
+        ("run", described(1), "The chief (worker 0) at 127.0.0.1:1 must begin to train within 1 s"),
         ("compare", described(0), "A comparison trains with one worker"),
     ],
     ids=["half a cluster", "half a cluster to compare with", "no chief", "a cluster to compare with"],
@@ -175,7 +175,8 @@ def test_training_whose_worker_is_killed_and_started_again_ends_as_an_undisturbe
 def test_worker_that_never_joins_is_an_error_that_names_it(workers: Workers) -> None:
     workers.start(0, timeout_s=5)
     assert workers.wait(0) == 1
-    message = f"error: Every worker must join within 5 s, and nothing listens at {workers.addresses[1]}. Start"
+    message = "error: Every worker must join within 5 s, and there is no response from "
+    message += f"worker 1 at {workers.addresses[1]}. Start"
     assert message in workers.log(0)
 
 

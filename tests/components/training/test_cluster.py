@@ -3,16 +3,19 @@
 import json
 import os
 import socket
+import socketserver
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from components.errors import ClusterError, ComponentError
 from components.storage.files import read_json, write_json
-from components.training import cluster
+from components.training import cluster, worker_process
 from components.training.cluster import ASSIGNMENT, MAX_RESTARTS, Cluster, Work
 
 TWO = ["10.0.0.1:2222", "10.0.0.2:2222"]
@@ -37,7 +40,9 @@ def test_cluster_of_one_is_no_cluster() -> None:
 
 
 def test_workers_are_numbered_from_the_chief() -> None:
-    assert read(described({"worker": TWO}, index=1), JOIN_TIMEOUT_S="7") == Cluster(tuple(TWO), 1, 7)
+    assert read(described({"worker": TWO}, index=1), JOIN_TIMEOUT_S="7", REJOIN_TIMEOUT_S="8") == Cluster(
+        tuple(TWO), 1, 7, 8
+    )
     jobs = {"worker": TWO, "chief": ["10.0.0.9:1"]}
     found = [read(described(jobs, "chief")), read(described(jobs)), read(described(jobs, index=1))]
     assert found == [Cluster(("10.0.0.9:1", *TWO), index, 3600) for index in range(3)]
@@ -84,9 +89,10 @@ def test_text_that_is_not_json_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("timeout", ["0", "-1", "soon", ""])
-def test_timeout_that_is_no_number_of_seconds_is_an_error(timeout: str) -> None:
-    with pytest.raises(ClusterError, match=r"JOIN_TIMEOUT_S must be a whole number of seconds, at least 1. Received"):
-        read(described({"worker": TWO}), JOIN_TIMEOUT_S=timeout)
+@pytest.mark.parametrize("name", ["JOIN_TIMEOUT_S", "REJOIN_TIMEOUT_S"])
+def test_timeout_that_is_no_number_of_seconds_is_an_error(name: str, timeout: str) -> None:
+    with pytest.raises(ClusterError, match=rf"^{name} must be a whole number of seconds, at least 1. Received"):
+        read(described({"worker": TWO}), **{name: timeout})
 
 
 class Script:
@@ -114,7 +120,22 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
 
 @pytest.fixture
 def chief_address() -> Iterator[str]:
-    """An address at which a server listens."""
+    """An address at which a server speaks first, as gRPC's do."""
+
+    class Settings(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(b"\0\0\0\4\0\0\0\0\0")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Settings) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.fixture
+def frozen_address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An address at which the system accepts connections, and a process that has stopped says nothing."""
+    monkeypatch.setattr(cluster, "_PROBE_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
@@ -151,12 +172,62 @@ def test_training_that_fails_is_not_started_again(script: Script, tmp_path: Path
     assert len(script.arguments) == 1
 
 
-def test_workers_that_do_not_join_in_time_are_named(script: Script, tmp_path: Path, chief_address: str) -> None:
-    script.write("kill -ALRM $$")
+def test_workers_that_do_not_join_in_time_are_named_to_all(
+    script: Script, tmp_path: Path, chief_address: str, frozen_address: str
+) -> None:
+    script.write("exec sleep 600")
     with socket.create_server(("127.0.0.1", 0)) as server:
         closed = f"127.0.0.1:{server.getsockname()[1]}"
-    with pytest.raises(ClusterError, match=rf"Every worker must join within 5 s, and nothing listens at {closed}\. "):
-        Cluster(("127.0.0.1:1", chief_address, closed), 0, 5).train_as_chief(tmp_path, WORK)
+    with pytest.raises(ClusterError) as caught:
+        Cluster(("127.0.0.1:1", chief_address, frozen_address, closed), 0, 1).train_as_chief(tmp_path / "key", WORK)
+    assert str(caught.value) == (
+        f"Every worker must join within 1 s, and there is no response from worker 2 at {frozen_address} "
+        f"and worker 3 at {closed}. Start the same command on each, or set JOIN_TIMEOUT_S to wait longer."
+    )
+    assert len(script.arguments) == 1
+    assert read_json(tmp_path / "over.json")["error"] == str(caught.value)
+
+
+def test_worker_that_is_lost_for_good_is_named(script: Script, tmp_path: Path, frozen_address: str) -> None:
+    script.write(f"[ $(wc -l < {script.starts}) = 1 ] && kill -9 $$", "exec sleep 600")
+    with pytest.raises(ClusterError) as caught:
+        Cluster(("127.0.0.1:1", frozen_address), 0, 3600, 1).train_as_chief(tmp_path / "key", WORK)
+    assert str(caught.value) == (
+        f"Every worker must be back within 1 s, and there is no response from worker 1 at {frozen_address}. "
+        "Start the same command on each, or set REJOIN_TIMEOUT_S to wait longer."
+    )
+    assert len(script.arguments) == 2
+
+
+def test_training_that_all_have_joined_may_take_any_time(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(worker_process, "time", SimpleNamespace(monotonic=lambda: now_s))
+    has_joined, outcome = tmp_path / "has_joined", tmp_path / "outcome"
+    for path in (has_joined, outcome):
+        os.mkfifo(path)
+    script.write("echo joined", f"echo > {has_joined}", f"cat {outcome}")
+
+    def join() -> None:
+        has_joined.read_text()
+
+    def pass_time_and_end() -> None:
+        nonlocal now_s
+        now_s = 1e6
+        outcome.write_text("""{"summary": {"val_loss": 0.5}}""")
+
+    checks = iter((join, pass_time_and_end))
+    found = worker_process.train(Cluster(tuple(TWO), 0, 60), tmp_path, 0, check=lambda: next(checks, int)())
+    assert found == {"val_loss": 0.5}
+
+
+def test_worker_ends_when_the_chief_gives_up(script: Script, tmp_path: Path, chief_address: str) -> None:
+    write_json(tmp_path / "key.partial" / ASSIGNMENT, {"id": 0})
+    reason = "worker 2 is gone"
+    script.write(f"""echo '{{"id": 7, "error": "{reason}"}}' > {tmp_path}/over.json""", "exec sleep 600")
+    with pytest.raises(ClusterError, match=rf"^The chief, {chief_address}, has given up: {reason}$"):
+        cluster.train_as_worker(Cluster((chief_address, TWO[1], "10.0.0.3:2222"), 1, 600), tmp_path)
     assert len(script.arguments) == 1
 
 
@@ -173,19 +244,19 @@ def test_worker_does_what_the_newest_assignment_says(script: Script, tmp_path: P
 def test_chief_that_never_begins_is_an_error_that_names_it(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-    with pytest.raises(ClusterError, match=rf"The chief, {address}, must begin to train within 1 s"):
+    with pytest.raises(ClusterError, match=rf"The chief \(worker 0\) at {address} must begin to train within 1 s"):
         cluster.train_as_worker(Cluster((address, TWO[1]), 1, 1), tmp_path)
 
 
 def test_worker_is_released_where_there_is_nothing_to_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster.release_workers(tmp_path)  # by an earlier run
 
-    def is_listening(_: str) -> bool:
+    def is_responding(_: str) -> bool:
         """While the worker looks for it, the chief ends."""
         cluster.release_workers(tmp_path)
         return False
 
-    monkeypatch.setattr(cluster, "_is_listening", is_listening)
+    monkeypatch.setattr(cluster, "_is_responding", is_responding)
     assert cluster.train_as_worker(Cluster(TWO, 1, 5), tmp_path) is None
 
 
@@ -195,7 +266,7 @@ def test_folder_that_is_not_shared_is_an_error(script: Script, tmp_path: Path, c
     assert not script.arguments
 
 
-def test_missing_workers_are_those_that_do_not_answer(chief_address: str) -> None:
+def test_missing_workers_are_those_that_do_not_respond(chief_address: str, frozen_address: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         closed = f"127.0.0.1:{server.getsockname()[1]}"
-    assert Cluster((chief_address, closed, "127.0.0.1:1"), 2, 5).missing() == [closed]
+    assert Cluster((chief_address, closed, "127.0.0.1:1", frozen_address), 2, 5).missing() == [1, 3]
