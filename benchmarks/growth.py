@@ -65,17 +65,25 @@ def _draw(folder: Path, count: int) -> None:
         (folder / f"class_{number % _NUM_CLASSES}" / f"{number:07d}.jpg").write_bytes(buffer.getvalue())
 
 
-def in_own_process(step: Callable[[Path, Path], None], work: Path, out_dir: Path) -> tuple[float, int]:
+def in_own_process(
+    step: Callable[[Path, Path], None],
+    work: Path,
+    out_dir: Path,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[float, int]:
     """Run one step in a process of its own; return its seconds and the peak memory of that process in bytes."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        return process.submit(_run, step, work, out_dir).result()
+        return process.submit(_run, step, work, out_dir, clock).result()
 
 
-def _run(step: Callable[[Path, Path], None], work: Path, out_dir: Path) -> tuple[float, int]:
+def _run(
+    step: Callable[[Path, Path], None], work: Path, out_dir: Path, clock: Callable[[], float]
+) -> tuple[float, int]:
     out_dir.mkdir(parents=True)
-    started = time.perf_counter()
+    started = clock()
     step(work, out_dir)
-    return time.perf_counter() - started, peak_memory_bytes()
+    return clock() - started, peak_memory_bytes()
 
 
 def _run_examples(work: Path, out_dir: Path) -> None:

@@ -1,12 +1,12 @@
-"""Twenty times the photos, up to a million: seconds and memory of the steps that go through all of them.
+"""Twenty times the photos, up to a million: processor time and memory of the steps that go through all of them.
 
 Each step runs in a process of its own, which begins with importing what it needs. Photos are files of no content where
-only their names matter, and drawn as they are examined where their pixels would; features are drawn, 2,048 wide. It
-takes 12 GB of disk and the better part of an hour.
+only their names matter, and what an examination finds is drawn. It takes 3 GB of disk.
 """
 
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from unittest.mock import patch
@@ -15,25 +15,17 @@ import numpy as np
 
 from benchmarks.growth import in_own_process
 from client.classifier_client import Prediction
-from components import examples, model, statistics, trainer, validator
-from components.artifacts.examples import EXAMPLES_PER_SHARD, SPLITS, Examples, Split, write_examples
-from components.artifacts.features import features_path, write_features
+from components import examples, statistics, validator
 from components.bulk_inference import runner
 from components.bulk_inference.runner import InferOptions
 from components.data import examination
 from components.data.examination import Candidate, Examined
 from components.data.sources import factory
 from components.data.sources.source import Photo, Source
-from components.data.transform import TransformOptions
 from components.examples import ExamplesOptions
-from components.model import ModelOptions
-from components.trainer import TrainerOptions
 from components.validator import ValidatorOptions
 
 COUNTS = (50_000, 1_000_000)
-NUM_FEATURES = 2048
-BACKBONE = ModelOptions(backbone="resnet50", weights="none", image_size_px=32)
-TRAINER = TrainerOptions(epochs=1, num_heads=1, hidden_units=())
 
 _CLASS_NAMES = tuple(f"class_{label}" for label in range(5))
 _MAX_LINKS = 50_000
@@ -41,13 +33,13 @@ _PHOTO_BYTES = 512
 
 
 def measure(counts: Sequence[int] = COUNTS) -> None:
-    """Print seconds and peak memory of each step for few and for many photos."""
+    """Print processor seconds and peak memory of each step for few and for many photos."""
     with tempfile.TemporaryDirectory() as temporary:
         sides = {count: Path(temporary) / str(count) for count in counts}
         for count, work in sides.items():
             prepare(work, count)
         for name, step in STEPS.items():
-            found = [in_own_process(step, work, work / name) for work in sides.values()]
+            found = [in_own_process(step, work, work / name, clock=time.process_time) for work in sides.values()]
             print(describe(name, counts, found), flush=True)
 
 
@@ -62,7 +54,7 @@ def describe(name: str, counts: Sequence[int], found: Sequence[tuple[float, int]
 
 
 def prepare(work: Path, count: int) -> None:
-    """Write the names of photos, features, and the backbone that they could be from."""
+    """Write the names of photos."""
     for name in _CLASS_NAMES:
         (work / "photos" / name).mkdir(parents=True)
     for number in range(count):
@@ -70,37 +62,6 @@ def prepare(work: Path, count: int) -> None:
             target = work / f"{number}.jpg"
             target.touch()
         os.link(target, work / "photos" / _CLASS_NAMES[number % len(_CLASS_NAMES)] / f"{number * 7919 % count:07d}.jpg")
-    (work / "model").mkdir()
-    model.fetch(out_dir=work / "model", options=BACKBONE)
-    _draw_features(work / "features", count)
-
-
-def _draw_features(folder: Path, count: int) -> None:
-    """Write features of `count` examples, and an `examples.json` that counts them."""
-    rng = np.random.default_rng(0)
-    splits: dict[str, Split] = {}
-    for split, num_examples in zip(SPLITS, (count * 8 // 10, count // 10, count // 10), strict=True):
-        num_shards = -(-num_examples // EXAMPLES_PER_SHARD)
-        names = [f"{split}-{number:05d}-of-{num_shards:05d}.tfrecord" for number in range(num_shards)]
-        for number, name in enumerate(names):
-            num_rows = min(EXAMPLES_PER_SHARD, num_examples - number * EXAMPLES_PER_SHARD)
-            labels = rng.integers(len(_CLASS_NAMES), size=num_rows)
-            drawn = rng.random((num_rows, NUM_FEATURES), np.float32)
-            drawn[np.arange(num_rows), labels] += 2
-            write_features(features_path(folder, Path(name), 0), drawn, labels, embeddings=drawn[:, :64])
-        splits[split] = {"num_examples": num_examples, "per_class": {}, "shards": names}
-    write_examples(
-        folder,
-        Examples(
-            source="drawn",
-            resolved="drawn",
-            fallback=None,
-            class_names=list(_CLASS_NAMES),
-            splits=splits,
-            excluded=[],
-            label_conflicts=[],
-        ),
-    )
 
 
 def _list(work: Path, out_dir: Path) -> None:
@@ -180,22 +141,10 @@ def _run_infer(work: Path, out_dir: Path) -> None:
         runner.infer(str(work / "photos"), "rest://stub/stub", str(out_dir), models_dir=work, options=options)
 
 
-def _run_trainer(work: Path, out_dir: Path) -> None:
-    trainer.train(
-        examples_dir=work / "features",
-        features_dir=work / "features",
-        model_dir=work / "model",
-        out_dir=out_dir,
-        options=TRAINER,
-        transform=TransformOptions(),
-    )
-
-
 STEPS: dict[str, Callable[[Path, Path], None]] = {
     "listing": _list,
     "examples": _run_examples,
     "statistics": _run_statistics,
     "validator": _run_validator,
     "infer": _run_infer,
-    "trainer": _run_trainer,
 }

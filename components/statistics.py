@@ -93,12 +93,13 @@ def compute(*, examples_dir: Path, out_dir: Path) -> Summary:
     Raises:
         DataError: A line of the index is malformed, or the index and `examples.json` count differently.
     """
-    examples = read_examples(examples_dir)
-    class_names, excluded = examples["class_names"], examples["excluded"]
+    class_names = read_examples(examples_dir)["class_names"]
     columns = {split: _SplitColumns() for split in SPLITS}
     for row in read_index(examples_dir):
         columns[row["split"]].add(row)
     splits = {split: column.describe(class_names) for split, column in columns.items()}
+    examples = read_examples(examples_dir)  # what it lists is in memory after the columns, not beside them
+    excluded = examples["excluded"]
     for split, described in splits.items():
         _check_counts(split, described["per_class"], examples["splits"].get(split))
 
@@ -140,8 +141,11 @@ def _describe_range(values: np.ndarray) -> Range:
 
 
 def _describe_distribution(values: np.ndarray) -> Distribution:
-    """Describe numbers, float64 [N] in 0–1."""
+    """Describe numbers, float64 [N] in 0–1, which are lost."""
     histogram = np.histogram(values, bins=NUM_BINS, range=(0.0, 1.0))[0].tolist()
     if not values.size:
         return {"mean": None, "std": None, "histogram": histogram}
-    return {"mean": float(values.mean()), "std": float(values.std()), "histogram": histogram}
+    mean = values.mean()
+    values -= mean  # as `values.std()` does, without a second array
+    values *= values
+    return {"mean": float(mean), "std": float(np.sqrt(values.mean())), "histogram": histogram}
