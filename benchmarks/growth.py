@@ -44,12 +44,13 @@ def measure(options: ModelOptions = BACKBONE) -> None:
             model.fetch(out_dir=work / "model", options=options)
         found: dict[tuple[str, int], list[tuple[float, int]]] = {}
         for number in range(NUM_ROUNDS):
-            for step in STEPS:
+            for name, step in STEPS.items():
                 for count, work in sides.items():
-                    found.setdefault((step, count), []).append(_in_own_process(step, work, str(number)))
-        for step in STEPS:
-            few, many = (tuple(map(statistics.median, zip(*found[step, count], strict=True))) for count in sides)
-            _report(step, few, many)
+                    measured = in_own_process(step, work, work / str(number) / name)
+                    found.setdefault((name, count), []).append(measured)
+        for name in STEPS:
+            few, many = (tuple(map(statistics.median, zip(*found[name, count], strict=True))) for count in sides)
+            _report(name, few, many)
 
 
 def _draw(folder: Path, count: int) -> None:
@@ -64,18 +65,25 @@ def _draw(folder: Path, count: int) -> None:
         (folder / f"class_{number % _NUM_CLASSES}" / f"{number:07d}.jpg").write_bytes(buffer.getvalue())
 
 
-def _in_own_process(step: str, work: Path, attempt: str) -> tuple[float, int]:
+def in_own_process(
+    step: Callable[[Path, Path], None],
+    work: Path,
+    out_dir: Path,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[float, int]:
+    """Run one step in a process of its own; return its seconds and the peak memory of that process in bytes."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        return process.submit(_run, step, work, attempt).result()
+        return process.submit(_run, step, work, out_dir, clock).result()
 
 
-def _run(step: str, work: Path, attempt: str) -> tuple[float, int]:
-    """Run one step; return its seconds and the peak memory of this process in bytes."""
-    out_dir = work / attempt / step
+def _run(
+    step: Callable[[Path, Path], None], work: Path, out_dir: Path, clock: Callable[[], float]
+) -> tuple[float, int]:
     out_dir.mkdir(parents=True)
-    started = time.perf_counter()
-    STEPS[step](work, out_dir)
-    return time.perf_counter() - started, peak_memory_bytes()
+    started = clock()
+    step(work, out_dir)
+    return clock() - started, peak_memory_bytes()
 
 
 def _run_examples(work: Path, out_dir: Path) -> None:

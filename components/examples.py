@@ -8,29 +8,31 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
+
+import numpy as np
 
 from components.artifacts.examples import (
     SPLITS,
     Examples,
     Exclusion,
-    PhotoRow,
     Split,
+    make_finder,
     read_image,
-    read_index,
     write_examples,
     write_split,
 )
 from components.artifacts.labels import LABELS_FILE, write_applied
 from components.artifacts.summary import Summary
 from components.data import examination
+from components.data.candidates import Candidates
 from components.data.corrections import correct, digest, read_labels
 from components.data.examination import Candidate, Examined
 from components.data.sources import factory
 from components.data.sources.source import NOTHING, Description, Photo, Source
 from components.data.sources.unlabelled import UNLABELLED, describe_unlabelled, open_unlabelled
-from components.data.splitting import carve_splits, drop_exact_duplicates, drop_near_duplicates
+from components.data.splitting import Rows, carve_splits, drop_exact_duplicates, drop_near_duplicates
 from components.errors import DataError
 from components.options import check_above, check_at_least, check_choice, check_range, check_seed
 from components.progress import Progress
@@ -158,15 +160,16 @@ def build(*, out_dir: Path, options: ExamplesOptions, earlier_dir: Path | None =
         more = open_unlabelled(options.unlabelled)
         examined = chain(examined, examination.examine((p for p in more if p.sha256 in labels), recall=recall))
         num_photos += min(len(labels), len(more.names))
-    candidates, unusable = _collect(examined, num_photos, pool)
-    _check_any(candidates, unusable, source.resolved)
-    added = {c.name for c in candidates if c.label == UNLABELLED} if source.num_photos else set()
-    candidates, class_names, set_aside, applied = correct(candidates, source.class_names, labels)
-    candidates, copies = drop_exact_duplicates(candidates, added=added)
-    fractions = {"test": options.test_fraction, "validation": options.validation_fraction}
-    candidates = carve_splits(candidates, {s: f for s, f in fractions.items() if s not in source.splits}, added=added)
-    candidates, look_alikes, conflicts = drop_near_duplicates(candidates, max_bits=options.near_duplicate_bits)
-    candidates.sort(key=lambda c: (SPLITS.index(c.split), c.sha256))
+    with Candidates(pool) as candidates:
+        unusable = _collect(examined, num_photos, candidates, has_source=source.num_photos > 0)
+        _check_any(candidates, unusable, source.resolved)
+        rows, class_names, set_aside, applied = correct(candidates, source.class_names, labels)
+        rows, copies = drop_exact_duplicates(candidates, rows)
+        fractions = {"test": options.test_fraction, "validation": options.validation_fraction}
+        carve_splits(candidates, rows, {s: f for s, f in fractions.items() if s not in source.splits})
+        rows, look_alikes, conflicts = drop_near_duplicates(candidates, rows, max_bits=options.near_duplicate_bits)
+        splits = _write_splits(candidates, rows, class_names, out_dir)
+    pool.unlink()
     unlabelled = [
         Exclusion(file=file, split="train", rule="unlabelled", reason="it lies in no class folder")
         for file in source.unlabelled
@@ -179,11 +182,10 @@ def build(*, out_dir: Path, options: ExamplesOptions, earlier_dir: Path | None =
         resolved=options.unlabelled if source.resolved == NOTHING else source.resolved,
         fallback=source.fallback,
         class_names=list(class_names),
-        splits={split: _write_split(split, candidates, pool, class_names, out_dir) for split in SPLITS},
+        splits=splits,
         excluded=excluded,
         label_conflicts=conflicts,
     )
-    pool.unlink()
     write_examples(out_dir, examples)
     write_applied(out_dir, applied)
     for rule, count in Counter(e["rule"] for e in excluded).items():
@@ -210,27 +212,29 @@ def build_unlabelled(*, out_dir: Path, options: UnlabelledOptions, earlier_dir: 
     """
     photos = open_unlabelled(options.folder)
     pool = out_dir / "pool.bin"
-    candidates, unusable = _collect(examination.examine(photos, recall=_Recall(earlier_dir)), len(photos.names), pool)
-    _check_any(candidates, unusable, photos.folder)
-    candidates, copies = drop_exact_duplicates([replace(candidate, label=0) for candidate in candidates])
-    candidates.sort(key=lambda c: c.sha256)
     names = (UNLABELLED_CLASS,)
+    with Candidates(pool) as candidates:
+        unusable = _collect(examination.examine(photos, recall=_Recall(earlier_dir)), len(photos.names), candidates)
+        _check_any(candidates, unusable, photos.folder)
+        candidates.labels[:] = 0
+        rows, copies = drop_exact_duplicates(candidates, np.arange(len(candidates)))
+        splits = _write_splits(candidates, rows, names, out_dir)
+    pool.unlink()
     examples = Examples(
         source=options.folder,
         resolved=photos.folder,
         fallback=None,
         class_names=list(names),
-        splits={split: _write_split(split, candidates, pool, names, out_dir) for split in SPLITS},
+        splits=splits,
         excluded=[*unusable, *copies],
         label_conflicts=[],
     )
-    pool.unlink()
     write_examples(out_dir, examples)
-    return {"data": photos.folder, "num_photos": len(candidates), "num_excluded": len(examples["excluded"])}
+    return {"data": photos.folder, "num_photos": len(rows), "num_excluded": len(examples["excluded"])}
 
 
-def _check_any(candidates: Sequence[Candidate], unusable: Sequence[Exclusion], folder: str) -> None:
-    if unusable and not candidates:
+def _check_any(candidates: Candidates, unusable: Sequence[Exclusion], folder: str) -> None:
+    if unusable and not len(candidates):
         raise DataError(
             f"None of the {len(unusable)} files of {folder} is an image that can be read. "
             f"The first: {unusable[0]['file']}: {unusable[0]['reason']}"
@@ -241,12 +245,12 @@ class _Recall:
     """What an earlier examination found, by the content of a photo."""
 
     def __init__(self, examples_dir: Path | None) -> None:
+        self._find = make_finder(examples_dir) if examples_dir else lambda sha256: None
         self._dir = examples_dir
-        self._rows = {row["sha256"]: row for row in read_index(examples_dir)} if examples_dir else {}
         self.num_photos = 0
 
     def __call__(self, photo: Photo) -> Examined | None:
-        row = self._rows.get(photo.sha256)
+        row = self._find(photo.sha256)
         if row is None or self._dir is None:
             return None
         self.num_photos += 1
@@ -262,32 +266,27 @@ def _examine(source: Source, options: ExamplesOptions, work_dir: Path, recall: _
     return examination.examine(source.photos, recall=recall)
 
 
-def _collect(examined: Iterable[Examined], num_photos: int, pool: Path) -> tuple[list[Candidate], list[Exclusion]]:
-    """Part the candidates from the exclusions, and keep the candidates' bytes in one file on disk."""
-    candidates: list[Candidate] = []
+def _collect(
+    examined: Iterable[Examined], num_photos: int, candidates: Candidates, *, has_source: bool = False
+) -> list[Exclusion]:
+    """Part the candidates from the exclusions, which are returned; beside a source, what has no label is added."""
     excluded: list[Exclusion] = []
-    progress = Progress(total=num_photos, desc="reading photos", unit="photo")
-    with pool.open("wb") as file, progress:
+    with Progress(total=num_photos, desc="reading photos", unit="photo") as progress:
         for found, encoded in examined:
             progress.update()
             if isinstance(found, Candidate):
-                candidates.append(replace(found, offset=file.tell(), length=len(encoded)))
-                file.write(encoded)
+                candidates.add(found, encoded, is_added=has_source and found.label == UNLABELLED)
             else:
                 excluded.append(found)
-    return candidates, excluded
+    return excluded
 
 
-def _write_split(
-    split: str, candidates: Sequence[Candidate], pool: Path, class_names: Sequence[str], out_dir: Path
-) -> Split:
-    chosen = [candidate for candidate in candidates if candidate.split == split]
-    examples = _read_pool(pool, chosen)
-    return write_split(out_dir, split, examples, num_examples=len(chosen), class_names=class_names)
-
-
-def _read_pool(pool: Path, candidates: Iterable[Candidate]) -> Iterator[tuple[PhotoRow, bytes]]:
-    with pool.open("rb") as file:
-        for candidate in candidates:
-            file.seek(candidate.offset)
-            yield candidate.to_row(), file.read(candidate.length)
+def _write_splits(candidates: Candidates, rows: Rows, class_names: Sequence[str], out_dir: Path) -> dict[str, Split]:
+    ordered = candidates.order(rows, candidates.splits)
+    counts = np.bincount(candidates.splits[rows], minlength=len(SPLITS)).tolist()
+    with Progress(ordered, total=len(rows), desc="writing examples", unit="photo") as progress:
+        examples = ((candidate.to_row(), encoded) for candidate, encoded in map(candidates.read_encoded, progress))
+        return {
+            split: write_split(out_dir, split, islice(examples, count), num_examples=count, class_names=class_names)
+            for split, count in zip(SPLITS, counts, strict=True)
+        }

@@ -7,11 +7,14 @@ index.jsonl                         a line for each example, in the order of the
 
 import json
 import os
+from array import array
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
+
+import numpy as np
 
 from components.errors import DataError
 from components.storage.files import read_json, write_json, write_jsonl
@@ -24,6 +27,7 @@ EXAMPLES_PER_SHARD = 512
 ENCODED, LABEL = "image/encoded", "image/class/label"
 _FILENAME = "image/filename"
 _INDEX = "index.jsonl"
+_DIGEST_BYTES = 32
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4  # of a TFRecord: its length and checksums
 
 
@@ -132,28 +136,59 @@ def read_index(examples_dir: Path) -> Iterator[IndexRow]:
     num_classes = len(read_examples(examples_dir)["class_names"])
     with (examples_dir / _INDEX).open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line)
-                fits = (
-                    row["split"] in SPLITS
-                    and row["label"] in range(num_classes)
-                    and isinstance(row["format"], str)
-                    and all(isinstance(row[key], int) and row[key] > 0 for key in ("width", "height"))
-                    and all(0 <= row[key] <= 1 for key in ("brightness", "contrast"))
-                    and isinstance(row["shard"], str)
-                    and all(isinstance(row[key], int) and row[key] >= 0 for key in ("offset", "length"))
-                )
-            except (ValueError, KeyError, TypeError):
-                fits = False
-            if not fits:
-                raise DataError(
-                    f"Each line of index.jsonl must be a JSON object with a split of {list(SPLITS)}, a label in "
-                    f"[0, {num_classes}), a format, a width and height above 0, a brightness and contrast in 0–1, "
-                    "and a shard, an offset and a length. "
-                    f"Received: line {number} of {examples_dir / _INDEX}: {line.strip()[:200]!r}. "
-                    "Make the examples again with --force examples."
-                )
-            yield row
+            yield _parse(line, num_classes, f"line {number} of {examples_dir / _INDEX}")
+
+
+def make_finder(examples_dir: Path) -> Callable[[str], IndexRow | None]:
+    """Return a function that finds the row of a photo by its SHA-256; memory holds 40 bytes a row.
+
+    Raises:
+        DataError: a line of the index is not a row.
+    """
+    num_classes, path = len(read_examples(examples_dir)["class_names"]), examples_dir / _INDEX
+    digests, offsets = bytearray(), array("q")
+    with path.open("rb") as lines:
+        while line := lines.readline():
+            offsets.append(lines.tell() - len(line))
+            digests += bytes.fromhex(_parse(line.decode(), num_classes, f"row {len(offsets)} of {path}")["sha256"])
+    known = np.frombuffer(digests, f"S{_DIGEST_BYTES}")
+    order = np.argsort(known, kind="stable")
+
+    def find(sha256: str) -> IndexRow | None:
+        wanted = bytes.fromhex(sha256)
+        position = int(np.searchsorted(known, np.bytes_(wanted), side="right", sorter=order)) - 1
+        row = order[position] if position >= 0 else None
+        if row is None or digests[row * _DIGEST_BYTES : (row + 1) * _DIGEST_BYTES] != wanted:
+            return None
+        with path.open("rb") as lines:
+            lines.seek(offsets[row])
+            return _parse(lines.readline().decode(), num_classes, str(path))
+
+    return find
+
+
+def _parse(line: str, num_classes: int, where: str) -> IndexRow:
+    try:
+        row: IndexRow = json.loads(line)
+        fits = (
+            row["split"] in SPLITS
+            and row["label"] in range(num_classes)
+            and isinstance(row["format"], str)
+            and all(isinstance(row[key], int) and row[key] > 0 for key in ("width", "height"))  # type: ignore[literal-required]
+            and all(0 <= row[key] <= 1 for key in ("brightness", "contrast"))  # type: ignore[literal-required]
+            and isinstance(row["shard"], str)
+            and all(isinstance(row[key], int) and row[key] >= 0 for key in ("offset", "length"))  # type: ignore[literal-required]
+        )
+    except (ValueError, KeyError, TypeError):
+        fits = False
+    if not fits:
+        raise DataError(
+            f"Each line of index.jsonl must be a JSON object with a split of {list(SPLITS)}, a label in "
+            f"[0, {num_classes}), a format, a width and height above 0, a brightness and contrast in 0–1, "
+            "and a shard, an offset and a length. "
+            f"Received: {where}: {line.strip()[:200]!r}. Make the examples again with --force examples."
+        )
+    return row
 
 
 def shards(examples_dir: Path, split: str) -> list[Path]:

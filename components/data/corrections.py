@@ -3,9 +3,11 @@
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from components.artifacts.examples import Exclusion
 from components.artifacts.labels import (
@@ -18,7 +20,7 @@ from components.artifacts.labels import (
     find_current,
     read_decisions,
 )
-from components.data.examination import Candidate
+from components.data.candidates import Candidates
 from components.data.sources.unlabelled import UNLABELLED
 from components.errors import DataError
 
@@ -29,9 +31,9 @@ NONE_OF_THESE = "none_of_these"
 
 
 class Corrected(NamedTuple):
-    """The photos with their labels; `applied` are the decisions that they bear, and those that excluded some."""
+    """The rows that are kept; `applied` are the decisions that they bear, and those that excluded some."""
 
-    candidates: list[Candidate]
+    rows: NDArray[np.intp]
     class_names: tuple[str, ...]
     excluded: list[Exclusion]
     applied: list[AppliedDecision]
@@ -65,18 +67,18 @@ def digest(labels: Mapping[str, Decision]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def correct(candidates: Sequence[Candidate], class_names: Sequence[str], labels: Mapping[str, Decision]) -> Corrected:
+def correct(candidates: Candidates, class_names: Sequence[str], labels: Mapping[str, Decision]) -> Corrected:
     """Give photos the labels that were decided, and exclude those that were found to be none of the classes.
 
     Args:
-        candidates: with the labels of their source, or `UNLABELLED` where somebody decided.
+        candidates: with the labels of their source, or `UNLABELLED` where somebody decided; their labels are changed.
         class_names: of the source. Decided labels that it does not have come after them.
         labels: see `read_labels`.
 
     Raises:
         DataError: there is no class at all.
     """
-    found = {c.sha256: labels[c.sha256] for c in candidates if c.sha256 in labels}
+    found = {row: labels[sha256] for row, sha256 in candidates.find(labels).items()}
     new = sorted({d["label"] for d in found.values() if d["label"] is not None} - set(class_names))
     names = (*class_names, *new)
     if not names:
@@ -84,24 +86,23 @@ def correct(candidates: Sequence[Candidate], class_names: Sequence[str], labels:
             f"No photo has a label, and {len(labels)} decisions are read. Label photos: make review, or "
             "python -m pipelines labels import"
         )
-    kept: list[Candidate] = []
+    are_kept = np.ones(len(candidates), bool)
     excluded: list[Exclusion] = []
     applied: list[AppliedDecision] = []
-    for candidate in candidates:
-        decision = found.get(candidate.sha256)
-        if decision is None:
-            kept.append(candidate)
-            continue
+    for row, decision in found.items():
+        candidate = candidates.read(row)
         given = None if candidate.label == UNLABELLED else names[candidate.label]
         applied.append({**decision, "photo": candidate.name, "given_label": given})
         if decision["label"] is not None:
-            kept.append(replace(candidate, label=names.index(decision["label"])))
+            candidates.labels[row] = names.index(decision["label"])
         else:
+            are_kept[row] = False
             reason = f"{decision['who'] or 'somebody'} found it to be none of the classes on {decision['when'][:10]}"
             excluded.append(Exclusion(file=candidate.name, split=candidate.split, rule=NONE_OF_THESE, reason=reason))
     if labels:
-        _log(applied, num_elsewhere=len(labels) - len(found), new=new)
-    return Corrected(kept, names, excluded, sorted(applied, key=lambda each: each["photo"]))
+        num_elsewhere = len(labels) - len({decision["sha256"] for decision in found.values()})
+        _log(applied, num_elsewhere=num_elsewhere, new=new)
+    return Corrected(np.flatnonzero(are_kept), names, excluded, sorted(applied, key=lambda each: each["photo"]))
 
 
 def _log(applied: Sequence[AppliedDecision], *, num_elsewhere: int, new: Sequence[str]) -> None:

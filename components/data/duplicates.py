@@ -54,7 +54,7 @@ def difference_hash(grey: NDArray[np.uint8]) -> NDArray[np.uint32]:
     return np.packbits(rises).view(np.uint32)
 
 
-def find_shadowed(looks: Looks, ranks: NDArray[np.intp], *, max_bits: int) -> dict[int, int]:
+def find_shadowed(looks: Looks, ranks: NDArray[np.integer], *, max_bits: int) -> dict[int, int]:
     """Find the rows that look the same as one of a higher rank.
 
     Args:
@@ -71,10 +71,12 @@ def find_shadowed(looks: Looks, ranks: NDArray[np.intp], *, max_bits: int) -> di
         lower, upper = sorted(pair, key=ranks.__getitem__)
         if ranks[lower] < ranks[upper]:
             winners.setdefault(lower, upper)
-    return {row: winners[first] for row, first in enumerate(firsts[groups].tolist()) if first in winners}
+    return _spread(winners, firsts, groups)
 
 
-def find_conflicts(looks: Looks, labels: NDArray[np.intp], ranks: NDArray[np.intp], *, max_bits: int) -> dict[int, int]:
+def find_conflicts(
+    looks: Looks, labels: NDArray[np.integer], ranks: NDArray[np.integer], *, max_bits: int
+) -> dict[int, int]:
     """Find the rows that look the same as one with another label: each, with one that it looks like.
 
     Args:
@@ -89,20 +91,33 @@ def find_conflicts(looks: Looks, labels: NDArray[np.intp], ranks: NDArray[np.int
         if labels[one] != labels[other]:
             others.setdefault(one, other)
             others.setdefault(other, one)
-    return {row: others[first] for row, first in enumerate(firsts[groups].tolist()) if first in others}
+    return _spread(others, firsts, groups)
 
 
-def _group(looks: Looks, *columns: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _group(looks: Looks, *columns: NDArray[np.integer]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the first row of each group of equal rows, in order, and the group of each row.
 
     They have one result, so the first stands for all: many equal images cost no more than others do.
     """
-    everything = np.column_stack([looks.hashes, looks.colours, np.rint(looks.contrasts * 1e4), *columns]).astype(
-        np.int64
-    )
-    _, firsts, groups = np.unique(everything, axis=0, return_index=True, return_inverse=True)
-    order = np.argsort(firsts)
-    return firsts[order], np.argsort(order)[groups]
+    contrasts = np.rint(looks.contrasts * 1e4).astype(np.int16)
+    keys = [*looks.hashes.T, *looks.colours.T, contrasts, *columns]
+    order = np.lexsort(keys)  # equal rows stay in their order
+    is_new = np.zeros(len(order), bool)
+    is_new[:1] = True
+    for key in keys:
+        ordered = key[order]
+        is_new[1:] |= ordered[1:] != ordered[:-1]
+    firsts = order[is_new]
+    ranks = np.argsort(np.argsort(firsts))
+    groups = np.empty(len(order), np.intp)
+    groups[order] = ranks[np.cumsum(is_new) - 1]
+    return np.sort(firsts), groups
+
+
+def _spread(found: dict[int, int], firsts: NDArray[np.intp], groups: NDArray[np.intp]) -> dict[int, int]:
+    """Return what was found of the first row of each group for all rows of the group, in their order."""
+    rows = np.flatnonzero(np.isin(firsts, list(found))[groups])
+    return {row: found[first] for row, first in zip(rows.tolist(), firsts[groups[rows]].tolist(), strict=True)}
 
 
 def find_near_pairs(looks: Looks, *, max_bits: int) -> NDArray[np.intp]:

@@ -29,9 +29,9 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically; what is no UTF-8 in a file's name is written as JSON's escape of it."""
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)  # piece by piece: it can be long
+        file.write("\n")
 
 
 def read_jsonl(path: Path) -> list[Any]:

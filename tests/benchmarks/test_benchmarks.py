@@ -17,6 +17,7 @@ from benchmarks import (
     json,
     load,
     machine,
+    million,
     on_device,
     peak,
     photos,
@@ -148,6 +149,14 @@ def test_bulk_inference_sets_the_command_beside_a_plain_loop(
     assert re.fullmatch(
         rf"bulk_inference, peak memory for 40 \(MB\): ours \d+, for 10 \d+: ratio \d+\.\d\d\d; {NO_SHARES}", memory
     )
+
+
+@pytest.mark.slow
+def test_million_sets_many_photos_beside_few(capsys: pytest.CaptureFixture[str]) -> None:
+    million.measure((300, 600))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == [f"million, {step}" for step in million.STEPS]
+    assert all(re.search(r"ratio \d+\.\d\d in time a photo, \d+\.\d{3} in memory", line) for line in lines)
 
 
 @pytest.mark.slow

@@ -3,19 +3,21 @@
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 
 from components.data.sources.layout import LabelledFile, Layout, read_layout
 from components.data.sources.source import Description, Photo, Source, describe_files
 from components.errors import DataError
+from components.storage.spill import DiskList, sort
 
 
 @dataclass(frozen=True)
 class FolderPhotos:
-    """Photos that are read as they are needed; small to send to another process, and in slices."""
+    """Photos that are read as they are needed; a slice of them can be sent to another process."""
 
     folder: Path
-    files: tuple[LabelledFile, ...]
+    files: DiskList[LabelledFile] | tuple[LabelledFile, ...]
 
     def __iter__(self) -> Iterator[Photo]:
         for file in self.files:
@@ -24,8 +26,9 @@ class FolderPhotos:
 
     def slices(self, size: int) -> Iterator["FolderPhotos"]:
         """Yield the photos in slices of a size."""
-        for first in range(0, len(self.files), size):
-            yield replace(self, files=self.files[first : first + size])
+        files = iter(self.files)
+        while taken := tuple(islice(files, size)):
+            yield replace(self, files=taken)
 
 
 def open_folder(folder: Path) -> Source:
@@ -50,7 +53,7 @@ def describe_folder(folder: Path) -> Description:
         DataError: see `open_folder`.
     """
     layout = _read_layout(folder)
-    return _describe(folder, (*(file.name for file in layout.files), *layout.unlabelled))
+    return _describe(folder, chain((file.name for file in layout.files), layout.unlabelled))
 
 
 def _describe(folder: Path, names: Iterable[str]) -> Description:
@@ -64,7 +67,8 @@ def list_files(folder: Path) -> list[str]:
     Raises:
         DataError: there are none, or a folder cannot be read.
     """
-    names = [name for name in _list_names(folder, ()) if not name.endswith("/")]
+    found = (name for name in _list_names(folder, ()) if not name.endswith("/"))
+    names = list(sort(found, key=lambda name: name.split("/")))
     if not names:
         raise DataError(f"A folder of photos must hold some. Found no file in {folder.absolute()}.")
     return names
@@ -95,25 +99,26 @@ def _read_layout(folder: Path) -> Layout:
 def _list_names(folder: Path, above: tuple[tuple[int, int], ...], prefix: str = "") -> Iterator[str]:
     """Yield the path of each file below a folder, and of each folder, with a slash at its end; hidden ones have none.
 
-    Folders may be links; one that leads back to a folder above it is not followed.
+    They come in any order. Folders may be links; one that leads back to a folder above it is not followed.
     """
     try:
         status = folder.stat()
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        entries = os.scandir(folder)
     except OSError as exc:
         raise DataError(
             f"Every folder of the photos must be readable. {folder.absolute()} is not: {exc.strerror}. "
             "Allow that, or move the folder out of there."
         ) from exc
     above = (*above, (status.st_dev, status.st_ino))
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if not entry.is_dir():
-            yield f"{prefix}{entry.name}"
-        elif _identity(entry) not in above:
-            yield f"{prefix}{entry.name}/"
-            yield from _list_names(Path(entry.path), above, f"{prefix}{entry.name}/")
+    with entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if not entry.is_dir():
+                yield f"{prefix}{entry.name}"
+            elif _identity(entry) not in above:
+                yield f"{prefix}{entry.name}/"
+                yield from _list_names(Path(entry.path), above, f"{prefix}{entry.name}/")
 
 
 def _identity(entry: "os.DirEntry[str]") -> tuple[int, int]:

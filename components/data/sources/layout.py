@@ -6,13 +6,14 @@ photographed); one that holds folders is a split. Where both readings are possib
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from components.artifacts.examples import SPLITS
 from components.artifacts.labels import is_class_name
 from components.errors import DataError
+from components.storage.spill import DiskList, sort
 
 _SPLIT_NAMES = {
     # As Hugging Face's `datasets` reads the names of folders; in any case.
@@ -41,27 +42,22 @@ class Layout:
 
     class_names: tuple[str, ...]
     splits: tuple[str, ...]
-    files: tuple[LabelledFile, ...]
+    files: DiskList[LabelledFile]
     unlabelled: tuple[str, ...] = ()
 
 
 class _Tree:
-    """The files below each folder of the first two levels, by the folder's path; `""` is the top."""
+    """The folders of the first two levels, by the path of the one they are in; `""` is the top."""
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, paths: Iterable[list[str]]) -> None:
         self.folders: dict[str, set[str]] = defaultdict(set)
-        self.files: dict[str, list[str]] = defaultdict(list)
-        self.loose: dict[str, list[str]] = defaultdict(list)
-        """Those directly in a folder."""
-        for path in sorted(name.split("/") for name in names):
-            if any(part.startswith(".") for part in path):
-                continue
+        self.with_files: set[str] = set()
+        """Paths of those that have files below them."""
+        for path in paths:
             for depth in range(min(len(path) - 1, 2)):
                 self.folders["/".join(path[:depth])].add(path[depth])
                 if path[-1]:
-                    self.files["/".join(path[: depth + 1])].append("/".join(path))
-            if path[-1]:
-                self.loose["/".join(path[:-1])].append("/".join(path))
+                    self.with_files.add("/".join(path[: depth + 1]))
 
 
 def read_layout(names: Iterable[str], *, origin: str) -> Layout:
@@ -78,10 +74,13 @@ def read_layout(names: Iterable[str], *, origin: str) -> Layout:
     >>> layout = read_layout(["Train/rose/1.jpg", "Train/tulip/2.jpg", "val/rose/3.jpg"], origin="flowers")
     >>> layout.class_names, layout.splits
     (('rose', 'tulip'), ('train', 'validation'))
-    >>> layout.files[-1]
+    >>> list(layout.files)[-1]
     LabelledFile(name='val/rose/3.jpg', label=0, split='validation')
     """
-    tree = _Tree(names)
+    every = (name.split("/") for name in names)
+    visible = (path for path in every if not any(part.startswith(".") for part in path))
+    paths = DiskList(sort(visible, key=lambda path: path))
+    tree = _Tree(paths)
     roots = _find_splits(tree, origin)
     class_names = tuple(sorted({name for root in roots.values() for name in tree.folders[root]}))
     if not class_names:
@@ -91,17 +90,24 @@ def read_layout(names: Iterable[str], *, origin: str) -> Layout:
         )
     for name in class_names:
         _check_class_name(name, origin)
-    found = tuple(
-        LabelledFile(file, label, split)
-        for split, root in roots.items()
-        for label, class_name in enumerate(class_names)
-        for file in tree.files[f"{root}/{class_name}".removeprefix("/")]
-    )
+    found = DiskList(_label(paths, class_names, {root: split for split, root in roots.items()}))
     if not found:
         raise DataError(f"The class folders hold no files: {origin}. Put photos into {', '.join(class_names)}.")
-    loose = [file for folder in sorted({"", *roots.values()}) for file in tree.loose[folder]]
-    unlabelled = tuple(file for file in loose if _PHOTO.fullmatch(file))
+    folders = {"", *roots.values()}
+    loose = [path for path in paths if "/".join(path[:-1]) in folders and _PHOTO.fullmatch(path[-1])]
+    unlabelled = tuple("/".join(path) for path in sorted(loose, key=lambda path: path[:-1]))
     return Layout(class_names, tuple(s for s in SPLITS if s in roots), found, unlabelled)
+
+
+def _label(
+    paths: Iterable[list[str]], class_names: Sequence[str], split_of: Mapping[str, str]
+) -> Iterator[LabelledFile]:
+    """Yield the files of classes; in the order of their paths a split's, and a class' in it, are together."""
+    labels = {name: label for label, name in enumerate(class_names)}
+    for path in paths:
+        root, *below = ["", *path] if "" in split_of else path
+        if root in split_of and len(below) > 1 and path[-1]:
+            yield LabelledFile("/".join(path), labels[below[0]], split_of[root])
 
 
 def _find_splits(tree: _Tree, origin: str) -> Mapping[str, str]:
@@ -115,7 +121,7 @@ def _find_splits(tree: _Tree, origin: str) -> Mapping[str, str]:
     if not named or (others and not splits):
         return {"train": ""}
     if not splits:
-        if all(not tree.files[name] for name in named):
+        if not tree.with_files.intersection(named):
             return {"train": ""}
         raise DataError(
             f"A split holds one folder for each class. {origin} can be read {as_classes}, or as splits "
@@ -128,7 +134,7 @@ def _find_splits(tree: _Tree, origin: str) -> Mapping[str, str]:
         raise DataError(
             f"Each split has one folder. Found {', '.join(splits)} in {origin}: put {' and '.join(same)} together."
         )
-    unclear = [name for name in (*others, *(n for n in named if n not in splits)) if tree.files[name]]
+    unclear = [name for name in (*others, *(n for n in named if n not in splits)) if name in tree.with_files]
     if unclear:
         raise DataError(
             f"Folders are classes or splits, not both. {origin} can be read {as_classes}; or as splits "

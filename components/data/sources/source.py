@@ -64,9 +64,9 @@ class Source:
 
 def describe_files(files: Iterable[tuple[str, int, str | int]]) -> Description:
     """Describe files by their names, which need not be UTF-8, sizes and versions (or times)."""
-    lines = [f"{name} {size_bytes} {version}" for name, size_bytes, version in files]
-    return {
-        "kind": "folder",
-        "num_files": len(lines),
-        "digest": hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest(),
-    }
+    num_files, digest = 0, hashlib.sha256()
+    for name, size_bytes, version in files:
+        line = f"{name} {size_bytes} {version}"
+        digest.update((f"\n{line}" if num_files else line).encode(errors="surrogateescape"))
+        num_files += 1
+    return {"kind": "folder", "num_files": num_files, "digest": digest.hexdigest()}

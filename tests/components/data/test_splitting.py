@@ -1,19 +1,25 @@
 """Splits and duplicates, on candidates that stand for files."""
 
 import hashlib
-from collections import Counter
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.artifacts.examples import SPLITS
+from components.artifacts.examples import SPLITS, Exclusion
+from components.data import splitting
+from components.data.candidates import Candidates
 from components.data.examination import Candidate, examine
 from components.data.sources.source import Photo
-from components.data.splitting import carve_splits, drop_exact_duplicates, drop_near_duplicates
 from tests.components.data.blobs import Encode, draw
 
 FRACTIONS = {"test": 0.1, "validation": 0.1}
@@ -23,6 +29,42 @@ def candidate(name: str, *, content: str = "", label: int = 0) -> Candidate:
     """Make the candidate of a file whose content is its name, unless another is given."""
     sha256 = hashlib.sha256((content or name).encode()).hexdigest()
     return Candidate(name, label, name.split("/")[0], sha256, "jpeg", 8, 8, 0.5, 0.2, hash=b"")
+
+
+@contextmanager
+def table(candidates: Sequence[Candidate], added: Sequence[str] = ()) -> Iterator[Candidates]:
+    with tempfile.TemporaryDirectory() as folder, Candidates(Path(folder) / "pool") as found:
+        for each in candidates:
+            found.add(each, is_added=each.name in added)
+        yield found
+
+
+def read(candidates: Candidates, rows: Sequence[int]) -> list[Candidate]:
+    return [replace(candidates.read(row), length=0) for row in rows]
+
+
+def carve_splits(
+    candidates: Sequence[Candidate], fractions: dict[str, float], added: Sequence[str] = ()
+) -> list[Candidate]:
+    with table(candidates, added) as found:
+        splitting.carve_splits(found, np.arange(len(found)), fractions)
+        return read(found, range(len(found)))
+
+
+def drop_exact_duplicates(
+    candidates: Sequence[Candidate], added: Sequence[str] = ()
+) -> tuple[list[Candidate], list[Exclusion]]:
+    with table(candidates, added) as found:
+        rows, excluded = splitting.drop_exact_duplicates(found, np.arange(len(found)))
+        return read(found, rows.tolist()), excluded
+
+
+def drop_near_duplicates(
+    candidates: Sequence[Candidate], *, max_bits: int
+) -> tuple[list[Candidate], list[Exclusion], list[Exclusion]]:
+    with table(candidates) as found:
+        rows, excluded, conflicts = splitting.drop_near_duplicates(found, np.arange(len(found)), max_bits=max_bits)
+        return read(found, rows.tolist()), excluded, conflicts
 
 
 def make_class(label: int, count: int) -> list[Candidate]:
@@ -120,8 +162,9 @@ def test_rescaled_or_recompressed_copies_are_kept_out_of_the_split_that_judges_l
 
 def test_images_without_any_detail_are_not_taken_for_copies_of_each_other_within_a_split(encode: Encode) -> None:
     plain = [encode(Image.new("RGB", (30, 30), (grey,) * 3), "PNG") for grey in (10, 200)]
-    candidates = [found for found, _ in examine(Photo("1.png", 0, "train", content) for content in plain)]
-    assert drop_near_duplicates(candidates, max_bits=2) == (candidates, [], [])  # type: ignore[arg-type]
+    photos = (Photo("1.png", 0, "train", content) for content in plain)
+    candidates = [found for found, _ in examine(photos) if isinstance(found, Candidate)]
+    assert drop_near_duplicates(candidates, max_bits=2) == (candidates, [], [])
 
 
 def test_plain_images_of_many_shades_are_no_copies(encode: Encode) -> None:
@@ -165,3 +208,56 @@ def test_no_photo_that_was_trained_on_comes_to_judge_when_others_are_added(befor
 
     first, then = ranks(before), ranks(before | added)
     assert all(then[name] <= rank for name, rank in first.items())
+
+
+CANDIDATES = st.lists(
+    st.builds(
+        lambda number, content, label, split: candidate(f"{split}/{number}", content=str(content), label=label),
+        *(st.integers(0, 99), st.integers(0, 30), st.integers(0, 2), st.sampled_from(SPLITS)),
+    ),
+    max_size=40,
+    unique_by=lambda each: each.name,
+)
+
+
+@given(CANDIDATES, st.sets(st.integers(0, 99)))
+def test_a_table_gives_what_plain_lists_give(candidates: list[Candidate], numbers: set[int]) -> None:
+    added = [f"train/{number}" for number in numbers]
+    kept, excluded = drop_exact_duplicates(candidates, added)
+    expected, others = _drop_exact_duplicates(candidates, added)
+    assert (kept, excluded) == (expected, others)
+    assert carve_splits(kept, FRACTIONS, added) == _carve_splits(kept, FRACTIONS, added)
+
+
+def _drop_exact_duplicates(
+    candidates: Sequence[Candidate], added: Sequence[str]
+) -> tuple[list[Candidate], list[Exclusion]]:
+    groups: dict[str, list[Candidate]] = defaultdict(list)
+    for each in candidates:
+        groups[each.sha256].append(each)
+    kept, excluded = [], []
+    for group in groups.values():
+        if len({c.label for c in group}) > 1:
+            reason = f"the same file under two labels: {', '.join(c.name for c in group)}"
+            excluded += [Exclusion(file=c.name, split=c.split, rule="conflicting_label", reason=reason) for c in group]
+            continue
+        first, *copies = sorted(group, key=lambda c: (-SPLITS.index(c.split), c.name in added, c.name))
+        kept.append(first)
+        reason = f"the same file as {first.name}"
+        excluded += [Exclusion(file=c.name, split=c.split, rule="duplicate", reason=reason) for c in copies]
+    return kept, excluded
+
+
+def _carve_splits(
+    candidates: Sequence[Candidate], fractions: dict[str, float], added: Sequence[str]
+) -> list[Candidate]:
+    moved: dict[str, str] = {}
+    for label in {c.label for c in candidates}:
+        group = sorted(c.sha256 for c in candidates if c.label == label and c.split == "train" and c.name not in added)
+        limit = 0.0
+        for split, fraction in fractions.items():
+            limit += fraction
+            rest = [sha256 for sha256 in group if sha256 not in moved]
+            below = [sha256 for sha256 in rest if int(sha256[:13], 16) / 16**13 < limit]
+            moved |= dict.fromkeys(below or rest[:1], split)
+    return [replace(c, split=moved.get(c.sha256, c.split)) for c in candidates]

@@ -6,7 +6,7 @@ import pytest
 
 from components.artifacts.examples import SPLITS
 from components.data.sources.factory import describe_source, open_source
-from components.data.sources.layout import LabelledFile, Layout, read_layout
+from components.data.sources.layout import LabelledFile, read_layout
 from components.data.sources.source import Photo
 from components.errors import DataError
 from tests.components.data.sources.files import fill, fill_bucket
@@ -61,7 +61,9 @@ def test_layout_is_that_of_the_folders_names(case: str, s3: S3, tmp_path: Path) 
         for class_name, in_class in classes.items()
         for file in in_class
     ]
-    assert read_layout(names, origin="here") == Layout(class_names, splits, tuple(files))
+    layout = read_layout(names, origin="here")
+    assert (layout.class_names, layout.splits, list(layout.files)) == (class_names, splits, files)
+    assert layout.unlabelled == ()
 
     for source in (str(fill(tmp_path, *names)), fill_bucket(s3, *names).url):
         opened = open_source(source, num_synthetic_per_class=10, seed=0)
