@@ -7,6 +7,7 @@ STEPS = (
         name="examples",
         function="components.examples:build",
         options={"options": "examples"},
+        unkeyed=("options.engine", "options.beam_options"),
         source="components.examples:describe_source",
         fallback_option="examples.source=synthetic",
         fallback_probe="components.examples:find_fallback",
@@ -35,8 +36,10 @@ STEPS = (
         function="components.features:extract",
         inputs={"examples_dir": "examples", "validation_dir": "validator", "model_dir": "model"},
         options={"options": "features", "transform": "transform"},
+        unkeyed=("options.engine", "options.beam_options"),
         incremental=("examples_dir", "validation_dir"),
         resumable=True,
+        is_spread=True,
         kind="Dataset",
     ),
     Step(
