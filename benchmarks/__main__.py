@@ -7,7 +7,7 @@ from pathlib import Path
 
 NAMES = (
     *("augmentation", "training", "selection", "serving", "load", "json", "on_device", "web", "bulk_inference"),
-    *("browser", "growth", "watch", "capture", "kernels"),
+    *("browser", "growth", "watch", "capture", "kernels", "engines"),
 )
 _SERVED = {"serving", "load", "on_device", "web", "bulk_inference", "browser", "watch", "capture", "kernels"}
 
@@ -50,6 +50,7 @@ def main() -> None:
         augmentation,
         bulk_inference,
         capture,
+        engines,
         growth,
         json,
         kernels,
@@ -95,6 +96,8 @@ def main() -> None:
         json.measure()
     if "capture" in names:
         capture.measure(options.data, model_dir, file)
+    if "engines" in names:
+        engines.measure()
     if "kernels" in names:
         kernels.measure(file)
 

@@ -5,6 +5,7 @@ examples are in the order of their content's SHA-256: mixed, and the same on eve
 """
 
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -141,18 +142,21 @@ def find_fallback(options: ExamplesOptions) -> str | None:
 def build(*, out_dir: Path, options: ExamplesOptions, earlier_dir: Path | None = None) -> Summary:
     """Read a source, leave out what cannot or must not be learned from, and write the rest as examples.
 
-    Photos that `earlier_dir`, an output of this step, has are not examined again.
+    Photos that `earlier_dir`, an output of this step, has are not examined again. Of what a killed attempt left in
+    `out_dir`, the step goes on from the photos that a Beam pipeline has examined.
 
     Raises:
         DataError: the source cannot be had, or nothing in it can be read.
     """
+    examined_dir = out_dir / "examined"
+    _clear(out_dir, but=examined_dir if options.engine == BEAM else None)
     source = factory.open_source(
         options.source, num_synthetic_per_class=options.num_synthetic_per_class, seed=options.seed
     )
     labels = read_labels(options.labels)
     pool = out_dir / "pool.bin"
     recall = _Recall(earlier_dir)
-    examined = _examine(source, options, out_dir / "examined", recall)
+    examined = _examine(source, options, examined_dir, recall)
     num_photos = source.num_photos
     if options.unlabelled:
         more = open_unlabelled(options.unlabelled)
@@ -235,6 +239,17 @@ def _check_any(candidates: Sequence[Candidate], unusable: Sequence[Exclusion], f
             f"None of the {len(unusable)} files of {folder} is an image that can be read. "
             f"The first: {unusable[0]['file']}: {unusable[0]['reason']}"
         )
+
+
+def _clear(folder: Path, *, but: Path | None) -> None:
+    """Remove what a killed attempt left in a folder."""
+    for path in folder.iterdir():
+        if path == but:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 class _Recall:

@@ -12,6 +12,7 @@ STEPS = (
         fallback_option="examples.source=synthetic",
         fallback_probe="components.examples:find_fallback",
         incremental=("source", "options"),
+        resumable=True,
         kind="Dataset",
     ),
     Step(name="statistics", function="components.statistics:compute", inputs={"examples_dir": "examples"}),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from components.errors import BeamError
+from components.storage.files import TEMPORARY_FILES
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("client", "components", "export")
@@ -63,6 +64,9 @@ def make_files(make: Callable[[PartT], object], parts: Sequence[PartT], *, optio
     from apache_beam import Map
 
     run(parts, Map(partial(_make_file, make)), num_workers=0, options=options)
+    for folder in {part.path.parent for part in parts}:
+        for leftover in folder.glob(TEMPORARY_FILES):
+            leftover.unlink(missing_ok=True)  # of a worker that was killed
     if missing := [part.path for part in parts if not part.path.exists()]:
         raise BeamError(
             f"Every worker must share the disk of {missing[0].parent}. The Beam pipeline ended, and {len(missing)} of "
@@ -93,10 +97,10 @@ def run(elements: Sequence[Any], transform: Any, *, num_workers: int, options: S
         "--allow_unsafe_triggers",
         "--default_sdk_harness_log_level=ERROR",
     ]
-    if not any(option.startswith(("--dask_npartitions", "--dask_partition_size")) for option in options):
-        # Dask's runner sends 128 elements to one worker, and each of ours is minutes of work.
+    sizes = ("--dask_npartitions", "--dask_partition_size")
+    if any("DaskRunner" in option for option in options) and not any(o.startswith(sizes) for o in options):
+        # It would send 128 elements at once to a worker, and each of ours is minutes of work.
         defaults.append("--dask_partition_size=1")
-    pipeline = None
     try:
         with beam.Pipeline(options=PipelineOptions([*defaults, *options])) as pipeline:
             _ = (

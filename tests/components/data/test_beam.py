@@ -25,7 +25,9 @@ def write(note: Note) -> None:
 def test_files_are_made_but_for_those_that_are_there(tmp_path: Path) -> None:
     notes = [Note(tmp_path / f"{number}", "made") for number in range(5)]
     notes[3].path.write_text("there")
+    (tmp_path / ".2.1.tmp").write_text("half, by a worker that was killed")
     beam.make_files(write, notes, options=IN_MEMORY)
+    assert len(list(tmp_path.iterdir())) == 5
     assert [note.path.read_text() for note in notes] == ["made", "made", "made", "there", "made"]
 
 
