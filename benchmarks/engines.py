@@ -35,7 +35,7 @@ NUM_ROUNDS = 10
 NUM_TIMED = 3
 SLICE_SIZE = 5
 WAIT_S = 0.5
-WORKER_TTL_S = 30
+WORKER_TTL_S = 15
 """After which Dask gives up a worker that says nothing; its default is 300 s."""
 TIMEOUT_S = 600.0
 RUNNER = "--runner=apache_beam.runners.dask.dask_runner.DaskRunner"
@@ -115,11 +115,11 @@ def measure() -> None:
         options = replace(local, engine="beam", beam_options=beam_options)
         try:
             expected = _build(work / "local", local)
-            _compare_workers(cluster, work, options)
             for number in range(NUM_ROUNDS):
                 for name, fault in FAULTS.items():
                     cluster.start(2)
                     _report_fault(name, work / f"{name} {number}", options, partial(fault, cluster), expected)
+            _compare_workers(cluster, work, options)
         finally:
             cluster.end()
 

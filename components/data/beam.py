@@ -101,6 +101,7 @@ def run(elements: Sequence[Any], transform: Any, *, num_workers: int, options: S
     if any("DaskRunner" in option for option in options) and not any(o.startswith(sizes) for o in options):
         # It would send 128 elements at once to a worker, and each of ours is minutes of work.
         defaults.append("--dask_partition_size=1")
+    pipeline = None
     try:
         with beam.Pipeline(options=PipelineOptions([*defaults, *options])) as pipeline:
             _ = (
@@ -113,6 +114,10 @@ def run(elements: Sequence[Any], transform: Any, *, num_workers: int, options: S
     except Exception as exc:  # Beam's runners raise what they like, with the text of a worker's failure.
         lines = str(exc).strip().splitlines() or [type(exc).__name__]
         raise BeamError(f"The Beam pipeline failed: {lines[-1]} Mend that and run the same command again.") from exc
+    finally:
+        # Dask's runner leaves its client open: finished work would be done again whenever a worker is lost.
+        if client := getattr(getattr(pipeline, "result", None), "client", None):
+            client.close()
 
 
 @cache

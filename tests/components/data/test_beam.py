@@ -55,3 +55,22 @@ def test_the_version_covers_the_code_and_the_libraries(tmp_path: Path, monkeypat
         monkeypatch.setattr("importlib.metadata.version", lambda _, version=version: version)
         found.append(beam.digest_version.__wrapped__())
     assert len(set(found)) == 3
+
+
+def test_the_client_that_dask_s_runner_leaves_open_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from apache_beam.runners import DirectRunner
+
+    closed: list[str] = []
+
+    class Client:
+        def close(self) -> None:
+            closed.append((tmp_path / "note").read_text())
+
+    def run_pipeline(self, *arguments, run=DirectRunner.run_pipeline):
+        result = run(self, *arguments)
+        result.client = Client()
+        return result
+
+    monkeypatch.setattr(DirectRunner, "run_pipeline", run_pipeline)
+    beam.make_files(write, [Note(tmp_path / "note", "made")], options=IN_MEMORY)
+    assert closed == ["made"]
