@@ -79,6 +79,9 @@ class Cluster:
                 time.sleep(0.1)
             client.gather([client.submit(_warm_up, workers=[worker], pure=False) for worker in workers])
 
+    def end_worker(self) -> None:
+        _end(self.workers.pop(0))
+
     def stop_scheduler(self) -> None:
         if self._scheduler:
             _end(self._scheduler)
@@ -119,6 +122,7 @@ def measure() -> None:
                 for name, fault in FAULTS.items():
                     cluster.start(2)
                     _report_fault(name, work / f"{name} {number}", options, partial(fault, cluster), expected)
+                    cluster.end_worker()  # one that is stopped is no longer known, and still there
             _compare_workers(cluster, work, options)
         finally:
             cluster.end()
@@ -186,9 +190,9 @@ def _restart_scheduler(cluster: Cluster) -> None:
 
 
 FAULTS: dict[str, Callable[[Cluster], None]] = {
+    "the scheduler restarted": _restart_scheduler,
     "a worker killed": _kill_worker,
     "a worker stopped": _freeze_worker,
-    "the scheduler restarted": _restart_scheduler,
 }
 
 

@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 LOCAL, BEAM = "local", "beam"
 UNLABELLED_CLASS = "unlabelled"
+_OUTPUTS = ("pool.bin", "examined", "*.tfrecord", "examples.json", "index.jsonl", "decisions.jsonl")
 
 
 @dataclass(frozen=True)
@@ -241,11 +242,9 @@ def _check_any(candidates: Sequence[Candidate], unusable: Sequence[Exclusion], f
         )
 
 
-def _clear(folder: Path, *, but: Path | None) -> None:
-    """Remove what a killed attempt left in a folder."""
-    for path in folder.iterdir():
-        if path == but:
-            continue
+def _clear(out_dir: Path, *, but: Path | None) -> None:
+    """Remove what a killed attempt left."""
+    for path in (path for pattern in _OUTPUTS for path in out_dir.glob(pattern) if path != but):
         if path.is_dir():
             shutil.rmtree(path)
         else:
