@@ -7,6 +7,7 @@ Each seed draws other photos at random, and trains the pipeline's own head from 
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +53,7 @@ def _measure(folder: Path, work: Path, options: ModelOptions, seeds: range) -> t
         (work / name).mkdir()
     model.fetch(out_dir=work / "model", options=options)
     examples.build(out_dir=work / "examples", options=ExamplesOptions(source=str(folder), labels=""))
-    inputs = {"examples_dir": work / "examples", "model_dir": work / "model"}
+    inputs: dict[str, Any] = {"examples_dir": work / "examples", "model_dir": work / "model"}
     features.extract(
         **inputs,
         validation_dir=work,

@@ -5,6 +5,7 @@ examples are in the order of their content's SHA-256: mixed, and the same on eve
 """
 
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 LOCAL, BEAM = "local", "beam"
 UNLABELLED_CLASS = "unlabelled"
+_OUTPUTS = ("pool.bin", "examined", "*.tfrecord", "examples.json", "index.jsonl", "decisions.jsonl")
 
 
 @dataclass(frozen=True)
@@ -143,18 +145,21 @@ def find_fallback(options: ExamplesOptions) -> str | None:
 def build(*, out_dir: Path, options: ExamplesOptions, earlier_dir: Path | None = None) -> Summary:
     """Read a source, leave out what cannot or must not be learned from, and write the rest as examples.
 
-    Photos that `earlier_dir`, an output of this step, has are not examined again.
+    Photos that `earlier_dir`, an output of this step, has are not examined again. Of what a killed attempt left in
+    `out_dir`, the step goes on from the photos that a Beam pipeline has examined.
 
     Raises:
         DataError: the source cannot be had, or nothing in it can be read.
     """
+    examined_dir = out_dir / "examined"
+    _clear(out_dir, but=examined_dir if options.engine == BEAM else None)
     source = factory.open_source(
         options.source, num_synthetic_per_class=options.num_synthetic_per_class, seed=options.seed
     )
     labels = read_labels(options.labels)
     pool = out_dir / "pool.bin"
     recall = _Recall(earlier_dir)
-    examined = _examine(source, options, out_dir / "examined", recall)
+    examined = _examine(source, options, examined_dir, recall)
     num_photos = source.num_photos
     if options.unlabelled:
         more = open_unlabelled(options.unlabelled)
@@ -239,6 +244,15 @@ def _check_any(candidates: Candidates, unusable: Sequence[Exclusion], folder: st
             f"None of the {len(unusable)} files of {folder} is an image that can be read. "
             f"The first: {unusable[0]['file']}: {unusable[0]['reason']}"
         )
+
+
+def _clear(out_dir: Path, *, but: Path | None) -> None:
+    """Remove what a killed attempt left."""
+    for path in (path for pattern in _OUTPUTS for path in out_dir.glob(pattern) if path != but):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 class _Recall:

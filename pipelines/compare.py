@@ -138,7 +138,9 @@ STEPS = (
         function="components.features:extract_test",
         inputs={"examples_dir": "examples", "model_dir": "model"},
         options={"options": "features"},
+        unkeyed=("options.engine", "options.beam_options"),
         resumable=True,
+        is_spread=True,
     ),
     Step(
         name="classical_on_features",

@@ -22,6 +22,7 @@ class Step:
         optional: parameter name of an input to the option, `parameter.name`, without which it is neither passed nor
             waited for.
         options: parameter name to the section of the configuration that is passed.
+        unkeyed: options, `parameter.name`, that never change a byte of the output, so that they are not in its key.
         source: `package.module:function` that describes what the step reads from outside the pipeline, given its
             options. It runs before any step does, so a missing folder is found first. `None` when it reads nothing.
         programs: modules that the step runs as processes of their own; their code counts as the step's.
@@ -35,6 +36,8 @@ class Step:
         is_timed: whether the step measures time, so that nothing may run in the background meanwhile.
         resumable: whether the step goes on from what a killed attempt left in its output folder.
         is_distributed: whether the step can use several workers: it is passed `cluster`, the workers or `None`.
+        is_spread: whether a Beam pipeline can do the work, where `options.engine` asks for it: the step is passed
+            `engine`, which calls a function on each part of the work and waits, or `None`.
         accepts_missing: whether the step does without an input that is not available (it holds `missing.json`);
             any other step is skipped, and its output is missing, too.
         fallback_option: the option by which a user chooses the step's fallback; `None` for a step without one. An
@@ -50,6 +53,7 @@ class Step:
     inputs: Mapping[str, str] = field(default_factory=dict)
     optional: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
+    unkeyed: Sequence[str] = ()
     source: str | None = None
     programs: Sequence[str] = ()
     libraries: Sequence[str] = ()
@@ -59,6 +63,7 @@ class Step:
     is_timed: bool = False
     resumable: bool = False
     is_distributed: bool = False
+    is_spread: bool = False
     accepts_missing: bool = False
     fallback_option: str | None = None
     fallback_probe: str | None = None

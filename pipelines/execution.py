@@ -5,14 +5,17 @@ Every runner writes the same manifest, so that steps, reports and lineage do not
 
 import json
 import logging
+import shlex
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.artifacts.manifest import Lineage, Origin, Output, Reference
+from components.data import beam
 from components.storage.bucket import is_url
 from components.storage.disk import find_problem
 from components.storage.store import Store
@@ -61,7 +64,7 @@ def describe_origin(step: Step, options: Mapping[str, Any], *, source: Any, inpu
     """
     origin = {
         "code": digest_code(step),
-        "options": {parameter: asdict(value) for parameter, value in options.items()},
+        "options": {parameter: _keyed_options(step, parameter, value) for parameter, value in options.items()},
         "source": source,
         "inputs": inputs,
         "versions": fingerprint.versions(*step.libraries),
@@ -101,8 +104,9 @@ def execute(
     started = time.monotonic()
     workers = {"cluster": cluster} if step.is_distributed else {}
     earlier = {"earlier_dir": earlier_dir} if step.incremental else {}
+    engine = {"engine": _make_engine(step, options["options"])} if step.is_spread else {}
     try:
-        summary = load(step.function)(**inputs, **options, **state, **workers, **earlier, out_dir=out_dir)
+        summary = load(step.function)(**inputs, **options, **state, **workers, **earlier, **engine, out_dir=out_dir)
     except Exception as exc:
         states = [str(store) for store in state.values()]
         folders: list[str | Path] = [
@@ -125,6 +129,22 @@ def execute(
         **origin,
         "inputs": dict(references),
     }
+
+
+def _keyed_options(step: Step, parameter: str, options: Any) -> dict[str, Any]:
+    return {name: value for name, value in asdict(options).items() if f"{parameter}.{name}" not in step.unkeyed}
+
+
+def _make_engine(step: Step, options: Any) -> Callable[..., None] | None:
+    """Return what spreads the work of a step, or `None` where this process does it.
+
+    Raises:
+        BeamError: Beam is not installed.
+    """
+    if options.engine != "beam":
+        return None
+    beam.require(f"{step.options['options']}.engine=beam")
+    return partial(beam.make_files, options=shlex.split(options.beam_options))
 
 
 def warn_of_fallback(step: Step, artifact: Artifact) -> None:

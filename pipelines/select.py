@@ -61,8 +61,10 @@ def _features(name: str, examples: str) -> Step:
         function="components.features:extract_clean",
         inputs={"examples_dir": examples, "model_dir": "model"},
         options={"options": "features"},
+        unkeyed=("options.engine", "options.beam_options"),
         incremental=("examples_dir",),
         resumable=True,
+        is_spread=True,
         kind="Dataset",
     )
 

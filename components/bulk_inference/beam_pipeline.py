@@ -18,22 +18,29 @@ from components.data import beam
 
 
 class PartHandler(ModelHandler[Part, str, Client]):
-    """Classifies parts with the thin client, which each process opens once."""
+    """Classifies parts with the thin client, which each process opens once.
+
+    Parts come in lists of one: where `RunInference` makes batches, Dask's runner drops the last one of each bundle.
+    """
 
     def __init__(self, classifier: Classifier, folder: PredictionFolder) -> None:
-        super().__init__(max_batch_size=1)
+        super().__init__()
         self._classifier = classifier
         self._folder = folder
 
     def load_model(self) -> Client:
         return self._classifier.open()
 
+    def should_skip_batching(self) -> bool:
+        return True
+
     def run_inference(
         self, batch: Sequence[Part], model: Client, inference_args: dict[str, Any] | None = None
     ) -> Iterable[str]:
         """Write the parts' rows and yield the names of their files."""
         for part in batch:
-            classify_part(model, self._folder, part)
+            if not self._folder.has(part):  # a runner repeats work whose result it has lost
+                classify_part(model, self._folder, part)
             yield part.name
 
 
@@ -46,4 +53,5 @@ def run(
     options: Sequence[str],
 ) -> None:
     """Classify parts; see `components.data.beam.run`."""
-    beam.run(parts, RunInference(PartHandler(classifier, folder)), num_workers=num_workers, options=options)
+    batches = [[part] for part in parts]
+    beam.run(batches, RunInference(PartHandler(classifier, folder)), num_workers=num_workers, options=options)

@@ -146,6 +146,10 @@ class PredictionFolder:
         with _advice(f"{self._store}/{part.name}"):
             self._store.write(part.name, encode_rows(images, results, key=part.key))
 
+    def has(self, part: Part) -> bool:
+        """Return whether the rows of a part that was missing are there by now."""
+        return self._store.read(part.name, 0, 1) is not None
+
     def num_parts(self) -> int:
         """Return how many parts are there."""
         return len(self._part_names())

@@ -7,6 +7,7 @@ read in order. All that follows is the same as without Beam, so the examples are
 import pickle
 import shlex
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from components.data import beam
@@ -17,6 +18,14 @@ from components.errors import DataError
 from components.storage.files import atomic_write
 
 SLICE_SIZE = 256
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """Photos whose results go to one file."""
+
+    path: Path
+    photos: FolderPhotos
 
 
 def examine(source: Source, work_dir: Path, *, beam_options: str) -> Iterator[Examined]:
@@ -31,21 +40,20 @@ def examine(source: Source, work_dir: Path, *, beam_options: str) -> Iterator[Ex
             f"Beam reads the photos of a folder. Received: {source.resolved}. Give one, or set examples.engine=local."
         )
     beam.require("examples.engine=beam")
-    from apache_beam import Map
-
-    slices = [(work_dir / str(number), photos) for number, photos in enumerate(source.photos.slices(SLICE_SIZE))]
-    beam.run(slices, Map(_examine_slice), num_workers=0, options=shlex.split(beam_options))
-    for path, photos in slices:
-        with path.open("rb") as file:
-            for _ in photos.files:
+    work_dir = work_dir.absolute()
+    photos = replace(source.photos, folder=source.photos.folder.absolute())
+    slices = [_Slice(work_dir / str(number), some) for number, some in enumerate(photos.slices(SLICE_SIZE))]
+    beam.make_files(_examine_slice, slices, options=shlex.split(beam_options))
+    for each in slices:
+        with each.path.open("rb") as file:
+            for _ in each.photos.files:
                 yield pickle.load(file)
-        path.unlink()
+        each.path.unlink()
     work_dir.rmdir()
 
 
-def _examine_slice(work: tuple[Path, FolderPhotos]) -> None:
-    path, photos = work
+def _examine_slice(work: _Slice) -> None:
     examiner = make_examiner()
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
-        for photo in photos:
+    with atomic_write(work.path) as temporary, temporary.open("wb") as file:
+        for photo in work.photos:
             pickle.dump(examiner(photo), file)

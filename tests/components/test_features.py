@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,23 @@ from components import features
 from components.artifacts.backbone import WEIGHTS_FILE
 from components.artifacts.examples import IndexRow, read_examples, read_index, shards, write_examples, write_index
 from components.artifacts.features import read_features
-from components.data import transform
+from components.data import beam, transform
 from components.data.transform import TransformOptions
 from components.features import FeaturesOptions
-from components.training import networks
+from components.training import extraction, networks
+from components.training.extraction import Engine
+
+IN_MEMORY = partial(beam.make_files, options=["--direct_running_mode=in_memory", "--direct_num_workers=1"])
 
 
 def extract(
-    examples_dir: Path, model_dir: Path, out_dir: Path, *, earlier_dir: Path | None = None, **options: Any
+    examples_dir: Path,
+    model_dir: Path,
+    out_dir: Path,
+    *,
+    earlier_dir: Path | None = None,
+    engine: Engine | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     out_dir.mkdir(exist_ok=True)
     settings = {"num_augmented_views": 1, "batch_size": 8, "precision": "float32"} | options
@@ -32,6 +42,7 @@ def extract(
         options=FeaturesOptions(**settings),
         transform=TransformOptions(),
         earlier_dir=earlier_dir,
+        engine=engine,
     )
 
 
@@ -143,6 +154,33 @@ def test_known_photos_are_not_computed_again(
     assert again["num_images"] == 0
 
 
+def test_a_beam_pipeline_makes_the_same_files_and_only_those_that_are_missing(
+    parted: Path, model_dir: Path, features_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = [row["sha256"] for row in read_index(parted)]
+    earlier = features_dir_without(features_dir, [photos[3], photos[30]], tmp_path / "earlier")
+    summary = extract(parted, model_dir, tmp_path / "local", earlier_dir=earlier)
+    made, make_runner = [], extraction._make_runner
+    monkeypatch.setattr(extraction, "_make_runner", lambda *inputs: made.append(inputs) or make_runner(*inputs))
+    assert extract(parted, model_dir, tmp_path / "beam", earlier_dir=earlier, engine=IN_MEMORY) == summary
+    assert read(tmp_path / "beam") == read(tmp_path / "local")
+    assert len(made) == 1, "a process builds the backbone once"
+
+    lost, *kept = sorted((tmp_path / "beam").glob("*.npz"))
+    lost.unlink()
+    before = [path.stat().st_mtime_ns for path in kept]
+    extract(parted, model_dir, tmp_path / "beam", earlier_dir=earlier, engine=IN_MEMORY)
+    assert [path.stat().st_mtime_ns for path in kept] == before
+    assert read(tmp_path / "beam") == read(tmp_path / "local")
+
+
+def test_options_of_beam_choose_it() -> None:
+    assert FeaturesOptions().resolve().engine == "local"
+    assert FeaturesOptions(beam_options="--runner=X").resolve().engine == "beam"
+    with pytest.raises(ValueError, match=r"beam_options need engine=beam\. Received: engine=local and '--runner=X'"):
+        FeaturesOptions(engine="local", beam_options="--runner=X")
+
+
 @pytest.fixture
 def parted(examples_dir: Path, tmp_path: Path) -> Path:
     """The same examples, those to train on in two shards."""
@@ -186,7 +224,9 @@ def test_fewer_bits_give_nearly_the_same_features(
     np.testing.assert_allclose(read_features(tmp_path, "validation")[0], expected, atol=0.03 * expected.max())
 
 
-@pytest.mark.parametrize("wrong", [{"num_augmented_views": -1}, {"batch_size": 0}, {"precision": "float8"}], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [{"num_augmented_views": -1}, {"batch_size": 0}, {"precision": "float8"}, {"engine": "spark"}], ids=str
+)
 def test_options_out_of_range_are_errors(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be .* Received"):
         FeaturesOptions(**wrong)

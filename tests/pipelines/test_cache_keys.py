@@ -42,6 +42,7 @@ def before(tree: Path) -> dict[str, str]:
         ("components/data/augmentation.py", "", BOTH),
         ("components/training/backbones.py", "", BOTH),
         ("components/training/networks.py", "", BOTH),
+        ("components/training/extraction.py", "", {"features"}),
         ("components/training/batches.py", "", TRAINER),
         ("components/training/head.py", "", TRAINER),
         ("components/training/fitting.py", "", TRAINER),

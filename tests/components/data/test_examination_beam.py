@@ -24,7 +24,7 @@ def photos(tmp_path: Path, encode: Encode) -> Path:
 
 
 def build(source: str, out_dir: Path, **options: Any) -> dict[str, bytes]:
-    out_dir.mkdir()
+    out_dir.mkdir(exist_ok=True)
     examples.build(out_dir=out_dir, options=ExamplesOptions(source=source, **options))
     return {path.relative_to(out_dir).as_posix(): path.read_bytes() for path in out_dir.rglob("*") if path.is_file()}
 
@@ -35,6 +35,25 @@ def test_beam_makes_the_same_examples(photos, tmp_path, monkeypatch):
     assert build(str(photos), tmp_path / "beam", engine="beam", beam_options=IN_MEMORY) == local
     assert b"not an image" in local["examples.json"]
     assert not (tmp_path / "beam" / "examined").exists()
+
+
+def test_what_was_examined_before_a_kill_is_not_examined_again(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(examination_beam, "SLICE_SIZE", 5)
+    local = build(str(photos), tmp_path / "local")
+    examined, make_examiner = [], examination_beam.make_examiner
+    monkeypatch.setattr(examination_beam, "make_examiner", lambda: examined.append(1) or make_examiner())
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(examples, "_collect", lambda photos, *_: next(iter(photos)) and stop())
+        with pytest.raises(KeyboardInterrupt):
+            build(str(photos), tmp_path / "beam", engine="beam", beam_options=IN_MEMORY)
+    (tmp_path / "beam" / "index.jsonl").write_text("{}")
+    (tmp_path / "beam" / "examined" / "1").unlink()
+    assert build(str(photos), tmp_path / "beam", engine="beam", beam_options=IN_MEMORY) == local
+    assert len(examined) == 3 + 1
 
 
 @pytest.mark.slow
