@@ -15,21 +15,26 @@ import numpy as np
 
 from benchmarks.growth import in_own_process
 from client.classifier_client import Prediction
-from components import examples, statistics, validator
+from components import examples, model, statistics, trainer, validator
+from components.artifacts.examples import SPLITS, Examples, Split, write_examples
+from components.artifacts.features import features_path, write_features
 from components.bulk_inference import runner
 from components.bulk_inference.runner import InferOptions
 from components.data import examination
 from components.data.examination import Candidate, Examined
 from components.data.sources import factory
 from components.data.sources.source import Photo, Source
+from components.data.transform import TransformOptions
 from components.examples import ExamplesOptions
+from components.model import ModelOptions
+from components.trainer import TrainerOptions
 from components.validator import ValidatorOptions
 
 COUNTS = (50_000, 1_000_000)
 
 _CLASS_NAMES = tuple(f"class_{label}" for label in range(5))
 _MAX_LINKS = 50_000
-_PHOTO_BYTES = 512
+_PHOTO_BYTES = _SHARD_SIZE = 512
 
 
 def measure(counts: Sequence[int] = COUNTS) -> None:
@@ -38,6 +43,7 @@ def measure(counts: Sequence[int] = COUNTS) -> None:
         sides = {count: Path(temporary) / str(count) for count in counts}
         for count, work in sides.items():
             prepare(work, count)
+            prepare_training(work, count)
         for name, step in STEPS.items():
             found = [in_own_process(step, work, work / name, clock=time.process_time) for work in sides.values()]
             print(describe(name, counts, found), flush=True)
@@ -62,6 +68,45 @@ def prepare(work: Path, count: int) -> None:
             target = work / f"{number}.jpg"
             target.touch()
         os.link(target, work / "photos" / _CLASS_NAMES[number % len(_CLASS_NAMES)] / f"{number * 7919 % count:07d}.jpg")
+
+
+def prepare_training(work: Path, count: int) -> None:
+    """Draw features as of a ResNet50, 2,048 wide and in one view, with every tenth photo to validate."""
+    for name in ("features", "model", "classes"):
+        (work / name).mkdir()
+    model.fetch(out_dir=work / "model", options=ModelOptions(weights="none"))
+    split = Split(num_examples=0, per_class=dict.fromkeys(_CLASS_NAMES, 0), shards=[])
+    write_examples(
+        work / "classes",
+        Examples(
+            source="drawn",
+            resolved="drawn",
+            fallback=None,
+            class_names=list(_CLASS_NAMES),
+            splits=dict.fromkeys(SPLITS, split),
+            excluded=[],
+            label_conflicts=[],
+        ),
+    )
+    rng = np.random.default_rng(0)
+    for name, of_split in (("train", count), ("validation", count // 10)):
+        for first in range(0, of_split, _SHARD_SIZE):
+            labels = np.arange(first, min(first + _SHARD_SIZE, of_split)) % len(_CLASS_NAMES)
+            features = rng.standard_normal((len(labels), 2048), np.float32)
+            features[np.arange(len(labels)), labels] += 2
+            path = features_path(work / "features", Path(f"{name}-{first:07d}"), 0)
+            write_features(path, features, labels, embeddings=features[:, :1])
+
+
+def _run_trainer(work: Path, out_dir: Path) -> None:
+    trainer.train(
+        examples_dir=work / "classes",
+        features_dir=work / "features",
+        model_dir=work / "model",
+        out_dir=out_dir,
+        options=TrainerOptions(epochs=1, num_heads=1, max_features_mb=0),
+        transform=TransformOptions(),
+    )
 
 
 def _list(work: Path, out_dir: Path) -> None:
@@ -147,4 +192,5 @@ STEPS: dict[str, Callable[[Path, Path], None]] = {
     "statistics": _run_statistics,
     "validator": _run_validator,
     "infer": _run_infer,
+    "trainer": _run_trainer,
 }

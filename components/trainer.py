@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from components.artifacts.backbone import WEIGHTS_FILE, read_backbone
 from components.artifacts.examples import read_examples, read_index, shards
-from components.artifacts.features import read_features
+from components.artifacts.features import read_clean
 from components.artifacts.summary import Summary
 from components.artifacts.suspects import read_suspects
 from components.artifacts.training import CHECKPOINTS_DIR, write_training
@@ -68,6 +68,8 @@ class TrainerOptions:
         teacher: the folder of a pushed version, such as `models/flowers/3`, whose predictions are learned instead of
             the labels while fine-tuning.
         precision: of fine-tuning: `auto`, `float32`, `bfloat16` or `float16`.
+        max_features_mb: of memory for the features; where they are more (4 bytes a number, each view counts) they are
+            read from disk, in an order of their own.
         leave_out_suspects: whether photos with a suspect label are left out of training (`suspects.max_probability`).
         seed: of the first weights, dropout and the order of the photos.
     """
@@ -87,11 +89,12 @@ class TrainerOptions:
     fine_tune_learning_rate: float = 1e-5
     teacher: str = ""
     precision: str = "auto"
+    max_features_mb: int = 4096
     leave_out_suspects: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_at_least(self, 0, "fine_tune")
+        check_at_least(self, 0, "fine_tune", "max_features_mb")
         check_at_least(self, 1, "num_heads", "epochs", "batch_size", "fine_tune_epochs")
         check_at_least(self, 1, "early_stopping_patience", "reduce_lr_patience")
         check_fraction(self, "dropout", "label_smoothing")
@@ -313,13 +316,12 @@ def _predict_validation(
 
     It is called, and not told to predict: that would gather what each of several replicas predicts.
     """
-    if not is_tuned:  # The features are still those that its backbone has.
-        features, labels = read_features(features_dir, "validation")
-        return classifier.get_layer("head")(features[:, 0], training=False).numpy(), labels
-    photos = transforms.read(shards(examples_dir, "validation"), image_size_px=classifier.input_shape[1])
-    batches = [
-        (classifier(images, training=False).numpy(), labels)
-        for images, labels in photos.batch(_BATCH).as_numpy_iterator()
-    ]
+    if is_tuned:
+        photos = transforms.read(shards(examples_dir, "validation"), image_size_px=classifier.input_shape[1])
+        network, inputs = classifier, photos.batch(_BATCH).as_numpy_iterator()
+    else:  # The features are still those that its backbone has.
+        clean = read_clean(features_dir, "validation")
+        network, inputs = classifier.get_layer("head"), ((features, labels) for features, _, labels in clean)
+    batches = [(network(each, training=False).numpy(), labels) for each, labels in inputs]
     probabilities, found = zip(*batches, strict=True)
     return np.concatenate(probabilities), np.concatenate(found)

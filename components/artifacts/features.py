@@ -41,13 +41,22 @@ def write_features(
 
 def read_features(features_dir: Path, split: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Read the features of a split: `float32 [N, views, D]`, the clean view first, and labels `int64 [N]`."""
-    views = sorted({path.suffixes[-2] for path in features_dir.glob(f"{split}-*.view*.npz")}, key=lambda s: int(s[5:]))
-    columns, labels = [], np.empty(0, np.int64)
-    for view in views:
-        files = [np.load(path) for path in sorted(features_dir.glob(f"{split}-*{view}.npz"))]
-        columns.append(np.concatenate([file["features"] for file in files]).astype(np.float32))
-        labels = np.concatenate([file["labels"] for file in files])
-    return np.stack(columns, axis=1), labels
+    features, labels = zip(*read_shards(features_dir, split), strict=True)
+    return np.concatenate(features).astype(np.float32), np.concatenate(labels)
+
+
+def read_shards(features_dir: Path, split: str) -> Iterator[tuple[NDArray[np.float16], NDArray[np.int64]]]:
+    """Read the features of a split shard by shard: `float16 [N, views, D]`, the clean view first, and labels."""
+    for clean in sorted(features_dir.glob(f"{split}-*.view0.npz")):
+        shard = clean.name.removesuffix(".view0.npz")
+        num_views = sum(1 for _ in features_dir.glob(f"{shard}.view*.npz"))
+        files = [np.load(features_dir / f"{shard}.view{view}.npz") for view in range(num_views)]
+        yield np.stack([file["features"] for file in files], axis=1), files[0]["labels"]
+
+
+def memory_bytes(features_dir: Path, split: str) -> int:
+    """Return how much memory the features of a split take, as `read_features` reads them."""
+    return sum(2 * path.stat().st_size for path in features_dir.glob(f"{split}-*.view*.npz"))
 
 
 class KnownFeatures:

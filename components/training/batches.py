@@ -12,12 +12,16 @@ from components.artifacts.examples import read_examples, shards
 from components.data import transform as transforms
 from components.data.transform import TransformOptions
 from components.training.hardware import Replicas
+from components.training.rows import RowsOnDisk
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
     from components.data.augmentation import RandomAffine
     from components.training.replicas import Sharding
+
+_Read = Callable[["tf.Tensor"], tuple["tf.Tensor", ...]]
+"""Row numbers `int64 [N]` to inputs and targets."""
 
 _SHUFFLED_PHOTOS = 10_000
 """How many encoded photos are in memory at most, from which the next one is drawn."""
@@ -57,17 +61,56 @@ def of_rows(
     """Return batches of rows that are in memory: inputs `float32 [N, D]`, one-hot targets `float32 [N, C]`."""
     import tensorflow as tf
 
-    num_rows, num_validation = len(inputs), len(validation[0])
-    sharding = _sharding(batch_size, replicas)
-    arrays = tf.constant(inputs), tf.constant(targets)
+    def make_reader(*arrays: NDArray[np.float32]) -> _Read:
+        tensors = [tf.constant(array) for array in arrays]
+        return lambda rows: tuple(tf.gather(tensor, rows) for tensor in tensors)
+
+    num_rows, sharding, read = len(inputs), _sharding(batch_size, replicas), make_reader(inputs, targets)
     clean: Any = validation
     if replicas.are_several:
-        clean = sharding.rows(tf.data.Dataset.range(num_validation), *map(tf.constant, validation))
+        clean = sharding.rows(tf.data.Dataset.range(len(validation[0])), make_reader(*validation))
 
     def of_epoch(epoch: int) -> tf.data.Dataset:
         order = tf.data.Dataset.range(num_rows).shuffle(num_rows, seed=seed + epoch, reshuffle_each_iteration=False)
-        return sharding.rows(order, *arrays)
+        return sharding.rows(order, read)
 
+    return Batches(of_epoch, -(-num_rows // batch_size), clean)
+
+
+def of_rows_on_disk(
+    train: RowsOnDisk,
+    validation: RowsOnDisk,
+    num_classes: int,
+    *,
+    batch_size: int,
+    seed: int,
+    replicas: Replicas,
+) -> Batches:
+    """Return batches of rows that are on disk, in an order that takes no memory either."""
+    import tensorflow as tf
+
+    def make_reader(source: RowsOnDisk) -> _Read:
+        def read(rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            inputs, labels = tf.numpy_function(
+                lambda numbers: (source.read(numbers), source.labels[numbers]),
+                [rows],
+                (tf.float32, tf.int64),
+                stateful=False,
+            )
+            inputs, labels = tf.ensure_shape(inputs, [None, source.num_features]), tf.ensure_shape(labels, [None])
+            return inputs, tf.one_hot(labels, num_classes)
+
+        return read
+
+    num_rows, sharding, read = len(train), _sharding(batch_size, replicas), make_reader(train)
+
+    def of_epoch(epoch: int) -> tf.data.Dataset:
+        order = tf.data.Dataset.range(num_rows).map(
+            lambda row: tf.random.experimental.index_shuffle(row, [seed, epoch], num_rows - 1)
+        )
+        return sharding.rows(order, read)
+
+    clean = sharding.rows(tf.data.Dataset.range(len(validation)), make_reader(validation))
     return Batches(of_epoch, -(-num_rows // batch_size), clean)
 
 
@@ -125,10 +168,8 @@ class Unsharded:
 
     batch_size: int
 
-    def rows(self, order: "tf.data.Dataset", *arrays: "tf.Tensor") -> "tf.data.Dataset":
-        import tensorflow as tf
-
-        return order.batch(self.batch_size).map(lambda rows: tuple(tf.gather(array, rows) for array in arrays))
+    def rows(self, order: "tf.data.Dataset", read: _Read) -> "tf.data.Dataset":
+        return order.batch(self.batch_size).map(read)
 
     def parse(self, records: "tf.data.Dataset", *, image_size_px: int) -> "tf.data.Dataset":
         return transforms.parse(records, image_size_px=image_size_px).batch(self.batch_size)

@@ -35,6 +35,12 @@ class Replicas:
     def are_several(self) -> bool:
         return bool(self.strategy.num_replicas_in_sync > 1)
 
+    @property
+    def worker(self) -> int:
+        """The number of this process among the workers, from 0."""
+        cluster = self.strategy.cluster_resolver
+        return (cluster and cluster.task_id) or 0
+
 
 def resolve_precision(precision: str) -> str:
     """Return the precision; for `auto` the fastest one that costs no accuracy worth the name.

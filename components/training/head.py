@@ -1,5 +1,6 @@
 """The head is trained: on the frozen backbone's features, as several heads that become one."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,16 +8,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from components.artifacts.features import read_features
-from components.artifacts.training import History
+from components.artifacts.features import memory_bytes, read_features
+from components.artifacts.training import CHECKPOINTS_DIR, History
 from components.training import batches, fitting, networks
+from components.training.batches import Batches
 from components.training.fitting import Schedule
 from components.training.hardware import Replicas
+from components.training.rows import Moments, RowsOnDisk
 
 if TYPE_CHECKING:
     import keras
 
     from components.trainer import TrainerOptions
+
+log = logging.getLogger(__name__)
 
 _PHASE = "head"
 
@@ -39,36 +44,31 @@ def train_head(
 
     from components.training.ensemble import build_heads, join_heads
 
-    features, labels = read_features(features_dir, "train")
-    if are_kept is not None:
-        features, labels = features[are_kept], labels[are_kept]
-    clean, clean_labels = read_features(features_dir, "validation")
-    # Each view is an example of its own; validation has the clean one alone.
-    rows, targets = features.reshape(-1, features.shape[-1]), _one_hot(labels.repeat(features.shape[1]), num_classes)
-    validation = clean[:, 0], _one_hot(clean_labels, num_classes)
-
+    is_in_memory = memory_bytes(features_dir, "train") <= options.max_features_mb * 1e6
+    read = _read_into_memory if is_in_memory else _read_from_disk
+    data, moments = read(features_dir, num_classes, options, replicas, out_dir, are_kept)
     keras.utils.set_random_seed(options.seed)
     with replicas.strategy.scope():
         heads = build_heads(
             num_heads=options.num_heads,
-            num_features=rows.shape[1],
+            num_features=len(moments.mean),
             num_classes=num_classes,
             hidden_units=options.hidden_units,
             dropout=options.dropout,
             seed=options.seed,
         )
-        networks.center(heads, rows)
+        networks.center(heads, moments)
         fitting.compile_classifier(
             heads,
             learning_rate=options.learning_rate,
             label_smoothing=options.label_smoothing,
             class_weights=class_weights,
             # A step takes milliseconds: a whole epoch goes to TensorFlow at once.
-            steps_per_execution=-(-len(rows) // options.batch_size),
+            steps_per_execution=data.num_steps,
         )
     history = fitting.fit(
         heads,
-        batches.of_rows(rows, targets, validation, batch_size=options.batch_size, seed=options.seed, replicas=replicas),
+        data,
         phase=_PHASE,
         schedule=Schedule(options.epochs, options.early_stopping_patience, options.reduce_lr_patience),
         replicas=replicas,
@@ -76,6 +76,49 @@ def train_head(
     )
     with replicas.strategy.scope():
         return join_heads(heads, hidden_units=options.hidden_units, dropout=options.dropout, seed=options.seed), history
+
+
+def _read_into_memory(
+    features_dir: Path,
+    num_classes: int,
+    options: "TrainerOptions",
+    replicas: Replicas,
+    out_dir: Path,
+    are_kept: NDArray[np.bool_] | None,
+) -> tuple[Batches, Moments]:
+    """Read all features; return the batches of them, and their moments."""
+    features, labels = read_features(features_dir, "train")
+    if are_kept is not None:
+        features, labels = features[are_kept], labels[are_kept]
+    clean, clean_labels = read_features(features_dir, "validation")
+    # Each view is an example of its own; validation has the clean one alone.
+    rows, targets = features.reshape(-1, features.shape[-1]), _one_hot(labels.repeat(features.shape[1]), num_classes)
+    validation = clean[:, 0], _one_hot(clean_labels, num_classes)
+    data = batches.of_rows(
+        rows, targets, validation, batch_size=options.batch_size, seed=options.seed, replicas=replicas
+    )
+    return data, Moments(rows.mean(axis=0), rows.var(axis=0))
+
+
+def _read_from_disk(
+    features_dir: Path,
+    num_classes: int,
+    options: "TrainerOptions",
+    replicas: Replicas,
+    out_dir: Path,
+    are_kept: NDArray[np.bool_] | None,
+) -> tuple[Batches, Moments]:
+    """Do the same with features that stay on disk; the rows come in another order, as with another seed."""
+    log.info(
+        "trainer: the features are more than trainer.max_features_mb=%d, and stay on disk", options.max_features_mb
+    )
+    folder = out_dir / CHECKPOINTS_DIR / f"rows-{replicas.worker}"
+    rows = RowsOnDisk(features_dir, "train", folder / "train.f16", are_kept=are_kept)
+    clean = RowsOnDisk(features_dir, "validation", folder / "validation.f16", num_views=1)
+    data = batches.of_rows_on_disk(
+        rows, clean, num_classes, batch_size=options.batch_size, seed=options.seed, replicas=replicas
+    )
+    return data, rows.moments()
 
 
 def _one_hot(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float32]:

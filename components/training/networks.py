@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from components.training.backbones import BACKBONES, build_backbone
+from components.training.rows import Moments
 
 if TYPE_CHECKING:
     import keras
@@ -66,15 +66,15 @@ def build_centering() -> "keras.layers.Layer":
     return keras.layers.BatchNormalization(center=False, scale=False, trainable=False, dtype="float32", name=CENTER)
 
 
-def center(head: "keras.Model", features: NDArray[np.float32]) -> None:
-    """Set the mean that a head subtracts from its features `float32 [N, D]`, and one scale for all of them.
+def center(head: "keras.Model", moments: Moments) -> None:
+    """Set the mean that a head subtracts from its features, and one scale for all of them.
 
     Random weights give features far from zero, from which nothing is learned. A scale for each feature would blow up
     those that are rarely there.
     """
     layer = head.get_layer(CENTER)
-    layer.moving_mean.assign(features.mean(axis=0))
-    layer.moving_variance.assign(np.full(features.shape[1], features.var(axis=0).mean()))
+    layer.moving_mean.assign(moments.mean)
+    layer.moving_variance.assign(np.full(len(moments.mean), moments.variance.mean()))
 
 
 def set_temperature(head: "keras.Model", temperature: float) -> None:

@@ -105,10 +105,10 @@ class Sharding:
 
         return examples.batch(self.batch_size).map(pick).unbatch()
 
-    def rows(self, order: tf.data.Dataset, *arrays: tf.Tensor) -> tf.data.Dataset:
-        """Return each replica's batches of the rows of arrays, and their weights."""
+    def rows(self, order: tf.data.Dataset, read: Callable[[tf.Tensor], tuple[tf.Tensor, ...]]) -> tf.data.Dataset:
+        """Return each replica's batches of what is read by row numbers, and their weights."""
         batches = self.take(order).batch(self.num_rows, drop_remainder=True)
-        return self.weigh(batches.map(lambda rows: tuple(tf.gather(array, rows) for array in arrays)), len(arrays[0]))
+        return self.weigh(batches.map(read), int(order.cardinality()))
 
     def parse(self, records: tf.data.Dataset, *, image_size_px: int) -> tf.data.Dataset:
         """Turn serialized examples into each replica's batches of photos and labels."""

@@ -85,9 +85,8 @@ def teach(
     """
     import tensorflow as tf
 
-    cluster = replicas.strategy.cluster_resolver
-    worker = (cluster and cluster.task_id) or 0
-    paths = [out_dir / CHECKPOINTS_DIR / "teacher" / f"worker-{worker}.epoch-{n}.npz" for n in range(num_epochs)]
+    folder = out_dir / CHECKPOINTS_DIR / "teacher"
+    paths = [folder / f"worker-{replicas.worker}.epoch-{epoch}.npz" for epoch in range(num_epochs)]
     waiting = [(epoch, path) for epoch, path in enumerate(paths) if not path.exists()]
     if waiting:
         predict = _load(model_dir, precision)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from components.training import fitting, losses, networks
 from components.training.ensemble import build_heads, join_heads
+from components.training.rows import Moments
 
 NUM_HEADS, NUM_FEATURES, NUM_CLASSES = 3, 7, 4
 ROWS = np.random.default_rng(0).normal(size=(40, NUM_FEATURES)).astype(np.float32)
@@ -22,7 +23,7 @@ def build(hidden_units: tuple[int, ...], num_heads: int = NUM_HEADS) -> keras.Mo
         dropout=0.0,
         seed=0,
     )
-    networks.center(heads, ROWS)
+    networks.center(heads, Moments(ROWS.mean(axis=0), ROWS.var(axis=0)))
     for variable in heads.trainable_variables:  # biases, too
         variable.assign(variable + np.random.default_rng(len(variable.shape)).normal(size=variable.shape))
     fitting.compile_classifier(heads, learning_rate=0.01, label_smoothing=0.1)

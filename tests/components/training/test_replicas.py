@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +65,16 @@ def test_shares_make_up_the_batches_of_one_process(
     num_replicas: int, num_local: int, batch_size: int, num_examples: int
 ) -> None:
     order = tf.data.Dataset.range(num_examples).shuffle(num_examples, seed=3, reshuffle_each_iteration=False)
-    values = tf.range(num_examples) * 10
+
+    def read(rows: tf.Tensor) -> tuple[tf.Tensor]:
+        return (rows * 10,)
+
     parts = shares(num_replicas, num_local, batch_size)
-    batches = [list(share.rows(order, values).as_numpy_iterator()) for share in parts]
+    batches = [list(share.rows(order, read).as_numpy_iterator()) for share in parts]
     expected = [list(batch * 10) for batch in order.batch(batch_size).as_numpy_iterator()]
     assert assembled(parts, batches) == expected
     for share, found in zip(parts, batches, strict=True):
-        assert len(found) == len(expected) * num_local == int(share.rows(order, values).cardinality())
+        assert len(found) == len(expected) * num_local == int(share.rows(order, read).cardinality())
         assert all(len(rows) == share.num_rows for rows, _ in found)
     for step, batch in enumerate(expected):
         weights = np.concatenate([w for worker in batches for _, w in worker[step * num_local :][:num_local]])
@@ -179,8 +182,22 @@ trainer.train_here(**paths, options=options, transform=TransformOptions(), repli
 def test_two_devices_of_one_process_reach_the_loss_of_one(
     inputs: dict[str, Path], alone: Path, tmp_path: Path, precision: str
 ) -> None:
-    paths = {name: str(path) for name, path in {**inputs, "out_dir": tmp_path}.items()}
-    arguments = json.dumps([paths, {**asdict(OPTIONS), "precision": precision}])
-    subprocess.run([sys.executable, "-c", LOGICAL_DEVICES, arguments], cwd=ROOT, check=True, timeout=TIMEOUT_S)
+    _train_on_two_devices(inputs, replace(OPTIONS, precision=precision), tmp_path)
     # Half precision has 11 bits, so it is not the same training: it has only to go the same way.
     assert_same_training(tmp_path, alone, 1e-5 if precision == "float32" else 0.05)
+
+
+@pytest.mark.slow
+def test_two_devices_read_from_disk_what_one_reads(inputs: dict[str, Path], tmp_path: Path) -> None:
+    options = replace(OPTIONS, max_features_mb=0)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    trainer.train(**inputs, out_dir=tmp_path / "one", options=options, transform=TransformOptions())
+    _train_on_two_devices(inputs, options, tmp_path / "two")
+    assert_same_training(tmp_path / "two", tmp_path / "one", 1e-5)
+
+
+def _train_on_two_devices(inputs: dict[str, Path], options: TrainerOptions, out_dir: Path) -> None:
+    paths = {name: str(path) for name, path in {**inputs, "out_dir": out_dir}.items()}
+    arguments = json.dumps([paths, asdict(options)])
+    subprocess.run([sys.executable, "-c", LOGICAL_DEVICES, arguments], cwd=ROOT, check=True, timeout=TIMEOUT_S)
