@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from components.training.backbones import BACKBONES, build_backbone
-from components.training.rows import Moments
 
 if TYPE_CHECKING:
     import keras
+
+    from components.training.rows import Moments
 
 POOL = "pool"
 """The layer between the last feature map and the features."""
@@ -66,7 +67,7 @@ def build_centering() -> "keras.layers.Layer":
     return keras.layers.BatchNormalization(center=False, scale=False, trainable=False, dtype="float32", name=CENTER)
 
 
-def center(head: "keras.Model", moments: Moments) -> None:
+def center(head: "keras.Model", moments: "Moments") -> None:
     """Set the mean that a head subtracts from its features, and one scale for all of them.
 
     Random weights give features far from zero, from which nothing is learned. A scale for each feature would blow up

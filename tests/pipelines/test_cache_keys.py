@@ -46,6 +46,8 @@ def before(tree: Path) -> dict[str, str]:
         ("components/training/batches.py", "", TRAINER),
         ("components/training/head.py", "", TRAINER),
         ("components/training/fitting.py", "", TRAINER),
+        ("components/training/rows.py", "", TRAINER),
+        ("components/training/teacher.py", "", TRAINER),
         ("components/training/replicas.py", "", TRAINER),
         ("components/artifacts/suspects.py", "", TRAINER),
         ("components/training/label_errors.py", "", NEITHER),
@@ -54,7 +56,11 @@ def before(tree: Path) -> dict[str, str]:
         ("components/data/**/*.py", "transform augmentation __init__", NEITHER),
         # … buckets, the cache, pushed models …
         ("components/storage/**/*.py", "files __init__", NEITHER),
-        ("components/artifacts/*.py", "backbone examples features summary suspects training __init__", NEITHER),
+        (
+            "components/artifacts/*.py",
+            "backbone examples features learned_photos summary suspects training __init__",
+            NEITHER,
+        ),
         ("components/bulk_inference/**/*.py", "", NEITHER),
         ("components/monitoring/*.py", "", NEITHER),
         ("components/reporting/**/*.py", "", NEITHER),
