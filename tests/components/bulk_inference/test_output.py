@@ -1,6 +1,7 @@
 """The folder of predictions: who finishes what is missing leaves one row for each image, and nothing else is harmed."""
 
 import hashlib
+import json
 import tracemalloc
 import uuid
 from collections.abc import Iterable
@@ -279,6 +280,17 @@ def test_a_list_is_compared_with_another_in_whatever_pieces_it_is_read(output, m
     ):
         plan(output, other)
     assert len(plan(output)) == 3
+
+
+def test_a_list_of_paths_alone_as_it_was_once_is_another_list(output):
+    plan(output)
+    store = open_store(output)
+    manifest = json.loads(store.read("_manifest.json") or b"")
+    manifest["list_of_images"] = {"num_images": 1, "sha256": hashlib.sha256(b'"0.jpg"\n').hexdigest()}
+    store.write("_images.jsonl", b'"0.jpg"\n')
+    store.write("_manifest.json", json.dumps(manifest).encode())
+    with pytest.raises(InferenceError, match=r"begun with another list of images\. Choose"):
+        plan(output)
 
 
 def test_files_of_others_beside_the_rows_are_kept(output):
