@@ -8,6 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
@@ -17,6 +18,7 @@ from benchmarks.growth import in_own_process
 from client.classifier_client import Prediction
 from components import examples, statistics, validator
 from components.bulk_inference import runner
+from components.bulk_inference.classifier import Trust
 from components.bulk_inference.runner import InferOptions
 from components.data import examination
 from components.data.examination import Candidate, Examined
@@ -111,11 +113,13 @@ def _run_validator(work: Path, out_dir: Path) -> None:
     )
 
 
+@dataclass(frozen=True)
 class _StubModel:
     """A classifier that knows every image at once."""
 
-    def __init__(self, model: str, num_threads: int | None = None) -> None:
-        self.model = model
+    model: str
+    num_threads: int | None
+    trust: Trust
 
     def open(self) -> "_StubModel":
         return self
