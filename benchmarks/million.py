@@ -8,6 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
@@ -19,6 +20,7 @@ from components import examples, model, statistics, trainer, validator
 from components.artifacts.examples import SPLITS, Examples, Split, write_examples
 from components.artifacts.features import features_path, write_features
 from components.bulk_inference import runner
+from components.bulk_inference.classifier import Trust
 from components.bulk_inference.runner import InferOptions
 from components.data import examination
 from components.data.examination import Candidate, Examined
@@ -156,11 +158,13 @@ def _run_validator(work: Path, out_dir: Path) -> None:
     )
 
 
+@dataclass(frozen=True)
 class _StubModel:
     """A classifier that knows every image at once."""
 
-    def __init__(self, model: str, num_threads: int | None = None) -> None:
-        self.model = model
+    model: str
+    num_threads: int | None
+    trust: Trust
 
     def open(self) -> "_StubModel":
         return self

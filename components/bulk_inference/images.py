@@ -9,8 +9,10 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path, PurePath, PurePosixPath
 
 from client.classifier_client import ImageError
@@ -18,6 +20,7 @@ from client.classifier_client.decoding import SUFFIXES
 from components.errors import InferenceError
 from components.storage.bucket import Bucket, is_url
 from components.storage.files import FileInfo
+from components.storage.spill import DiskList, sort
 
 # Named as images whether or not the client reads them: its reason why not goes into their row.
 _OTHER_SUFFIXES = """
@@ -48,11 +51,11 @@ class Listing:
     """What is there.
 
     Attributes:
-        images: sorted by their paths, each once.
+        images: sorted by their paths, each once; on disk where there are many.
         left_out: how many other files there are, by their suffix.
     """
 
-    images: list[ListedImage] = field(default_factory=list)
+    images: DiskList[ListedImage] = field(default_factory=DiskList)
     left_out: Counter[str] = field(default_factory=Counter)
 
     def describe_left_out(self) -> str:
@@ -72,18 +75,19 @@ def list_images(path_or_url: str) -> Listing:
     Raises:
         InferenceError: there are none, or nothing can be read.
         StorageError: the URL cannot be read.
+        OSError: the folder for temporary files is full.
     """
     left_out: Counter[str] = Counter()
     found = (_list_bucket if is_url(path_or_url) else _list_paths)(path_or_url, left_out)
-    by_path = {image.path: image for image in found}
-    listing = Listing([by_path[path] for path in sorted(by_path)], left_out)
+    images = DiskList(_each_once(sort(found, key=attrgetter("path"))))
+    listing = Listing(images, left_out)
     if not listing.images:
         others = listing.describe_left_out()
         raise InferenceError(
             f"--input is a folder with images ({', '.join(SUFFIXES)}), a pattern or a file. Nothing is there that "
             f"matches {path_or_url}{f' ({others})' if others else ''}. Choose another --input."
         )
-    first = listing.images[0]
+    first = next(iter(listing.images))
     if len(listing.images) == 1 and first.path == path_or_url and first.error:
         raise InferenceError(f"--input must be readable. {path_or_url}: {first.error}. Choose another --input.")
     return listing
@@ -106,10 +110,17 @@ def fetch_image(image: ListedImage) -> str | bytes | ImageError:
     )
 
 
+def _each_once(images: Iterable[ListedImage]) -> Iterator[ListedImage]:
+    """Yield the last of those that follow each other with the same path."""
+    for _, same in groupby(images, key=attrgetter("path")):
+        *_, last = same
+        yield last
+
+
 def _list_paths(pattern: str, left_out: Counter[str]) -> Iterator[ListedImage]:
     is_pattern = glob.has_magic(pattern) and not os.path.lexists(pattern)
     # Path's own glob takes no absolute patterns.
-    paths = glob.glob(pattern, recursive=True) if is_pattern else [pattern]  # noqa: PTH207
+    paths = glob.iglob(pattern, recursive=True) if is_pattern else [pattern]  # noqa: PTH207
     for path in paths:
         if os.path.isdir(path):  # noqa: PTH112 (Path's raises behind a folder that cannot be read)
             yield from _walk(path, left_out)
@@ -124,15 +135,17 @@ def _walk(folder: str, left_out: Counter[str]) -> Iterator[ListedImage]:
         path, above = waiting.pop()
         try:
             status = Path(path).stat()
-            entries = list(os.scandir(path))
         except OSError as exc:
-            yield ListedImage(path, error=f"this folder cannot be read ({exc.strerror}): its images have no rows")
+            yield _unreadable(path, exc)
             continue
         here = (status.st_dev, status.st_ino)
         if here in above:
             left_out[_LOOP] += 1
             continue
-        for entry in entries:
+        for entry in _read_folder(path):
+            if isinstance(entry, ListedImage):
+                yield entry
+                continue
             below = entry.name if path == os.curdir else entry.path
             if _is_folder(entry):
                 waiting.append((below, above | {here}))
@@ -140,6 +153,26 @@ def _walk(folder: str, left_out: Counter[str]) -> Iterator[ListedImage]:
                 yield _describe(below)
             else:
                 left_out[label] += 1
+
+
+def _read_folder(path: str) -> Iterator[os.DirEntry[str] | ListedImage]:
+    """Yield the entries as they are read, for there may be a million; a folder that cannot be read, as its row."""
+    num_read = 0
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                num_read += 1
+                yield entry
+    except OSError as exc:
+        yield _unreadable(path, exc, num_read)
+
+
+def _unreadable(folder: str, exc: OSError, num_read: int = 0) -> ListedImage:
+    if num_read:
+        reason = f"this folder cannot be read to its end ({exc.strerror}): not all of its images have rows"
+    else:
+        reason = f"this folder cannot be read ({exc.strerror}): its images have no rows"
+    return ListedImage(folder, error=reason)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -16,16 +16,18 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 
 from client.classifier_client import ImageError, Prediction
 from components.bulk_inference.images import ListedImage
-from components.bulk_inference.manifest import Manifest, find_changes, is_manifest, make_manifest
+from components.bulk_inference.manifest import Manifest, digest, find_changes, is_manifest, make_manifest
 from components.bulk_inference.rows import COLUMNS, Counts, encode_rows, read_footer, to_text
 from components.errors import InferenceError
 from components.storage.disk import explain
+from components.storage.spill import DiskList
 from components.storage.store import open_store
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,8 @@ _IMAGES, _MANIFEST, _SUCCESS = "_images.jsonl", "_manifest.json", "_SUCCESS"
 _PART = re.compile(r"part-\d{5,}-of-\d{5,}\.parquet")
 # What a writer that was killed, or that found the disk full, leaves before there is a manifest.
 _LEFTOVER = re.compile(rf"{_IMAGES}|\.({_IMAGES}|{_MANIFEST}|{_SUCCESS}|{_PART.pattern})\.\d+\.tmp|\.probe-[0-9a-f]+")
+
+_PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class PredictionFolder:
             yield
 
     def plan(
-        self, images: Sequence[ListedImage], *, model: Mapping[str, str], part_size: int, overwrite: bool = False
+        self, images: Iterable[ListedImage], *, model: Mapping[str, str], part_size: int, overwrite: bool = False
     ) -> list[Part]:
         """Return the parts that are missing, and write the list and the manifest where they are not as they must be.
 
@@ -86,17 +90,18 @@ class PredictionFolder:
 
         Raises:
             InferenceError: the folder holds something else, or cannot be written.
+            OSError: the folder for temporary files is full.
         """
-        lines = [_to_line(image) for image in images]
-        listing = b"".join(lines)
+        lines = DiskList(map(_to_line, images))
         manifest = make_manifest(model, lines, part_size)
         self._check()
         parts = list(_slice(lines, part_size, json.dumps([model, COLUMNS], sort_keys=True).encode()))
         before, found = self._read_manifest(), self._read_keys()
-        listing_before = self._store.read(_IMAGES) or b""
+        sha256_before = digest(self._read_list())
         keys = {part.name: part.key for part in parts}
         if before:
-            changes = find_changes(before, manifest, listing_before, lines)
+            is_intact = sha256_before == before["list_of_images"]["sha256"]
+            changes = find_changes(before, manifest, self._read_list() if is_intact else None, lines)
         else:
             is_other = bool({*found.values()} - {*keys.values(), None})  # None is damaged
             changes = ["model, list of images or set of columns"] if is_other else []
@@ -120,8 +125,8 @@ class PredictionFolder:
                 unusable |= {_SUCCESS} & {*self._store.names()}
             for name in sorted(unusable):  # _SUCCESS first
                 self._store.remove_file(name)
-            if listing_before != listing:
-                self._store.write(_IMAGES, listing)
+            if sha256_before != manifest["list_of_images"]["sha256"]:
+                self._store.write_pieces(_IMAGES, lines)
             if before != manifest:
                 self._store.write(_MANIFEST, json.dumps(manifest, indent=2).encode())
         return missing
@@ -204,6 +209,12 @@ class PredictionFolder:
         footers = map(read_footer, self._store.read_each(names))
         return {name: footer.key if footer else None for name, footer in zip(names, footers, strict=True)}
 
+    def _read_list(self) -> Iterator[bytes]:
+        """Yield the list that is there in pieces; nothing where there is none."""
+        info = self._store.files().get(_IMAGES)
+        for start in range(0, info.size_bytes if info else 0, _PIECE_BYTES):
+            yield self._store.read(_IMAGES, start, start + _PIECE_BYTES) or b""
+
     def _read_manifest(self) -> Manifest | None:
         """Return the manifest; `None` where there is none, or one that is cut short.
 
@@ -253,11 +264,12 @@ def _to_line(image: ListedImage) -> bytes:
     return (json.dumps({key: value for key, value in asdict(image).items() if value}) + "\n").encode()
 
 
-def _slice(lines: Sequence[bytes], part_size: int, model: bytes) -> Iterator[Part]:
+def _slice(lines: DiskList[bytes], part_size: int, model: bytes) -> Iterator[Part]:
     num_parts = -(-len(lines) // part_size)
+    remaining = iter(lines)
     offset = 0
     for number in range(num_parts):
-        content = b"".join(lines[number * part_size : (number + 1) * part_size])
+        content = b"".join(islice(remaining, part_size))
         key = hashlib.sha256(model + b"\n" + content).hexdigest()
         yield Part(f"part-{number:05d}-of-{num_parts:05d}.parquet", offset, len(content), key)
         offset += len(content)

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from components.errors import StorageError
 from components.progress import Progress
-from components.storage.files import FileInfo
+from components.storage.files import FileInfo, write_pieces
 from components.storage.filesystem import attempt, describe, limit_attempts, open_filesystem
 
 PROBE_TIMEOUT_S = 10
@@ -108,6 +108,12 @@ class Bucket:
 
     def write(self, name: str, content: bytes) -> None:
         self._do("pipe_file", self._path(name), content)
+
+    def write_pieces(self, name: str, pieces: Iterable[bytes]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "content"
+            write_pieces(path, pieces)
+            self._do("put_file", str(path), self._path(name))
 
     def claim(self, name: str, content: bytes) -> bool:
         """Write a file where there is none, and return whether it has this content.

@@ -76,6 +76,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise
 
 
+def write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
+    """Write a file atomically, piece by piece."""
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        file.writelines(pieces)
+
+
 @contextmanager
 def file_lock(path: Path, *, waits: bool = True) -> Iterator[None]:
     """Hold a lock file; the system releases it when the process ends, however it ends.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.storage.files import TEMPORARY_FILES, FileInfo, atomic_write, file_lock
+from components.storage.files import TEMPORARY_FILES, FileInfo, atomic_write, file_lock, write_pieces
 
 _LOCK, _STAGING = ".lock", ".staging"
 
@@ -70,6 +70,9 @@ class Folder:
     def write(self, name: str, content: bytes) -> None:
         with atomic_write(self.path / name) as temporary:
             temporary.write_bytes(content)
+
+    def write_pieces(self, name: str, pieces: Iterable[bytes]) -> None:
+        write_pieces(self.path / name, pieces)
 
     def claim(self, name: str, content: bytes) -> bool:
         path = self.path / name

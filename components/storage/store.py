@@ -50,6 +50,9 @@ class Store(Protocol):
     def write(self, name: str, content: bytes) -> None:
         """Write a file atomically."""
 
+    def write_pieces(self, name: str, pieces: Iterable[bytes]) -> None:
+        """Write a file atomically, piece by piece, so that it may be larger than memory."""
+
     def claim(self, name: str, content: bytes) -> bool:
         """Write a file where there is none, and return whether it has this content; of two at once one's is there."""
 

@@ -94,7 +94,7 @@ def test_images_and_a_model_at_urls_are_fetched(file, tmp_path, monkeypatch):
     Image.new("RGB", (20, 20), "blue").save(buffer, "PNG")
     for number in range(40):
         memory.pipe_file(f"{bucket}/images/{number:02d}.png", buffer.getvalue())
-    images = list_images(f"{bucket}/images").images
+    images = list(list_images(f"{bucket}/images").images)
     assert len(images) == 40
     memory.rm(images[7].path)
     rows = classify(f"{bucket}/models/3/colours_int8.tflite", images, tmp_path / "out")

@@ -1,5 +1,6 @@
 """Which images are listed: no image file vanishes, whatever it is, and what it was is known."""
 
+import errno
 import os
 import tempfile
 import uuid
@@ -14,6 +15,8 @@ import pytest
 from client.classifier_client import ImageError
 from components.bulk_inference.images import ListedImage, fetch_image, list_images
 from components.errors import InferenceError
+
+real_scandir = os.scandir
 
 
 @pytest.fixture
@@ -104,10 +107,10 @@ def test_an_error_counts_what_else_is_there(tmp_path):
 
 
 def test_a_changed_photo_has_another_version(folder):
-    before = list_images(str(folder)).images
-    assert list_images(str(folder)).images == before
+    before = list(list_images(str(folder)).images)
+    assert list(list_images(str(folder)).images) == before
     (folder / "b.jpg").write_bytes(b"CONTENT")
-    after = list_images(str(folder)).images
+    after = list(list_images(str(folder)).images)
     assert [image for image in after if image not in before] == [after[1]]
     assert after[1].path == before[1].path
 
@@ -117,11 +120,11 @@ def test_a_changed_object_has_another_version(pattern):
     bucket = f"memory://{uuid.uuid4()}"
     memory = fsspec.filesystem("memory")
     memory.pipe_file(f"{bucket}/a.png", b"content")
-    before = list_images(bucket + pattern).images
-    assert list_images(bucket + pattern).images == before
+    before = list(list_images(bucket + pattern).images)
+    assert list(list_images(bucket + pattern).images) == before
     memory.rm(f"{bucket}/a.png")
     memory.pipe_file(f"{bucket}/a.png", b"CONTENT")
-    after = list_images(bucket + pattern).images
+    after = list(list_images(bucket + pattern).images)
     assert after != before
     assert [image.path for image in after] == [image.path for image in before]
 
@@ -170,9 +173,36 @@ def test_an_unreadable_folder_and_an_unreadable_photo_are_listed_with_the_reason
     (as_somebody / "link").unlink()
     (as_somebody / "a.jpg").chmod(0o600)
     (as_somebody / "closed").chmod(0o700)
-    repaired = list_images(str(as_somebody)).images
+    repaired = list(list_images(str(as_somebody)).images)
     assert [image.error for image in repaired] == [None] * 3
     assert repaired[0] != photo
+
+
+class FailingDisk:
+    """What `os.scandir` returns, of a folder whose disk fails after the first entry."""
+
+    def __init__(self, path: str) -> None:
+        self._entries = real_scandir(path)
+
+    def __enter__(self) -> Iterator[os.DirEntry[str]]:
+        return self._read()
+
+    def __exit__(self, *_: object) -> None:
+        self._entries.close()
+
+    def _read(self) -> Iterator[os.DirEntry[str]]:
+        yield next(self._entries)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_folder_whose_disk_fails_midway_keeps_its_images_and_says_that_some_are_missing(folder, monkeypatch):
+    monkeypatch.setattr(os, "scandir", FailingDisk)
+    error, *_ = list_images(str(folder / "more")).images
+    assert error == ListedImage(
+        f"{folder}/more",
+        error="this folder cannot be read to its end (Input/output error): not all of its images have rows",
+    )
+    assert paths(str(folder / "more")) == [f"{folder}/more", f"{folder}/more/c.webp"]
 
 
 def test_what_was_listed_with_an_error_is_not_read():

@@ -1,6 +1,10 @@
 """The folder of predictions: who finishes what is missing leaves one row for each image, and nothing else is harmed."""
 
+import hashlib
+import json
+import tracemalloc
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from client.classifier_client import ImageError
+from components.bulk_inference import output as output_module
 from components.bulk_inference.images import ListedImage
 from components.bulk_inference.output import Part, PredictionFolder
 from components.bulk_inference.rows import Counts
@@ -52,6 +57,44 @@ def test_every_image_is_in_one_part(output):
     parts = plan(output, images)
     assert [part.name for part in parts] == [f"part-0000{number}-of-00003.parquet" for number in range(3)]
     assert [PredictionFolder(output).images(part) for part in parts] == [images[:2], images[2:4], images[4:]]
+
+
+def test_list_manifest_and_keys_are_byte_for_byte_those_of_earlier_versions(output):
+    """Otherwise what is half done would be made again. The digests were taken when the list was still in memory."""
+    images = [ListedImage(f"photos/{n:03d}.jpg", version=f"{n} {n * n}") for n in range(7)]
+    images += [ListedImage("photos/new\nline\u2028.png", "1"), ListedImage("photos/ü.jpg", error="cannot be read")]
+    images += [ListedImage("photos/\udcff.jpg", "5 5")]
+    assert plan(output, images, part_size=4) == [
+        Part("part-00000-of-00003.parquet", 0, 180, "164b084cbc5c4b0329d535c7f8a76524e64ba8c65860cf0d5fdea4c7e489e61e"),
+        Part(
+            "part-00001-of-00003.parquet", 180, 193, "510d4b0404c99b96c5bdb389ac79d8561fd70729fc5cff5cdd90b2ab8573d6fb"
+        ),
+        Part(
+            "part-00002-of-00003.parquet", 373, 105, "97b73970d218df7cb95f2e093322b421d71658e2bc60eded7d5248fc4d9aa488"
+        ),
+    ]
+    digests = {
+        name: hashlib.sha256(open_store(output).read(name) or b"").hexdigest()
+        for name in ("_images.jsonl", "_manifest.json")
+    }
+    assert digests == {
+        "_images.jsonl": "37b5ff809eede004b7a676776fcee4f48ecadd44895f3685265fd580d4883569",
+        "_manifest.json": "fb11c6e512d46f09e2418bc13a0bb4fc3c305076718bee542196fc02b725abbc",
+    }
+
+
+def test_a_plan_holds_less_in_memory_than_the_list(tmp_path, monkeypatch):
+    """Neither when it is new, nor when another list is there that it is compared with."""
+    monkeypatch.setattr(output_module, "_PIECE_BYTES", 50_000)
+    for version in "12":
+        images = (ListedImage(f"{number:06d}.jpg", version) for number in range(20_000))
+        tracemalloc.start()
+        parts = plan(str(tmp_path / "out"), images, part_size=1000, overwrite=True)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        list_bytes = (tmp_path / "out" / "_images.jsonl").stat().st_size
+        assert sum(part.num_bytes for part in parts) == list_bytes > 750_000
+        assert peak_bytes < list_bytes
 
 
 def test_parts_that_are_there_are_not_planned_again(output):
@@ -145,19 +188,20 @@ def finish_killed(output: str, images: list[ListedImage], patch: pytest.MonkeyPa
     changes = 0
 
     def killed(real: Any) -> Any:
-        def change(folder: Folder, name: str, *content: bytes) -> None:
+        def change(folder: Folder, name: str, *content: Iterable[bytes]) -> None:
             nonlocal changes
             changes += 1
             if changes > num_done:
-                for half in content:
-                    (folder.path / f".{name}.12.tmp").write_bytes(half[: len(half) // 2])
+                for pieces in content:
+                    whole = pieces if isinstance(pieces, bytes) else b"".join(pieces)
+                    (folder.path / f".{name}.12.tmp").write_bytes(whole[: len(whole) // 2])
                 raise Killed
             real(folder, name, *content)
 
         return change
 
     with patch.context() as during:
-        for method in ("write", "remove_file"):
+        for method in ("write", "write_pieces", "remove_file"):
             during.setattr(Folder, method, killed(getattr(Folder, method)))
         try:
             finish(output, images)
@@ -223,6 +267,30 @@ def test_only_the_parts_of_changed_photos_are_made_again(output):
     assert plan(output, changed(2)) == missing  # as after a kill
     write(output, *missing)
     assert PredictionFolder(output).complete().num_images == 5
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 10, 1 << 20])
+def test_a_list_is_compared_with_another_in_whatever_pieces_it_is_read(output, monkeypatch, piece_bytes):
+    monkeypatch.setattr(output_module, "_PIECE_BYTES", piece_bytes)
+    plan(output)
+    others = changed(1, 2, 3, 4)[1:]
+    other = [ListedImage("/0.jpg"), *others, ListedImage("5.jpg"), ListedImage("6.jpg")]
+    with pytest.raises(
+        InferenceError, match=r"list of images \(3 new, 1 gone, 4 changed: 1\.jpg, 2\.jpg, 3\.jpg, …\)\. Choose"
+    ):
+        plan(output, other)
+    assert len(plan(output)) == 3
+
+
+def test_a_list_of_paths_alone_as_it_was_once_is_another_list(output):
+    plan(output)
+    store = open_store(output)
+    manifest = json.loads(store.read("_manifest.json") or b"")
+    manifest["list_of_images"] = {"num_images": 1, "sha256": hashlib.sha256(b'"0.jpg"\n').hexdigest()}
+    store.write("_images.jsonl", b'"0.jpg"\n')
+    store.write("_manifest.json", json.dumps(manifest).encode())
+    with pytest.raises(InferenceError, match=r"begun with another list of images\. Choose"):
+        plan(output)
 
 
 def test_files_of_others_beside_the_rows_are_kept(output):

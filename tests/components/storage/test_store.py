@@ -57,7 +57,7 @@ def folder(tmp_path: Path) -> Path:
 
 def read_all(store: Store, folder: str) -> dict[str, bytes | None]:
     names = list(store.files(folder))
-    return dict(zip(names, store.read_each(f"{folder}/{name}" for name in names), strict=True))
+    return dict(zip(names, store.read_each(f"{folder}/{name}".lstrip("/") for name in names), strict=True))
 
 
 def test_a_path_is_a_folder_and_a_url_a_bucket():
@@ -110,6 +110,22 @@ def test_a_file_has_the_content_that_was_written_last(store):
     assert (store / "below").read("a") == b"another content"
     store.remove_file("below/a")
     assert store.files() == {}
+
+
+def test_pieces_become_one_file_or_none(store):
+    def fail() -> Iterator[bytes]:
+        yield b"half"
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        store.write_pieces("below/a", fail())
+    assert store.files() == {}
+    store.write_pieces("below/a", [b"012", b"", b"3"])
+    assert store.read("below/a") == b"0123"
+    with pytest.raises(ZeroDivisionError):
+        store.write_pieces("below/a", fail())
+    store.write_pieces("b", iter(()))
+    assert read_all(store, "") == {"b": b"", "below/a": b"0123"}
 
 
 def test_only_one_gets_what_two_claim(store):
