@@ -30,7 +30,16 @@ MEDIA_TYPES = {
     ".webmanifest": "application/manifest+json",
 }
 
-_SCRIPTS = ("classifier.js", "worker.js", "session.js", "litert_file.js", "pixels.js", "resize.js", "storage.js")
+_SCRIPTS = (
+    "classifier.js",
+    "worker.js",
+    "session.js",
+    "litert_file.js",
+    "pixels.js",
+    "resize.js",
+    "webp.js",
+    "storage.js",
+)
 _RUNTIME_SCRIPTS = ("litert_core.js", "litert_wasm_utils.js")
 _LIMITS = ("refused_share", "min_probability", "coverage")
 _VERSION_DIGITS = 16

@@ -16,7 +16,7 @@ MAX_S, MAX_MB = 2, 300
 TAKEN = {
     *("jpeg_progressive", "jpeg_of_four_colours", "png_of_frames", "png_transparent", "png_of_palette"),
     *("png_of_16_bits", "gif_of_frames", "gif_of_large_frames", "gif_transparent", "webp_large", "avif_large"),
-    "jp2_large",
+    *("webp_of_chunks", "webp_of_frames", "jp2_large"),
 }
 """Large or long, but sound."""
 

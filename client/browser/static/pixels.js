@@ -2,6 +2,7 @@
 // without colour management, transparency over white (in a GIF over black), and resized to a square.
 
 import { computeWeights, resizeColumns, resizeRows } from "./resize.js";
+import { takeOrientation, turn } from "./webp.js";
 
 const BAND_PIXELS = 2_000_000;
 
@@ -12,10 +13,14 @@ export class PhotoError extends Error {}
 export async function toPixels(blob, sizePx) {
   if (!blob.size) throw new PhotoError("This file is empty. Choose the photo again.");
   const head = String.fromCharCode(...new Uint8Array(await readHead(blob)));
+  const isWebP = /^RIFF....WEBP/s.test(head);
+  const { orientation, image: encoded } = isWebP ? await takeOrientation(blob) : { orientation: 1, image: blob };
   const options = { imageOrientation: "from-image", colorSpaceConversion: "none" };
-  const image = await createImageBitmap(blob, options).catch(() => { throw new PhotoError(explain(head)); });
+  const image = await createImageBitmap(encoded, options).catch(() => { throw new PhotoError(explain(head)); });
   try {
-    return resize(image, sizePx, head.startsWith("GIF8") ? "#000" : "#fff");
+    const pixels = resize(image, sizePx, head.startsWith("GIF8") ? "#000" : "#fff");
+    // The square is turned and not the photo: as good, and smaller.
+    return orientation === 1 ? pixels : turn(pixels, sizePx, orientation);
   } finally {
     image.close();
   }

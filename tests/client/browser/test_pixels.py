@@ -13,7 +13,7 @@ from benchmarks.browser import decode, serve_folder
 from client.browser.files import STATIC_DIR
 from client.classifier_client import preprocessing
 from serving.web.screenshots import open_browser
-from tests.export.encoded_images import KINDS, Encode, assert_close, draw, noise
+from tests.export.encoded_images import KINDS, Encode, assert_close, draw, noise, oriented
 from tests.serving.web.browser import needs_browser
 
 pytestmark = needs_browser
@@ -53,7 +53,8 @@ def expect(content: bytes, size_px: int = SIZE_PX) -> NDArray[np.uint8]:
 
 def test_every_kind_of_file_has_the_pixels_of_the_client(browser: WebDriver, folder: Path, encode: Encode) -> None:
     contents = {kind: make(encode) for kind, make in KINDS.items()}
-    contents["WebP"] = encode(draw(), "WEBP", lossless=True)
+    for number in range(1, 9):
+        contents[f"WebP of orientation {number}"] = encode(draw(), "WEBP", lossless=True, exif=oriented(number))
     contents["JPEG with a colour profile"] = encode(draw(), "JPEG", icc_profile=_swap_colours())
     for kind, pixels in zip(contents, see(browser, folder, list(contents.values())), strict=True):
         assert not isinstance(pixels, str), f"{kind}: {pixels}"

@@ -47,7 +47,7 @@ def test_what_was_examined_before_a_kill_is_not_examined_again(photos, tmp_path,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(examples, "_collect", lambda photos, *_: next(iter(photos)) and stop())
+        patch.setattr(examples, "_collect", lambda photos, *_, **__: next(iter(photos)) and stop())
         with pytest.raises(KeyboardInterrupt):
             build(str(photos), tmp_path / "beam", engine="beam", beam_options=IN_MEMORY)
     (tmp_path / "beam" / "index.jsonl").write_text("{}")
