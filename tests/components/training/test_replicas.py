@@ -107,9 +107,8 @@ def test_rows_of_a_part_of_the_batch_are_dropped_as_in_the_whole() -> None:
 
 
 @pytest.fixture(scope="module")
-def inputs(examples_dir: Path, features_dir: Path, model_dir: Path, export_dir: Path) -> dict[str, Path]:
-    paths = {"examples_dir": examples_dir, "features_dir": features_dir, "model_dir": model_dir}
-    return {**paths, "teacher_dir": export_dir}
+def inputs(examples_dir: Path, features_dir: Path, model_dir: Path) -> dict[str, Path]:
+    return {"examples_dir": examples_dir, "features_dir": features_dir, "model_dir": model_dir}
 
 
 @pytest.fixture(scope="module")
@@ -188,8 +187,10 @@ def test_two_devices_of_one_process_reach_the_loss_of_one(
 
 
 @pytest.mark.slow
-def test_two_devices_read_from_disk_what_one_reads(inputs: dict[str, Path], tmp_path: Path) -> None:
-    options = replace(OPTIONS, max_features_mb=0)
+def test_two_devices_learn_from_disk_and_from_a_teacher_what_one_learns(
+    inputs: dict[str, Path], export_dir: Path, tmp_path: Path
+) -> None:
+    inputs, options = {**inputs, "teacher_dir": export_dir}, replace(OPTIONS, max_features_mb=0)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     trainer.train(**inputs, out_dir=tmp_path / "one", options=options, transform=TransformOptions())
