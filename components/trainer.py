@@ -148,7 +148,7 @@ def train(
 
     Raises:
         ComponentError: `fine_tune` is more than the stages that the backbone has, suspects are to be left out that
-            nobody looked for, or the loss is no longer a number.
+            nobody looked for, the teacher may not teach, or the loss is no longer a number.
         ClusterError: the workers do not come together.
     """
     backbone = read_backbone(model_dir)["backbone"]

@@ -37,7 +37,8 @@ class CompareConfig(Config):
 
     `fine_tuning` trains the last stage for two epochs, about two minutes each on two busy cores, so that the comparison
     stays below 25 minutes there. A tenfold rate did worse on validation (flower_photos: 0.902, here 0.928, the head
-    alone 0.953). `judging` blesses any accuracy: a model is converted to be compared, not pushed.
+    alone 0.953). `student` teaches a MobileNetV2, whose head alone has 0.913 on validation, for six epochs: 0.938 to 0.960
+    with a ResNet50 that has 0.949. `judging` blesses any accuracy: a model is converted to be compared, not pushed.
     """
 
     edges: EdgesOptions = field(default_factory=EdgesOptions)
@@ -45,7 +46,7 @@ class CompareConfig(Config):
     depthwise: DepthwiseOptions = field(default_factory=DepthwiseOptions)
     fine_tuning: TrainerOptions = field(default_factory=lambda: TrainerOptions(fine_tune=1, fine_tune_epochs=2))
     student: TrainerOptions = field(
-        default_factory=lambda: TrainerOptions(fine_tune=8, fine_tune_epochs=8, fine_tune_learning_rate=2e-4)
+        default_factory=lambda: TrainerOptions(fine_tune=8, fine_tune_epochs=6, fine_tune_learning_rate=2e-4)
     )
     mobilenet_v2: ModelOptions = field(default_factory=lambda: _backbone("mobilenet_v2"))
     efficientnet_v2_b0: ModelOptions = field(default_factory=lambda: _backbone("efficientnet_v2_b0"))
