@@ -14,14 +14,12 @@ from .decoding import READABLE, SUFFIXES
 from .errors import ClassifierError, DeadlineError, UnavailableError
 from .printing import REFUSED, print_json, print_table, show_progress, to_text
 from .transports import Transport
-from .transports.connection import ConnectionOptions
+from .transports.connection import TOKEN_VARIABLE, ConnectionOptions
 
 if TYPE_CHECKING:
     from .signing import VerifyKey
 
 OK, SOME_UNREADABLE, WRONG_USE, NO_RESPONSE, UNUSABLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
-
-_TOKEN = "CLASSIFIER_TOKEN"
 
 _DESCRIPTION = f"""\
 Classify images with a model that is served, or with one in a LiteRT file.
@@ -32,7 +30,7 @@ that it knows, a share of p looks so unlike the others. Where that is small,
 one class to hold the truth with 95 %, they are the set at the end of the row.
 """
 _EPILOG = f"""\
-{_TOKEN} in the environment is sent along as a bearer token.
+{TOKEN_VARIABLE} in the environment is sent along as a bearer token.
 
 exit status:
   0    every image was classified, also where it looks like none of the classes
@@ -202,7 +200,7 @@ def _positive(text: str) -> int:
 
 def _open_transport(options: argparse.Namespace) -> Transport:
     given = {name: getattr(options, name) for name in ("target", "model") if getattr(options, name)}
-    connection = {"timeout_s": options.timeout, "ca_file": options.ca_file, "token": os.environ.get(_TOKEN)}
+    connection = {"timeout_s": options.timeout, "ca_file": options.ca_file, "token": os.environ.get(TOKEN_VARIABLE)}
     connection = {name: value for name, value in connection.items() if value is not None}
     if options.tflite:
         if given or options.tls or options.ca_file or options.timeout is not None:

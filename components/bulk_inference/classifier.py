@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from client.classifier_client import Client, ConnectionOptions, ImageError, Prediction, Transport
+from client.classifier_client.transports.connection import TOKEN_VARIABLE
 from client.classifier_client.transports.litert_metadata import SPEC
 from components.bulk_inference.images import ListedImage, fetch_image
 from components.bulk_inference.models import SERVERS
@@ -26,8 +27,6 @@ from components.storage.files import sha256
 if TYPE_CHECKING:
     from client.classifier_client.signing import VerifyKey
 
-TOKEN = "CLASSIFIER_TOKEN"
-"""The environment variable of the token that a server gets, as for the client."""
 _NUM_FETCHED = 32
 """Images that are fetched from a bucket at once: one after the other would take longer than classifying them."""
 
@@ -70,7 +69,11 @@ class Trust:
             InferenceError: a file cannot be read, or holds something else.
         """
         try:
-            token = self.token_file.read_text(encoding="utf-8").strip() if self.token_file else os.environ.get(TOKEN)
+            token = (
+                self.token_file.read_text(encoding="utf-8").strip()
+                if self.token_file
+                else os.environ.get(TOKEN_VARIABLE)
+            )
         except (OSError, UnicodeError) as exc:
             reason = exc.strerror if isinstance(exc, OSError) else "it is no text"
             raise InferenceError(f"--token-file must be readable. {self.token_file}: {reason}.") from exc

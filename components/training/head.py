@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,6 @@ from numpy.typing import NDArray
 from components.artifacts.features import memory_bytes, read_features
 from components.artifacts.training import CHECKPOINTS_DIR, History
 from components.training import batches, fitting, networks
-from components.training.batches import Batches
 from components.training.fitting import Schedule
 from components.training.hardware import Replicas
 from components.training.rows import Moments, RowsOnDisk
@@ -44,9 +44,18 @@ def train_head(
 
     from components.training.ensemble import build_heads, join_heads
 
-    is_in_memory = memory_bytes(features_dir, "train") <= options.max_features_mb * 1e6
-    read = _read_into_memory if is_in_memory else _read_from_disk
-    data, moments = read(features_dir, num_classes, options, replicas, out_dir, are_kept)
+    if memory_bytes(features_dir, "train") <= options.max_features_mb * 1e6:
+        rows, targets, validation = _read(features_dir, num_classes, are_kept)
+        moments = Moments(rows.mean(axis=0), rows.var(axis=0))
+        make_batches = partial(batches.of_rows, rows, targets, validation)
+    else:
+        log.info("trainer: features are more than trainer.max_features_mb=%d: on disk", options.max_features_mb)
+        folder = out_dir / CHECKPOINTS_DIR / f"rows-{replicas.worker}"
+        on_disk = RowsOnDisk(features_dir, "train", folder / "train.f16", are_kept=are_kept)
+        clean = RowsOnDisk(features_dir, "validation", folder / "validation.f16", num_views=1)
+        moments = on_disk.moments()
+        make_batches = partial(batches.of_rows_on_disk, on_disk, clean, num_classes)
+    data = make_batches(batch_size=options.batch_size, seed=options.seed, replicas=replicas)
     keras.utils.set_random_seed(options.seed)
     with replicas.strategy.scope():
         heads = build_heads(
@@ -78,47 +87,17 @@ def train_head(
         return join_heads(heads, hidden_units=options.hidden_units, dropout=options.dropout, seed=options.seed), history
 
 
-def _read_into_memory(
-    features_dir: Path,
-    num_classes: int,
-    options: "TrainerOptions",
-    replicas: Replicas,
-    out_dir: Path,
-    are_kept: NDArray[np.bool_] | None,
-) -> tuple[Batches, Moments]:
-    """Read all features; return the batches of them, and their moments."""
+def _read(
+    features_dir: Path, num_classes: int, are_kept: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Read all features into memory: rows and one-hot targets to train on, and both to validate on."""
     features, labels = read_features(features_dir, "train")
     if are_kept is not None:
         features, labels = features[are_kept], labels[are_kept]
     clean, clean_labels = read_features(features_dir, "validation")
     # Each view is an example of its own; validation has the clean one alone.
     rows, targets = features.reshape(-1, features.shape[-1]), _one_hot(labels.repeat(features.shape[1]), num_classes)
-    validation = clean[:, 0], _one_hot(clean_labels, num_classes)
-    data = batches.of_rows(
-        rows, targets, validation, batch_size=options.batch_size, seed=options.seed, replicas=replicas
-    )
-    return data, Moments(rows.mean(axis=0), rows.var(axis=0))
-
-
-def _read_from_disk(
-    features_dir: Path,
-    num_classes: int,
-    options: "TrainerOptions",
-    replicas: Replicas,
-    out_dir: Path,
-    are_kept: NDArray[np.bool_] | None,
-) -> tuple[Batches, Moments]:
-    """Do the same with features that stay on disk; the rows come in another order, as with another seed."""
-    log.info(
-        "trainer: the features are more than trainer.max_features_mb=%d, and stay on disk", options.max_features_mb
-    )
-    folder = out_dir / CHECKPOINTS_DIR / f"rows-{replicas.worker}"
-    rows = RowsOnDisk(features_dir, "train", folder / "train.f16", are_kept=are_kept)
-    clean = RowsOnDisk(features_dir, "validation", folder / "validation.f16", num_views=1)
-    data = batches.of_rows_on_disk(
-        rows, clean, num_classes, batch_size=options.batch_size, seed=options.seed, replicas=replicas
-    )
-    return data, rows.moments()
+    return rows, targets, (clean[:, 0], _one_hot(clean_labels, num_classes))
 
 
 def _one_hot(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float32]:

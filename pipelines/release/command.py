@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from client.classifier_client import ConnectionOptions
+from client.classifier_client.transports.connection import TOKEN_VARIABLE
 from components.artifacts import release as records
 from components.artifacts.release import ReleaseRecord
 from components.errors import ReleaseError
@@ -32,8 +33,6 @@ PROMOTED, ROLLED_BACK, CANNOT_TELL = 0, 3, 4
 _STATUSES = {records.PROMOTED: PROMOTED, records.ROLLED_BACK: ROLLED_BACK}
 _STOP = "stop"
 _OFFLINE = "offline"
-_TOKEN = "CLASSIFIER_TOKEN"
-"""In the environment: sent to the server as a bearer token."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +109,9 @@ def _hold(options: argparse.Namespace, folders: Folders, folder: Path) -> tuple[
         record["config"], record["server"] = str(options.config.absolute()), options.server
     address = record["server"]
     connection = ConnectionOptions(
-        tls=options.tls or options.ca_file is not None, ca_file=options.ca_file, token=os.environ.get(_TOKEN) or None
+        tls=options.tls or options.ca_file is not None,
+        ca_file=options.ca_file,
+        token=os.environ.get(TOKEN_VARIABLE) or None,
     )
     server = ModelServer(address, options.model_name, timeout_s=options.wait_s, options=connection) if address else None
     config = Path(record["config"]) if record["config"] else None

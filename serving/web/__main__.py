@@ -14,6 +14,7 @@ from pathlib import Path
 from client.browser.runtime import FOLDER
 from client.classifier_client import ClassifierError, ConnectionOptions
 from client.classifier_client.decoder_pool import DecoderPool
+from client.classifier_client.transports.connection import TOKEN_VARIABLE
 from serving.shared.capture.writer import CaptureOptions
 from serving.shared.folders import local_folder
 from serving.shared.machine import count_processors, read_memory_bytes
@@ -23,12 +24,11 @@ from serving.web.models import FileModel, Load, Model, PushedModel, ServerModel
 from serving.web.settings import Limits, Settings, choose_num_workers
 
 TOKEN = "CLASSIFIER_WEB_TOKEN"
-SERVER_TOKEN = "CLASSIFIER_TOKEN"
 ALLOWED_HOSTS = "CLASSIFIER_WEB_ALLOWED_HOSTS"
 
 _EPILOG = f"""\
 Without --rest, --grpc or --tflite it takes the newest version in <models-dir>/tflite, and follows newer ones.
-{TOKEN} in the environment is the token that callers must send; {SERVER_TOKEN} the one that a server gets.
+{TOKEN} in the environment is the token that callers must send; {TOKEN_VARIABLE} the one that a server gets.
 With a token the page asks for it; the API and /metrics want `Authorization: Bearer …`; the rest is open.
 Addresses, localhost and the names of a local network reach it; {ALLOWED_HOSTS}, or --allowed-host, adds others.
 Behind a proxy, FORWARDED_ALLOW_IPS names the addresses whose X-Forwarded-For is believed (default: 127.0.0.1).
@@ -149,7 +149,7 @@ def _open_model(options: argparse.Namespace, load: Load) -> Model:
         num_retries=_SERVER_RETRIES,
         tls=options.tls or options.ca_file is not None,
         ca_file=options.ca_file,
-        token=os.environ.get(SERVER_TOKEN),
+        token=os.environ.get(TOKEN_VARIABLE),
     )
     name, models_dir = options.model_name, options.models_dir
     if options.rest:

@@ -14,26 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.workers import SETTINGS as OF_BENCHMARK
 from components.artifacts.training import read_classifier, read_history
 from pipelines.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = (
-    "examples.source=synthetic",
-    "examples.num_synthetic_per_class=10",
-    "model.backbone=small_cnn",
-    "model.weights=none",
-    "model.image_size_px=32",
-    "features.num_augmented_views=1",
-    "features.precision=float32",
-    "trainer.num_heads=1",
+    *OF_BENCHMARK,
     "trainer.epochs=2",
-    "trainer.batch_size=16",
-    "trainer.fine_tune=1",
     # Enough that the kill comes before the last.
     "trainer.fine_tune_epochs=12",
-    "trainer.early_stopping_patience=12",
-    "trainer.precision=float32",
 )
 HALF_A_CLUSTER = '{"cluster": {"worker": ["a:1", "b:1"]}}'
 TIMEOUT_S = 300

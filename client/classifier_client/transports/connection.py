@@ -12,6 +12,9 @@ from typing import TypeVar
 
 from ..errors import ServerError, UnavailableError
 
+TOKEN_VARIABLE = "CLASSIFIER_TOKEN"
+"""In the environment: the token that commands send to a server."""
+
 T = TypeVar("T")
 
 _FIRST_WAIT_S = 0.2

@@ -14,7 +14,8 @@ from PIL import Image
 from pyarrow import parquet
 
 from client.classifier_client import SignatureError
-from components.bulk_inference.classifier import TOKEN, Classifier, Trust
+from client.classifier_client.transports.connection import TOKEN_VARIABLE
+from components.bulk_inference.classifier import Classifier, Trust
 from components.errors import InferenceError
 from components.storage.bucket import Bucket
 from export.signing import read_signer
@@ -126,9 +127,9 @@ def test_a_server_over_tls_gets_the_token(run, server, tmp_path, monkeypatch, ca
     if source == "file":
         (tmp_path / "token").write_text("s3cret\n")
         given = ["--token-file", str(tmp_path / "token")]
-        monkeypatch.setenv(TOKEN, "another")
+        monkeypatch.setenv(TOKEN_VARIABLE, "another")
     else:
-        monkeypatch.setenv(TOKEN, "s3cret")
+        monkeypatch.setenv(TOKEN_VARIABLE, "s3cret")
     assert run("--model", server.url, "--ca-file", str(tmp_path / "ca.pem"), *given) == 0
     assert set(server.tokens) == {"Bearer s3cret"}
     assert row(tmp_path)["label"] == "tulip"
@@ -139,7 +140,7 @@ def test_a_server_over_tls_gets_the_token(run, server, tmp_path, monkeypatch, ca
 
 
 def test_a_server_whose_certificate_nobody_vouches_for_gets_no_token(server, tmp_path, monkeypatch):
-    monkeypatch.setenv(TOKEN, "s3cret")
+    monkeypatch.setenv(TOKEN_VARIABLE, "s3cret")
     monkeypatch.setattr("client.classifier_client.transports.connection._FIRST_WAIT_S", 0.0)
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "other.pem"))
     for trust in (Trust(tls=True), Trust(ca_file=tmp_path / "other.pem")):
