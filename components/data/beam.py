@@ -69,8 +69,9 @@ def make_files(make: Callable[[PartT], object], parts: Sequence[PartT], *, optio
             leftover.unlink(missing_ok=True)  # of a worker that was killed
     if missing := [part.path for part in parts if not part.path.exists()]:
         raise BeamError(
-            f"Every worker must share the disk of {missing[0].parent}. The Beam pipeline ended, and {len(missing)} of "
-            f"{len(parts)} files are not there, such as {missing[0].name}. Run the same command again."
+            f"A Beam pipeline must run to its end, and its workers share the disk of {missing[0].parent}. It ended, as "
+            f"when a scheduler is restarted, and {len(missing)} of {len(parts)} files are not there, such as "
+            f"{missing[0].name}. Run the same command again."
         )
 
 
