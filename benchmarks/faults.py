@@ -22,7 +22,7 @@ from benchmarks.workers import CHIEF, LIMIT_S, NUM_MACHINES, WORKER, Training, c
 TOLERANCE = 1e-4
 """How far the numbers may be from those of one process: three workers add up in another order."""
 _FREEZE_S, _PARTITION_S = 20, 60
-REJOIN_TIMEOUT_S = 150
+REJOIN_TIMEOUT_S = 90
 """How long all wait for a machine that is gone for good."""
 
 
@@ -168,7 +168,8 @@ def _describe(name: str, fault: Fault, found: list[tuple[Outcome, bool]]) -> str
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="FAULT", help=f"which: {', '.join(FAULTS)} (default: all)")
+    names = ", ".join(FAULTS).replace("%", "%%")
+    parser.add_argument("names", nargs="*", metavar="FAULT", help=f"which: {names} (default: all)")
     parser.add_argument("--times", type=int, default=1, help="how often each (default: 1)")
     options = parser.parse_args()
     if unknown := sorted(set(options.names) - set(FAULTS)):

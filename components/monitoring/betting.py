@@ -18,10 +18,14 @@ FRACTIONS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.55, 0.75, 0.95)
 """Of the capital that can be lost at once: small ones find small differences, large ones find large ones soon."""
 SIGN_FRACTIONS = (0.25, 0.5, 0.75, 0.95)
 """For shares of events, where what matters is large: fewer bets share the capital."""
+NUM_PLANNED = 40
+"""Events of a planned test: so many of 500 photos has one of two models right and the other wrong, if it is 8 %."""
 
 Counts = Mapping[float, int]
 """How often each value was seen."""
 
+_PLANNED_ERROR = 0.02
+_PLANNED_PART = 0.7
 _NUM_HALVINGS = 40
 
 
@@ -74,6 +78,37 @@ def log_evidence_of_share(num_yes: int, num_no: int, share: float) -> float:
     True
     """
     return log_evidence_above({1.0: num_yes, 0.0: num_no}, share, low=0.0, fractions=SIGN_FRACTIONS)
+
+
+def log_evidence_of_planned_share(num_yes: int, num_no: int, first_yes: int, share: float) -> float:
+    """Return the log evidence for a share, with most of the capital on a test planned for `NUM_PLANNED` events.
+
+    The rest is on the bets of `log_evidence_of_share`, which go on for ever and have less power at the plan's end. The
+    capital of the planned binomial test is the probability that it will reject, given the events so far and a fair
+    share, over what that was before the first event: Koning and van Meer, "Anytime validity is free" (JRSS B 2026,
+    arxiv.org/abs/2501.03982).
+
+    Args:
+        num_yes, num_no: events so far.
+        first_yes: `num_yes` of the first `NUM_PLANNED` events.
+        share: of events, if the hypothesis that is tested holds.
+
+    >>> log_evidence_of_planned_share(29, 11, 29, 0.5) > threshold(0.035) > log_evidence_of_share(29, 11, 0.5)
+    True
+    """
+    going_on = log_evidence_of_share(num_yes, num_no, share)
+    needed = next((num for num in range(NUM_PLANNED + 1) if _at_least(num, NUM_PLANNED, share) <= _PLANNED_ERROR), None)
+    if needed is None:  # of so few events all may well be of a kind that is so frequent
+        return going_on
+    num_left = max(NUM_PLANNED - num_yes - num_no, 0)
+    planned = _at_least(needed - first_yes, num_left, share) / _at_least(needed, NUM_PLANNED, share)
+    parts = going_on + math.log(1 - _PLANNED_PART), math.log(planned * _PLANNED_PART) if planned else -math.inf
+    return float(np.logaddexp(*parts))
+
+
+def _at_least(num_yes: int, num: int, share: float) -> float:
+    """Return the probability of so many events or more out of `num`."""
+    return sum(math.comb(num, k) * share**k * (1 - share) ** (num - k) for k in range(max(num_yes, 0), num + 1))
 
 
 def upper_limit(

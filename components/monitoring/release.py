@@ -14,9 +14,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from components.monitoring.betting import (
+    NUM_PLANNED,
     Counts,
     log_evidence_above,
     log_evidence_below,
+    log_evidence_of_planned_share,
     log_evidence_of_share,
     threshold,
     upper_limit,
@@ -25,19 +27,19 @@ from components.monitoring.observation import Observation, Reply
 from components.options import check_above, check_at_least
 
 ALPHA = {
-    "errors": 0.005,
-    "latency": 0.005,
-    "refusals": 0.005,
-    "disagreement": 0.0025,
-    "estimated accuracy": 0.0025,
-    "labelled accuracy": 0.03,
+    "errors": 0.004,
+    "latency": 0.004,
+    "refusals": 0.003,
+    "disagreement": 0.002,
+    "estimated accuracy": 0.002,
+    "labelled accuracy": 0.035,
 }
 """Sums to 5 %. Labels have most of it: small differences need it, while a crash is proved at any level."""
 ALPHA_PROMOTED = 0.05
 """The probability of promoting what is worse than allowed; each of two ways has half of it."""
 
 PROMOTE, ROLL_BACK, CONTINUE, CANNOT_TELL = "promote", "roll back", "continue", "cannot tell"
-_SHARES = ("errors", "latency", "labelled accuracy")
+_SHARES = ("errors", "latency")
 _NUM_REFERENCE = 5
 
 
@@ -88,12 +90,13 @@ class Release:
     Attributes:
         options: of the release.
         counts: what each test has seen, by its name; `drop` has the differences of labelled photos, and `changed` the
-            photos with another label, or none because the canary failed.
+            photos with another label, or none because the canary failed; `first` has the first of "labelled accuracy",
+            as many as its test is planned for.
     """
 
     options: ReleaseOptions
     counts: dict[str, Counter[float]] = field(
-        default_factory=lambda: {name: Counter() for name in (*ALPHA, "drop", "changed")}
+        default_factory=lambda: {name: Counter() for name in (*ALPHA, "drop", "changed", "first")}
     )
     num_compared: int = 0
     num_labelled: int = 0
@@ -235,6 +238,8 @@ class Release:
 
     def _count(self, name: str, value: float) -> None:
         self.counts[name][value] += 1
+        if name == "labelled accuracy" and self.counts[name].total() <= NUM_PLANNED:
+            self.counts["first"][value] += 1
         if value > 0 and not self._against and self._log_evidence(name) >= threshold(ALPHA[name]):
             told = ", ".join(f"{value:g}: {num}" for value, num in sorted(self.counts[name].items())[:8])
             self._against = (
@@ -246,6 +251,9 @@ class Release:
         counts, options = self.counts[name], self.options
         if name in _SHARES:
             return log_evidence_of_share(counts[1.0], counts[0.0], options.share or 0.5)
+        if name == "labelled accuracy":
+            first = self.counts["first"][1.0]
+            return log_evidence_of_planned_share(counts[1.0], counts[0.0], first, options.share or 0.5)
         bound = {
             "disagreement": options.max_disagreement,
             "refusals": options.max_refusal_increase,

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from components.monitoring.betting import (
+    NUM_PLANNED,
     log_evidence_above,
     log_evidence_below,
+    log_evidence_of_planned_share,
     log_evidence_of_share,
     upper_limit,
 )
@@ -39,6 +41,30 @@ def test_false_alarms_at_any_time_stay_below_alpha() -> None:
 def test_crash_is_proved_within_twelve_events() -> None:
     assert log_evidence_of_share(12, 0, 0.5) >= math.log(200)
     assert log_evidence_of_share(8, 0, 0.5) < math.log(200)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_planned_test_is_a_fair_bet_too(share: float) -> None:
+    """During its plan the expected capital is 1, and afterwards, where the first events alone count, it stays so."""
+    for num in (1, 20, NUM_PLANNED):
+        chances = [math.comb(num, yes) * share**yes * (1 - share) ** (num - yes) for yes in range(num + 1)]
+        capitals = [math.exp(log_evidence_of_planned_share(yes, num - yes, yes, share)) for yes in range(num + 1)]
+        assert np.dot(chances, capitals) == pytest.approx(1)
+        after = [
+            share * math.exp(log_evidence_of_planned_share(yes + 1, num - yes, yes, share))
+            + (1 - share) * math.exp(log_evidence_of_planned_share(yes, num + 1 - yes, yes, share))
+            for yes in range(num + 1)
+        ]
+        if num == NUM_PLANNED:
+            assert np.array(after) == pytest.approx(np.array(capitals))
+
+
+def test_planned_test_of_a_share_that_no_plan_can_prove_goes_on_for_ever() -> None:
+    assert log_evidence_of_planned_share(40, 0, 40, 0.95) == log_evidence_of_share(40, 0, 0.95)
+
+
+def test_planned_test_knows_no_overflow() -> None:
+    assert log_evidence_of_planned_share(10_000, 0, NUM_PLANNED, 0.5) > 1000
 
 
 def test_below_mirrors_above() -> None:

@@ -94,10 +94,15 @@ def test_versions_that_are_alike_are_rarely_rolled_back_for_long(share: float | 
     assert decisions(200, num=5000, loses=0.02, gains=0.02, share=share, min_requests=5000)[ROLL_BACK] <= 10
 
 
-@pytest.mark.parametrize(("loses", "gains"), [(0.05, 0.0), (0.055, 0.005)])
-def test_five_points_worse_are_rolled_back_within_500_labels(loses: float, gains: float) -> None:
-    """Stable is right about 93 %; the canary loses 5 points net, and differs on 5 to 6 % of photos."""
-    assert decisions(100, num=500, loses=loses, gains=gains)[ROLL_BACK] >= 95
+@pytest.mark.parametrize(
+    ("loses", "gains", "least"), [(0.05, 0.0, 95), (0.055, 0.005, 95), (0.06, 0.01, 95), (0.07, 0.02, 90)]
+)
+def test_five_points_worse_are_rolled_back_within_500_labels(loses: float, gains: float, least: int) -> None:
+    """Stable is right about 93 %; the canary loses 5 points net, and differs on 5 to 9 % of photos.
+
+    With 9 % a single look at the end would find 97 of 100.
+    """
+    assert decisions(100, num=500, loses=loses, gains=gains)[ROLL_BACK] >= least
 
 
 @pytest.mark.parametrize("worse", [{"crash": 1.0}, {"slowdown": 10.0}])
