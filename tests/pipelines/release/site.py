@@ -3,7 +3,6 @@
 import base64
 import itertools
 import json
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,7 +16,8 @@ import requests
 from client.classifier_client.transports import prediction_pb2 as pb
 from pipelines.__main__ import main
 from tests.pipelines.release.versions import NAME
-from tests.serving.local_server.conftest import ROOT, free_ports
+from tests.ready import start_ready
+from tests.serving.local_server.conftest import free_ports
 
 
 @dataclass
@@ -41,19 +41,15 @@ class Site:
 def open_site(port: int, rest_port: int, *, models_dir: Path, config: Path) -> Iterator[Site]:
     """Run a proxy in front of the server at two ports while the block lasts."""
     proxy_port, proxy_rest_port, control_port = free_ports(3)
-    with (config.parent / "proxy.log").open("w") as log:
-        command = [sys.executable, "-m", "serving.proxy", "--server", f"127.0.0.1:{port}"]
-        command += ["--rest-server", f"127.0.0.1:{rest_port}", "--port", str(proxy_port)]
-        command += ["--rest-port", str(proxy_rest_port), "--control-port", str(control_port)]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
+    command = [sys.executable, "-m", "serving.proxy", "--server", f"127.0.0.1:{port}"]
+    command += ["--rest-server", f"127.0.0.1:{rest_port}", "--port", str(proxy_port)]
+    command += ["--rest-port", str(proxy_rest_port), "--control-port", str(control_port)]
+    with start_ready(command, config.with_name("proxy.log")) as (process, _):
         try:
-            assert process.stdout
-            assert process.stdout.readline().startswith("ready: ")
             yield Site(rest_port, models_dir, config, proxy_port, proxy_rest_port, control_port)
         finally:
             process.terminate()
             assert process.wait(20) == 0
-            process.stdout.close()
 
 
 @dataclass

@@ -1,10 +1,8 @@
 """What the tests of the review page share: a server in a process of its own, on a run of drawn photos."""
 
-import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,9 +15,9 @@ import requests
 
 from components.artifacts.labels import Decision, read_decisions
 from tests.pipelines.review.drawn_run import DrawnRun, write_run
+from tests.ready import start_ready
 
-ROOT = Path(__file__).resolve().parents[3]
-CALL_S, START_S, STOP_S = 30, 60, 30
+CALL_S, STOP_S = 30, 30
 NUMBERS = count(1)
 
 
@@ -72,31 +70,13 @@ def start_review(
 ) -> Iterator[Review]:
     """Run a server for as long as the block lasts; when it begins, the server is ready."""
     command = [sys.executable, "-m", "pipelines", "review", "--runs-dir", str(runs_dir), "--labels", str(labels)]
-    log_path = labels.with_name("review.log")
-    with log_path.open("a") as log:
-        process = subprocess.Popen(
-            [*command, "--port", str(port), "--who", "Ada", *map(str, arguments)],
-            cwd=ROOT,
-            env={**os.environ, **(env or {})},
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-    assert process.stdout
-    alarm = threading.Timer(START_S, process.kill)
-    alarm.daemon = True
-    alarm.start()
-    try:
-        ready = process.stdout.readline()
-        alarm.cancel()
-        assert ready.startswith("ready: "), log_path.read_text()
-        with requests.Session() as session:
-            session.trust_env = False
-            yield Review(ready.split()[1], labels, process, session)
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    command += ["--port", str(port), "--who", "Ada", *map(str, arguments)]
+    with (
+        start_ready(command, labels.with_name("review.log"), env=env) as (process, line),
+        requests.Session() as session,requests.Session() as session
+    ):
+        session.trust_env = False
+        yield Review(line.split()[1], labels, process, session)
 
 
 @pytest.fixture

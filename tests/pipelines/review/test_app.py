@@ -18,8 +18,9 @@ import pytest
 
 from pipelines.__main__ import main
 from pipelines.review.desk import Desk, Task
-from tests.pipelines.review.conftest import ROOT, Review, start_review
+from tests.pipelines.review.conftest import Review, start_review
 from tests.pipelines.review.drawn_run import DrawnRun, draw, write_run
+from tests.ready import ROOT
 from tests.serving.web.conftest import wait_until
 
 FOREIGN = {"Origin": "https://elsewhere.example"}

@@ -1,13 +1,11 @@
 """What the tests of the local server share: tiny models, and servers as processes."""
 
 import json
-import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +19,7 @@ import pytest
 import requests
 
 from serving.local_server.errors import Code, StatusError
+from tests.ready import start_ready
 
 ROOT = Path(__file__).resolve().parents[3]
 START_S = 120
@@ -39,7 +38,7 @@ class Server:
     port: int
     rest_port: int
     log_path: Path
-    ready_line: str = ""
+    ready_line: str
     session: requests.Session = field(default_factory=requests.Session)
 
     @property
@@ -118,30 +117,15 @@ def command(**flags: Any) -> list[str]:
 def start_server(log_path: Path, **flags: Any) -> Iterator[Server]:
     """Run a server on free ports of this machine while the block lasts; it is ready when the block begins."""
     port, rest_port = free_ports(2)
-    with log_path.open("w") as log:
-        process = subprocess.Popen(
-            command(host="127.0.0.1", port=port, rest_api_port=rest_port, **flags),
-            cwd=ROOT,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-    server = Server(process, port, rest_port, log_path)
-    server.session.trust_env = False
-    try:
-        # A server that never becomes ready is killed, which ends the wait for its line.
-        alarm = threading.Timer(START_S, process.kill)
-        alarm.daemon = True
-        alarm.start()
-        assert process.stdout
-        server.ready_line = process.stdout.readline()
-        alarm.cancel()
-        assert server.ready_line.startswith("ready: "), server.log()
-        yield server
-    finally:
-        with suppress(subprocess.TimeoutExpired):
-            server.stop()
+    words = command(host="127.0.0.1", port=port, rest_api_port=rest_port, **flags)
+    with start_ready(words, log_path, env={"TF_CPP_MIN_LOG_LEVEL": "2"}) as (process, ready_line):
+        server = Server(process, port, rest_port, log_path, ready_line)
+        server.session.trust_env = False
+        try:
+            yield server
+        finally:
+            with suppress(subprocess.TimeoutExpired):
+                server.stop()
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """The proxy before a server that speaks TLS: it trusts whom it should, and the client's token reaches the server."""
 
 import ssl
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +14,8 @@ from PIL import Image
 from client.classifier_client import Client, ConnectionOptions, UnavailableError
 from pipelines.release.servers import ModelServer
 from tests.client.fakes import SIZE_PX, FakeGrpc, FakeRest, FakeServer, open_transport
+from tests.ready import start_ready
 from tests.serving.local_server.conftest import free_ports
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -42,15 +40,8 @@ def proxy_before(servers: tuple[FakeServer, FakeServer], ca_file: Path) -> Itera
     command = [sys.executable, "-m", "serving.proxy", "--server", own_grpc.target, "--rest-server", rest.target]
     for name, port in zip(("--port", "--rest-port", "--control-port"), ports, strict=True):
         command += [name, str(port)]
-    with subprocess.Popen(
-        [*command, "--ca-file", str(ca_file)], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout
-        assert process.stdout.readline().startswith("ready")
-        try:
-            yield {"gRPC": f"127.0.0.1:{ports[0]}", "REST": f"127.0.0.1:{ports[1]}"}
-        finally:
-            process.terminate()
+    with start_ready([*command, "--ca-file", str(ca_file)], ca_file.with_name("proxy.log")):
+        yield {"gRPC": f"127.0.0.1:{ports[0]}", "REST": f"127.0.0.1:{ports[1]}"}
 
 
 def classify(protocol: str, target: str) -> str:

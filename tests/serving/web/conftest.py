@@ -2,11 +2,9 @@
 
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -29,11 +27,11 @@ from serving.web.metrics import Metrics
 from serving.web.models import FileModel, Model
 from serving.web.settings import Settings
 from tests.client.litert_files import CLASS_NAMES, MIN_PROBABILITY, REFUSED_SHARE, with_metadata
+from tests.ready import start_ready
 
 ROOT = Path(__file__).resolve().parents[3]
 SIZE_PX = 8
 CALL_S = 30
-START_S = 60
 STOP_S = 20
 WAIT_S = 30
 
@@ -108,31 +106,11 @@ class PageProcess(Page):
 @contextmanager
 def start_page(log_path: Path, *arguments: object, env: dict[str, str] | None = None) -> Iterator[PageProcess]:
     """Run a service on a free port for as long as the block lasts; when it begins, the service is ready."""
-    with log_path.open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "serving.web", "--port", "0", *map(str, arguments)],
-            cwd=ROOT,
-            env={**os.environ, **(env or {})},
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-    assert process.stdout
-    # A service that never becomes ready is killed, and the line that is waited for ends with it.
-    alarm = threading.Timer(START_S, process.kill)
-    alarm.daemon = True
-    alarm.start()
-    try:
-        ready_line = process.stdout.readline().strip()
-        alarm.cancel()
-        assert ready_line.startswith("ready: "), log_path.read_text()
+    command = [sys.executable, "-m", "serving.web", "--port", "0", *map(str, arguments)]
+    with start_ready(command, log_path, env=env) as (process, ready_line):
         page = PageProcess(ready_line.split()[1], process=process, log_path=log_path, ready_line=ready_line)
         with page.session:
             yield page
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 @contextmanager
