@@ -14,7 +14,7 @@ from components.reporting import page, plots
 
 _HEADER = (
     "model", "learns from", "accuracy", "95 % interval", "precision", "recall", "F1",
-    "own s", "shared s", "parameters", "int8 MB", "int8 ms",
+    "elsewhere", "own s", "shared s", "parameters", "int8 MB", "int8 ms",
 )  # fmt: skip
 
 
@@ -74,6 +74,7 @@ def _cells(row: Row | MissingRow) -> tuple[str, ...]:
         f"{row['accuracy']:.3f}",
         f"{low:.3f}–{high:.3f}",
         *(f"{row['macro'][name]:.3f}" for name in ("precision", "recall", "f1")),
+        f"{row['elsewhere']:.3f}" if row["elsewhere"] is not None else "–",
         f"{row['fit_s']:.1f}",
         f"{row['inputs_s']:.1f}",
         f"{row['num_parameters']:,}",

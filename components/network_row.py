@@ -33,14 +33,16 @@ def describe(
         learns_from += " (did not help)"
     if features_dir and training["weights"]["source"] == "none":
         learns_from += ", random weights"
+    measured = read_metrics(evaluation_dir)
     row = make_row(
         model=training["backbone"],
         learns_from=learns_from,
-        measured=read_metrics(evaluation_dir),
+        measured=measured,
         fit_s=read_manifest(training_dir)["seconds"],
         inputs_s=read_manifest(features_dir)["seconds"] if features_dir else 0.0,
         num_parameters=training["num_parameters"],
         int8=read_litert_evaluation(litert_evaluation_dir)["files"].get("int8"),
+        elsewhere=measured["elsewhere"] and measured["elsewhere"]["accuracy"],
     )
     write_rows(out_dir, [row])
     return {"accuracy": round(row["accuracy"], 4)}

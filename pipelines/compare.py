@@ -39,7 +39,7 @@ class CompareConfig(Config):
     stays below 25 minutes there. A tenfold rate did worse on validation (flower_photos: 0.902, here 0.928, the head
     alone 0.953). `student` teaches a MobileNetV2, whose head alone has 0.913 on validation, for six epochs: 0.938 to
     0.960 with a ResNet50 that has 0.949. `judging` blesses any accuracy: a model is converted to be compared, not
-    pushed.
+    pushed. Where `evaluator.other_photos` is given, all networks are judged on them.
     """
 
     edges: EdgesOptions = field(default_factory=EdgesOptions)
@@ -52,6 +52,11 @@ class CompareConfig(Config):
     mobilenet_v2: ModelOptions = field(default_factory=lambda: _backbone("mobilenet_v2"))
     efficientnet_v2_b0: ModelOptions = field(default_factory=lambda: _backbone("efficientnet_v2_b0"))
     judging: EvaluatorOptions = field(default_factory=lambda: EvaluatorOptions(min_accuracy=0.0))
+
+    def __post_init__(self) -> None:
+        if not self.judging.other_photos:
+            judging = replace(self.judging, other_photos=self.evaluator.other_photos)
+            object.__setattr__(self, "judging", judging)
 
 
 def _repeat(

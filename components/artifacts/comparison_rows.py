@@ -20,7 +20,13 @@ class Int8(TypedDict):
 
 @final
 class Row(TypedDict):
-    """A model: `fit_s` is its own training, `inputs_s` the time to make what it learns from, shared with other rows."""
+    """A model.
+
+    Attributes:
+        elsewhere: accuracy on photos of another collection; null where there are none, or it was not tried on them.
+        fit_s: its own training.
+        inputs_s: the time to make what it learns from, shared with other rows.
+    """
 
     model: str
     learns_from: str
@@ -28,6 +34,7 @@ class Row(TypedDict):
     accuracy_interval: list[float]
     num_examples: int
     macro: dict[str, float]
+    elsewhere: float | None
     fit_s: float
     inputs_s: float
     num_parameters: int
@@ -58,6 +65,7 @@ def make_row(
     inputs_s: float,
     num_parameters: int,
     int8: LiteRTFile | None = None,
+    elsewhere: float | None = None,
 ) -> Row:
     """Return the row of a model that was judged."""
     return {
@@ -67,6 +75,7 @@ def make_row(
         "accuracy_interval": measured["accuracy_interval"],
         "num_examples": measured["num_examples"],
         "macro": measured["macro"],
+        "elsewhere": elsewhere,
         "fit_s": round(fit_s, 2),
         "inputs_s": round(inputs_s, 2),
         "num_parameters": num_parameters,

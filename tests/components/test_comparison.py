@@ -32,6 +32,7 @@ RESNET50 = make_row(
     inputs_s=5000,
     num_parameters=24_113_541,
     int8=INT8,
+    elsewhere=0.873,
 )
 REASON = "The ImageNet weights of mobilenet_v2 cannot be downloaded (no <network>)."
 
@@ -65,6 +66,7 @@ def test_page_shows_every_row_and_needs_nothing_but_itself(build: Any) -> None:
     assert "<h1>94.0\u00a0%: resnet50 (photos, fine-tuned)</h1>" in page
     assert "decision tree" in page
     assert "no &lt;network&gt;" in page
+    assert page.count("<br>elsewhere") == page.count("<br>elsewhere 87.3\u00a0%</td>") == 1
     assert not re.search(r"(src|href)=\"(?!data:)|@import|<script", page)
     assert "max-width: 62rem" in page, "the report's look"
     assert (out_dir / "plots" / "comparison.png").read_bytes().startswith(b"\x89PNG")
@@ -99,7 +101,7 @@ def test_table_has_a_line_for_each_row_and_the_reasons_below() -> None:
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[:5]]
     assert cells[0][:3] == ["model", "learns from", "accuracy"]
     assert cells[2][:4] == ["decision tree", "Canny edges", "0.250", "0.200–0.300"]
-    assert cells[2][4:] == ["0.260", "0.240", "0.230", "20.0", "40.0", "900", "–", "–"]
+    assert cells[2][4:] == ["0.260", "0.240", "0.230", "–", "20.0", "40.0", "900", "–", "–"]
     assert cells[3][-3:] == ["24,113,541", "24.8", "7.2"]
     assert cells[4][:2] == ["mobilenet_v2", "missing, see below"]
     assert lines[5] == f"mobilenet_v2: {REASON}"

@@ -43,6 +43,7 @@ def test_row_of_a_network_holds_every_column(folders: dict[str, Path], tmp_path:
         "model": "mobilenet_v2",
         "learns_from": "photos, backbone frozen",
         **{name: metrics[name] for name in ("accuracy", "accuracy_interval", "num_examples", "macro")},
+        "elsewhere": None,
         "fit_s": read_manifest(folders["training_dir"])["seconds"],
         "inputs_s": read_manifest(folders["features_dir"])["seconds"],
         "num_parameters": 1000,
@@ -62,6 +63,13 @@ def test_row_says_how_a_network_learned(
 ) -> None:
     weights = {"source": source, "fallback": None}
     assert describe(folders, tmp_path, epochs=epochs, weights=weights)["learns_from"] == learns_from
+
+
+def test_row_has_the_accuracy_on_photos_from_elsewhere(folders: dict[str, Path], tmp_path: Path) -> None:
+    metrics = read_metrics(folders["evaluation_dir"])
+    folders["evaluation_dir"] = tmp_path / "evaluation"
+    write_json(folders["evaluation_dir"] / "metrics.json", {**metrics, "elsewhere": {"accuracy": 0.5}})
+    assert describe(folders, tmp_path)["elsewhere"] == 0.5
 
 
 def test_a_network_from_scratch_needs_no_features_and_may_have_no_int8_file(

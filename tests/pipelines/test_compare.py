@@ -105,6 +105,8 @@ def test_every_step_reads_what_an_earlier_one_makes_and_options_that_are_there()
 def test_options_of_both_are_overridden_and_others_refused() -> None:
     config = override(CompareConfig(), ["classical.num_trees=7", "trainer.epochs=2"])
     assert (config.classical.num_trees, config.trainer.epochs) == (7, 2)
+    config = override(CompareConfig(), ["evaluator.other_photos=photos", "judging.min_accuracy=0.5"])
+    assert (config.judging.other_photos, config.judging.min_accuracy) == ("photos", 0.5), "all are judged on them"
     with pytest.raises(ValueError, match=re.escape("Did you mean 'depthwise.epochs'?")):
         override(CompareConfig(), ["depthwise.epohcs=2"])
 

@@ -128,14 +128,15 @@ def addresses() -> tuple[str, str]:
     return one, two
 
 
-def assert_same_training(one: Path, other: Path, tolerance: float) -> None:
-    """Compare every epoch's numbers and the weights in the end."""
+def assert_same_training(one: Path, other: Path, tolerance: float, *, of_accuracy: float = 0.0) -> None:
+    """Compare every epoch's numbers and the weights in the end; accuracies may have a tolerance of their own."""
     history, expected = read_history(one), read_history(other)
     assert history.keys() == expected.keys()
     for phase, columns in expected.items():
         assert history[phase].keys() == columns.keys()
         for name, values in columns.items():
-            np.testing.assert_allclose(history[phase][name], values, rtol=0, atol=tolerance, err_msg=f"{phase} {name}")
+            atol = max(tolerance, of_accuracy) if name.endswith("accuracy") else tolerance
+            np.testing.assert_allclose(history[phase][name], values, rtol=0, atol=atol, err_msg=f"{phase} {name}")
     for a, b in zip(*(read_classifier(folder).get_weights() for folder in (one, other)), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
 
@@ -182,8 +183,12 @@ def test_two_devices_of_one_process_reach_the_loss_of_one(
     inputs: dict[str, Path], alone: Path, tmp_path: Path, precision: str
 ) -> None:
     _train_on_two_devices(inputs, replace(OPTIONS, precision=precision), tmp_path)
-    # Half precision has 11 bits, so it is not the same training: it has only to go the same way.
-    assert_same_training(tmp_path, alone, 1e-5 if precision == "float32" else 0.05)
+    if precision == "float32":
+        assert_same_training(tmp_path, alone, 1e-5)
+    else:
+        # Half precision has 11 bits, so it is not the same training: it has only to go the same way (losses are about
+        # 1.6), and one of the five photos to validate on may change sides.
+        assert_same_training(tmp_path, alone, 0.1, of_accuracy=0.201)
 
 
 @pytest.mark.slow
