@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 _COLLECTIVE_TIMEOUT_S = 600
 """How long an operation over all workers may take: longer than one of them needs to save a checkpoint."""
 
-LOST = (
+_LOST = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -34,7 +34,7 @@ LOST = (
     tf.errors.InternalError,
     tf.errors.FailedPreconditionError,
 )
-"""What a collective operation raises when another worker is gone."""
+_ABORTED = "Collective ops is aborted"
 
 
 def join() -> tf.distribute.Strategy:
@@ -43,6 +43,15 @@ def join() -> tf.distribute.Strategy:
     strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
     log.info("training in parallel on %d replicas of all workers", strategy.num_replicas_in_sync)
     return strategy
+
+
+def is_lost(exc: tf.errors.OpError) -> bool:
+    """Return whether what an operation raised means that another worker is gone, or this one was.
+
+    One that was frozen or cut off until the others had started again is refused by their new coordination service, with
+    an error that is one of a wrong argument but for its text.
+    """
+    return isinstance(exc, _LOST) or _ABORTED in str(exc)
 
 
 def barrier(strategy: tf.distribute.Strategy, value: int) -> bool:

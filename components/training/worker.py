@@ -46,9 +46,11 @@ def main(workers: Cluster, path: Path) -> Outcome:
         summary = train(path.parent, assignment, Replicas(strategy, workers.is_chief))
         # No worker leaves before the chief has written its files: until then, it may have to start again with all.
         distributed.barrier(strategy, assignment["id"])
-    except distributed.LOST as exc:
+    except tf.errors.OpError as exc:
+        if not distributed.is_lost(exc):
+            raise
         reported = re.search(r"Error reported from /job:worker/task:(\d+)", str(exc))
-        lost = workers.name(int(reported[1])) if reported else "another worker"
+        lost = workers.name(int(reported[1])) if reported else "another worker, or this one,"
         # From here: to return frees what waits for the lost worker, which can take half a minute.
         _end({"lost": f"{lost} was lost ({type(exc).__name__})"})
     except ComponentError as exc:

@@ -21,7 +21,7 @@ from components.artifacts.training import read_classifier, read_history
 from components.data import transform
 from components.data.transform import TransformOptions
 from components.trainer import TrainerOptions
-from components.training import cluster
+from components.training import cluster, replicas
 from components.training.cluster import Cluster
 from components.training.replicas import Sharding
 
@@ -201,6 +201,27 @@ def test_two_devices_learn_from_disk_and_from_a_teacher_what_one_learns(
     trainer.train(**inputs, out_dir=tmp_path / "one", options=options, transform=TransformOptions())
     _train_on_two_devices(inputs, options, tmp_path / "two")
     assert_same_training(tmp_path / "two", tmp_path / "one", 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "is_lost"),
+    [
+        (tf.errors.UnavailableError, "Connection reset by peer", True),
+        # What a worker saw that was frozen while the others started again.
+        (
+            tf.errors.InvalidArgumentError,
+            "Graph execution error:\nCollective ops is aborted by: Task with task_name=/job:worker/replica:0/task:2 "
+            "must be registered before sending heartbeat messages.",
+            True,
+        ),
+        (tf.errors.InvalidArgumentError, "Matrix size-incompatible", False),
+        (tf.errors.ResourceExhaustedError, "OOM when allocating tensor", False),
+    ],
+)
+def test_what_ends_a_collective_operation_is_told_from_other_errors(
+    kind: type[tf.errors.OpError], message: str, is_lost: bool
+) -> None:
+    assert replicas.is_lost(kind(None, None, message)) == is_lost
 
 
 def _train_on_two_devices(inputs: dict[str, Path], options: TrainerOptions, out_dir: Path) -> None:
