@@ -11,6 +11,7 @@ else: what is kept of the observations is their counts.
 
 import math
 from collections.abc import Mapping
+from functools import cache
 
 import numpy as np
 
@@ -97,13 +98,20 @@ def log_evidence_of_planned_share(num_yes: int, num_no: int, first_yes: int, sha
     True
     """
     going_on = log_evidence_of_share(num_yes, num_no, share)
-    needed = next((num for num in range(NUM_PLANNED + 1) if _at_least(num, NUM_PLANNED, share) <= _PLANNED_ERROR), None)
-    if needed is None:  # of so few events all may well be of a kind that is so frequent
+    needed, error = _plan(share)
+    if needed > NUM_PLANNED:
         return going_on
     num_left = max(NUM_PLANNED - num_yes - num_no, 0)
-    planned = _at_least(needed - first_yes, num_left, share) / _at_least(needed, NUM_PLANNED, share)
+    planned = _at_least(needed - first_yes, num_left, share) / error
     parts = going_on + math.log(1 - _PLANNED_PART), math.log(planned * _PLANNED_PART) if planned else -math.inf
     return float(np.logaddexp(*parts))
+
+
+@cache
+def _plan(share: float) -> tuple[int, float]:
+    """Return how many events must be of a kind, and the error then; one more than there are for a share near 1."""
+    errors = ((num, _at_least(num, NUM_PLANNED, share)) for num in range(NUM_PLANNED + 2))
+    return next((num, error) for num, error in errors if error <= _PLANNED_ERROR)
 
 
 def _at_least(num_yes: int, num: int, share: float) -> float:

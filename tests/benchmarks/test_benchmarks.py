@@ -43,6 +43,7 @@ def test_augmentation_sets_ours_beside_the_peer(capsys: pytest.CaptureFixture[st
     assert all(re.search(r"ours \d+, ImageDataGenerator \d+: \d+\.\d\d times as many$", line) for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Your `PyDataset`:UserWarning")
 def test_training_sets_ours_beside_the_original_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     options = ModelOptions(backbone="small_cnn", weights="none", image_size_px=32)

@@ -10,6 +10,7 @@ from components.model import ModelOptions
 from components.trainer import TrainerOptions
 
 
+@pytest.mark.slow
 def test_selection_sets_ours_beside_random_choice(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
