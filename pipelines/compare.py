@@ -35,11 +35,11 @@ def _backbone(name: str) -> ModelOptions:
 class CompareConfig(Config):
     """The options of the flowers pipeline, and those of the other models.
 
-    `fine_tuning` trains the last stage for two epochs, about two minutes each on two busy cores, so that the comparison
-    stays below 25 minutes there. A tenfold rate did worse on validation (flower_photos: 0.902, here 0.928, the head
-    alone 0.953). `student` teaches a MobileNetV2, whose head alone has 0.913 on validation, for six epochs: 0.938 to
-    0.960 with a ResNet50 that has 0.949. `judging` blesses any accuracy: a model is converted to be compared, not
-    pushed. Where `evaluator.other_photos` is given, all networks are judged on them.
+    `fine_tuning` trains the last stage for two epochs, about two minutes each on two busy cores, to stay short. A
+    tenfold rate did worse on validation (flower_photos: 0.902, here 0.928, the head alone 0.953). `student` teaches a
+    MobileNetV2, whose head alone has 0.913 on validation, for six epochs: 0.938 to 0.960 with a ResNet50 that has
+    0.949. `judging` blesses any accuracy: a model is converted to be compared, not pushed. Where
+    `evaluator.other_photos` is given, all networks are judged on them.
     """
 
     edges: EdgesOptions = field(default_factory=EdgesOptions)

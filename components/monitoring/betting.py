@@ -6,7 +6,7 @@ probability of at most alpha (Ville's inequality), however often one looks, and 
 no bet excludes are a confidence sequence. The bets are fixed fractions, and their capitals are averaged: the mixture
 of Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting" (JRSS B 2024,
 arxiv.org/abs/2010.09686), sections 4 and B. So the capital depends on how often each value was seen, and on nothing
-else: what is kept of the observations is their counts.
+else: what is kept of the observations is their counts; for a planned test, also those of its first ones.
 """
 
 import math

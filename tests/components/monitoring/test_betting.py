@@ -46,17 +46,17 @@ def test_crash_is_proved_within_twelve_events() -> None:
 @pytest.mark.parametrize("share", [0.1, 0.5])
 def test_planned_test_is_a_fair_bet_too(share: float) -> None:
     """During its plan the expected capital is 1, and afterwards, where the first events alone count, it stays so."""
+
+    def capital(num_yes: int, num_no: int, first_yes: int) -> float:
+        return math.exp(log_evidence_of_planned_share(num_yes, num_no, first_yes, share))
+
     for num in (1, 20, NUM_PLANNED):
         chances = [math.comb(num, yes) * share**yes * (1 - share) ** (num - yes) for yes in range(num + 1)]
-        capitals = [math.exp(log_evidence_of_planned_share(yes, num - yes, yes, share)) for yes in range(num + 1)]
-        assert np.dot(chances, capitals) == pytest.approx(1)
-        after = [
-            share * math.exp(log_evidence_of_planned_share(yes + 1, num - yes, yes, share))
-            + (1 - share) * math.exp(log_evidence_of_planned_share(yes, num + 1 - yes, yes, share))
-            for yes in range(num + 1)
-        ]
-        if num == NUM_PLANNED:
-            assert np.array(after) == pytest.approx(np.array(capitals))
+        assert np.dot(chances, [capital(yes, num - yes, yes) for yes in range(num + 1)]) == pytest.approx(1)
+    for yes in range(NUM_PLANNED + 1):
+        no = NUM_PLANNED - yes
+        after = share * capital(yes + 1, no, yes) + (1 - share) * capital(yes, no + 1, yes)
+        assert after == pytest.approx(capital(yes, no, yes))
 
 
 def test_planned_test_of_a_share_that_no_plan_can_prove_goes_on_for_ever() -> None:

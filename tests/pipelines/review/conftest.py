@@ -74,7 +74,6 @@ def start_review(
     with (
         start_ready(command, labels.with_name("review.log"), env=env) as (process, line),
         requests.Session() as session,
-        requests.Session() as session,
     ):
         session.trust_env = False
         yield Review(line.split()[1], labels, process, session)
