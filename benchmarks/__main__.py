@@ -82,7 +82,7 @@ def main() -> None:
         training.measure(options.data, backbone, epochs=options.epochs, elsewhere=options.elsewhere)
     if "selection" in names:
         backbone = ModelOptions(backbone=options.backbone, weights=options.weights)
-        selection.measure(options.data, backbone, seeds=range(101, 101 + options.seeds))
+        selection.measure(options.data, backbone, seeds=range(1201, 1201 + options.seeds))
     if "serving" in names:
         serving.measure(options.data, model_dir, file)
     if "load" in names:
