@@ -1,11 +1,11 @@
 """Write a classifier as static files that run in a browser: `python -m export.web_app OUT`.
 
-Reads a LiteRT file and the `model_spec.json` beside it, by default of the newest pushed version. Writes a page,
-`index.html`, and `classifier.js`, a module that other pages import, with all that they need; docs/web.md has both.
+Reads a LiteRT file and the `model_spec.json` beside it, or else inside it, by default of the newest pushed version.
+Writes a page, `index.html`, and `classifier.js`, a module that other pages import, with all that they need; docs/web.md
+has both.
 """
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -22,7 +22,6 @@ from client.browser.files import (
 from client.browser.runtime import FOLDER, RuntimeMissingError, download, read_runtime
 from client.classifier_client import ModelFileError
 from client.classifier_client.transports.litert_metadata import read_metadata
-from export.spec import NAME
 
 log = logging.getLogger(__name__)
 
@@ -57,13 +56,11 @@ def write_web_app(
         raise ValueError(f"threshold must be 0 to 1. Received: {threshold}")
     metadata = read_metadata(file)
     model = file.read_bytes()
-    beside = file.with_name(NAME)
-    spec = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
-    name = spec.get("model_name") or file.stem
+    name = metadata.spec.get("model_name") or file.stem
     runtime = read_runtime(runtime_dir)
     description = describe_model(
         metadata,
-        spec=spec,
+        spec=metadata.spec,
         name=name,
         threshold=threshold,
         model=describe_file(file.name, model),

@@ -71,7 +71,7 @@ def describe_model(
 
     Args:
         metadata: of the LiteRT file.
-        spec: the `model_spec.json` beside it; its `limits` count.
+        spec: its `model_spec.json`; the `limits` count.
         name: of the model.
         threshold: a less probable prediction is not sure, 0–1.
         model: the LiteRT file.
@@ -81,7 +81,7 @@ def describe_model(
         ModelFileError: its limits are not all there.
     """
     limits = spec.get("limits")
-    missing = [key for key in _LIMITS if limits and key not in limits]
+    missing = [key for key in _LIMITS if limits and not (isinstance(limits, Mapping) and key in limits)]
     if missing:
         raise ModelFileError(f"A model's limits must have {', '.join(_LIMITS)}. Missing: {missing}. Export it again.")
     document = {

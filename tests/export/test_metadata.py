@@ -66,7 +66,7 @@ def entries(content: bytes) -> list[bytes]:
 @pytest.mark.parametrize("version", ["7", ""])
 def test_client_reads_what_was_added(path: Path, content: bytes, version: str) -> None:
     path.write_bytes(add(content, version=version))
-    assert read_metadata(path) == Metadata(CLASS_NAMES, mean=(0.0,), std=(1.0,), model_version=version)
+    assert read_metadata(path) == Metadata(CLASS_NAMES, mean=(0.0,), std=(1.0,), model_version=version, spec=SPEC)
     assert litert_files.read_names(path) == ("garden", "Tells flowers apart.")
 
 

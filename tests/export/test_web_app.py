@@ -189,11 +189,24 @@ def test_a_file_without_metadata_ends_the_command_with_a_sentence(
     assert not (tmp_path / "out").exists()
 
 
-def test_limits_that_are_not_all_there_are_refused(tmp_path: Path) -> None:
+@needs_runtime
+def test_a_file_that_was_copied_alone_keeps_its_name_and_limits(tmp_path: Path, model_path: Path) -> None:
+    write_web_app(tmp_path / "out", model_path, runtime_dir=RUNTIME_DIR)
+    (tmp_path / "alone.tflite").write_bytes(model_path.read_bytes())
+    write_web_app(tmp_path / "of_copy", tmp_path / "alone.tflite", runtime_dir=RUNTIME_DIR)
+    of_pushed, of_copy = (json.loads((tmp_path / name / "model.json").read_text()) for name in ("out", "of_copy"))
+    assert of_copy["limits"] == of_pushed["limits"] is not None
+    assert of_copy["name"] == of_pushed["name"] == "flowers"
+
+
+@pytest.mark.parametrize(
+    ("limits", "missing"), [({"coverage": 0.95}, "'refused_share', 'min_probability'"), (5, "'refused_share', .*")]
+)
+def test_limits_that_are_not_all_there_are_refused(tmp_path: Path, limits: object, missing: str) -> None:
     path = tmp_path / "colours.tflite"
     path.write_bytes(with_metadata((MODELS / "colours.tflite").read_bytes()))
-    (tmp_path / "model_spec.json").write_text(json.dumps({"limits": {"coverage": 0.95}}))
+    (tmp_path / "model_spec.json").write_text(json.dumps({"limits": limits}))
     if not RUNTIME_DIR.is_dir():
         pytest.skip("needs the LiteRT runtime for browsers")
-    with pytest.raises(ModelFileError, match=r"Missing: \['refused_share', 'min_probability'\]"):
+    with pytest.raises(ModelFileError, match=rf"Missing: \[{missing}\]"):
         write_web_app(tmp_path / "out", path, runtime_dir=RUNTIME_DIR)

@@ -16,7 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,14 @@ class Metadata:
             there is none.
         std: what the rest is divided by.
         model_version: from `model_spec.json`, the metadata or the name of a published file's folder; else empty.
+        spec: the `model_spec.json` beside the file, or else the one inside it; empty where there is none.
     """
 
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     model_version: str
+    spec: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_metadata(path: Path, signed: Mapping[str, bytes] | None = None) -> Metadata:
@@ -104,7 +106,7 @@ def read_metadata(path: Path, signed: Mapping[str, bytes] | None = None) -> Meta
     # Published models lie in a folder that is named for the version.
     folder = path.absolute().parent.name
     version = spec.get("model_version") or version or (folder if folder.isdecimal() else "")
-    return Metadata(class_names, mean, std, str(version))
+    return Metadata(class_names, mean, std, str(version), spec)
 
 
 def parse_labels(text: str) -> tuple[str, ...]:
